@@ -1,0 +1,48 @@
+"""fairseq-steady: regularised fine-tuning of pretrained encoders in fairseq."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+PACKAGES = ["", "criterions", "data", "models", "regularizers", "tasks"]
+
+setup(
+    name="fairseq-steady",
+    version="0.1.0",
+    description="Regularised fine-tuning as a fairseq user-dir plugin",
+    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.13",
+    package_dir={"fairseq_steady": "user_dir"},
+    packages=[f"fairseq_steady.{p}" if p else "fairseq_steady" for p in PACKAGES],
+    package_data={"fairseq_steady": ["py.typed"]},
+    install_requires=[
+        "torch>=2.6",
+        # Needs torch, cython, numpy and ninja before it builds, and then
+        # --no-build-isolation: scripts/setup.sh does it in that order.
+        "fairseq-fixed==0.12.3.1",
+        "numpy",
+        "safetensors",
+        "scikit-learn",
+        "scipy",
+        "sentencepiece",
+        "tensorboard",
+        "tokenizers",
+    ],
+    extras_require={
+        "plot": ["matplotlib", "rich"],
+        "export": ["transformers"],
+        "dev": [
+            "hypothesis",
+            "matplotlib",
+            "mypy",
+            "pytest",
+            "pytest-timeout",
+            "rich",
+            "ruff",
+            "transformers",
+        ],
+    },
+)

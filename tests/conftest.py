@@ -1,0 +1,188 @@
+"""Tiny random models of every form, made once, and a way to train them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+from fairseq_steady.model_dir import Manifest, ModelDirectory, write_model_directory
+from fairseq_steady.models.steady import FAMILIES
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+torch.set_num_threads(2)
+
+WORDS = [f"w{i}" for i in range(60)]
+ENCODER = {
+    "encoder_layers": 2,
+    "encoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 32,
+    "encoder_attention_heads": 2,
+    "max_positions": 32,
+    "layer_norm_eps": 1e-12,
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "pooler_dropout": 0.1,
+}
+DECODER = {
+    "decoder_layers": 2,
+    "decoder_attention_heads": 2,
+    "max_source_positions": 32,
+    "max_target_positions": 32,
+}
+SPECIAL = {name: name for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")}
+
+
+def word_tokenizer() -> Tokenizer:
+    """One token a word, <s> and </s> around."""
+    symbols = [*SPECIAL, *WORDS]
+    vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    return tokenizer
+
+
+class _Task:
+    def __init__(self, dictionary: Dictionary) -> None:
+        self.source_dictionary = self.target_dictionary = dictionary
+
+
+def make_model_directory(
+    out: Path, family: str = "roberta", **changed: object
+) -> ModelDirectory:
+    """A tiny random model of a family, written as a model directory."""
+    import argparse
+
+    dictionary = Dictionary()
+    for word in ["<mask>", *WORDS]:
+        dictionary.add_symbol(word)
+    architecture = {**ENCODER, **(DECODER if family == "bart" else {}), **changed}
+    model_class, complete = FAMILIES[family]
+    args = argparse.Namespace(**architecture)
+    complete(args)
+    torch.manual_seed(0)
+    model = model_class.build_model(args, _Task(dictionary))
+    # A spread as in trained models, so that logits and attention are not flat.
+    state = {
+        k: torch.randn_like(v) * 0.3 if v.is_floating_point() and v.dim() > 1 else v
+        for k, v in model.state_dict().items()
+    }
+    manifest = Manifest(family, architecture, SPECIAL)
+    return write_model_directory(
+        out, manifest, state, dictionary, word_tokenizer().to_str()
+    )
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model directories by family."""
+    base = tmp_path_factory.mktemp("models")
+    return {
+        name: make_model_directory(base / name, name).path
+        for name in ("roberta", "bart")
+    }
+
+
+def sentences(count: int, seed: int = 0) -> list[tuple[str, int]]:
+    """Random words; the label says whether w0 is among them."""
+    import random
+
+    rng = random.Random(seed)
+    rows = []
+    for i in range(count):
+        words = rng.choices(WORDS[1:], k=rng.randint(3, 12))
+        if i % 2:
+            words[rng.randrange(len(words))] = "w0"
+        rows.append((" ".join(words), i % 2))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def cola_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in CoLA's layout."""
+    folder = tmp_path_factory.mktemp("cola")
+    for name, count in (
+        ("in_domain_train", 64),
+        ("in_domain_dev", 24),
+        ("out_of_domain_dev", 20),
+    ):
+        lines = [f"src\t{label}\t\t{text}" for text, label in sentences(count)]
+        (folder / f"{name}.tsv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def score_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of scored sentence pairs, as TSV with named columns."""
+    folder = tmp_path_factory.mktemp("scores")
+    for name, count in (("train", 48), ("valid", 19)):
+        rows = [
+            f"{text}\t{text.split()[0]}\t{len(text.split()) / 3:.3f}"
+            for text, _ in sentences(count)
+        ]
+        (folder / f"{name}.tsv").write_text("a\tb\tscore\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+SCORE_FLAGS = [
+    "--task=text_regression",
+    "--steady-text-column=a",
+    "--steady-pair-column=b",
+    "--steady-label-column=score",
+]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
+
+
+def fairseq_command(*flags: object, program: str = "fairseq-train") -> list[str]:
+    """A fairseq command of this environment with the plugin of this checkout."""
+    executable = Path(sys.executable).with_name(program)
+    return [str(executable), *map(str, flags), "--user-dir", str(ROOT / "user_dir")]
+
+
+TRAIN = [
+    "--cpu",
+    "--batch-size=8",
+    "--optimizer=adam",
+    "--lr=1e-3",
+    "--lr-scheduler=fixed",
+    "--log-format=json",
+    "--log-interval=1",
+]
+
+Trainer = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def fairseq_train() -> Trainer:
+    """Run fairseq-train in a process of its own; fail on another exit status."""
+
+    def run(*flags: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            fairseq_command(*flags, *TRAIN),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(),
+            cwd=ROOT,
+        )
+        output = done.stdout + done.stderr
+        assert done.returncode == status, output[-3000:]
+        return done
+
+    return run

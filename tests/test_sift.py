@@ -1,0 +1,530 @@
+"""SiFT: it reaches the logits, equals an independent reference, and stays its size."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from fairseq_steady.criterions.plain import PlainConfig, PlainCriterion
+from fairseq_steady.criterions.sift import SiFTConfig, SiFTCriterion
+from fairseq_steady.data import Encoded, SentenceDataset
+from fairseq_steady.errors import UserError
+from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.models.steady import (
+    HEAD,
+    SteadyModel,
+    SteadyModelConfig,
+    record_architecture,
+)
+from fairseq_steady.regularizers import (
+    Ascent,
+    SiFT,
+    ascend,
+    capture,
+    clipped_normal,
+    find_encoder,
+    normalise_embeddings,
+    substitute,
+    symmetric_kl,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+FAMILIES = ["roberta", "bart"]
+CLASSES = 3
+
+
+def build(path: Path, dropout: float = 0.0, outputs: int = CLASSES) -> Any:
+    """A tiny model with a head whose logits are not flat."""
+    directory = ModelDirectory.open(path)
+    cfg = SteadyModelConfig(
+        dropout=dropout, attention_dropout=dropout, pooler_dropout=dropout
+    )
+    record_architecture(cfg, directory.manifest)
+    dictionary = directory.dictionary()
+    task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
+    model = SteadyModel.build_model(cfg, task)
+    model.register_classification_head(HEAD, num_classes=outputs)
+    state, _ = directory.weights()
+    model.load_state_dict(dict(state), strict=True)
+    torch.manual_seed(3)
+    for linear in (model.classification_heads[HEAD].dense,):
+        nn.init.normal_(linear.weight, std=0.5)
+    nn.init.normal_(model.classification_heads[HEAD].out_proj.weight, std=0.5)
+    return model.train()
+
+
+LENGTHS = (4, 9, 6, 11, 5)
+
+
+def make_dataset(path: Path, regression: bool = False) -> SentenceDataset:
+    directory = ModelDirectory.open(path)
+    rng = torch.Generator().manual_seed(5)
+    tokens = [
+        torch.cat(
+            [
+                torch.tensor([0]),
+                torch.randint(5, 60, (n - 2,), generator=rng),
+                torch.tensor([2]),
+            ]
+        )
+        for n in LENGTHS
+    ]
+    targets = torch.arange(len(LENGTHS)) % CLASSES
+    encoded = Encoded(
+        [t.int().numpy() for t in tokens],
+        (targets.double() / 2 if regression else targets).numpy(),
+        0,
+    )
+    bart = directory.manifest.family == "bart"
+    return SentenceDataset(encoded, directory.dictionary(), decoder_input=bart)
+
+
+def batch(dataset: SentenceDataset, *rows: int) -> dict[str, Any]:
+    return dataset.collater([dataset[i] for i in rows or range(len(dataset))])
+
+
+def criterion(outputs: int = CLASSES, **flags: Any) -> SiFTCriterion:
+    task = SimpleNamespace(
+        regression=outputs == 1, num_classes=outputs, target_dictionary=None
+    )
+    cfg = SiFTConfig(**{f"sift_{name}": value for name, value in flags.items()})
+    return SiFTCriterion(cfg, task).train()
+
+
+def loss_of(model: Any, sample: dict[str, Any], **flags: Any) -> dict[str, float]:
+    torch.manual_seed(11)
+    loss, _, log = criterion(**flags)(model, sample)
+    return {"total": float(loss)} | {k: float(v) for k, v in log.items()}
+
+
+# --- it is live -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("point", ["word", "norm", "embedded"])
+def test_an_injected_value_reaches_the_logits_with_dropout_off(
+    models: dict[str, Path], family: str, point: Any
+) -> None:
+    model, sample = build(models[family]), batch(make_dataset(models[family]))
+    encoder = find_encoder(model)
+    call: Callable[[], Tensor] = lambda: criterion().logits(model, sample)  # noqa: E731
+    with capture(encoder, point) as seen:
+        clean = call()
+    with substitute(encoder, point, seen[0]):
+        torch.testing.assert_close(call(), clean, rtol=0, atol=0)
+    with substitute(encoder, point, seen[0] + torch.randn_like(seen[0])):
+        assert (call() - clean).abs().max() > 1e-3
+    torch.testing.assert_close(call(), clean, rtol=0, atol=0)
+
+
+def test_word_injection_leaves_barts_decoder_alone(models: dict[str, Path]) -> None:
+    model, sample = build(models["bart"]), batch(make_dataset(models["bart"]))
+    decoder_inputs = []
+    model.decoder.register_forward_pre_hook(lambda *_: None)
+    encoder = find_encoder(model)
+    hook = model.decoder.layernorm_embedding.register_forward_pre_hook(
+        lambda _, inputs: decoder_inputs.append(inputs[0].detach().clone())
+    )
+    with capture(encoder, "word") as seen:
+        criterion().logits(model, sample)
+    with substitute(encoder, "word", seen[0] + 1):
+        criterion().logits(model, sample)
+    hook.remove()
+    torch.testing.assert_close(decoder_inputs[0], decoder_inputs[1], rtol=0, atol=0)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("outputs", [CLASSES, 1])
+def test_the_term_grows_with_its_radius(
+    models: dict[str, Path], family: str, outputs: int
+) -> None:
+    model = build(models[family], outputs=outputs)
+    sample = batch(make_dataset(models[family], regression=outputs == 1))
+    grown = [
+        loss_of(model, sample, outputs=outputs, init=r, step=r)["sift_divergence"]
+        for r in (1e-4, 1e-3, 1e-2, 1e-1)
+    ]
+    assert 0 < grown[0] < grown[1] < grown[2] < grown[3]
+    # A divergence is quadratic in a small perturbation.
+    assert grown[1] / grown[0] == pytest.approx(100, rel=0.1)
+
+
+def test_the_ascent_beats_a_random_start(models: dict[str, Path]) -> None:
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    flags = {"init": 1e-2, "step": 1e-2}
+    values = [
+        loss_of(model, sample, steps=k, **flags)["sift_divergence"] for k in (0, 1, 3)
+    ]
+    assert values[0] < values[1] < values[2]
+
+
+def test_both_sides_get_a_gradient_and_the_words_only_the_clean_one(
+    models: dict[str, Path],
+) -> None:
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    torch.manual_seed(11)
+    _, penalty = criterion(init=0.3, step=0.1).regularized(model, sample)
+    gradients = torch.autograd.grad(
+        penalty.value.sum(), list(model.parameters()), allow_unused=True
+    )
+    for (name, _), gradient in zip(model.named_parameters(), gradients, strict=True):
+        assert gradient is not None, name
+        if not name.endswith("k_proj.bias"):  # attention is blind to it
+            assert gradient.abs().max() > 0, name
+
+
+# --- equals an independent float64 reference ----------------------------------
+
+
+def reference_penalty(
+    model: Any, sample: dict[str, Any], start: Tensor, step: float, eps: float | None
+) -> Tensor:
+    """SiFT with one ascent step on RoBERTa, written out layer by layer by hand."""
+    encoder = model.encoder.sentence_encoder
+    tokens = sample["net_input"]["src_tokens"]
+    pad = tokens.eq(1)
+    position = torch.where(pad, 1, (~pad).long().cumsum(1) + 1)
+    e = encoder.embed_tokens.weight[tokens] + encoder.embed_positions.weight[position]
+
+    def layer_norm(x: Tensor, norm: Any) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        variance = centred.pow(2).mean(-1, keepdim=True)
+        return centred / (variance + norm.eps).sqrt() * norm.weight + norm.bias
+
+    def attention(x: Tensor, a: Any) -> Tensor:
+        def heads(y: Tensor) -> Tensor:
+            return y.view(*y.shape[:2], 2, -1).transpose(1, 2)
+
+        q, k, v = (heads(p(x)) for p in (a.q_proj, a.k_proj, a.v_proj))
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        scores = scores.masked_fill(pad[:, None, None, :], -math.inf)
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        return a.out_proj(mixed)
+
+    def logits(x: Tensor) -> Tensor:
+        h = layer_norm(x, encoder.layernorm_embedding)
+        h = h * ~pad.unsqueeze(-1)
+        for layer in encoder.layers:
+            h = layer_norm(
+                h + attention(h, layer.self_attn), layer.self_attn_layer_norm
+            )
+            inner = layer.fc1(h)
+            inner = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
+            h = layer_norm(h + layer.fc2(inner), layer.final_layer_norm)
+        head = model.classification_heads[HEAD]
+        return head.out_proj(torch.tanh(head.dense(h[:, 0])))
+
+    def sym(a: Tensor, b: Tensor) -> Tensor:
+        p, q = a.log_softmax(-1), b.log_softmax(-1)
+        return ((p.exp() - q.exp()) * (p - q)).sum(-1)
+
+    clean = logits(e)
+    detached = e.detach()
+    base = (detached - detached.mean(-1, keepdim=True)) / (
+        detached.var(-1, correction=0, keepdim=True) + 1e-7
+    ).sqrt()
+    delta = start.clone().requires_grad_()
+    (g,) = torch.autograd.grad(sym(logits(base + delta), clean.detach()).sum(), delta)
+    largest = g.abs().amax(-1, keepdim=True)
+    delta = start + step * g / torch.where(largest == 0, 1, largest)
+    if eps is not None:
+        delta = delta.clamp(-eps, eps)
+    return sym(logits(base + delta.detach()), clean)
+
+
+@pytest.mark.parametrize("eps", [None, 0.15])
+def test_value_and_gradient_equal_the_reference(
+    models: dict[str, Path], eps: float | None
+) -> None:
+    model = build(models["roberta"])
+    sample = batch(make_dataset(models["roberta"]))
+    parameters = list(model.parameters())
+    torch.manual_seed(11)
+    log = criterion(init=0.1, step=0.05, eps=eps)
+    _, penalty = log.regularized(model, sample)
+    got = torch.autograd.grad(penalty.value.sum(), parameters, allow_unused=True)
+
+    mask = sample["net_input"]["src_tokens"].ne(1)
+    torch.manual_seed(11)
+    from fairseq_steady.regularizers import noise_keys
+
+    start = clipped_normal(noise_keys(sample["id"].tolist()), mask, 16, 0.1).double()
+    if eps is not None:
+        start = start.clamp(-eps, eps)
+    model.double()
+    expected = reference_penalty(model, sample, start, 0.05, eps)
+    torch.testing.assert_close(penalty.value.double(), expected, rtol=2e-4, atol=1e-7)
+    wanted = torch.autograd.grad(expected.sum(), list(model.parameters()))
+    for (name, _), one, other in zip(
+        model.named_parameters(), got, wanted, strict=True
+    ):
+        torch.testing.assert_close(
+            one.double(), other, rtol=5e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_a_linear_scorer_gives_the_closed_form() -> None:
+    """f(x) = sum w x with squared difference: R = (sum w delta)^2, delta = eps sign w."""
+    w = torch.tensor([0.5, -2.0, 1.0])
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    eps = 0.01
+    sift = SiFT(
+        lambda a, b: (a - b).square().sum(-1), 1e-6, Ascent(20, eps, radius=eps)
+    )
+
+    def forward(x: Tensor) -> Tensor:
+        return (x * w).sum((1, 2)).unsqueeze(-1)
+
+    x = torch.randn(2, 4, 3)
+    base = normalise_embeddings(x)
+    penalty = sift(forward, x, mask, forward(base), keys=[1, 2])
+    expected = (4 * eps * w.abs().sum()) ** 2
+    torch.testing.assert_close(penalty.value, expected.expand(2), rtol=1e-3, atol=0)
+    torch.testing.assert_close(penalty.perturbation_rms, torch.full((2,), eps))
+
+
+# --- what must not change -------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lambda_0_is_bitwise_the_plain_loss(
+    models: dict[str, Path], family: str
+) -> None:
+    model = build(models[family], dropout=0.1)
+    sample = batch(make_dataset(models[family]))
+    off = criterion(**{"lambda": 0.0})
+    plain = PlainCriterion(PlainConfig(), off.task).train()
+    found = []
+    for each in (off, plain):
+        torch.manual_seed(7)
+        model.zero_grad()
+        loss, _, _ = each(model, sample)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_evaluation_never_perturbs(models: dict[str, Path]) -> None:
+    model = build(models["roberta"], dropout=0.1).eval()
+    sample = batch(make_dataset(models["roberta"]))
+    sift = criterion(init=0.5).eval()
+    plain = PlainCriterion(PlainConfig(), sift.task).eval()
+    with torch.no_grad():
+        loss, _, log = sift(model, sample)
+        assert torch.equal(loss, plain(model, sample)[0])
+    assert "sift_divergence" not in log
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_batch_order_and_accumulation_change_nothing(
+    models: dict[str, Path], family: str
+) -> None:
+    model, dataset = build(models[family]), make_dataset(models[family])
+    whole = loss_of(model, batch(dataset), init=0.1, step=0.1)
+    turned = loss_of(model, batch(dataset, 3, 0, 4, 2, 1), init=0.1, step=0.1)
+    alone = [loss_of(model, batch(dataset, i), init=0.1, step=0.1) for i in range(5)]
+    for name in ("total", "sift_divergence", "sift_rms"):
+        assert turned[name] == pytest.approx(whole[name], rel=1e-5)
+        assert sum(one[name] for one in alone) == pytest.approx(whole[name], rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.01, 30.0])
+def test_scaling_the_embeddings_leaves_the_perturbed_pass_unchanged(
+    models: dict[str, Path], scale: float
+) -> None:
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    before = loss_of(model, sample, init=0.1, step=0.1)
+    encoder = find_encoder(model)
+    with torch.no_grad():
+        encoder.embed_tokens.weight *= scale
+        encoder.embed_positions.weight *= scale
+    after = loss_of(model, sample, init=0.1, step=0.1)
+    assert after["sift_divergence"] == pytest.approx(
+        before["sift_divergence"], rel=1e-2
+    )
+
+
+def test_no_parameter_gets_a_gradient_from_the_ascent(models: dict[str, Path]) -> None:
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    with torch.no_grad():
+        torch.manual_seed(11)
+        criterion().regularized(model, sample)
+    assert all(p.grad is None for p in model.parameters())
+
+
+# --- dropout --------------------------------------------------------------------
+
+
+def test_shared_dropout_leaves_only_the_perturbation(models: dict[str, Path]) -> None:
+    model = build(models["roberta"], dropout=0.3)
+    sample = batch(make_dataset(models["roberta"]))
+    tiny = {"init": 1e-3, "step": 1e-3}
+    by_mode = {
+        mode: loss_of(model, sample, dropout=mode, **tiny)["sift_divergence"]
+        for mode in ("independent", "shared", "off")
+    }
+    assert by_mode["independent"] > 100 * by_mode["shared"] > 0
+    assert by_mode["independent"] > 100 * by_mode["off"] > 0
+
+
+@pytest.mark.parametrize("mode", ["shared", "off"])
+def test_without_perturbation_the_passes_agree_exactly(
+    models: dict[str, Path], mode: str
+) -> None:
+    model = build(models["roberta"], dropout=0.3)
+    sample = batch(make_dataset(models["roberta"]))
+    encoder, sift = find_encoder(model), criterion(dropout=mode)
+    from fairseq_steady.regularizers import dropout_passes
+
+    extra = dropout_passes(model, mode)
+    with capture(encoder, "norm"):
+        clean = sift.logits(model, sample)
+    drawn = torch.get_rng_state()
+    with extra():
+        again = sift.logits(model, sample)
+    with extra():
+        once_more = sift.logits(model, sample)
+    assert torch.equal(again, once_more)
+    assert torch.equal(again, clean) == (mode == "shared")
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(module.training for module in model.modules())
+
+
+# --- noise and ascent -----------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.floats(1e-6, 10),
+    st.floats(1e-6, 10),
+    st.integers(0, 4),
+    st.integers(0, 2**31),
+)
+def test_the_perturbation_stays_in_its_ball(
+    radius: float, step: float, steps: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(2, 3, 4, generator=generator)
+    w = torch.randn(3, 4, generator=generator)
+    delta, refused = ascend(
+        lambda d: (d * w).sum().sin(), start, Ascent(steps, step, radius)
+    )
+    assert delta.abs().max() <= radius * (1 + 1e-6)
+    assert not delta.requires_grad
+    assert refused == 0
+
+
+def test_a_non_finite_gradient_keeps_the_start_of_that_sentence_only() -> None:
+    start = torch.full((3, 2, 2), 0.1)
+
+    def objective(d: Tensor) -> Tensor:
+        return d[0].sum() + (d[1] - 0.1).abs().sum().sqrt() + d[2].sum()
+
+    delta, refused = ascend(objective, start, Ascent(2, 0.5))
+    assert torch.equal(delta[1], start[1])
+    torch.testing.assert_close(delta[0], torch.full((2, 2), 1.1))
+    assert refused == 2
+
+
+def test_a_zero_gradient_is_no_direction() -> None:
+    start = torch.randn(2, 3, 4)
+    delta, _ = ascend(lambda d: (d * 0).sum(), start, Ascent(1, 0.5))
+    assert torch.equal(delta, start)
+
+
+def test_noise_depends_on_update_and_sentence_only() -> None:
+    from fairseq_steady.regularizers import noise_keys
+
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    noise = clipped_normal(noise_keys([4, 9], seed=1), mask, 8, 0.5)
+    alone = clipped_normal(noise_keys([9], seed=1), mask[1:, :2], 8, 0.5)
+    torch.testing.assert_close(noise[1, :2], alone[0], rtol=0, atol=0)
+    assert noise[1, 2].abs().max() == 0
+    assert noise.abs().max() <= 1.0
+    later = clipped_normal(noise_keys([4, 9], seed=2), mask, 8, 0.5)
+    assert not torch.equal(noise, later)
+    many = clipped_normal([3], torch.ones(1, 2000, dtype=torch.bool), 64, 0.5)
+    assert float(many.mean()) == pytest.approx(0, abs=0.01)
+    # A normal clipped at 2 sigma keeps 0.959 of its standard deviation.
+    assert float(many.std()) == pytest.approx(0.5 * 0.9594, rel=0.01)
+
+
+# --- precision, errors, warnings ------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["autocast", "weights"])
+def test_half_precision_stays_finite_and_alive(
+    models: dict[str, Path], dtype: torch.dtype, mode: str
+) -> None:
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    if mode == "weights":
+        model.to(dtype)
+    with torch.autocast("cpu", dtype=dtype, enabled=mode == "autocast"):
+        torch.manual_seed(11)
+        loss, _, log = criterion()(model, sample)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    assert log["sift_divergence"] > 0
+    assert log["sift_refused"] == 0
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_an_encoder_without_the_point_is_named(tmp_path: Path) -> None:
+    from conftest import make_model_directory
+
+    path = make_model_directory(
+        tmp_path / "prenorm", layernorm_embedding=False, encoder_normalize_before=True
+    ).path
+    model = build(path)
+    with pytest.raises(UserError, match=r"no layernorm_embedding.*'norm'"):
+        criterion()(model, batch(make_dataset(path)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"lambda": -1.0}, "--sift-lambda -1.0"),
+        ({"init": -0.1}, "--sift-init -0.1"),
+        ({"step": 0.0}, "--sift-step 0.0"),
+        ({"steps": -2}, "--sift-steps -2"),
+        ({"eps": 0.0}, "--sift-eps 0.0"),
+        ({"divergence": "sym_kl", "outputs": 1}, "--sift-divergence sym_kl"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(
+    flags: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UserError, match=named):
+        criterion(**flags)
+
+
+def test_a_dead_regulariser_warns_once(
+    models: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    with torch.no_grad():
+        model.classification_heads[HEAD].out_proj.weight.zero_()
+    dead = criterion()
+    for _ in range(25):
+        dead(model, sample)
+    assert caplog.text.count("exactly 0") == 1
+    caplog.clear()
+    alive, live_model = criterion(), build(models["roberta"])
+    for _ in range(25):
+        alive(live_model, sample)
+    assert "exactly 0" not in caplog.text
+
+
+def test_the_criterion_is_symmetric_kl_by_default_and_mse_for_scores() -> None:
+    assert criterion().divergence is symmetric_kl
+    a, b = torch.tensor([[1.0]]), torch.tensor([[3.0]])
+    assert criterion(outputs=1).divergence(a, b) == 4

@@ -1,0 +1,20 @@
+"""Raw files in, token ids and labels out."""
+
+from .cache import Encoded, encode_cached
+from .dataset import SentenceDataset
+from .readers import Example, find_file, read_table, read_text
+from .sampling import halves, stratified_subset
+from .tokenizing import SentenceTokenizer
+
+__all__ = [
+    "Encoded",
+    "Example",
+    "SentenceDataset",
+    "SentenceTokenizer",
+    "encode_cached",
+    "find_file",
+    "halves",
+    "read_table",
+    "read_text",
+    "stratified_subset",
+]

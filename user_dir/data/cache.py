@@ -1,0 +1,191 @@
+"""Tokenise each file once."""
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..model_dir import sha256
+from .readers import Example, error_at, shown
+from .tokenizing import SentenceTokenizer
+
+logger = logging.getLogger(__name__)
+
+CACHE_FOLDER = ".steady-cache"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokenised sentences with their targets.
+
+    Args:
+        tokens: one int32 array of fairseq ids per sentence.
+        targets: class indices (int64) or scores (float64), shape (N,).
+        truncated: how many sentences were cut to the maximum length.
+
+    """
+
+    tokens: list[np.ndarray]
+    targets: np.ndarray
+    truncated: int
+
+    def take(self, indices: np.ndarray) -> "Encoded":
+        """A subset, in the order given."""
+        tokens = [self.tokens[i] for i in indices]
+        return Encoded(tokens, self.targets[indices], self.truncated)
+
+
+def concatenate(parts: Sequence[Encoded]) -> Encoded:
+    """Several files as one set."""
+    return Encoded(
+        [tokens for part in parts for tokens in part.tokens],
+        np.concatenate([part.targets for part in parts]),
+        sum(part.truncated for part in parts),
+    )
+
+
+Reader = Callable[[Path], Iterable[Example]]
+
+
+def class_targets(
+    path: Path, examples: Sequence[Example], labels: Sequence[str]
+) -> np.ndarray:
+    """Index of each example's label.
+
+    Raises:
+        UserError: a label that is not among ``labels``.
+
+    """
+    index = {label: i for i, label in enumerate(labels)}
+    for example in examples:
+        if example.label not in index:
+            raise error_at(
+                path,
+                example.line,
+                f"label {shown(example.label)} is none of: {', '.join(labels)}",
+                "mend the row or name the labels with --steady-labels",
+            )
+    return np.array([index[example.label] for example in examples], np.int64)
+
+
+def score_targets(path: Path, examples: Sequence[Example]) -> np.ndarray:
+    """Each example's label as a number.
+
+    Raises:
+        UserError: a label that is not a finite number.
+
+    """
+    scores = []
+    for example in examples:
+        try:
+            score = float(example.label)
+        except ValueError:
+            score = np.nan
+        if not np.isfinite(score):
+            problem = f"score {shown(example.label)} is not a finite number"
+            raise error_at(path, example.line, problem, "mend the row")
+        scores.append(score)
+    return np.array(scores)
+
+
+def encode_cached(
+    path: Path,
+    reader: Reader,
+    description: str,
+    labels: Sequence[str] | None,
+    tokenizer: SentenceTokenizer,
+    cache_dir: Path | None,
+) -> Encoded:
+    """Read, check and tokenise a file, or take the result of an earlier time.
+
+    Args:
+        path: the raw file.
+        reader: turns it into examples.
+        description: tells this reader and its options from any other.
+        labels: the known labels in class order; None for scores.
+        tokenizer: of the model directory.
+        cache_dir: where results are kept; None for a folder beside the data.
+
+    Raises:
+        UserError: the file cannot be read or a row is wrong. Nothing is cached then.
+
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; get it with scripts/get_data.py")
+    recipe = (_VERSION, sha256(path), description, labels, tokenizer.digest)
+    key = hashlib.sha256(repr((*recipe, tokenizer.max_length)).encode()).hexdigest()
+    folder = cache_dir or path.parent / CACHE_FOLDER
+    cached = folder / f"{path.stem}-{key[:16]}.npz"
+    encoded = _load(cached)
+    if encoded is None:
+        encoded = _encode(path, reader, labels, tokenizer)
+        _save(encoded, cached)
+    if encoded.truncated:
+        logger.warning(
+            "%s: %d of %d sentences cut to %d tokens",
+            path,
+            encoded.truncated,
+            len(encoded.tokens),
+            tokenizer.max_length,
+        )
+    return encoded
+
+
+def _encode(
+    path: Path,
+    reader: Reader,
+    labels: Sequence[str] | None,
+    tokenizer: SentenceTokenizer,
+) -> Encoded:
+    examples = list(reader(path))
+    targets = (
+        score_targets(path, examples)
+        if labels is None
+        else class_targets(path, examples, labels)
+    )
+    tokens, truncated = tokenizer.encode([example.texts for example in examples])
+    return Encoded(tokens, targets, truncated)
+
+
+def _load(path: Path) -> Encoded | None:
+    """A cache entry, or None when there is none or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            tokens = np.split(stored["tokens"], np.cumsum(stored["lengths"])[:-1])
+            return Encoded(tokens, stored["targets"], int(stored["truncated"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _save(encoded: Encoded, path: Path) -> None:
+    """Write whole or not at all; a folder that cannot be written costs only time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    except OSError as error:
+        logger.warning(
+            "cannot cache in %s (%s); name a folder with --steady-cache-dir",
+            path.parent,
+            error.strerror,
+        )
+        return
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(
+                file,
+                tokens=np.concatenate(encoded.tokens),
+                lengths=np.array([len(tokens) for tokens in encoded.tokens]),
+                targets=encoded.targets,
+                truncated=encoded.truncated,
+            )
+        Path(scratch).replace(path)
+    finally:
+        Path(scratch).unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""Tokenised sentences as a fairseq data set."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import Dictionary, FairseqDataset, data_utils
+
+from .cache import Encoded
+
+
+class SentenceDataset(FairseqDataset):
+    """Sentences with one target each.
+
+    Args:
+        encoded: ids and targets.
+        dictionary: for the padding id.
+        decoder_input: also give ``prev_output_tokens``, as BART needs.
+        shuffle_seed: reshuffle every epoch by this seed; None sorts by length, which
+            pads least and suits evaluation.
+
+    """
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        dictionary: Dictionary,
+        decoder_input: bool = False,
+        shuffle_seed: int | None = None,
+    ) -> None:
+        self.encoded = encoded
+        self.sizes = np.array([len(tokens) for tokens in encoded.tokens])
+        self.pad = dictionary.pad()
+        self.decoder_input = decoder_input
+        self.shuffle_seed = shuffle_seed
+        self.epoch = 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "id": int(index),
+            "tokens": torch.from_numpy(self.encoded.tokens[index]).long(),
+            "target": self.encoded.targets[index],
+        }
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Pad to the longest; empty for no samples."""
+        if not samples:
+            return {}
+        tokens = [sample["tokens"] for sample in samples]
+        lengths = torch.tensor([len(t) for t in tokens])
+        net_input = {
+            "src_tokens": data_utils.collate_tokens(tokens, self.pad),
+            "src_lengths": lengths,
+        }
+        if self.decoder_input:
+            rolled = [torch.roll(t, 1) for t in tokens]
+            net_input["prev_output_tokens"] = data_utils.collate_tokens(
+                rolled, self.pad
+            )
+        return {
+            "id": torch.tensor([sample["id"] for sample in samples]),
+            "net_input": net_input,
+            "target": torch.from_numpy(np.array([s["target"] for s in samples])),
+            "nsentences": len(samples),
+            "ntokens": int(lengths.sum()),
+        }
+
+    def num_tokens(self, index: int) -> int:
+        """Tokens of one sentence, special ones included."""
+        return int(self.sizes[index])
+
+    def size(self, index: int) -> int:
+        """Tokens of one sentence, special ones included."""
+        return int(self.sizes[index])
+
+    def ordered_indices(self) -> np.ndarray:
+        """A new order each epoch in training; by length otherwise."""
+        if self.shuffle_seed is None:
+            return np.argsort(self.sizes, kind="stable")
+        rng = np.random.default_rng((self.shuffle_seed, self.epoch))
+        return rng.permutation(len(self))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by fairseq before the batches of an epoch are made."""
+        self.epoch = epoch
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """Training batches are made anew each epoch."""
+        return self.shuffle_seed is None
+
+    @property
+    def supports_prefetch(self) -> bool:
+        """Everything is in memory already."""
+        return False

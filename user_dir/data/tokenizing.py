@@ -1,0 +1,81 @@
+"""Text to fairseq ids, through the tokenizers library."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from fairseq.data import Dictionary
+from tokenizers import Tokenizer
+
+from ..errors import UserError
+from ..model_dir import ModelDirectory, sha256
+
+
+class SentenceTokenizer:
+    """A model directory's tokeniser, giving ids of its fairseq dictionary.
+
+    Args:
+        directory: the model directory.
+        dictionary: its dictionary.
+        max_length: tokens kept of a sentence or pair, special tokens included.
+
+    Raises:
+        UserError: the tokeniser's vocabulary and the dictionary disagree.
+
+    """
+
+    def __init__(
+        self, directory: ModelDirectory, dictionary: Dictionary, max_length: int
+    ) -> None:
+        self.digest = sha256(directory.tokenizer_path)
+        self.max_length = max_length
+        self._tokenizer = load_tokenizer(directory.tokenizer_path)
+        self._tokenizer.enable_truncation(max_length)
+        self._ids = _fairseq_ids(self._tokenizer, dictionary, directory)
+
+    def encode(
+        self, texts: Sequence[tuple[str, ...]]
+    ) -> tuple[list[np.ndarray], int]:
+        """Ids with special tokens for each text or pair.
+
+        Returns:
+            One int32 array per text, and how many were truncated.
+
+        """
+        batch = [pair if len(pair) == 2 else pair[0] for pair in texts]
+        encodings = self._tokenizer.encode_batch(batch)
+        truncated = sum(bool(encoding.overflowing) for encoding in encodings)
+        return [self._ids[encoding.ids] for encoding in encodings], truncated
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """A tokeniser that neither pads nor truncates.
+
+    Raises:
+        UserError: the file is not a tokeniser.
+
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"{path} is not a tokenizers file ({error})") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _fairseq_ids(
+    tokenizer: Tokenizer, dictionary: Dictionary, directory: ModelDirectory
+) -> np.ndarray:
+    names = {v: k for k, v in directory.manifest.special_tokens.items()}
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    ids = np.full(max(vocabulary.values()) + 1, -1, np.int32)
+    for token, index in vocabulary.items():
+        ids[index] = dictionary.indices.get(names.get(token, token), -1)
+    unknown = [t for t, i in vocabulary.items() if ids[i] < 0]
+    if unknown:
+        raise UserError(
+            f"{directory.path}: the dictionary lacks {len(unknown)} of the tokeniser's "
+            f"tokens, as {unknown[0]!r}; import the model again"
+        )
+    return ids

@@ -1,0 +1,138 @@
+"""What fairseq needs changed before it can fine-tune on a current torch.
+
+Each change is made once, when the plugin is imported, and leaves fairseq's behaviour
+alone wherever it already works.
+"""
+
+import argparse
+import functools
+import inspect
+import logging
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, options
+from fairseq.logging import meters
+
+from .errors import UserError
+
+#: Model that --steady-model describes; used when --arch is not given.
+DEFAULT_ARCH = "steady"
+
+
+def _safe_globals() -> list[Any]:
+    """Classes that fairseq's own and published checkpoints hold, and nothing else."""
+    logged = [
+        cls
+        for _, cls in inspect.getmembers(meters, inspect.isclass)
+        if issubclass(cls, meters.Meter)
+    ]
+    # Checkpoints from before 2020 name the meters by their old module.
+    moved = [(cls, f"fairseq.meters.{cls.__name__}") for cls in logged]
+    scalar = np.float64(0).__reduce__()[0]
+    numbers = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype]
+    dtypes = [type(np.dtype(t)) for t in ("f4", "f8", "i4", "i8", "bool")]
+    return [argparse.Namespace, *logged, *moved, *numbers, *dtypes]
+
+
+def _unsafe_names(path: str, error: pickle.UnpicklingError) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # an old format that cannot be listed: take torch's word
+        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
+    return ", ".join(sorted(names)) or "an object it should not need"
+
+
+def load_safely(path: str | os.PathLike[str]) -> Any:
+    """``torch.load`` on the CPU that never runs code from the file.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds a class that a checkpoint
+            does not need; the message names it.
+
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(_refusal(str(path), error)) from None
+    except (RuntimeError, EOFError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is not a whole torch checkpoint ({first}); write or download it "
+            "again"
+        ) from None
+
+
+def _refusal(path: str, error: pickle.UnpicklingError) -> str:
+    return (
+        f"{path} holds {_unsafe_names(path, error)}, which a checkpoint does not need "
+        "and which could run code when loaded: do not load it; get the weights from "
+        "a source you trust, as safetensors or a plain state dict"
+    )
+
+
+def _refusing(load: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(load)
+    def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(path, *args, **kwargs)
+        except pickle.UnpicklingError as error:
+            raise UserError(_refusal(path, error)) from None
+
+    return load_checkpoint_to_cpu
+
+
+def _insisting(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Fairseq trains on silently when --restore-file is missing."""
+
+    @functools.wraps(load)
+    def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+        named = {
+            "--restore-file": cfg.restore_file,
+            "--finetune-from-model": cfg.finetune_from_model,
+        }
+        for flag, path in named.items():
+            chosen = path is not None and path != "checkpoint_last.pt"
+            if chosen and not os.path.isfile(path):
+                raise UserError(f"{flag} {path} does not exist; nothing was trained")
+        return load(cfg, trainer, **kwargs)
+
+    return load_checkpoint
+
+
+def _defaulting(add: Callable[..., Any]) -> Callable[..., Any]:
+    """Without --arch fairseq stops with an empty RuntimeError."""
+
+    @functools.wraps(add)
+    def add_model_args(parser: argparse.ArgumentParser) -> Any:
+        group = add(parser)
+        parser.set_defaults(arch=DEFAULT_ARCH)
+        return group
+
+    return add_model_args
+
+
+def _hush() -> None:
+    """Warnings that fairseq's own code causes at every batch and no user can mend."""
+    warnings.filterwarnings("ignore", r".*torch\.cuda\.amp\.", FutureWarning)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", r".*'pin_memory' argument is set", UserWarning)
+
+
+def prepare_fairseq() -> None:
+    """Allow-list checkpoint classes; make three silent failures speak."""
+    _hush()
+    torch.serialization.add_safe_globals(_safe_globals())
+    checkpoint_utils.load_checkpoint_to_cpu = _refusing(
+        checkpoint_utils.load_checkpoint_to_cpu
+    )
+    checkpoint_utils.load_checkpoint = _insisting(checkpoint_utils.load_checkpoint)
+    options.add_model_args = _defaulting(options.add_model_args)

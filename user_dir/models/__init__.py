@@ -1,0 +1,5 @@
+"""Models registered with fairseq."""
+
+from . import steady
+
+__all__ = ["steady"]

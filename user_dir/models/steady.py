@@ -1,0 +1,160 @@
+"""The model that a model directory describes: ``--steady-model DIR``."""
+
+import argparse
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model
+from fairseq.models.bart import BARTModel
+from fairseq.models.bart.model import bart_base_architecture
+from fairseq.models.roberta import RobertaModel
+from fairseq.models.roberta.model import base_architecture
+from omegaconf import OmegaConf, open_dict
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..model_dir import Manifest, ModelDirectory
+
+HEAD = "sentence_classification_head"
+
+
+def _rate(what: str) -> Any:
+    text = f"dropout probability {what}, in [0, 1); default: the pretrained model's own"
+    return field(default=None, metadata={"help": text})
+
+
+@dataclass
+class SteadyModelConfig(FairseqDataclass):
+    """What may still be chosen about a pretrained model."""
+
+    dropout: Optional[float] = _rate("of embeddings and residual branches")
+    attention_dropout: Optional[float] = _rate("of attention weights")
+    activation_dropout: Optional[float] = _rate("inside the feed-forward layers")
+    pooler_dropout: Optional[float] = _rate("around the classification head")
+    encoder_layerdrop: Optional[float] = field(
+        default=None, metadata={"help": "probability to drop a whole layer, in [0, 1)"}
+    )
+    architecture: str = field(
+        default="",
+        metadata={"help": "filled in from the model directory; not for the user"},
+    )
+
+
+class SteadyRoberta(RobertaModel):
+    """RoBERTa and BERT without the language-model head, which fine-tuning never uses.
+
+    Without it every parameter gets a gradient, so distributed training needs no
+    ``--find-unused-parameters``.
+    """
+
+    def __init__(self, args: argparse.Namespace, encoder: nn.Module) -> None:
+        super().__init__(args, encoder)
+        self.encoder.lm_head = None
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Drop a language-model head from a checkpoint that has one."""
+        super().upgrade_state_dict_named(state_dict, name)
+        for key in [k for k in state_dict if ".lm_head." in f".{k}"]:
+            del state_dict[key]
+
+
+FAMILIES = {
+    "roberta": (SteadyRoberta, base_architecture),
+    "bart": (BARTModel, bart_base_architecture),
+}
+
+
+def _arguments(cfg: SteadyModelConfig, manifest: dict[str, Any]) -> argparse.Namespace:
+    chosen = {
+        name: getattr(cfg, name)
+        for name in SteadyModelConfig.__dataclass_fields__
+        if name not in ("_name", "architecture") and getattr(cfg, name) is not None
+    }
+    for name, rate in chosen.items():
+        if not 0 <= rate < 1:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {rate} is not a probability in [0, 1)")
+    # BART asks which task its checkpoint was trained for.
+    return argparse.Namespace(**{"task": None, **manifest["architecture"], **chosen})
+
+
+@register_model("steady", dataclass=SteadyModelConfig)
+class SteadyModel(BaseFairseqModel):
+    """Builds the fairseq model of a model directory."""
+
+    @classmethod
+    def build_model(cls, cfg: SteadyModelConfig, task: Any) -> BaseFairseqModel:
+        """Architecture from the manifest, or from the checkpoint that recorded it.
+
+        Raises:
+            UserError: no model directory was named, or its family is unknown.
+
+        """
+        if not cfg.architecture:
+            raise UserError(
+                "--arch steady needs a task of this plugin and --steady-model DIR; for "
+                "another task name fairseq's own architecture: --arch roberta_base"
+            )
+        described = json.loads(cfg.architecture)
+        if described["family"] not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise UserError(
+                f"model family '{described['family']}' is not one of: {known}"
+            )
+        model_class, complete = FAMILIES[described["family"]]
+        args = _arguments(cfg, described)
+        complete(args)
+        model = model_class.build_model(args, task)
+        _set_layer_norm_eps(model, described["architecture"].get("layer_norm_eps"))
+        return model
+
+
+def record_architecture(cfg: SteadyModelConfig, manifest: Manifest) -> None:
+    """Keep the manifest's architecture in the config, and so in each checkpoint."""
+    described = {"family": manifest.family, "architecture": manifest.architecture}
+    with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
+        cfg.architecture = json.dumps(described)
+
+
+def _set_layer_norm_eps(model: nn.Module, eps: float | None) -> None:
+    """Fairseq hard-codes 1e-5; BERT was trained with 1e-12."""
+    for module in model.modules():
+        if eps is not None and "LayerNorm" in type(module).__name__:
+            module.eps = eps
+
+
+def take_pooler(model: nn.Module, directory: ModelDirectory) -> None:
+    """Start the head's dense layer from BERT's pooler.
+
+    Raises:
+        UserError: the model directory has no pooler.
+
+    """
+    _, pooler = directory.weights()
+    if not pooler:
+        raise UserError(
+            f"{directory.path} has no pooler (RoBERTa never has one); leave out "
+            "--steady-pooler"
+        )
+    dense = {name.removeprefix("dense."): tensor for name, tensor in pooler.items()}
+    model.classification_heads[HEAD].dense.load_state_dict(dense)
+
+
+def load_pretrained(model: nn.Module, directory: ModelDirectory) -> None:
+    """Copy a model directory's weights into a freshly built model with its head.
+
+    Raises:
+        UserError: the weights do not fit the architecture.
+
+    """
+    weights, _ = directory.weights()
+    try:
+        model.load_state_dict(dict(weights), strict=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"the weights of {directory.path} do not fit its manifest: "
+            f"{str(error).splitlines()[-1].strip()}; import the model again"
+        ) from None

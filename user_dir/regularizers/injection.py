@@ -1,0 +1,132 @@
+"""Where a perturbation enters an encoder: named points, reached by hooks.
+
+Hooks leave the encoder's own forward untouched, so positions, padding mask and
+pooling still come from the token ids. They live only inside the context managers.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..errors import UserError
+
+InjectionPoint = Literal["word", "norm", "embedded"]
+
+#: Name of each point and what flows through it, shape (B, T, C).
+POINTS: dict[InjectionPoint, str] = {
+    "word": "word embeddings, before scale, positions and normalisation",
+    "norm": "sum of word and position embeddings, before the embedding LayerNorm",
+    "embedded": "output of the embedding LayerNorm, before dropout",
+}
+
+Edit = Callable[[Tensor], Tensor]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside any number of distributed wrappers."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
+
+
+def find_encoder(model: nn.Module) -> nn.Module:
+    """The transformer encoder of a RoBERTa-shaped or BART-shaped model.
+
+    Raises:
+        UserError: the model has no encoder that embeds tokens.
+
+    """
+    outer = getattr(unwrap(model), "encoder", None)
+    encoder = getattr(outer, "sentence_encoder", outer)
+    if not isinstance(encoder, nn.Module) or not hasattr(encoder, "embed_tokens"):
+        raise UserError(
+            f"{type(unwrap(model)).__name__} has no encoder that embeds tokens; "
+            "use a RoBERTa-shaped or BART-shaped model"
+        )
+    return encoder
+
+
+def _site(encoder: nn.Module, point: InjectionPoint) -> nn.Module:
+    name = "embed_tokens" if point == "word" else "layernorm_embedding"
+    site = getattr(encoder, name, None)
+    if not isinstance(site, nn.Module):
+        raise UserError(
+            f"{type(encoder).__name__} has no {name}, so nothing can be injected at "
+            f"'{point}'; pre-norm and plain transformer encoders lack it: use a "
+            "post-norm one (RoBERTa, BERT or BART form)"
+        )
+    return site
+
+
+def _hook_words(encoder: nn.Module, site: nn.Module, edit: Edit) -> ExitStack:
+    """Edit the encoder's look-ups only: BART's decoder shares the table."""
+    inside = False
+
+    def enter(*_: Any) -> None:
+        nonlocal inside
+        inside = True
+
+    def leave(*_: Any) -> None:
+        nonlocal inside
+        inside = False
+
+    def on_lookup(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return edit(output) if inside else output
+
+    return _handles(
+        encoder.register_forward_pre_hook(enter),
+        site.register_forward_hook(on_lookup),
+        encoder.register_forward_hook(leave, always_call=True),
+    )
+
+
+def _handles(*handles: RemovableHandle) -> ExitStack:
+    stack = ExitStack()
+    for handle in handles:
+        stack.callback(handle.remove)
+    return stack
+
+
+def _hook(encoder: nn.Module, point: InjectionPoint, edit: Edit) -> ExitStack:
+    site = _site(encoder, point)
+    if point == "word":
+        return _hook_words(encoder, site, edit)
+    if point == "norm":
+        pre = site.register_forward_pre_hook(lambda _, inputs: (edit(inputs[0]),))
+        return _handles(pre)
+    return _handles(site.register_forward_hook(lambda _, __, output: edit(output)))
+
+
+@contextmanager
+def capture(encoder: nn.Module, point: InjectionPoint) -> Iterator[list[Tensor]]:
+    """Collect what flows through ``point`` in each forward, unchanged.
+
+    Raises:
+        UserError: the encoder does not have the point.
+
+    """
+    seen: list[Tensor] = []
+
+    def keep(value: Tensor) -> Tensor:
+        seen.append(value)
+        return value
+
+    with _hook(encoder, point, keep):
+        yield seen
+
+
+@contextmanager
+def substitute(
+    encoder: nn.Module, point: InjectionPoint, value: Tensor
+) -> Iterator[None]:
+    """Let ``value`` flow through ``point``, cast to the type it replaces.
+
+    Raises:
+        UserError: the encoder does not have the point.
+
+    """
+    with _hook(encoder, point, lambda old: value.to(old.dtype)):
+        yield

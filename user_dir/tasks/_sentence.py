@@ -1,0 +1,258 @@
+"""What every sentence task shares: model directory, data, model, defaults."""
+
+import argparse
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Optional
+
+import numpy as np
+from fairseq import models
+from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import FairseqTask
+from omegaconf import II, MISSING
+
+from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_cached
+from ..data.sampling import halves, parse_size, stratified_subset
+from ..errors import UserError
+from ..model_dir import ModelDirectory
+from ..models.steady import (
+    HEAD,
+    SteadyModelConfig,
+    load_pretrained,
+    record_architecture,
+    take_pooler,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def option(default: Any, text: str) -> Any:
+    """A flag with its help."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class SentenceTaskConfig(FairseqDataclass):
+    """Flags of every sentence task."""
+
+    data: str = option(MISSING, "folder that holds the raw files")
+    steady_model: str = option("", "model directory, as scripts/import_hf.py makes it")
+    steady_from_scratch: bool = option(
+        False, "start from random weights; takes only form and tokeniser from the model"
+    )
+    steady_pooler: bool = option(
+        False,
+        "start the head's dense layer from BERT's pooler; sentence encoders such as "
+        "MiniLM carry an untrained one that slows the start",
+    )
+    steady_max_length: int = option(
+        128, "tokens kept of a sentence or pair, special ones included, from 3"
+    )
+    steady_train_size: Optional[str] = option(
+        None, "train on a stratified sub-sample: a count (1000) or a fraction (0.1)"
+    )
+    steady_subset_seed: int = option(
+        0, "seed of the sub-sample and of the halves; --seed does not change them"
+    )
+    steady_split_dev: bool = option(
+        False, "split the development set: first half 'valid', second half 'test'"
+    )
+    steady_cache_dir: Optional[str] = option(
+        None, "where tokenised files are kept; default: .steady-cache beside each file"
+    )
+    seed: int = II("common.seed")
+
+
+class SentenceTask(FairseqTask):
+    """Predict a class or a score for a sentence or pair, from raw files.
+
+    A subclass says which files make a split and how their rows read; this class owns
+    everything from there to the model. It is used from fairseq-train and, for
+    checkpoints, through fairseq's own loading.
+    """
+
+    #: class names in the order of the model's outputs; None for scores
+    labels: list[str] | None = None
+    #: metric that picks the best checkpoint; larger is better
+    metric: ClassVar[str] = "accuracy"
+    #: splits evaluated by default, the first picking the best checkpoint
+    valid_subsets: ClassVar[str] = "valid"
+
+    def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
+        super().__init__(cfg)
+        self.directory = directory
+        self.dictionary: Dictionary = directory.dictionary()
+        self.tokenizer = SentenceTokenizer(
+            directory, self.dictionary, cfg.steady_max_length
+        )
+
+    @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the flags, and choose fairseq's own to suit the task."""
+        super().add_args(parser)
+        parser.set_defaults(
+            best_checkpoint_metric=cls.metric,
+            maximize_best_checkpoint_metric=True,
+            valid_subset=cls.valid_subsets,
+            num_workers=0,
+        )
+
+    @classmethod
+    def setup_task(cls, cfg: SentenceTaskConfig, **kwargs: Any) -> "SentenceTask":
+        """Check the flags and open the model directory.
+
+        Raises:
+            UserError: a flag is missing or out of range.
+
+        """
+        if not cfg.steady_model:
+            raise UserError(
+                "--steady-model is missing: name a model directory, as made by "
+                "scripts/import_hf.py or scripts/quickstart.sh"
+            )
+        directory = ModelDirectory.open(cfg.steady_model)
+        longest = directory.manifest.architecture["max_positions"]
+        if not 3 <= cfg.steady_max_length <= longest:
+            raise UserError(
+                f"--steady-max-length {cfg.steady_max_length} is not in 3 to {longest}, "
+                "what this model has positions for"
+            )
+        return cls(cfg, directory)
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head: classes, or 1 for scores."""
+        return len(self.labels) if self.labels else 1
+
+    @property
+    def regression(self) -> bool:
+        """Whether targets are scores."""
+        return self.labels is None
+
+    def read(self, split: str) -> Encoded:
+        """Every sentence of a split, before sub-sampling.
+
+        Raises:
+            UserError: the task has no such split, or a file is wrong.
+
+        """
+        raise NotImplementedError
+
+    def encode(
+        self, path: Path, reader: Any, description: str, labels: list[str] | None = None
+    ) -> Encoded:
+        """One file, tokenised and cached; ``labels`` where the file has its own."""
+        folder = self.cfg.steady_cache_dir
+        return encode_cached(
+            path,
+            reader,
+            description,
+            labels or self.labels,
+            self.tokenizer,
+            Path(folder) if folder else None,
+        )
+
+    def dev(self, split: str, everything: Encoded) -> Encoded:
+        """A development set, or the half of it that ``split`` names."""
+        if not self.cfg.steady_split_dev:
+            return everything
+        first, second = halves(everything.targets, self.cfg.steady_subset_seed)
+        return everything.take(second if split == "test" else first)
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
+        """Read a split and make it a data set."""
+        encoded = self.read(split)
+        training = split == "train"
+        if training and self.cfg.steady_train_size:
+            encoded = self._subset(encoded)
+        self.datasets[split] = SentenceDataset(
+            encoded,
+            self.dictionary,
+            decoder_input=self.directory.manifest.family == "bart",
+            shuffle_seed=self.cfg.seed if training else None,
+        )
+        logger.info(
+            "%s: %d sentences%s", split, len(encoded.tokens), self._mix(encoded)
+        )
+
+    def _subset(self, encoded: Encoded) -> Encoded:
+        size = parse_size(
+            self.cfg.steady_train_size, len(encoded.tokens), "--steady-train-size"
+        )
+        chosen, _ = stratified_subset(
+            encoded.targets, size, self.cfg.steady_subset_seed
+        )
+        return encoded.take(chosen)
+
+    def _mix(self, encoded: Encoded) -> str:
+        if self.labels is None:
+            return ""
+        counts = np.bincount(encoded.targets, minlength=len(self.labels))
+        return ", " + ", ".join(
+            f"{n} {label}" for n, label in zip(counts, self.labels, strict=True)
+        )
+
+    def build_model(self, cfg: SteadyModelConfig, from_checkpoint: bool = False) -> Any:
+        """The model with its head and, unless a checkpoint follows, its weights."""
+        described = getattr(cfg, "_name", None) == "steady"
+        if described and not cfg.architecture:
+            record_architecture(cfg, self.directory.manifest)
+        model = models.build_model(cfg, self, from_checkpoint)
+        model.register_classification_head(HEAD, num_classes=self.num_classes)
+        if described and not from_checkpoint and not self.cfg.steady_from_scratch:
+            load_pretrained(model, self.directory)
+            if self.cfg.steady_pooler:
+                take_pooler(model, self.directory)
+        return model
+
+    def max_positions(self) -> int:
+        """Tokens a sentence may have."""
+        return int(self.cfg.steady_max_length)
+
+    @property
+    def source_dictionary(self) -> Dictionary:
+        """Of the model directory."""
+        return self.dictionary
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        """Also the input's: fairseq builds BART's decoder from it."""
+        return self.dictionary
+
+
+def rows(reader: Any, *args: Any) -> Any:
+    """A reader with its options bound, taking only the path."""
+
+    def read(path: Path) -> Iterable[Example]:
+        return reader(path, *args)
+
+    return read
+
+
+def named_like(folder: str, split: str) -> Path:
+    """The .tsv, .csv or .jsonl file of a split directly in a folder.
+
+    Raises:
+        UserError: there is none.
+
+    """
+    names = [f"{stem}{suffix}" for stem in _stems(split) for suffix in SUFFIXES]
+    for name in names:
+        path = Path(folder) / name
+        if path.is_file():
+            return path
+    raise UserError(
+        f"{os.fspath(folder)} holds no {split} file; put one of these there: "
+        + ", ".join(names)
+    )
+
+
+SUFFIXES = (".tsv", ".csv", ".jsonl")
+
+
+def _stems(split: str) -> tuple[str, ...]:
+    return ("valid", "dev") if split == "valid" else (split,)

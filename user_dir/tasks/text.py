@@ -1,0 +1,88 @@
+"""Classification and regression on a user's own TSV, CSV or JSONL files."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Optional
+
+from fairseq.tasks import register_task
+
+from ..data import Encoded, read_table
+from ..errors import UserError
+from ..model_dir import ModelDirectory
+from ._sentence import SentenceTask, SentenceTaskConfig, named_like, option, rows
+
+
+@dataclass
+class TextConfig(SentenceTaskConfig):
+    """Flags for files with named columns."""
+
+    steady_text_column: str = option("text", "name of the column with the sentence")
+    steady_pair_column: Optional[str] = option(
+        None, "name of the column with a second sentence, for pairs"
+    )
+    steady_label_column: str = option("label", "name of the column with the label")
+
+
+@dataclass
+class TextClassificationConfig(TextConfig):
+    """Flags of text_classification."""
+
+    steady_labels: Optional[str] = option(
+        None, "comma-separated classes in order; default: the training file's, sorted"
+    )
+
+
+class TextTask(SentenceTask):
+    """``train``, ``valid`` (or ``dev``) and ``test`` files in one folder."""
+
+    cfg: TextConfig
+
+    def _columns(self) -> list[str]:
+        pair = self.cfg.steady_pair_column
+        return [self.cfg.steady_text_column, *([pair] if pair else [])]
+
+    def read(self, split: str) -> Encoded:
+        """The split's own file; with ``--steady-split-dev``, 'test' is half of dev."""
+        from_dev = split == "test" and self.cfg.steady_split_dev
+        path = named_like(self.cfg.data, "valid" if from_dev else split)
+        columns, label = self._columns(), self.cfg.steady_label_column
+        encoded = self.encode(
+            path, rows(read_table, columns, label), f"table {columns} {label}"
+        )
+        return self.dev(split, encoded) if split in ("valid", "test") else encoded
+
+
+@register_task("text_classification", dataclass=TextClassificationConfig)
+class TextClassificationTask(TextTask):
+    """Classes from a file of your own."""
+
+    metric: ClassVar[str] = "accuracy"
+
+    def __init__(
+        self, cfg: TextClassificationConfig, directory: ModelDirectory
+    ) -> None:
+        super().__init__(cfg, directory)
+        self.labels = self._named_labels() or self._labels_in_training_file()
+        if len(set(self.labels)) < 2:
+            raise UserError(
+                f"only one class ({self.labels[0]}) in {cfg.data}; classification needs "
+                "two or more"
+            )
+
+    def _named_labels(self) -> list[str]:
+        named = self.cfg.steady_labels or ""
+        return [label.strip() for label in named.split(",") if label.strip()]
+
+    def _labels_in_training_file(self) -> list[str]:
+        path = named_like(self.cfg.data, "train")
+        examples = read_table(path, self._columns(), self.cfg.steady_label_column)
+        found = sorted({example.label for example in examples})
+        # Recorded, so that a checkpoint knows its classes without the training file.
+        self.cfg.steady_labels = ",".join(found)
+        return found
+
+
+@register_task("text_regression", dataclass=TextConfig)
+class TextRegressionTask(TextTask):
+    """Scores from a file of your own."""
+
+    metric: ClassVar[str] = "pearson"
