@@ -14,14 +14,14 @@ SETUP = "run: bash scripts/setup.sh"
 COMPILED = ("data.data_utils_fast", "data.token_block_utils_fast", "libbleu")
 
 
-class Problem(Exception):
+class ProblemError(Exception):
     """What is missing, and the mend."""
 
 
 def python() -> str:
     """3.11 or 3.12."""
     if sys.version_info[:2] not in ((3, 11), (3, 12)):
-        raise Problem(f"Python {sys.version.split()[0]}: install 3.11 or 3.12")
+        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 or 3.12")
     return sys.version.split()[0]
 
 
@@ -30,9 +30,9 @@ def torch() -> str:
     try:
         import torch
     except ImportError as error:
-        raise Problem(f"torch does not import ({error}): {SETUP}") from None
+        raise ProblemError(f"torch does not import ({error}): {SETUP}") from None
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 6):
-        raise Problem(f"torch {torch.__version__} is older than 2.6: {SETUP}")
+        raise ProblemError(f"torch {torch.__version__} is older than 2.6: {SETUP}")
     return str(torch.__version__)
 
 
@@ -42,11 +42,11 @@ def fairseq() -> str:
         importlib.import_module("fairseq.tasks")
         return metadata.version("fairseq-fixed")
     except metadata.PackageNotFoundError:
-        raise Problem(
+        raise ProblemError(
             "this is another fairseq: pip uninstall fairseq, then " + SETUP
         ) from None
     except Exception as error:  # the original fails with ValueError on 3.11
-        raise Problem(f"fairseq does not import ({error}): {SETUP}") from None
+        raise ProblemError(f"fairseq does not import ({error}): {SETUP}") from None
 
 
 def compiled() -> str:
@@ -55,7 +55,7 @@ def compiled() -> str:
         try:
             importlib.import_module(f"fairseq.{name}")
         except ImportError as error:
-            raise Problem(
+            raise ProblemError(
                 f"fairseq.{name} is not compiled ({error}): install g++ and Python's "
                 f"headers, pip uninstall fairseq-fixed, then {SETUP}"
             ) from None
@@ -69,7 +69,7 @@ def torchaudio() -> str:
     except ImportError:
         return "not installed, not needed"
     except OSError:
-        raise Problem(
+        raise ProblemError(
             "torchaudio does not fit this torch: pip uninstall torchaudio"
         ) from None
     return "loads"
@@ -80,7 +80,9 @@ def plugin() -> str:
     try:
         return str(importlib.import_module("fairseq_steady").__version__)
     except ImportError as error:
-        raise Problem(f"fairseq_steady does not import ({error}): {SETUP}") from None
+        raise ProblemError(
+            f"fairseq_steady does not import ({error}): {SETUP}"
+        ) from None
 
 
 def gpu() -> str:
@@ -109,7 +111,7 @@ def main() -> int:
     for check in CHECKS:
         try:
             print(f"ok       {check.__name__}: {check()}")
-        except Problem as problem:
+        except ProblemError as problem:
             failed = 1
             print(f"PROBLEM  {problem}")
             if check in (python, torch):

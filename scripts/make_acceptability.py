@@ -16,15 +16,53 @@ from pathlib import Path
 Judged = tuple[str, bool]
 Phenomenon = Callable[[random.Random], list[Judged]]
 
-PEOPLE = "boy girl student teacher doctor farmer driver nurse lawyer painter".split()
-THINGS = "key box letter picture window cabinet bottle ladder carpet basket".split()
-PLACES = "near behind beside above under".split()
-STATES = "old heavy dirty new broken expensive small blue".split()
-TRANSITIVE = "repaired admired bought described ignored carried measured".split()
-INTRANSITIVE = "arrived slept vanished sneezed trembled yawned existed".split()
-REFLEXIVE = "hurt praised blamed defended introduced convinced".split()
-MASCULINE = "boy king uncle waiter actor prince".split()
-ADVERBS = "often never always rarely usually".split()
+PEOPLE = [
+    "boy",
+    "girl",
+    "student",
+    "teacher",
+    "doctor",
+    "farmer",
+    "driver",
+    "nurse",
+    "lawyer",
+    "painter",
+]
+THINGS = [
+    "key",
+    "box",
+    "letter",
+    "picture",
+    "window",
+    "cabinet",
+    "bottle",
+    "ladder",
+    "carpet",
+    "basket",
+]
+PLACES = ["near", "behind", "beside", "above", "under"]
+STATES = ["old", "heavy", "dirty", "new", "broken", "expensive", "small", "blue"]
+TRANSITIVE = [
+    "repaired",
+    "admired",
+    "bought",
+    "described",
+    "ignored",
+    "carried",
+    "measured",
+]
+INTRANSITIVE = [
+    "arrived",
+    "slept",
+    "vanished",
+    "sneezed",
+    "trembled",
+    "yawned",
+    "existed",
+]
+REFLEXIVE = ["hurt", "praised", "blamed", "defended", "introduced", "convinced"]
+MASCULINE = ["boy", "king", "uncle", "waiter", "actor", "prince"]
+ADVERBS = ["often", "never", "always", "rarely", "usually"]
 
 
 def plural(noun: str) -> str:
@@ -125,7 +163,7 @@ def adjective_order(rng: random.Random) -> list[Judged]:
     ]
 
 
-NAMES = "Maria Ahmed Keiko Lars Priya Tomas Ingrid Kofi".split()
+NAMES = ["Maria", "Ahmed", "Keiko", "Lars", "Priya", "Tomas", "Ingrid", "Kofi"]
 VERBS = {
     "broken": "break",
     "chosen": "choose",
@@ -136,8 +174,8 @@ VERBS = {
     "taken": "take",
     "written": "write",
 }
-FOODS = "sandwich recipe melody poem puzzle diary parcel statue".split()
-MASS = "furniture luggage advice equipment homework jewelry".split()
+FOODS = ["sandwich", "recipe", "melody", "poem", "puzzle", "diary", "parcel", "statue"]
+MASS = ["furniture", "luggage", "advice", "equipment", "homework", "jewelry"]
 PARTICLES = ["picked up", "put away", "turned off", "handed over", "threw out"]
 
 
@@ -198,7 +236,7 @@ def case(rng: random.Random) -> list[Judged]:
     ]
 
 
-LIVING = "pilot singer tailor wizard neighbour cousin".split()
+LIVING = ["pilot", "singer", "tailor", "wizard", "neighbour", "cousin"]
 
 
 def relative_agreement(rng: random.Random) -> list[Judged]:

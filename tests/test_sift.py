@@ -270,7 +270,7 @@ def test_value_and_gradient_equal_the_reference(
 
 
 def test_a_linear_scorer_gives_the_closed_form() -> None:
-    """f(x) = sum w x with squared difference: R = (sum w delta)^2, delta = eps sign w."""
+    """f(x) = sum w x, squared difference: R = (sum w delta)^2, delta = eps sign w."""
     w = torch.tensor([0.5, -2.0, 1.0])
     mask = torch.ones(2, 4, dtype=torch.bool)
     eps = 0.01

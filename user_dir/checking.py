@@ -20,8 +20,8 @@ SENTENCES = (
     "Naïve café owners déjà-vu'd the coöperative façade, didn't they?",
     "日本語の文 and English, mixed 🙂👍🏽!",
     "x",
-    "It is not the case that every sentence which is long is hard, but this one, having "
-    "clauses within clauses, goes on for a while so that others need padding.",
+    "It is not the case that every sentence which is long is hard, but this one, "
+    "having clauses within clauses, goes on for a while so that others need padding.",
     "tabs\tand\u00a0no-break spaces\u200b, 3.14159e-10 & <html> #hash @user",
 )
 

@@ -244,9 +244,9 @@ def _byte_level_bpe(source: Path) -> Tokenizer:
     built = ByteLevelBPETokenizer(vocabulary, merges, add_prefix_space=space)
     special = list(SPECIAL["roberta"])
     built.add_special_tokens(special)
-    ends = [(name, built.token_to_id(name)) for name in ("</s>", "<s>")]
+    last, first = ((name, built.token_to_id(name)) for name in ("</s>", "<s>"))
     built._tokenizer.post_processor = RobertaProcessing(
-        *ends, trim_offsets=True, add_prefix_space=space
+        last, first, trim_offsets=True, add_prefix_space=space
     )
     return Tokenizer.from_str(built.to_str())
 
@@ -276,8 +276,8 @@ def build_dictionary(
             raise UserError(f"{source}: the tokeniser has no {token}")
     if max(vocabulary.values()) >= rows:
         raise UserError(
-            f"{source}: the tokeniser has {max(vocabulary.values()) + 1} tokens and the "
-            f"embedding table {rows} rows; they are not of one model"
+            f"{source}: the tokeniser has {max(vocabulary.values()) + 1} tokens and "
+            f"the embedding table {rows} rows; they are not of one model"
         )
     by_id = {index: token for token, index in vocabulary.items()}
     names = {token: name for name, token in special.items()}

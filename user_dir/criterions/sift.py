@@ -42,10 +42,10 @@ class SiFTConfig(PlainConfig):
     sift_eps: Optional[float] = _flag(
         None, "radius of the L-infinity ball, > 0; default: no projection"
     )
-    sift_divergence: DIVERGENCE = _flag(
+    sift_divergence: DIVERGENCE = _flag(  # type: ignore[valid-type]
         "auto", "sym_kl, kl or mse; auto: sym_kl for classes, mse for scores"
     )
-    sift_dropout: DROPOUT = _flag(
+    sift_dropout: DROPOUT = _flag(  # type: ignore[valid-type]
         "independent",
         "masks of the extra passes: independent, shared with the clean pass, or off",
     )

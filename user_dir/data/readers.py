@@ -6,15 +6,20 @@ Every error names the file, the line, the offending value and the mend.
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 
 #: Long enough for any sentence, short enough to name a file that is not text.
 _SHOWN = 60
 csv.field_size_limit(10_000_000)
+
+
+#: Line number, and the line's cells by column.
+Row = tuple[int, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ def read_table(path: Path, text: Sequence[str], label: str) -> Iterator[Example]
             or no rows at all.
 
     """
-    forms = {".tsv": _tsv_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}
+    forms: dict[str, Callable[[Path], Iterator[Row]]] = {".tsv": _tsv_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}
     if path.suffix.lower() not in forms:
         known = ", ".join(forms)
         raise UserError(f"{path} is none of {known}; rename or convert it")
@@ -192,14 +197,14 @@ def read_table(path: Path, text: Sequence[str], label: str) -> Iterator[Example]
         raise UserError(f"{path} has a header and no rows; add labelled sentences")
 
 
-def _tsv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _tsv_rows(path: Path) -> Iterator[Row]:
     lines = read_lines(path)
     header = next(lines)[1].split("\t")
     for number, line in lines:
         yield number, _row(path, number, header, line.split("\t"))
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_rows(path: Path) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         header = next(reader)
@@ -225,7 +230,7 @@ def _row(
     return dict(zip(header, cells, strict=True))
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def _jsonl_rows(path: Path) -> Iterator[Row]:
     for number, line in read_lines(path):
         try:
             row = json.loads(line)

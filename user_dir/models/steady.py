@@ -119,14 +119,14 @@ def record_architecture(cfg: SteadyModelConfig, manifest: Manifest) -> None:
         cfg.architecture = json.dumps(described)
 
 
-def _set_layer_norm_eps(model: nn.Module, eps: float | None) -> None:
+def _set_layer_norm_eps(model: Any, eps: float | None) -> None:
     """Fairseq hard-codes 1e-5; BERT was trained with 1e-12."""
     for module in model.modules():
         if eps is not None and "LayerNorm" in type(module).__name__:
             module.eps = eps
 
 
-def take_pooler(model: nn.Module, directory: ModelDirectory) -> None:
+def take_pooler(model: Any, directory: ModelDirectory) -> None:
     """Start the head's dense layer from BERT's pooler.
 
     Raises:

@@ -48,7 +48,7 @@ def dropout_passes(model: nn.Module, mode: DropoutMode) -> Pass:
     """
     if mode == "shared":
         cpu = torch.get_rng_state()
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return lambda: _replay(cpu, cuda)
     if mode == "off":
         return lambda: _evaluating(model)

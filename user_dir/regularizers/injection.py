@@ -6,7 +6,7 @@ pooling still come from the token ids. They live only inside the context manager
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -27,9 +27,10 @@ Edit = Callable[[Tensor], Tensor]
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside any number of distributed wrappers."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model
+    inner: Any = model
+    while hasattr(inner, "module"):
+        inner = inner.module
+    return cast(nn.Module, inner)
 
 
 def find_encoder(model: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -16,6 +16,7 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 
 from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_cached
+from ..data.cache import Reader
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
 from ..model_dir import ModelDirectory
@@ -49,8 +50,10 @@ class SentenceTaskConfig(FairseqDataclass):
         "start the head's dense layer from BERT's pooler; sentence encoders such as "
         "MiniLM carry an untrained one that slows the start",
     )
-    steady_max_length: int = option(
-        128, "tokens kept of a sentence or pair, special ones included, from 3"
+    steady_max_length: Optional[int] = option(
+        None,
+        "tokens kept of a sentence or pair, special ones included, from 3; default: "
+        "as many as the model has positions for",
     )
     steady_train_size: Optional[str] = option(
         None, "train on a stratified sub-sample: a count (1000) or a fraction (0.1)"
@@ -76,7 +79,7 @@ class SentenceTask(FairseqTask):
     """
 
     #: class names in the order of the model's outputs; None for scores
-    labels: list[str] | None = None
+    labels: Sequence[str] | None = None
     #: metric that picks the best checkpoint; larger is better
     metric: ClassVar[str] = "accuracy"
     #: splits evaluated by default, the first picking the best checkpoint
@@ -86,9 +89,9 @@ class SentenceTask(FairseqTask):
         super().__init__(cfg)
         self.directory = directory
         self.dictionary: Dictionary = directory.dictionary()
-        self.tokenizer = SentenceTokenizer(
-            directory, self.dictionary, cfg.steady_max_length
-        )
+        longest = directory.manifest.architecture["max_positions"]
+        self.longest: int = cfg.steady_max_length or longest
+        self.tokenizer = SentenceTokenizer(directory, self.dictionary, self.longest)
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
@@ -116,10 +119,10 @@ class SentenceTask(FairseqTask):
             )
         directory = ModelDirectory.open(cfg.steady_model)
         longest = directory.manifest.architecture["max_positions"]
-        if not 3 <= cfg.steady_max_length <= longest:
+        if not 3 <= (cfg.steady_max_length or longest) <= longest:
             raise UserError(
-                f"--steady-max-length {cfg.steady_max_length} is not in 3 to {longest}, "
-                "what this model has positions for"
+                f"--steady-max-length {cfg.steady_max_length} is not in 3 to "
+                f"{longest}, what this model has positions for"
             )
         return cls(cfg, directory)
 
@@ -142,16 +145,14 @@ class SentenceTask(FairseqTask):
         """
         raise NotImplementedError
 
-    def encode(
-        self, path: Path, reader: Any, description: str, labels: list[str] | None = None
-    ) -> Encoded:
-        """One file, tokenised and cached; ``labels`` where the file has its own."""
+    def encode(self, path: Path, reader: Reader, description: str) -> Encoded:
+        """One file, tokenised and cached."""
         folder = self.cfg.steady_cache_dir
         return encode_cached(
             path,
             reader,
             description,
-            labels or self.labels,
+            self.labels,
             self.tokenizer,
             Path(folder) if folder else None,
         )
@@ -211,7 +212,7 @@ class SentenceTask(FairseqTask):
 
     def max_positions(self) -> int:
         """Tokens a sentence may have."""
-        return int(self.cfg.steady_max_length)
+        return self.longest
 
     @property
     def source_dictionary(self) -> Dictionary:
@@ -224,7 +225,7 @@ class SentenceTask(FairseqTask):
         return self.dictionary
 
 
-def rows(reader: Any, *args: Any) -> Any:
+def rows(reader: Callable[..., Iterable[Example]], *args: Any) -> Reader:
     """A reader with its options bound, taking only the path."""
 
     def read(path: Path) -> Iterable[Example]:

@@ -1,4 +1,4 @@
-"""CoLA: is an English sentence acceptable? Matthews correlation, in and out of domain."""
+"""CoLA: is an English sentence acceptable? In and out of domain."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -25,7 +25,7 @@ class ColaTask(SentenceTask):
     ``--steady-split-dev``, test (the other half of the in-domain dev set).
     """
 
-    labels: ClassVar[list[str]] = ["0", "1"]
+    labels = ("0", "1")
     metric: ClassVar[str] = "mcc"
     valid_subsets: ClassVar[str] = "valid,ood"
 

@@ -64,8 +64,8 @@ class TextClassificationTask(TextTask):
         self.labels = self._named_labels() or self._labels_in_training_file()
         if len(set(self.labels)) < 2:
             raise UserError(
-                f"only one class ({self.labels[0]}) in {cfg.data}; classification needs "
-                "two or more"
+                f"only one class ({self.labels[0]}) in {cfg.data}; classification "
+                "needs two or more"
             )
 
     def _named_labels(self) -> list[str]:

@@ -30,7 +30,7 @@ STAGES = ChoiceEnum(["twitter", "uci"])
 class UciSentimentConfig(SentenceTaskConfig):
     """Flags of uci_sentiment."""
 
-    uci_stage: STAGES = option(
+    uci_stage: STAGES = option(  # type: ignore[valid-type]
         "twitter",
         "twitter: train on tweets, test on all of UCI; uci: train further on a part of "
         "UCI (start with --finetune-from-model), test on the rest",
@@ -76,7 +76,7 @@ class UciSentimentTask(SentenceTask):
     little about when to stop there.
     """
 
-    labels: ClassVar[list[str]] = ["0", "1"]
+    labels = ("0", "1")
     metric: ClassVar[str] = "mcc"
     valid_subsets: ClassVar[str] = "valid,amazon,imdb,yelp"
     cfg: UciSentimentConfig

