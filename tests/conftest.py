@@ -174,7 +174,7 @@ def fairseq_train() -> Trainer:
 
     def run(*flags: object, status: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            fairseq_command(*flags, *TRAIN),
+            fairseq_command(*TRAIN, *flags),
             capture_output=True,
             text=True,
             check=False,

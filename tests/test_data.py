@@ -195,8 +195,8 @@ def test_a_bad_row_leaves_no_cache_and_a_damaged_cache_is_made_again(
     with pytest.raises(UserError, match=r"u\.txt:2: label '7' is none of: 0, 1"):
         encode(path, tokenizer)
     assert not list(tmp_path.rglob("*.npz"))
+    write(path, "w0\t1\nw1\tx\n")
     with pytest.raises(UserError, match=r"u\.txt:2: score 'x' is not a finite number"):
-        write(path, "w0\t1\nw1\tx\n")
         encode(path, tokenizer, labels=None)
     write(path, "w0\t1\nw1\t0\n")
     good = encode(path, tokenizer)

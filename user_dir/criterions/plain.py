@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 
 from ..metrics import (
     CONFUSION,
+    SCATTERED,
     classification_scores,
     confusion_counts,
     correlation_scores,
+    scattered_scores,
 )
 from ..models.steady import HEAD
 from ..regularizers import Penalty
@@ -94,7 +95,7 @@ class PlainCriterion(FairseqCriterion):
             "nsentences": size,
             "sample_size": size,
             **logged,
-            **self.scores(logits.detach(), sample["target"]),
+            **self.scores(logits.detach(), sample),
         }
         return loss, size, log
 
@@ -149,22 +150,19 @@ class PlainCriterion(FairseqCriterion):
             )
             self._zeros = None
 
-    def scores(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Confusion counts; in evaluation of scores, the predictions themselves."""
+    def scores(self, logits: Tensor, sample: dict[str, Any]) -> dict[str, Tensor]:
+        """Summable tensors that the metrics are made from."""
+        gold = sample["target"].view(-1)
         if not self.regression:
-            return confusion_counts(
-                logits.argmax(-1), target.view(-1), self.num_classes
-            )
-        if self.training:
+            return confusion_counts(logits.argmax(-1), gold, self.num_classes)
+        if self.training or "total" not in sample:
             return {}
-        return {
-            "_predicted": logits.float().view(-1).cpu(),
-            "_gold": target.float().view(-1).cpu(),
-        }
+        return scattered_scores(logits.view(-1), gold, sample["id"], sample["total"])
 
-    def logging_outputs_can_be_summed(self) -> bool:
-        """False only where predictions themselves are gathered."""
-        return self.training or not self.regression
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Everything logged is a tensor or a number to be added up."""
+        return True
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
@@ -174,9 +172,8 @@ class PlainCriterion(FairseqCriterion):
             total = sum(log.get(name, 0) for log in logging_outputs)
             if name.startswith(CONFUSION):
                 metrics.log_scalar_sum(name, float(total))
-            elif name in ("_predicted", "_gold"):
-                rows = [log[name] for log in logging_outputs if name in log]
-                metrics.log_concat_tensor(name, torch.cat(rows))
+            elif name == SCATTERED:
+                metrics.log_scalar_sum(name, total)
             else:
                 metrics.log_scalar(name, float(total) / max(size, 1), size, round=None)
         _log_scores(logging_outputs)
@@ -199,11 +196,11 @@ def _log_scores(logging_outputs: Sequence[dict[str, Any]]) -> None:
                     {name: meters[name].sum for name in confusion}
                 )[score],
             )
-    elif "_gold" in names:
+    elif SCATTERED in names:
         for score in ("pearson", "spearman"):
             metrics.log_derived(
                 score,
-                lambda meters, score=score: correlation_scores(
-                    meters["_predicted"].tensor.numpy(), meters["_gold"].tensor.numpy()
-                )[score],
+                lambda meters, score=score: correlation_scores(meters[SCATTERED].sum)[
+                    score
+                ],
             )

@@ -50,26 +50,26 @@ class SiFTConfig(PlainConfig):
         "masks of the extra passes: independent, shared with the clean pass, or off",
     )
 
-    def check(self) -> None:
-        """Refuse values that cannot be meant.
 
-        Raises:
-            UserError: a value is out of its range.
+def check(cfg: SiFTConfig) -> None:
+    """Refuse values that cannot be meant.
 
-        """
-        ranges = {
-            "lambda": self.sift_lambda >= 0,
-            "init": self.sift_init >= 0,
-            "step": self.sift_step > 0,
-            "steps": self.sift_steps >= 0,
-            "eps": self.sift_eps is None or self.sift_eps > 0,
-        }
-        for name, good in ranges.items():
-            if not good:
-                raise UserError(
-                    f"--sift-{name} {getattr(self, f'sift_{name}')} is out of range: "
-                    f"{self.__dataclass_fields__[f'sift_{name}'].metadata['help']}"
-                )
+    Raises:
+        UserError: a value is out of its range.
+
+    """
+    ranges = {
+        "sift_lambda": cfg.sift_lambda >= 0,
+        "sift_init": cfg.sift_init >= 0,
+        "sift_step": cfg.sift_step > 0,
+        "sift_steps": cfg.sift_steps >= 0,
+        "sift_eps": cfg.sift_eps is None or cfg.sift_eps > 0,
+    }
+    for name, good in ranges.items():
+        if not good:
+            text = SiFTConfig.__dataclass_fields__[name].metadata["help"]
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {getattr(cfg, name)} is out of range: {text}")
 
 
 def gradient_scale(model: nn.Module) -> float:
@@ -94,7 +94,7 @@ class SiFTCriterion(PlainCriterion):
 
     def __init__(self, cfg: SiFTConfig, task: Any) -> None:
         super().__init__(cfg, task)
-        SiFTConfig.check(cfg)
+        check(cfg)
         name = str(cfg.sift_divergence)
         if name == "auto":
             name = "mse" if self.regression else "sym_kl"

@@ -66,6 +66,7 @@ class SentenceDataset(FairseqDataset):
             "target": torch.from_numpy(np.array([s["target"] for s in samples])),
             "nsentences": len(samples),
             "ntokens": int(lengths.sum()),
+            "total": len(self),
         }
 
     def num_tokens(self, index: int) -> int:

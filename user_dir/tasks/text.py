@@ -1,5 +1,6 @@
 """Classification and regression on a user's own TSV, CSV or JSONL files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
@@ -61,12 +62,22 @@ class TextClassificationTask(TextTask):
         self, cfg: TextClassificationConfig, directory: ModelDirectory
     ) -> None:
         super().__init__(cfg, directory)
-        self.labels = self._named_labels() or self._labels_in_training_file()
-        if len(set(self.labels)) < 2:
+        # Saved in each checkpoint, which so needs no training file to be loaded.
+        self.state.add_factory("labels", self._find_labels)
+
+    @property
+    def labels(self) -> Sequence[str]:  # type: ignore[override]
+        """Class names in the order of the model's outputs."""
+        return self.state.labels  # type: ignore[no-any-return]
+
+    def _find_labels(self) -> list[str]:
+        labels = self._named_labels() or self._labels_in_training_file()
+        if len(set(labels)) < 2:
             raise UserError(
-                f"only one class ({self.labels[0]}) in {cfg.data}; classification "
+                f"only one class ({labels[0]}) in {self.cfg.data}; classification "
                 "needs two or more"
             )
+        return labels
 
     def _named_labels(self) -> list[str]:
         named = self.cfg.steady_labels or ""
@@ -75,10 +86,7 @@ class TextClassificationTask(TextTask):
     def _labels_in_training_file(self) -> list[str]:
         path = named_like(self.cfg.data, "train")
         examples = read_table(path, self._columns(), self.cfg.steady_label_column)
-        found = sorted({example.label for example in examples})
-        # Recorded, so that a checkpoint knows its classes without the training file.
-        self.cfg.steady_labels = ",".join(found)
-        return found
+        return sorted({example.label for example in examples})
 
 
 @register_task("text_regression", dataclass=TextConfig)

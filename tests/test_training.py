@@ -1,0 +1,373 @@
+"""fairseq-train with the plugin, as a user runs it: real processes, tiny models."""
+
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import (
+    ROOT,
+    SCORE_FLAGS,
+    TRAIN,
+    Trainer,
+    environment,
+    fairseq_command,
+    sentences,
+)
+
+NO_DROPOUT = ["--dropout=0", "--attention-dropout=0", "--pooler-dropout=0"]
+SIFT = ["--criterion=sift", "--sift-init=0.05", "--sift-step=0.05"]
+
+
+def logged(done: subprocess.CompletedProcess[str], tag: str) -> list[dict[str, Any]]:
+    """Values of each JSON log line with a tag."""
+    lines = (line.split(" | ", 3) for line in (done.stdout + done.stderr).splitlines())
+    return [
+        json.loads(parts[3])
+        for parts in lines
+        if len(parts) == 4 and parts[2] == tag and parts[3].startswith("{")
+    ]
+
+
+def checkpoint(folder: Path, name: str = "checkpoint_last.pt") -> dict[str, Any]:
+    import fairseq_steady  # noqa: F401  allow-lists what a checkpoint holds
+
+    state: dict[str, Any] = torch.load(folder / name, weights_only=True)
+    return state
+
+
+def assert_equal_weights(one: Path, other: Path, tolerance: float = 0.0) -> None:
+    a, b = checkpoint(one)["model"], checkpoint(other)["model"]
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=name)
+
+
+# --- it trains, and reports ------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["roberta", "bart"])
+def test_cola_trains_learns_and_reports_its_own_metric(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    family: str,
+) -> None:
+    done = fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models[family]}"),
+        *(*SIFT, "--sift-lambda=1", "--max-epoch=12", "--no-epoch-checkpoints"),
+        *(f"--save-dir={tmp_path}", f"--tensorboard-logdir={tmp_path / 'tb'}"),
+    )
+    valid, ood, train = (logged(done, tag) for tag in ("valid", "ood", "train"))
+    assert len(valid) == len(ood) == 12
+    best = max(float(v["valid_mcc"]) for v in valid)
+    assert float(valid[-1]["valid_best_mcc"]) == pytest.approx(best, abs=1e-6)
+    assert best > 0.5
+    assert float(train[-1]["train_loss"]) < float(train[0]["train_loss"])
+    assert all(float(t["train_sift_divergence"]) > 0 for t in train)
+    assert {"valid_accuracy", "valid_f1"} <= valid[0].keys()
+    state = checkpoint(tmp_path, "checkpoint_best.pt")
+    assert state["extra_state"]["best"] == pytest.approx(best, abs=1e-6)
+    seen = scalars(tmp_path / "tb" / "valid")
+    assert max(seen["mcc"]) == pytest.approx(best, abs=1e-6)
+    assert "sift_divergence" in scalars(tmp_path / "tb" / "train")
+
+
+def scalars(folder: Path) -> dict[str, list[float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    return {tag: [e.value for e in events.Scalars(tag)] for tag in tags}
+
+
+@pytest.mark.parametrize("criterion", [["--criterion=plain"], SIFT])
+def test_scores_of_pairs_are_regressed(
+    models: dict[str, Path],
+    score_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    criterion: list[str],
+) -> None:
+    done = fairseq_train(
+        *(score_data, *SCORE_FLAGS, f"--steady-model={models['roberta']}"),
+        *(*criterion, "--max-epoch=10", "--no-save", f"--save-dir={tmp_path}"),
+        "--lr=3e-3",
+    )
+    valid = logged(done, "valid")
+    assert float(valid[-1]["valid_pearson"]) > 0.5
+    assert -1 <= float(valid[-1]["valid_spearman"]) <= 1
+    if criterion == SIFT:
+        assert float(logged(done, "train")[-1]["train_sift_divergence"]) > 0
+
+
+def test_a_table_of_ones_own_with_three_classes(
+    models: dict[str, Path], tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    for name, count in (("train", 30), ("dev", 12)):
+        rows = [
+            {"sentence": text, "topic": ["art", "law", "sea"][i % 3]}
+            for i, (text, _) in enumerate(sentences(count))
+        ]
+        lines = [json.dumps(row) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    done = fairseq_train(
+        *(tmp_path, "--task=text_classification", "--criterion=plain"),
+        *("--steady-text-column=sentence", "--steady-label-column=topic"),
+        *(f"--steady-model={models['roberta']}", "--max-epoch=1"),
+        *("--steady-train-size=0.5", f"--save-dir={tmp_path / 'out'}"),
+    )
+    assert "train: 15 sentences, 5 art, 5 law, 5 sea" in done.stdout + done.stderr
+    assert "valid_mcc" in logged(done, "valid")[0]
+    # The checkpoint knows its classes and its form without the training file.
+    (tmp_path / "train.jsonl").unlink()
+    validated = subprocess.run(
+        fairseq_command(
+            *(tmp_path, "--task=text_classification", "--criterion=plain"),
+            *("--path", tmp_path / "out" / "checkpoint_best.pt", "--cpu"),
+            *("--valid-subset=valid", "--batch-size=8", "--log-format=json"),
+            program="fairseq-validate",
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    assert validated.returncode == 0, validated.stderr[-2000:]
+    assert "accuracy" in validated.stdout + validated.stderr
+
+
+def test_lambda_0_trains_to_the_very_weights_of_plain(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    common = [cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
+    common += ["--max-update=5", "--disable-validation", "--no-epoch-checkpoints"]
+    fairseq_train(*common, "--criterion=plain", f"--save-dir={tmp_path / 'a'}")
+    zero = ["--criterion=sift", "--sift-lambda=0"]
+    fairseq_train(*common, *zero, f"--save-dir={tmp_path / 'b'}")
+    assert_equal_weights(tmp_path / "a", tmp_path / "b")
+
+
+# --- checkpoints -----------------------------------------------------------------
+
+
+def test_a_resumed_run_ends_at_the_very_same_weights(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    """Stopped in the middle of the second epoch, with dropout and SiFT's noise on."""
+    common = [cola_data, "--task=cola", f"--steady-model={models['roberta']}", *SIFT]
+    common += ["--no-epoch-checkpoints"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    fairseq_train(*common, "--max-update=21", f"--save-dir={whole}")
+    fairseq_train(*common, "--max-update=11", f"--save-dir={broken}")
+    again = fairseq_train(*common, "--max-update=21", f"--save-dir={broken}")
+    assert "@ 11 updates" in again.stdout + again.stderr
+    assert_equal_weights(whole, broken)
+    assert (
+        checkpoint(whole)["extra_state"]["best"]
+        == (checkpoint(broken)["extra_state"]["best"])
+    )
+
+
+def test_two_stages_through_finetune_from_model(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    common = [cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
+    common += ["--criterion=plain", "--disable-validation", "--no-epoch-checkpoints"]
+    first, second = tmp_path / "a", tmp_path / "b"
+    fairseq_train(*common, "--max-update=3", f"--save-dir={first}")
+    start = f"--finetune-from-model={first / 'checkpoint_last.pt'}"
+    # With a learning rate of 0 the second stage ends where it began.
+    fairseq_train(*common, start, "--max-update=1", f"--save-dir={second}", *ZERO_RATE)
+    assert_equal_weights(first, second)
+
+
+ZERO_RATE = ["--lr=0"]
+
+
+class Attack:
+    """Would run code when unpickled without care."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import os
+
+        return os.system, ("touch hacked",)
+
+
+def test_a_checkpoint_with_a_foreign_class_is_refused_by_name(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    torch.save({"model": {}, "extra": Attack()}, tmp_path / "bad.pt")
+    done = fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}"),
+        *("--criterion=plain", "--restore-file", tmp_path / "bad.pt"),
+        f"--save-dir={tmp_path / 'out'}",
+        status=1,
+    )
+    assert "posix.system" in done.stderr.splitlines()[-1]
+    assert "do not load it" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (ROOT / "hacked").exists()
+
+
+def test_published_checkpoints_with_meters_and_numbers_load(tmp_path: Path) -> None:
+    import argparse
+
+    import numpy as np
+    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+    from fairseq.logging.meters import AverageMeter, TimeMeter
+
+    state = {
+        "args": argparse.Namespace(arch="roberta_base"),
+        "model": {},
+        "optimizer_history": [{"best_loss": np.float64(1.5)}],
+        "extra_state": {"meters": {"loss": AverageMeter(), "wps": TimeMeter()}},
+    }
+    torch.save(state, tmp_path / "old.pt")
+    loaded = load_checkpoint_to_cpu(str(tmp_path / "old.pt"))
+    assert loaded["args"].arch == "roberta_base"
+
+
+# --- errors: one line, status 1, before any training ------------------------------
+
+ERRORS: dict[str, tuple[list[str], str]] = {
+    "no model": ([], "--steady-model is missing"),
+    "wrong model": (["--steady-model=nowhere"], "nowhere is not a model directory"),
+    "restore": (["MODEL", "--restore-file=no.pt"], "--restore-file no.pt does not"),
+    "finetune": (
+        ["MODEL", "--finetune-from-model=no.pt"],
+        "--finetune-from-model no.pt does not exist",
+    ),
+    "length": (["MODEL", "--steady-max-length=99"], "99 is not in 3 to 32"),
+    "size": (["MODEL", "--steady-train-size=lots"], "lots is neither a count"),
+    "subset": (["MODEL", "--valid-subset=test"], "no split 'test'"),
+    "lambda": (["MODEL", "--criterion=sift", "--sift-lambda=-2"], "--sift-lambda -2"),
+    "dropout": (["MODEL", "--dropout=1.5"], "--dropout 1.5 is not a probability"),
+    "pooler": (["MODEL", "--steady-pooler"], "has no pooler"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_mistakes_on_the_command_line_end_in_one_line(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    case: str,
+) -> None:
+    flags, message = ERRORS[case]
+    model = f"--steady-model={models['roberta']}"
+    flags = [model if flag == "MODEL" else flag for flag in flags]
+    if not any(flag.startswith("--criterion") for flag in flags):
+        flags.append("--criterion=plain")
+    done = fairseq_train(
+        *(cola_data, "--task=cola", *flags),
+        f"--save-dir={tmp_path}",
+        status=1,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_bad_row_stops_before_training(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(cola_data, data, ignore=shutil.ignore_patterns(".*"))
+    with (data / "in_domain_train.tsv").open("a") as file:
+        file.write("\nsrc\tmaybe\t\tw1 w2")
+    done = fairseq_train(
+        *(data, "--task=cola", f"--steady-model={models['roberta']}"),
+        *("--criterion=plain", f"--save-dir={tmp_path / 'out'}"),
+        status=1,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "in_domain_train.tsv:65: label 'maybe' is none of: 0, 1" in last
+
+
+def test_from_scratch_is_a_flag_and_differs_from_pretrained(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    common = [cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
+    common += ["--criterion=plain", "--max-update=1", "--disable-validation"]
+    common += [*ZERO_RATE, "--no-epoch-checkpoints"]
+    fairseq_train(*common, f"--save-dir={tmp_path / 'a'}")
+    fairseq_train(*common, "--steady-from-scratch", f"--save-dir={tmp_path / 'b'}")
+    pretrained = torch.load(models["roberta"] / "model.pt", weights_only=True)["model"]
+    name = "encoder.sentence_encoder.layers.0.fc1.weight"
+    assert torch.equal(checkpoint(tmp_path / "a")["model"][name], pretrained[name])
+    assert not torch.equal(checkpoint(tmp_path / "b")["model"][name], pretrained[name])
+
+
+# --- two workers -------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def train_on_two_workers(*flags: object) -> list[str]:
+    """Two real gloo processes; returns their logs."""
+    port = free_port()
+    workers = []
+    for rank in (0, 1):
+        distributed = [
+            *("--distributed-world-size=2", f"--distributed-rank={rank}"),
+            *("--distributed-no-spawn", "--distributed-backend=gloo"),
+            *("--ddp-backend=legacy_ddp",),
+            f"--distributed-init-method=tcp://127.0.0.1:{port}",
+        ]
+        workers.append(
+            subprocess.Popen(
+                fairseq_command(*TRAIN, *flags, *distributed),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment(),
+            )
+        )
+    logs = [worker.communicate(timeout=240)[0] for worker in workers]
+    for worker, log in zip(workers, logs, strict=True):
+        assert worker.returncode == 0, log[-3000:]
+    return logs
+
+
+@pytest.mark.parametrize("kind", ["classes", "scores"])
+def test_two_workers_equal_one_process(
+    models: dict[str, Path],
+    cola_data: Path,
+    score_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    kind: str,
+) -> None:
+    """Weights to 1e-6 after 6 updates on the same global batches, metrics exactly."""
+    data, task = cola_data, ["--task=cola"]
+    if kind == "scores":
+        data, task = score_data, SCORE_FLAGS
+    common = [data, *task, f"--steady-model={models['roberta']}", *SIFT, *NO_DROPOUT]
+    common += ["--max-update=6", "--no-epoch-checkpoints"]
+    done = fairseq_train(*common, "--update-freq=2", f"--save-dir={tmp_path / 'one'}")
+    logs = train_on_two_workers(*common, f"--save-dir={tmp_path / 'two'}")
+    assert_equal_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-6)
+    two = subprocess.CompletedProcess([], 0, logs[0], "")
+    metrics = ["mcc", "accuracy"] if kind == "classes" else ["pearson", "spearman"]
+    for metric in metrics:
+        alone = [float(v[f"valid_{metric}"]) for v in logged(done, "valid")]
+        together = [float(v[f"valid_{metric}"]) for v in logged(two, "valid")]
+        assert together == pytest.approx(alone, abs=2e-6)
+    divergence = "train_sift_divergence"
+    assert float(logged(two, "train")[-1][divergence]) == pytest.approx(
+        float(logged(done, "train")[-1][divergence]), rel=1e-4
+    )
