@@ -4,8 +4,9 @@
         DATA --user-dir user_dir --task cola --steady-model models/minilm ...
 
 Everything after ``--`` goes to fairseq-train. A method is the name of a criterion, or
-NAME=FLAGS for anything else, as 'sift-far=--criterion sift --sift-step 1e-2'. Seed s
-has the same data order, sub-sample and initial head for every method.
+NAME=FLAGS for anything else, as 'sift-far=--criterion sift --sift-step 1e-2'; {seed} in
+FLAGS stands for the seed. Seed s has the same data order, sub-sample and initial head
+for every method.
 
 Each run is a folder with its log and one result.json. Run again, the command fills
 gaps only. The table and the picture are made from the result files.
@@ -54,8 +55,9 @@ class Run:
 
     def command(self, common: Sequence[str]) -> list[str]:
         """The whole fairseq-train command, logging aside."""
-        seed = ["--seed", str(self.seed)]
-        return ["fairseq-train", *common, *self.flags, *seed]
+        seed = str(self.seed)
+        flags = [flag.replace("{seed}", seed) for flag in self.flags]
+        return ["fairseq-train", *common, *flags, "--seed", seed]
 
 
 @dataclass

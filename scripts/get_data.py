@@ -119,6 +119,11 @@ def download(address: str, target: Path) -> None:
                 while block := response.read(1 << 16):
                     file.write(block)
                     progress.advance(bar, len(block))
+                if file.tell() < done + size:
+                    raise FetchError(
+                        f"{address} broke off after {file.tell()} of {done + size} "
+                        "bytes; run the same command again to go on"
+                    )
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing left to ask for
             part.replace(target)

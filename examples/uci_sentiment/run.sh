@@ -13,12 +13,10 @@ common=("$data" --user-dir "$root/user_dir" --task uci_sentiment --steady-model 
   --methods plain sift -- "${common[@]}" --steady-train-size "$size" \
   --warmup-updates $((updates / 10)) --total-num-update "$updates" \
   --max-update "$updates" --no-epoch-checkpoints
-for seed in "$@"; do
-  started="$out/twitter/METHOD/seed$seed/checkpoint_last.pt"
-  "$python" "$root/scripts/compare.py" --out "$out/uci/seed$seed" --jobs 2 \
-    --seeds "$seed" --methods \
-    "plain=--criterion plain --finetune-from-model ${started/METHOD/plain}" \
-    "sift=--criterion sift --finetune-from-model ${started/METHOD/sift}" \
-    -- "${common[@]}" --uci-stage uci --warmup-updates 8 --total-num-update 80 \
-    --max-update 80 --validate-interval 100 --valid-subset amazon,imdb,yelp --no-save
-done
+started="$out/twitter/METHOD/seed{seed}/checkpoint_last.pt"
+exec "$python" "$root/scripts/compare.py" --out "$out/uci" --jobs 2 --seeds "$@" \
+  --methods \
+  "plain=--criterion plain --finetune-from-model ${started/METHOD/plain}" \
+  "sift=--criterion sift --finetune-from-model ${started/METHOD/sift}" \
+  -- "${common[@]}" --uci-stage uci --warmup-updates 8 --total-num-update 80 \
+  --max-update 80 --validate-interval 100 --valid-subset amazon,imdb,yelp --no-save
