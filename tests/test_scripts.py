@@ -172,7 +172,7 @@ def run(name: str, *args: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_may_not_be_redistributed_says_where_it_is(tmp_path: Path) -> None:
+def test_data_that_is_not_free_says_where_it_is(tmp_path: Path) -> None:
     done = run("get_data.py", "twitter", tmp_path)
     assert done.returncode == 1
     assert "Analytics Vidhya" in done.stderr
@@ -180,7 +180,7 @@ def test_what_may_not_be_redistributed_says_where_it_is(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-# --- the module and the check -----------------------------------------------------------
+# --- the module and the check ----
 
 
 def module(*args: str) -> str:
@@ -261,7 +261,7 @@ def test_check_env_is_content_here() -> None:
     assert importlib.metadata.version("fairseq-fixed") in done.stdout
 
 
-# --- compare ------------------------------------------------------------------------------
+# --- compare ----
 
 
 def compare_flags(models: dict[str, Path], data: Path) -> list[str]:
