@@ -30,7 +30,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fairseq_steady.errors import UserError, install_excepthook
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -42,6 +41,10 @@ MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
 }
+
+
+class PlanError(Exception):
+    """What cannot be compared, and the mend, in one line."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def parse_method(text: str) -> tuple[str, tuple[str, ...]]:
     """A name and its fairseq-train flags."""
     name, equals, flags = text.partition("=")
     if not name or "/" in name or (equals and not flags):
-        raise UserError(f"method {text!r} is neither a criterion nor NAME=FLAGS")
+        raise PlanError(f"method {text!r} is neither a criterion nor NAME=FLAGS")
     return name, tuple(shlex.split(flags)) if equals else ("--criterion", name)
 
 
@@ -89,7 +92,7 @@ def plan(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> list[Run]:
     """Methods x seeds, seed by seed, so that early results are already paired."""
     named = dict(parse_method(method) for method in methods)
     if len(named) < len(methods) or len(set(seeds)) < len(seeds):
-        raise UserError("a method or a seed is named twice; name each once")
+        raise PlanError("a method or a seed is named twice; name each once")
     return [
         Run(name, flags, seed, out / name / f"seed{seed}")
         for seed in seeds
@@ -101,7 +104,7 @@ def read_result(run: Run, command: list[str]) -> Result | None:
     """An earlier result of this very command, or None.
 
     Raises:
-        UserError: the folder holds a result of another command.
+        PlanError: the folder holds a result of another command.
 
     """
     path = run.folder / RESULT
@@ -109,7 +112,7 @@ def read_result(run: Run, command: list[str]) -> Result | None:
         return None
     result = Result(**json.loads(path.read_text("utf-8")))
     if result.command != command:
-        raise UserError(
+        raise PlanError(
             f"{path} is of another plan; choose another --out, or remove it. There: "
             + shlex.join(result.command)
         )
@@ -256,13 +259,13 @@ def best_evaluation(result: Result, metric: str) -> dict[str, Any]:
     """The evaluation with the best first subset; the earliest of equals.
 
     Raises:
-        UserError: the log has no such metric.
+        PlanError: the log has no such metric.
 
     """
     subset = next(name for name in result.evaluations[0] if name != "updates")
     if metric not in result.evaluations[0][subset]:
         has = ", ".join(result.evaluations[0][subset])
-        raise UserError(f"no metric {metric} in the logs; choose from {has}")
+        raise PlanError(f"no metric {metric} in the logs; choose from {has}")
     return max(result.evaluations, key=lambda e: float(e[subset][metric]))
 
 
@@ -403,10 +406,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Plan, run, report; 1 if a run failed."""
-    install_excepthook()
-    args = parse()
+def report(args: argparse.Namespace) -> int:
+    """Run what is missing, then write and print the table; 1 if a run failed."""
     results = run_all(plan(args.out, args.methods, args.seeds), args.train, args.jobs)
     write_csv(args.out / "runs.csv", per_run(results, args.metric))
     if not any(result.status == "ok" for result in results):
@@ -416,6 +417,16 @@ def main() -> int:
     draw(args.out / "scores.png", results, args.metric)
     print_table(rows, args.metric)
     return int(any(result.status != "ok" for result in results))
+
+
+def main() -> int:
+    """Plan, run, report; 1 if a run failed."""
+    args = parse()
+    try:
+        return report(args)
+    except PlanError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -283,8 +283,8 @@ OUT_OF_DOMAIN: tuple[Phenomenon, ...] = (
 )
 SIZES = {
     "in_domain_train.tsv": 2400,
-    "in_domain_dev.tsv": 400,
-    "out_of_domain_dev.tsv": 400,
+    "in_domain_dev.tsv": 300,
+    "out_of_domain_dev.tsv": 300,
 }
 
 

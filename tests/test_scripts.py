@@ -20,7 +20,6 @@ import get_data
 import make_acceptability
 import pytest
 from conftest import ROOT, environment
-from fairseq_steady.errors import UserError
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
@@ -369,7 +368,9 @@ def test_scores_are_read_at_the_best_first_subset() -> None:
     (row,) = compare.summary([*results, result("a", 3, status="failed")], "mcc")
     assert row["mcc valid"] == "0.300 +- 0.141"
     assert row["runs"] == "2 of 3"
-    with pytest.raises(UserError, match="no metric f9 in the logs; choose from mcc"):
+    with pytest.raises(
+        compare.PlanError, match="no metric f9 in the logs; choose from mcc"
+    ):
         compare.values(results, "f9")
 
 
@@ -383,5 +384,5 @@ def test_plans_are_paired_and_checked(tmp_path: Path) -> None:
         *("fairseq-train", "D", "--criterion", "sift", "--x", "2", "--seed", "2")
     ]
     for methods, seeds in ((["a", "a"], [1]), (["a"], [1, 1]), (["=x"], [1])):
-        with pytest.raises(UserError):
+        with pytest.raises(compare.PlanError):
             compare.plan(tmp_path, methods, seeds)
