@@ -291,16 +291,19 @@ SIZES = {
 def rows(
     phenomena: tuple[Phenomenon, ...], rng: random.Random, seen: set[str]
 ) -> Iterator[list[str]]:
-    """Sets of new sentences without end, a phenomenon at a time, as CoLA's lines."""
+    """Sets of new sentences without end, four of each phenomenon in turn."""
     while True:
         for phenomenon in phenomena:
-            judged = phenomenon(rng)
-            if seen.isdisjoint(sentence for sentence, _ in judged):
-                seen.update(sentence for sentence, _ in judged)
-                yield [
-                    f"{phenomenon.__name__}\t{int(good)}\t{'' if good else '*'}\t{text}"
-                    for text, good in judged
-                ]
+            lines: list[str] = []
+            while len(lines) < 4:
+                judged = phenomenon(rng)
+                if seen.isdisjoint(sentence for sentence, _ in judged):
+                    seen.update(sentence for sentence, _ in judged)
+                    lines += [
+                        f"{phenomenon.__name__}\t{int(ok)}\t{'' if ok else '*'}\t{text}"
+                        for text, ok in judged
+                    ]
+            yield lines
 
 
 def corpus(seed: int = 0) -> dict[str, list[str]]:
