@@ -165,6 +165,18 @@ TRAIN = [
     "--log-interval=1",
 ]
 
+
+def run_script(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """One of the scripts, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / name), *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+
+
 Trainer = Callable[..., subprocess.CompletedProcess[str]]
 
 

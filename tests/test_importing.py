@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import ROOT, environment
+from conftest import run_script
 from fairseq_steady.checking import TOLERANCE, hidden_state_error, load_encoder
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
@@ -130,6 +130,24 @@ def test_hidden_states_equal_transformers_at_every_layer(
     assert torch.tensor(errors).max() <= TOLERANCE
 
 
+def test_the_pooler_starts_the_head_when_asked(
+    imported: dict[str, ModelDirectory],
+) -> None:
+    from types import SimpleNamespace
+
+    from fairseq_steady.models.steady import HEAD, take_pooler
+
+    model = load_encoder(imported["bert-cased"])
+    model.register_classification_head(HEAD, num_classes=2)
+    take_pooler(model, imported["bert-cased"])
+    _, pooler = imported["bert-cased"].weights()
+    dense = model.classification_heads[HEAD].dense
+    assert torch.equal(dense.weight, pooler["dense.weight"])
+    without = SimpleNamespace(weights=lambda: ({}, {}), path="m")
+    with pytest.raises(UserError, match="m has no pooler"):
+        take_pooler(model, without)
+
+
 def test_the_comparison_sees_a_wrong_weight(
     sources: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -211,16 +229,6 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     assert done.returncode == 0, done.stderr
     assert "equal to transformers" in done.stdout
     return source, base / "m"
-
-
-def run_script(name: str, *args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
 
 
 # --- other forms of the same weights ----------------------------------------------

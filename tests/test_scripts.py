@@ -19,7 +19,7 @@ import compare
 import get_data
 import make_acceptability
 import pytest
-from conftest import ROOT, environment
+from conftest import ROOT, environment, run_script
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
@@ -161,18 +161,8 @@ def test_from_takes_folders_and_archives_and_refuses_other_content(
     assert not (tmp_path / "c").exists()
 
 
-def run(name: str, *args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
-
-
 def test_data_that_is_not_free_says_where_it_is(tmp_path: Path) -> None:
-    done = run("get_data.py", "twitter", tmp_path)
+    done = run_script("get_data.py", "twitter", tmp_path)
     assert done.returncode == 1
     assert "Analytics Vidhya" in done.stderr
     assert "--from PATH" in done.stderr
@@ -254,7 +244,7 @@ def test_the_installed_wheel_is_a_user_dir(
 
 
 def test_check_env_is_content_here() -> None:
-    done = run("check_env.py")
+    done = run_script("check_env.py")
     assert done.returncode == 0, done.stdout
     assert "PROBLEM" not in done.stdout
     assert importlib.metadata.version("fairseq-fixed") in done.stdout
@@ -273,7 +263,7 @@ def compare_flags(models: dict[str, Path], data: Path) -> list[str]:
 
 def run_compare(out: Path, flags: list[str], *methods: str) -> Any:
     seeds = ["--seeds", "1", "2"]
-    return run(
+    return run_script(
         "compare.py", "--out", out, "--jobs", 2, "--methods", *methods, *seeds,
         "--", *flags,
     )  # fmt: skip

@@ -250,6 +250,14 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "lambda": (["MODEL", "--criterion=sift", "--sift-lambda=-2"], "--sift-lambda -2"),
     "dropout": (["MODEL", "--dropout=1.5"], "--dropout 1.5 is not a probability"),
     "pooler": (["MODEL", "--steady-pooler"], "has no pooler"),
+    "arch": (["MODEL", "--arch=roberta_base"], "add --steady-from-scratch"),
+    "no injection point": (
+        [
+            *("MODEL", "--steady-from-scratch", "--arch=roberta_prenorm"),
+            *("--encoder-layers=1", "--criterion=sift"),
+        ],
+        "no layernorm_embedding",
+    ),
 }
 
 

@@ -71,6 +71,14 @@ class PlainCriterion(FairseqCriterion):
         """Lambda, the regulariser's factor; 0 for none."""
         return 0.0
 
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model that a subclass cannot work on.
+
+        Raises:
+            UserError: it lacks what the method needs.
+
+        """
+
     def forward(
         self, model: nn.Module, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[Tensor, int, dict[str, Any]]:

@@ -109,6 +109,11 @@ class SiFTCriterion(PlainCriterion):
         """``--sift-lambda``."""
         return float(self.cfg.sift_lambda)
 
+    def check_model(self, model: nn.Module) -> None:
+        """The encoder needs an embedding LayerNorm."""
+        with capture(find_encoder(model), "norm"):
+            pass
+
     def regularized(
         self, model: nn.Module, sample: dict[str, Any]
     ) -> tuple[Tensor, Penalty]:

@@ -1,9 +1,9 @@
 """Tokenise each file once."""
 
+import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -167,18 +167,10 @@ def _load(path: Path) -> Encoded | None:
 
 def _save(encoded: Encoded, path: Path) -> None:
     """Write whole or not at all; a folder that cannot be written costs only time."""
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    except OSError as error:
-        logger.warning(
-            "cannot cache in %s (%s); name a folder with --steady-cache-dir",
-            path.parent,
-            error.strerror,
-        )
-        return
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with scratch.open("wb") as file:
             np.savez(
                 file,
                 tokens=np.concatenate(encoded.tokens),
@@ -186,6 +178,12 @@ def _save(encoded: Encoded, path: Path) -> None:
                 targets=encoded.targets,
                 truncated=encoded.truncated,
             )
-        Path(scratch).replace(path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.replace(path)
+    except OSError as error:
+        logger.warning(
+            "cannot cache in %s (%s); name a folder with --steady-cache-dir",
+            path.parent,
+            error.strerror,
+        )
+        with contextlib.suppress(OSError):
+            scratch.unlink()

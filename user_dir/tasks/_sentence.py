@@ -88,6 +88,7 @@ class SentenceTask(FairseqTask):
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg)
         self.directory = directory
+        self._model: Any = None
         self.dictionary: Dictionary = directory.dictionary()
         longest = directory.manifest.architecture["max_positions"]
         self.longest: int = cfg.steady_max_length or longest
@@ -173,7 +174,7 @@ class SentenceTask(FairseqTask):
         self.datasets[split] = SentenceDataset(
             encoded,
             self.dictionary,
-            decoder_input=self.directory.manifest.family == "bart",
+            decoder_input=hasattr(self._model, "decoder"),
             shuffle_seed=self.cfg.seed if training else None,
         )
         logger.info(
@@ -202,13 +203,28 @@ class SentenceTask(FairseqTask):
         described = getattr(cfg, "_name", None) == "steady"
         if described and not cfg.architecture:
             record_architecture(cfg, self.directory.manifest)
+        pretrained = not (from_checkpoint or self.cfg.steady_from_scratch)
+        if pretrained and not described:
+            raise UserError(
+                "with an --arch of its own the model takes no weights from "
+                "--steady-model; leave --arch out, or add --steady-from-scratch (and "
+                "--finetune-from-model for weights of that architecture)"
+            )
         model = models.build_model(cfg, self, from_checkpoint)
         model.register_classification_head(HEAD, num_classes=self.num_classes)
-        if described and not from_checkpoint and not self.cfg.steady_from_scratch:
+        if pretrained:
             load_pretrained(model, self.directory)
             if self.cfg.steady_pooler:
                 take_pooler(model, self.directory)
+        self._model = model
         return model
+
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """The criterion, checked against the model before anything is trained."""
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        if hasattr(criterion, "check_model") and self._model is not None:
+            criterion.check_model(self._model)
+        return criterion
 
     def max_positions(self) -> int:
         """Tokens a sentence may have."""
