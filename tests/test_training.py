@@ -191,6 +191,22 @@ def test_two_stages_through_finetune_from_model(
 ZERO_RATE = ["--lr=0"]
 
 
+def test_a_model_directorys_checkpoint_can_be_restored_by_hand(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    resets = ["optimizer", "dataloader", "meters", "lr-scheduler"]
+    fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}"),
+        *("--steady-from-scratch", "--restore-file", models["roberta"] / "model.pt"),
+        *(f"--reset-{what}" for what in resets),
+        *("--criterion=plain", "--max-update=1", "--disable-validation", *ZERO_RATE),
+        *("--no-epoch-checkpoints", f"--save-dir={tmp_path}"),
+    )
+    got = checkpoint(tmp_path)["model"]
+    for name, tensor in checkpoint(models["roberta"], "model.pt")["model"].items():
+        assert torch.equal(got[name], tensor), name
+
+
 class Attack:
     """Would run code when unpickled without care."""
 

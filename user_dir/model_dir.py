@@ -180,7 +180,7 @@ def write_model_directory(
 def _checkpoint(
     manifest: Manifest, model: Mapping[str, Tensor], pooler: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """A checkpoint that fairseq's --restore-file with --reset-* takes too."""
+    """A checkpoint that --restore-file with the --reset flags takes too."""
     return {
         "args": None,
         "cfg": {"model": {"_name": manifest.family, **manifest.architecture}},
