@@ -2,13 +2,14 @@
 # CoLA, plain against sift: a learning rate from the first half of the development set,
 # then three seeds read on the second half. Run again, it fills gaps only.
 #   bash examples/cola/run.sh DATA MODEL OUT TRAIN_SIZE UPDATES [LEARNING_RATE]
-# Without a learning rate it stops after the search and prints its table.
+# Without a learning rate it stops after the search and prints its table. BATCH is the
+# number of sentences in a batch (32).
 set -euo pipefail
 data=$1 model=$2 out=$3 size=$4 updates=$5 lr=${6:-}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 common=("$data" --user-dir "$root/user_dir" --task cola --steady-model "$model"
-  --steady-train-size "$size" --steady-split-dev --batch-size 32 --optimizer adam
+  --steady-train-size "$size" --steady-split-dev --batch-size "${BATCH:-32}" --optimizer adam
   --lr-scheduler polynomial_decay --warmup-updates $((updates / 10))
   --total-num-update "$updates" --max-update "$updates" --no-save)
 if [ -z "$lr" ]; then
