@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CoLA, plain against sift: a learning rate from the first half of the development set,
+# CoLA, plain against sift with lambda 5 and 1: a learning rate from the first half of the development set,
 # then three seeds read on the second half. Run again, it fills gaps only.
 #   bash examples/cola/run.sh DATA MODEL OUT TRAIN_SIZE UPDATES [LEARNING_RATE]
 # Without a learning rate it stops after the search and prints its table. BATCH is the
@@ -19,4 +19,4 @@ if [ -z "$lr" ]; then
     -- "${common[@]}" --valid-subset valid
 fi
 exec "$python" "$root/scripts/compare.py" --out "$out/seeds" --jobs 2 --seeds 1 2 3 \
-  --methods plain sift -- "${common[@]}" --lr "$lr" --valid-subset valid,test,ood
+  --methods plain sift 'sift-1=--criterion sift --sift-lambda 1' -- "${common[@]}" --lr "$lr" --valid-subset valid,test,ood
