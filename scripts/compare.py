@@ -179,7 +179,7 @@ def _stream(run: Run, command: list[str], jobs: int) -> Iterator[str]:
     logging_flags = ["--log-format", "json", "--log-interval", "10"]
     saving = ["--save-dir", str(run.folder)]
     with (
-        (run.folder / LOG).open("w", encoding="utf-8") as log,
+        (run.folder / LOG).open("w", buffering=1, encoding="utf-8") as log,
         subprocess.Popen(
             [str(executable), *command[1:], *logging_flags, *saving],
             stdout=subprocess.PIPE,
