@@ -4,7 +4,16 @@ from pathlib import Path
 
 from setuptools import setup
 
-PACKAGES = ["", "criterions", "data", "models", "regularizers", "tasks"]
+PACKAGES = [
+    "",
+    "criterions",
+    "data",
+    "models",
+    "optim",
+    "optimizers",
+    "regularizers",
+    "tasks",
+]
 
 setup(
     name="fairseq-steady",

@@ -1,9 +1,10 @@
 """Tiny random models of every form, made once, and a way to train them."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -177,24 +178,75 @@ def run_script(name: str, *args: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+class Zygote:
+    """Commands in forks of a process that has fairseq and the plugin imported."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "zygote.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            cwd=ROOT,
+        )
+        while self._answer() != "ready\n":  # imports may log
+            assert self.process.poll() is None
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def run(self, *commands: list[str]) -> list[subprocess.CompletedProcess[str]]:
+        """Run commands at the same time; their output is all in stderr."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(commands) + "\n")
+        self.process.stdin.flush()
+        return [
+            subprocess.CompletedProcess(command, status, "", output)
+            for command, (status, output) in zip(
+                commands, json.loads(self._answer()), strict=True
+            )
+        ]
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """One for all tests."""
+    started = Zygote()
+    yield started
+    assert started.process.stdin is not None
+    started.process.stdin.close()
+    started.process.wait()
+
+
 Trainer = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def fairseq_train() -> Trainer:
+def fairseq_train(zygote: Zygote) -> Trainer:
     """Run fairseq-train in a process of its own; fail on another exit status."""
 
     def run(*flags: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        (done,) = zygote.run(["fairseq-train", *map(str, (*TRAIN, *flags))])
+        assert done.returncode == status, done.stderr[-3000:]
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def installed_train() -> Trainer:
+    """The installed command with --user-dir, as a user types it."""
+
+    def run(*flags: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             fairseq_command(*TRAIN, *flags),
             capture_output=True,
             text=True,
-            check=False,
+            check=True,
             env=environment(),
             cwd=ROOT,
         )
-        output = done.stdout + done.stderr
-        assert done.returncode == status, output[-3000:]
-        return done
 
     return run

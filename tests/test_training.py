@@ -14,6 +14,7 @@ from conftest import (
     SCORE_FLAGS,
     TRAIN,
     Trainer,
+    Zygote,
     environment,
     fairseq_command,
     sentences,
@@ -56,20 +57,22 @@ def test_cola_trains_learns_and_reports_its_own_metric(
     cola_data: Path,
     tmp_path: Path,
     fairseq_train: Trainer,
+    installed_train: Trainer,
     family: str,
 ) -> None:
-    done = fairseq_train(
+    train = installed_train if family == "roberta" else fairseq_train
+    done = train(
         *(cola_data, "--task=cola", f"--steady-model={models[family]}"),
         *(*SIFT, "--sift-lambda=1", "--max-epoch=12", "--no-epoch-checkpoints"),
         *(f"--save-dir={tmp_path}", f"--tensorboard-logdir={tmp_path / 'tb'}"),
     )
-    valid, ood, train = (logged(done, tag) for tag in ("valid", "ood", "train"))
+    valid, ood, trained = (logged(done, tag) for tag in ("valid", "ood", "train"))
     assert len(valid) == len(ood) == 12
     best = max(float(v["valid_mcc"]) for v in valid)
     assert float(valid[-1]["valid_best_mcc"]) == pytest.approx(best, abs=1e-6)
     assert best > 0.5
-    assert float(train[-1]["train_loss"]) < float(train[0]["train_loss"])
-    assert all(float(t["train_sift_divergence"]) > 0 for t in train)
+    assert float(trained[-1]["train_loss"]) < float(trained[0]["train_loss"])
+    assert all(float(t["train_sift_divergence"]) > 0 for t in trained)
     assert {"valid_accuracy", "valid_f1"} <= valid[0].keys()
     state = checkpoint(tmp_path, "checkpoint_best.pt")
     assert state["extra_state"]["best"] == pytest.approx(best, abs=1e-6)
@@ -341,10 +344,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def train_on_two_workers(*flags: object) -> list[str]:
+def train_on_two_workers(zygote: Zygote, *flags: object) -> list[str]:
     """Two real gloo processes; returns their logs."""
     port = free_port()
-    workers = []
+    commands = []
     for rank in (0, 1):
         distributed = [
             *("--distributed-world-size=2", f"--distributed-rank={rank}"),
@@ -352,19 +355,11 @@ def train_on_two_workers(*flags: object) -> list[str]:
             *("--ddp-backend=legacy_ddp",),
             f"--distributed-init-method=tcp://127.0.0.1:{port}",
         ]
-        workers.append(
-            subprocess.Popen(
-                fairseq_command(*TRAIN, *flags, *distributed),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=environment(),
-            )
-        )
-    logs = [worker.communicate(timeout=240)[0] for worker in workers]
-    for worker, log in zip(workers, logs, strict=True):
-        assert worker.returncode == 0, log[-3000:]
-    return logs
+        commands.append(["fairseq-train", *map(str, (*TRAIN, *flags, *distributed))])
+    done = zygote.run(*commands)
+    for worker in done:
+        assert worker.returncode == 0, worker.stderr[-3000:]
+    return [worker.stderr for worker in done]
 
 
 @pytest.mark.parametrize("kind", ["classes", "scores"])
@@ -374,6 +369,7 @@ def test_two_workers_equal_one_process(
     score_data: Path,
     tmp_path: Path,
     fairseq_train: Trainer,
+    zygote: Zygote,
     kind: str,
 ) -> None:
     """Weights to 1e-6 after 6 updates on the same global batches, metrics exactly."""
@@ -383,7 +379,7 @@ def test_two_workers_equal_one_process(
     common = [data, *task, f"--steady-model={models['roberta']}", *SIFT, *NO_DROPOUT]
     common += ["--max-update=6", "--no-epoch-checkpoints"]
     done = fairseq_train(*common, "--update-freq=2", f"--save-dir={tmp_path / 'one'}")
-    logs = train_on_two_workers(*common, f"--save-dir={tmp_path / 'two'}")
+    logs = train_on_two_workers(zygote, *common, f"--save-dir={tmp_path / 'two'}")
     assert_equal_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-6)
     two = subprocess.CompletedProcess([], 0, logs[0], "")
     metrics = ["mcc", "accuracy"] if kind == "classes" else ["pearson", "spearman"]

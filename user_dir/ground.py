@@ -19,11 +19,15 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils, options
 from fairseq.logging import meters
+from fairseq.trainer import Trainer
 
 from .errors import UserError
 
 #: Model that --steady-model describes; used when --arch is not given.
 DEFAULT_ARCH = "steady"
+
+#: Where a checkpoint's extra state holds what the criterion keeps.
+_KEPT = "fairseq_steady"
 
 
 def _safe_globals() -> list[Any]:
@@ -108,6 +112,55 @@ def _insisting(load: Callable[..., Any]) -> Callable[..., Any]:
     return load_checkpoint
 
 
+def _notifying(train_step: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell the criterion of every update that changed the weights."""
+
+    @functools.wraps(train_step)
+    def step(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        before = trainer.get_num_updates()
+        result = train_step(trainer, *args, **kwargs)
+        criterion, after = trainer.get_criterion(), trainer.get_num_updates()
+        if after > before and hasattr(criterion, "after_update"):
+            criterion.after_update(trainer.model, after)
+        return result
+
+    return step
+
+
+def _keeping(state_dict: Callable[..., Any]) -> Callable[..., Any]:
+    """Write what the criterion keeps into the checkpoint."""
+
+    @functools.wraps(state_dict)
+    def with_kept(trainer: Any) -> Any:
+        state = state_dict(trainer)
+        kept: dict[str, Any] = getattr(trainer.get_criterion(), "kept_state", dict)()
+        if kept:
+            state["extra_state"][_KEPT] = kept
+        return state
+
+    return with_kept
+
+
+def _restoring(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand it back when a run resumes, on every worker."""
+
+    @functools.wraps(load)
+    def load_checkpoint(
+        trainer: Any,
+        filename: str,
+        reset_optimizer: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        extra = load(trainer, filename, reset_optimizer, *args, **kwargs)
+        kept = (extra or {}).pop(_KEPT, None)
+        if kept and not reset_optimizer:
+            getattr(trainer.get_criterion(), "restore_kept", lambda _: None)(kept)
+        return extra
+
+    return load_checkpoint
+
+
 def _defaulting(add: Callable[..., Any]) -> Callable[..., Any]:
     """Without --arch fairseq stops with an empty RuntimeError."""
 
@@ -128,7 +181,7 @@ def _hush() -> None:
 
 
 def prepare_fairseq() -> None:
-    """Allow-list checkpoint classes; make three silent failures speak."""
+    """Allow-list checkpoints, let silent failures speak, call criterions back."""
     _hush()
     torch.serialization.add_safe_globals(_safe_globals())
     checkpoint_utils.load_checkpoint_to_cpu = _refusing(
@@ -136,3 +189,6 @@ def prepare_fairseq() -> None:
     )
     checkpoint_utils.load_checkpoint = _insisting(checkpoint_utils.load_checkpoint)
     options.add_model_args = _defaulting(options.add_model_args)
+    Trainer.train_step = _notifying(Trainer.train_step)
+    Trainer.state_dict = _keeping(Trainer.state_dict)
+    Trainer.load_checkpoint = _restoring(Trainer.load_checkpoint)

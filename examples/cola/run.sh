@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# CoLA, plain against sift with lambda 5 and 1: a learning rate from the first half of the development set,
-# then three seeds read on the second half. Run again, it fills gaps only.
+# CoLA, plain against sift with lambda 1: a learning rate from the first half of the
+# development set, then three seeds read on the second half. Run again, it fills gaps only.
 #   bash examples/cola/run.sh DATA MODEL OUT TRAIN_SIZE UPDATES [LEARNING_RATE]
 # Without a learning rate it stops after the search and prints its table. BATCH is the
 # number of sentences in a batch (32).
@@ -9,9 +9,9 @@ data=$1 model=$2 out=$3 size=$4 updates=$5 lr=${6:-}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 common=("$data" --user-dir "$root/user_dir" --task cola --steady-model "$model"
-  --steady-train-size "$size" --steady-split-dev --batch-size "${BATCH:-32}" --optimizer adam
-  --lr-scheduler polynomial_decay --warmup-updates $((updates / 10))
-  --total-num-update "$updates" --max-update "$updates" --no-save)
+  --steady-train-size "$size" --steady-split-dev --batch-size "${BATCH:-32}"
+  --optimizer bert_adam --bert-adam-bias-correction --lr-scheduler polynomial_decay
+  --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --no-save)
 if [ -z "$lr" ]; then
   exec "$python" "$root/scripts/compare.py" --out "$out/rates" --jobs 2 --seeds 1 \
     --methods 'plain-1e-4=--criterion plain --lr 1e-4' \
@@ -19,4 +19,5 @@ if [ -z "$lr" ]; then
     -- "${common[@]}" --valid-subset valid
 fi
 exec "$python" "$root/scripts/compare.py" --out "$out/seeds" --jobs 2 --seeds 1 2 3 \
-  --methods plain sift 'sift-1=--criterion sift --sift-lambda 1' -- "${common[@]}" --lr "$lr" --valid-subset valid,test,ood
+  --methods plain 'sift=--criterion sift --sift-lambda 1' \
+  -- "${common[@]}" --lr "$lr" --valid-subset valid,test,ood

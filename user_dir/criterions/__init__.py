@@ -1,5 +1,8 @@
-"""Criterions registered with fairseq."""
+"""Criterions registered with fairseq: every module here that is not private."""
 
-from . import plain, sift
+import importlib
+import pkgutil
 
-__all__ = ["plain", "sift"]
+for _module in pkgutil.iter_modules(__path__):
+    if not _module.name.startswith("_"):
+        importlib.import_module(f".{_module.name}", __name__)

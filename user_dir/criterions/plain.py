@@ -1,27 +1,23 @@
 """Plain fine-tuning, and the base of every regularised criterion."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
-import torch.nn.functional as F
+import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from fairseq.utils import get_perplexity
+from omegaconf import II
 from torch import Tensor, nn
 
-from ..metrics import (
-    CONFUSION,
-    SCATTERED,
-    classification_scores,
-    confusion_counts,
-    correlation_scores,
-    scattered_scores,
-)
+from ..metrics import CONFUSION, SCATTERED, classification_scores, correlation_scores
 from ..models.steady import HEAD
-from ..regularizers import Penalty
+from ..regularizers import unwrap
+from ._flags import check_flags, share
+from ._kinds import kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,41 +39,77 @@ class PlainConfig(FairseqDataclass):
             "plugin's tasks know it themselves"
         },
     )
+    label_smoothing: float = share(
+        0.0, "label smoothing of sequence-to-sequence tasks, as in fairseq"
+    )
+    sentence_avg: bool = II("optimization.sentence_avg")
+
+
+class Outcome(NamedTuple):
+    """One training batch: the logits of the clean pass and what they cost."""
+
+    logits: Tensor
+    loss: Tensor
+    task_loss: Tensor
+    logged: dict[str, Tensor]
 
 
 @register_criterion("plain", dataclass=PlainConfig)
 class PlainCriterion(FairseqCriterion):
-    """Cross-entropy or squared error, with the metrics of every sentence task.
+    """Cross-entropy or squared error, with the metrics of every task.
 
-    The loss is a sum over sentences and ``sample_size`` their number, so a
-    regulariser's lambda means the same at any batch size, accumulation or number of
-    workers. Losses are in nats; cross-entropies and divergences are logged in bits per
-    sentence, as everywhere in fairseq.
+    The loss is a sum over items (sentences, or target tokens) and ``sample_size``
+    their number, so a regulariser's lambda means the same at any batch size,
+    accumulation or number of workers. Losses are in nats; cross-entropies and
+    divergences are logged in bits per item, as everywhere in fairseq.
     """
 
-    #: name under which a subclass's divergence is logged; None for no regulariser
-    method: str | None = None
+    #: prefix of the flags and of what is logged
+    method: ClassVar[str] = "plain"
 
-    def __init__(self, cfg: PlainConfig, task: Any) -> None:
+    def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(task)
         self.cfg = cfg
-        self.regression = bool(getattr(task, "regression", cfg.regression_target))
-        self.num_classes = int(getattr(task, "num_classes", 0) or task.cfg.num_classes)
-        self._unit = 1.0 if self.regression else math.log(2)
+        check_flags(cfg, getattr(type(self), "__dataclass"))
+        self.kind = kind_of(task, cfg)
         self._zeros: int | None = 0
 
+    def flag(self, name: str) -> Any:
+        """Value of ``--<method>-<name>``."""
+        return getattr(self.cfg, f"{self.method}_{name}")
+
     @property
-    def weight(self) -> float:
-        """Lambda, the regulariser's factor; 0 for none."""
-        return 0.0
+    def active(self) -> bool:
+        """Whether training differs from plain fine-tuning."""
+        return False
 
     def check_model(self, model: nn.Module) -> None:
-        """Refuse a model that a subclass cannot work on.
+        """Refuse, or prepare, a model before its checkpoint is loaded.
 
         Raises:
             UserError: it lacks what the method needs.
 
         """
+
+    def after_update(self, model: nn.Module, update: int) -> None:
+        """Called after every update that changed the weights, from 1."""
+
+    def kept_state(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides model and optimizer."""
+        return {}
+
+    def restore_kept(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`kept_state`, before the first batch."""
+
+    def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
+        """One batch with the regulariser."""
+        raise NotImplementedError
+
+    def plain_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
+        """One batch without."""
+        logits = self.kind.logits(model, sample)
+        loss = self.kind.loss(logits, sample["target"])
+        return Outcome(logits, loss, loss, {})
 
     def forward(
         self, model: nn.Module, sample: dict[str, Any], reduce: bool = True
@@ -85,65 +117,26 @@ class PlainCriterion(FairseqCriterion):
         """Loss of one batch.
 
         Returns:
-            The summed loss, the number of sentences, and what to log.
+            The summed loss, the number of items, and what to log.
 
         """
-        penalty = None
-        if self.training and self.weight > 0:
-            logits, penalty = self.regularized(model, sample)
-        else:
-            logits = self.logits(model, sample)
-        task_loss = self.task_loss(logits, sample["target"])
-        loss, logged = self._penalized(task_loss, penalty)
-        size = sample["target"].size(0)
+        regularised = self.training and self.active
+        outcome = (self.train_outcome if regularised else self.plain_outcome)(
+            model, sample
+        )
+        size, unit = self.kind.size(sample), self.kind.unit
         log = {
-            "loss": loss.detach() / self._unit,
-            "task_loss": task_loss.detach() / self._unit,
+            "loss": outcome.loss.detach() / unit,
+            "task_loss": outcome.task_loss.detach() / unit,
             "ntokens": sample["ntokens"],
-            "nsentences": size,
+            "nsentences": sample["target"].size(0),
             "sample_size": size,
-            **logged,
-            **self.scores(logits.detach(), sample),
+            **{f"{self.method}_{name}": v for name, v in outcome.logged.items()},
+            **self.kind.scores(outcome.logits.detach(), sample, self.training),
         }
-        return loss, size, log
+        return outcome.loss, size, log
 
-    def regularized(
-        self, model: nn.Module, sample: dict[str, Any]
-    ) -> tuple[Tensor, Penalty]:
-        """Logits of the clean pass and the penalty; only in training."""
-        raise NotImplementedError
-
-    def logits(self, model: nn.Module, sample: dict[str, Any]) -> Tensor:
-        """One forward pass, shape (B, K), or (B, 1) for scores."""
-        output: Tensor = model(
-            **sample["net_input"],
-            features_only=True,
-            classification_head_name=self.cfg.classification_head_name,
-        )[0]
-        return output
-
-    def task_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in nats or squared error, summed over sentences, in fp32."""
-        if self.regression:
-            scores = logits.float().view(-1)
-            return F.mse_loss(scores, target.float().view(-1), reduction="sum")
-        return F.cross_entropy(logits.float(), target.view(-1), reduction="sum")
-
-    def _penalized(
-        self, task_loss: Tensor, penalty: Penalty | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        if penalty is None:
-            return task_loss, {}
-        divergence = penalty.value.sum()
-        self._watch(divergence)
-        logged = {
-            f"{self.method}_divergence": divergence.detach() / self._unit,
-            f"{self.method}_rms": penalty.perturbation_rms.sum(),
-            f"{self.method}_refused": penalty.refused * len(penalty.value),
-        }
-        return task_loss + self.weight * divergence, logged
-
-    def _watch(self, divergence: Tensor) -> None:
+    def watch(self, divergence: Tensor) -> None:
         """Say once when a regulariser does nothing; stop looking once it does."""
         if self._zeros is None:
             return
@@ -158,15 +151,6 @@ class PlainCriterion(FairseqCriterion):
             )
             self._zeros = None
 
-    def scores(self, logits: Tensor, sample: dict[str, Any]) -> dict[str, Tensor]:
-        """Summable tensors that the metrics are made from."""
-        gold = sample["target"].view(-1)
-        if not self.regression:
-            return confusion_counts(logits.argmax(-1), gold, self.num_classes)
-        if self.training or "total" not in sample:
-            return {}
-        return scattered_scores(logits.view(-1), gold, sample["id"], sample["total"])
-
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         """Everything logged is a tensor or a number to be added up."""
@@ -175,26 +159,34 @@ class PlainCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
         """Add up workers and batches for fairseq's meters."""
-        size = sum(float(log["sample_size"]) for log in logging_outputs)
-        for name in _logged_names(logging_outputs):
-            total = sum(log.get(name, 0) for log in logging_outputs)
+        names = dict.fromkeys(name for log in logging_outputs for name in log)
+        sums = {n: sum(log.get(n, 0) for log in logging_outputs) for n in names}
+        for name in names:
             if name.startswith(CONFUSION):
-                metrics.log_scalar_sum(name, float(total))
+                metrics.log_scalar_sum(name, float(sums[name]))
             elif name == SCATTERED:
-                metrics.log_scalar_sum(name, total)
-            else:
-                metrics.log_scalar(name, float(total) / max(size, 1), size, round=None)
-        _log_scores(logging_outputs)
+                metrics.log_scalar_sum(name, sums[name])
+            elif name not in _COUNTS and not name.endswith("_probed"):
+                size = float(sums[_counted_by(name)])
+                if size:
+                    metrics.log_scalar(name, float(sums[name]) / size, size, round=None)
+        _log_scores(list(names))
 
 
-def _logged_names(logging_outputs: Sequence[dict[str, Any]]) -> list[str]:
-    counted = ("ntokens", "nsentences", "sample_size")
-    names = dict.fromkeys(name for log in logging_outputs for name in log)
-    return [name for name in names if name not in counted]
+_COUNTS = ("ntokens", "nsentences", "sample_size")
+_PER_SENTENCE = ("_rms", "_refused", "_lost")
 
 
-def _log_scores(logging_outputs: Sequence[dict[str, Any]]) -> None:
-    names = _logged_names(logging_outputs)
+def _counted_by(name: str) -> str:
+    """The logged count that a logged sum is divided by."""
+    if name.endswith(_PER_SENTENCE):
+        return "nsentences"
+    if name.endswith("_dropout_divergence"):
+        return name.removesuffix("dropout_divergence") + "probed"
+    return "sample_size"
+
+
+def _log_scores(names: list[str]) -> None:
     confusion = [name for name in names if name.startswith(CONFUSION)]
     if confusion:
         for score in ("accuracy", "f1", "mcc"):
@@ -212,3 +204,16 @@ def _log_scores(logging_outputs: Sequence[dict[str, Any]]) -> None:
                     score
                 ],
             )
+    elif "nll_loss" in names:
+        metrics.log_derived(
+            "ppl", lambda meters: get_perplexity(meters["nll_loss"].avg)
+        )
+
+
+def gradient_scale(model: nn.Module) -> float:
+    """A factor that keeps fp16 gradients of an inner objective from underflowing."""
+    parameter = next(unwrap(model).parameters())
+    autocast = torch.is_autocast_enabled() and (
+        torch.get_autocast_dtype(parameter.device.type) == torch.float16
+    )
+    return 2.0**12 if autocast or parameter.dtype == torch.float16 else 1.0

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..model_dir import Manifest, ModelDirectory
+from ..regularizers.spectral import EXTRA
 
 HEAD = "sentence_classification_head"
 
@@ -43,6 +45,22 @@ class SteadyModelConfig(FairseqDataclass):
     )
 
 
+def _without_foreign_bounds(
+    model: nn.Module, state: dict[str, Tensor], upgrade: Callable[[], None]
+) -> None:
+    """Upgrade a state dict, leaving out r4f's vectors unless it and the model have them.
+
+    fairseq fills in whatever a checkpoint lacks of a head, which would put the model's
+    own matrix beside the checkpoint's.
+    """
+    bounds = [key for key in model.state_dict() if key.endswith(EXTRA)]
+    held = set(state)
+    upgrade()
+    for key in [key for key in state if key.endswith(EXTRA)]:
+        if key not in held or key not in bounds:
+            del state[key]
+
+
 class SteadyRoberta(RobertaModel):
     """RoBERTa and BERT without the language-model head, which fine-tuning never uses.
 
@@ -56,14 +74,24 @@ class SteadyRoberta(RobertaModel):
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Drop a language-model head from a checkpoint that has one."""
-        super().upgrade_state_dict_named(state_dict, name)
+        upgrade = super().upgrade_state_dict_named
+        _without_foreign_bounds(self, state_dict, lambda: upgrade(state_dict, name))
         for key in [k for k in state_dict if ".lm_head." in f".{k}"]:
             del state_dict[key]
 
 
+class SteadyBart(BARTModel):
+    """BART that reads the checkpoints of r4f."""
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Leave out what r4f keeps beside its head."""
+        upgrade = super().upgrade_state_dict_named
+        _without_foreign_bounds(self, state_dict, lambda: upgrade(state_dict, name))
+
+
 FAMILIES = {
     "roberta": (SteadyRoberta, base_architecture),
-    "bart": (BARTModel, bart_base_architecture),
+    "bart": (SteadyBart, bart_base_architecture),
 }
 
 

@@ -3,30 +3,65 @@
 Shapes: ``B`` sentences, ``T`` tokens, ``C`` embedding channels, ``K`` classes.
 """
 
-from .ascent import Ascent, ascend
+from .ascent import Ascent, ascend, project
+from .bregman import Schedule, Teacher
 from .divergence import DIVERGENCES, kl, squared_difference, symmetric_kl
 from .dropout import DropoutMode, dropout_passes
-from .injection import POINTS, InjectionPoint, capture, find_encoder, substitute
-from .noise import clipped_normal, noise_keys
-from .sift import Penalty, SiFT, normalise_embeddings
+from .freelb import FreeLB, sentence_start
+from .hype import perturbed_layers
+from .injection import (
+    POINTS,
+    InjectionPoint,
+    capture,
+    find_encoder,
+    shift,
+    substitute,
+    unwrap,
+)
+from .noise import NOISES, draw, noise_keys
+from .r3f import R3F
+from .r_drop import doubled
+from .sift import SiFT, normalise_embeddings
+from .smart import SMART
+from .spectral import SpectralBound, bound_linear, fold, spectral_bound
+from .view import Penalty, View, masked_rms, rounded_away
 
 __all__ = [
     "DIVERGENCES",
+    "NOISES",
     "POINTS",
+    "R3F",
+    "SMART",
     "Ascent",
     "DropoutMode",
+    "FreeLB",
     "InjectionPoint",
     "Penalty",
+    "Schedule",
     "SiFT",
+    "SpectralBound",
+    "Teacher",
+    "View",
     "ascend",
+    "bound_linear",
     "capture",
-    "clipped_normal",
+    "doubled",
+    "draw",
     "dropout_passes",
     "find_encoder",
+    "fold",
     "kl",
+    "masked_rms",
     "noise_keys",
     "normalise_embeddings",
+    "perturbed_layers",
+    "project",
+    "rounded_away",
+    "sentence_start",
+    "shift",
+    "spectral_bound",
     "squared_difference",
     "substitute",
     "symmetric_kl",
+    "unwrap",
 ]

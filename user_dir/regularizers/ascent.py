@@ -2,9 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+Level = Literal["token", "sentence"]
+Projection = Literal["clamp", "normalize"]
+
+#: Keeps a division finite in MT-DNN's form of the projection.
+_GUARD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -13,11 +21,14 @@ class Ascent:
 
     Args:
         steps: gradient steps, >= 0.
-        step_size: length of a step in the L-infinity norm of each token, > 0.
-        radius: L-infinity ball the perturbation is projected onto, or None for no
-            projection.
-        gradient_scale: factor on the objective while differentiating, undone by the
-            normalisation; keeps fp16 gradients from underflowing.
+        step_size: length of a step in ``norm``, > 0.
+        radius: of the ball, > 0, or None for no projection.
+        gradient_scale: factor on the objective while differentiating, undone before
+            the gradient is used; keeps fp16 gradients from underflowing.
+        norm: L-infinity or L2.
+        level: whether a norm is taken over each token's channels or over a sentence.
+        projection: ``clamp`` onto the ball (the nearest point), or ``normalize`` onto
+            its surface with the raw gradient as step, as MT-DNN does.
 
     """
 
@@ -25,17 +36,55 @@ class Ascent:
     step_size: float
     radius: float | None = None
     gradient_scale: float = 1.0
+    norm: Norm = "linf"
+    level: Level = "token"
+    projection: Projection = "clamp"
 
 
-def project(delta: Tensor, radius: float | None) -> Tensor:
-    """The nearest point of the L-infinity ball of ``radius`` (None: unchanged)."""
-    return delta if radius is None else delta.clamp(-radius, radius)
+def length(x: Tensor, how: Ascent) -> Tensor:
+    """The norm of each token or sentence, (B, T, C) to (B, T or 1, 1)."""
+    over = (-1,) if how.level == "token" else (-2, -1)
+    if how.norm == "linf":
+        return x.abs().amax(over, keepdim=True)
+    return x.square().sum(over, keepdim=True).sqrt()
 
 
-def _direction(gradient: Tensor) -> Tensor:
-    """The gradient over its largest entry per token; 0 where it is 0."""
-    largest = gradient.abs().amax(-1, keepdim=True)
-    return gradient / largest.masked_fill(largest == 0, 1)
+def _unit(x: Tensor, how: Ascent) -> Tensor:
+    """``x`` over its norm; 0 where it is 0."""
+    size = length(x, how)
+    return x / size.masked_fill(size == 0, 1)
+
+
+def project(delta: Tensor, how: Ascent) -> Tensor:
+    """The nearest point of the ball, or its surface for ``normalize``."""
+    if how.radius is None:
+        return delta
+    if how.projection == "normalize":
+        return delta * (how.radius / (length(delta, how) + _GUARD))
+    if how.norm == "linf":
+        return delta.clamp(-how.radius, how.radius)
+    outside = length(delta, how) > how.radius
+    return torch.where(outside, _unit(delta, how) * how.radius, delta)
+
+
+def _step(gradient: Tensor, how: Ascent) -> Tensor:
+    if how.projection == "normalize":
+        return gradient * (how.step_size / how.gradient_scale)
+    return _unit(gradient, how) * how.step_size
+
+
+def climb(
+    delta: Tensor, gradient: Tensor, start: Tensor, how: Ascent
+) -> tuple[Tensor, Tensor]:
+    """One step from ``delta``, back to ``start`` where a gradient is not finite.
+
+    Returns:
+        The new perturbation and how many sentences were refused, a scalar tensor.
+
+    """
+    finite = gradient.isfinite().flatten(1).all(1)
+    stepped = project(delta + _step(gradient, how), how)
+    return torch.where(finite[:, None, None], stepped, start), (~finite).sum()
 
 
 def ascend(
@@ -43,12 +92,12 @@ def ascend(
 ) -> tuple[Tensor, Tensor]:
     """Climb ``objective`` from ``start``.
 
-    Each step adds step_size * g / ||g||_inf per token and projects. A sentence whose
-    gradient is not finite goes back to its start and stays there for that step.
-    Parameters get no gradient.
+    Each step adds step_size * g / ||g|| and projects. A sentence whose gradient is not
+    finite goes back to its start for that step. Parameters get no gradient.
 
-    Source: SMART (arXiv 1911.03437) Algorithm 1, lines 6 to 9.
-    Deviations: ||g||_inf is taken per token, as all public code does.
+    Source: SMART (arXiv 1911.03437) Algorithm 1, lines 6 to 9; for ``normalize``
+    MT-DNN's and smart-pytorch's public code.
+    Deviations: ||g|| is taken per token, as all public code does.
 
     Args:
         objective: maps a perturbation of shape (B, T, C) to one scalar that is a sum
@@ -61,15 +110,14 @@ def ascend(
         for a non-finite gradient, as a scalar tensor.
 
     """
-    start = project(start, how.radius)
+    if how.projection == "clamp":
+        start = project(start, how)
     delta, refused = start, torch.zeros((), device=start.device)
     for _ in range(how.steps):
         variable = delta.detach().requires_grad_()
         with torch.enable_grad():
             value = objective(variable) * how.gradient_scale
             (gradient,) = torch.autograd.grad(value, variable)
-        finite = gradient.isfinite().flatten(1).all(1)
-        stepped = project(delta + how.step_size * _direction(gradient), how.radius)
-        delta = torch.where(finite[:, None, None], stepped, start)
-        refused = refused + (~finite).sum()
+        delta, stopped = climb(delta, gradient, start, how)
+        refused = refused + stopped
     return delta.detach(), refused

@@ -131,3 +131,15 @@ def substitute(
     """
     with _hook(encoder, point, lambda old: value.to(old.dtype)):
         yield
+
+
+@contextmanager
+def shift(encoder: nn.Module, point: InjectionPoint, delta: Tensor) -> Iterator[None]:
+    """Add ``delta`` to what flows through ``point``, in fp32.
+
+    Raises:
+        UserError: the encoder does not have the point.
+
+    """
+    with _hook(encoder, point, lambda old: (old.float() + delta).to(old.dtype)):
+        yield

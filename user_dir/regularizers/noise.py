@@ -5,7 +5,7 @@ id) and over its real tokens only. So it is the same whatever the batch order, t
 padding, the gradient accumulation or the number of workers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,31 +29,44 @@ def noise_keys(ids: Sequence[int], seed: int | None = None) -> list[int]:
     return [int(key[0] >> np.uint64(1)) for key in keys]
 
 
-def clipped_normal(
-    keys: Sequence[int], mask: Tensor, channels: int, std: float
-) -> Tensor:
-    """Draws of N(0, std^2) clipped to +-2 std, zero at padding.
+Fill = Callable[[Tensor, float, torch.Generator], Tensor]
 
-    Source: the start of SiFT's ascent in its authors' code (methods: DeBERTa, arXiv
-    2006.03654, section 5).
+#: Distributions by name; ``scale`` is the standard deviation, or half the width of
+#: the uniform one. ``clipped_normal`` ends at 2 standard deviations.
+NOISES: dict[str, Fill] = {
+    "normal": lambda x, scale, g: x.normal_(generator=g).mul_(scale),
+    "uniform": lambda x, scale, g: x.uniform_(-1, 1, generator=g).mul_(scale),
+    "clipped_normal": lambda x, scale, g: (
+        x.normal_(generator=g).mul_(scale).clamp_(-2 * scale, 2 * scale)
+    ),
+}
+
+
+def draw(
+    name: str, keys: Sequence[int], mask: Tensor, channels: int, scale: float
+) -> Tensor:
+    """Independent draws for every real token and channel, zero at padding.
 
     Args:
+        name: a key of :data:`NOISES`.
         keys: one generator key per sentence.
         mask: True at real tokens, shape (B, T).
         channels: C.
-        std: standard deviation in embedding units, >= 0.
+        scale: in embedding units, >= 0.
 
     Returns:
-        fp32 noise of shape (B, T, C) on the mask's device.
+        fp32 noise of shape (B, T, C), drawn on the mask's device.
 
     """
-    generator = torch.Generator(mask.device)
+    fill, generator = NOISES[name], torch.Generator(mask.device)
     draws = [
-        torch.randn(
-            n, channels, generator=generator.manual_seed(key), device=mask.device
+        fill(
+            torch.empty(n, channels, device=mask.device),
+            scale,
+            generator.manual_seed(key),
         )
         for key, n in zip(keys, mask.sum(1).tolist(), strict=True)
     ]
     noise = torch.zeros(*mask.shape, channels, device=mask.device)
-    noise[mask] = torch.cat(draws).mul_(std).clamp_(-2 * std, 2 * std)
+    noise[mask] = torch.cat(draws)
     return noise

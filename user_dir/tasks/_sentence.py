@@ -27,6 +27,7 @@ from ..models.steady import (
     record_architecture,
     take_pooler,
 )
+from ..optim import tag_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,11 @@ class SentenceTaskConfig(FairseqDataclass):
     steady_cache_dir: Optional[str] = option(
         None, "where tokenised files are kept; default: .steady-cache beside each file"
     )
+    steady_layer_decay: float = option(
+        1.0,
+        "factor on the learning rate from each layer to the one below it, in (0, 1]; "
+        "for this plugin's optimizers",
+    )
     seed: int = II("common.seed")
 
 
@@ -89,6 +95,7 @@ class SentenceTask(FairseqTask):
         super().__init__(cfg)
         self.directory = directory
         self._model: Any = None
+        self._trains = False
         self.dictionary: Dictionary = directory.dictionary()
         longest = directory.manifest.architecture["max_positions"]
         self.longest: int = cfg.steady_max_length or longest
@@ -99,6 +106,7 @@ class SentenceTask(FairseqTask):
         """Add the flags, and choose fairseq's own to suit the task."""
         super().add_args(parser)
         parser.set_defaults(
+            criterion="plain",
             best_checkpoint_metric=cls.metric,
             maximize_best_checkpoint_metric=True,
             valid_subset=cls.valid_subsets,
@@ -216,13 +224,14 @@ class SentenceTask(FairseqTask):
             load_pretrained(model, self.directory)
             if self.cfg.steady_pooler:
                 take_pooler(model, self.directory)
-        self._model = model
+        tag_parameters(model, self.cfg.steady_layer_decay)
+        self._model, self._trains = model, not from_checkpoint
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion, checked against the model before anything is trained."""
         criterion = super().build_criterion(cfg, from_checkpoint)
-        if hasattr(criterion, "check_model") and self._model is not None:
+        if hasattr(criterion, "check_model") and self._trains:
             criterion.check_model(self._model)
         return criterion
 

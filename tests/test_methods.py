@@ -1,0 +1,801 @@
+"""The family: one row per method, every test on every row it applies to."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from fairseq_steady.criterions.plain import PlainConfig, PlainCriterion
+from fairseq_steady.errors import UserError
+from fairseq_steady.models.steady import HEAD
+from fairseq_steady.regularizers import (
+    Ascent,
+    Schedule,
+    SpectralBound,
+    Teacher,
+    View,
+    ascend,
+    bound_linear,
+    draw,
+    fold,
+    noise_keys,
+    sentence_start,
+    spectral_bound,
+    squared_difference,
+)
+from fairseq_steady.regularizers.ascent import length, project
+from fairseq_steady.regularizers.smart import SMART
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import CLASSES, FAMILIES, Reference, batch, build, make_criterion, sym
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a method is switched on, scaled and switched off."""
+
+    live: dict[str, Any]
+    off: dict[str, Any]
+    radius: tuple[str, ...] = ()  #: flags that all grow with the perturbation
+    bad: dict[str, Any] = field(default_factory=dict)
+    plain_at: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS = {
+    "sift": Row(
+        {"init": 0.1, "step": 0.1},
+        {"lambda": 0.0},
+        ("init", "step"),
+        {"lambda": -1.0, "eps": 0.0},
+    ),
+    "smart": Row(
+        {"init": 0.1, "step": 0.1, "eps": 0.1},
+        {"lambda": 0.0},
+        ("init", "step", "eps"),
+        {"beta": 1.0, "refresh": 0, "step": 0.0, "eps": -1.0, "mu": -0.5},
+    ),
+    "r3f": Row({"eps": 0.1}, {"lambda": 0.0}, ("eps",), {"eps": -0.1, "lambda": -1.0}),
+    "r4f": Row({"eps": 0.1}, {"lambda": 0.0}, ("eps",), {"eps": -0.1, "lambda": -1.0}),
+    "hype": Row(
+        {"eps": 0.1}, {"eps": 0.0}, ("eps",), {"eps": -0.1, "dropout": "shared"}
+    ),
+    "freelb": Row(
+        {"eps": 1.0, "step": 1.0, "init": 1.0},
+        {"eps": 0.0},
+        ("eps", "step", "init"),
+        {"steps": -1, "step": 0.0},
+    ),
+    "r_drop": Row({}, {"lambda": 0.0}, (), {"lambda": -1.0, "dropout": "off"}),
+}
+METHODS = list(ROWS)
+NOISED = [name for name, row in ROWS.items() if row.radius]
+PENALTIES = ["sift", "smart", "r3f", "r4f"]
+
+
+def dataset(models: dict[str, Path], family: str = "roberta", **kinds: Any) -> Any:
+    return tiny.make_dataset(models[family], **kinds)
+
+
+def ready(method: str, model: Any, outputs: int = CLASSES, **flags: Any) -> Any:
+    made = make_criterion(method, outputs, **flags)
+    made.check_model(model)
+    return made
+
+
+# --- it is live -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outputs", [CLASSES, 1])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", NOISED)
+def test_the_perturbation_reaches_the_logits_with_dropout_off(
+    models: dict[str, Path], method: str, family: str, outputs: int
+) -> None:
+    """The loss moves away from the plain one, further with a larger radius."""
+    model = build(models[family], outputs=outputs)
+    sample = batch(dataset(models, family, regression=outputs == 1))
+    moved = []
+    for radius in (1e-3, 1e-2, 1e-1):
+        flags = dict.fromkeys(ROWS[method].radius, radius)
+        made = ready(method, model, outputs, **flags)
+        with torch.no_grad():
+            plain = float(made.plain_outcome(model, sample).loss)
+        moved.append(abs(tiny.loss_of(made, model, sample)["total"] - plain))
+    assert 0 < moved[0] < moved[1] < moved[2]
+
+
+def test_r_drop_is_dropouts_divergence_and_nothing_else(
+    models: dict[str, Path],
+) -> None:
+    sample = batch(dataset(models))
+    found = [
+        tiny.loss_of(make_criterion("r_drop"), build(models["roberta"], rate), sample)
+        for rate in (0.0, 0.1, 0.3)
+    ]
+    assert found[0]["r_drop_divergence"] < 1e-10
+    assert 1e-3 < found[1]["r_drop_divergence"] < found[2]["r_drop_divergence"]
+    assert found[0]["total"] == pytest.approx(
+        tiny.loss_of(make_criterion("plain"), build(models["roberta"]), sample)["total"]
+    )
+
+
+def test_r3f_on_roberta_is_not_fairseqs(models: dict[str, Path]) -> None:
+    """fairseq's own drops the noise; what it computes is re-written here."""
+    model, sample = build(models["roberta"]), batch(dataset(models))
+
+    def fairseqs(eps: float) -> float:
+        encoder = model.encoder.sentence_encoder
+        words = encoder.embed_tokens(sample["net_input"]["src_tokens"])
+        noised = words.detach() + torch.empty_like(words).uniform_(-eps, eps)
+        options = {"features_only": True, "classification_head_name": HEAD}
+        one = model(**sample["net_input"], **options)[0]
+        other = model(**sample["net_input"], **options, token_embeddings=noised)[0]
+        return float(sym(one, other).sum())
+
+    assert fairseqs(1e-5) == fairseqs(1.0) == 0
+
+    def ours(eps: float) -> float:
+        return tiny.loss_of(make_criterion("r3f", eps=eps), model, sample)[
+            "r3f_divergence"
+        ]
+
+    assert 0 < ours(1e-5) < 1e-6 < 1e-2 < ours(1.0)
+
+
+# --- equals an independent float64 reference ----------------------------------
+
+
+def in_double(model: Any, sample: dict[str, Any]) -> Reference:
+    return Reference(model.double(), sample)
+
+
+def start_of(sample: dict[str, Any], noise: str, size: float) -> Tensor:
+    mask = sample["net_input"]["src_tokens"].ne(1)
+    torch.manual_seed(11)
+    return draw(noise, noise_keys(sample["id"].tolist()), mask, 16, size).double()
+
+
+def smart_reference(
+    ref: Reference, start: Tensor, step: float, eps: float, steps: int, norm: str
+) -> Tensor:
+    clean = ref.logits(ref.norm)
+
+    def ball(d: Tensor) -> Tensor:
+        if norm == "linf":
+            return d.clamp(-eps, eps)
+        size = d.norm(dim=-1, keepdim=True)
+        return torch.where(size > eps, d / size.clamp(min=1e-300) * eps, d)
+
+    delta = ball(start)
+    for _ in range(steps):
+        delta = delta.detach().requires_grad_()
+        objective = sym(ref.from_words(delta), clean.detach()).sum()
+        (g,) = torch.autograd.grad(objective, delta)
+        over = {"linf": float("inf"), "l2": 2.0}[norm]
+        size = g.norm(over, dim=-1, keepdim=True)
+        delta = ball(delta + step * g / torch.where(size == 0, 1, size))
+    return sym(ref.from_words(delta.detach()), clean)
+
+
+def task_loss(logits: Tensor, sample: dict[str, Any]) -> Tensor:
+    chosen = logits.log_softmax(-1).gather(1, sample["target"].view(-1, 1))
+    return -chosen.sum()
+
+
+def freelb_reference(ref: Reference, sample: dict[str, Any], flags: Any) -> Tensor:
+    mask = sample["net_input"]["src_tokens"].ne(1)
+    torch.manual_seed(11)
+    keys = noise_keys(sample["id"].tolist())
+    delta = sentence_start("uniform", flags["init"], keys, mask, 16).double()
+
+    def ball(d: Tensor) -> Tensor:
+        size = d.flatten(1).norm(dim=1)[:, None, None]
+        return torch.where(size > flags["eps"], d / size * flags["eps"], d)
+
+    delta, total = ball(delta), torch.zeros((), dtype=torch.double)
+    for k in range(4):
+        delta = delta.detach().requires_grad_()
+        loss = task_loss(ref.from_words(delta, detach=False), sample)
+        total = total + loss / 4
+        if k < 3:
+            (g,) = torch.autograd.grad(loss, delta, retain_graph=True)
+            unit = g / g.flatten(1).norm(dim=1)[:, None, None]
+            delta = ball(delta + flags["step"] * unit)
+    return total
+
+
+def bounded(weight: Tensor) -> Tensor:
+    return weight / torch.linalg.svdvals(weight.detach())[0].clamp(min=1)
+
+
+def reference_loss(
+    method: str, model: Any, sample: dict[str, Any], flags: dict[str, Any]
+) -> Tensor:
+    """Total training loss of one batch, in float64."""
+    if method == "r4f":
+        model = bound_by_svd(model)
+    ref = in_double(model, sample)
+    clean = ref.logits(ref.norm)
+    plain = task_loss(clean, sample)
+    if method == "smart":
+        start = start_of(sample, "normal", flags["init"])
+        args = (flags["step"], flags["eps"], flags.get("steps", 1))
+        norm = flags.get("norm", "linf")
+        return plain + smart_reference(ref, start, *args, norm).sum()
+    if method in ("r3f", "r4f"):
+        z = start_of(sample, flags.get("noise", "uniform"), flags["eps"])
+        return plain + sym(ref.from_words(z), clean).sum()
+    if method == "hype":
+        mask = sample["net_input"]["src_tokens"].ne(1)
+        torch.manual_seed(11)
+        keys = noise_keys(sample["id"].tolist())
+        noise = []
+        for i in range(2):
+            own = [(key + i * 0x9E3779B97F4A7C15) % 2**63 for key in keys]
+            noise.append(draw("normal", own, mask, 16, flags["eps"]).double())
+        return task_loss(ref.logits(ref.norm, noise), sample)
+    return freelb_reference(ref, sample, flags)
+
+
+def bound_by_svd(model: Any) -> Any:
+    """Fold an r4f head by an exact singular value."""
+    head = model.classification_heads[HEAD]
+    for linear in (head.dense, head.out_proj):
+        original = linear.parametrizations.weight.original.detach().clone()
+        fold(linear)
+        linear.weight = nn.Parameter(bounded(original))
+    return model
+
+
+REFERENCES = [
+    ("smart", {}),
+    ("smart", {"steps": 3}),
+    ("smart", {"steps": 2, "norm": "l2", "eps": 0.2}),
+    ("r3f", {}),
+    ("r3f", {"noise": "normal"}),
+    ("r4f", {}),
+    ("hype", {}),
+    ("freelb", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "extra"), REFERENCES)
+def test_loss_and_gradient_equal_a_float64_reference(
+    models: dict[str, Path], method: str, extra: dict[str, Any]
+) -> None:
+    flags = ROWS[method].live | extra
+    model, sample = build(models["roberta"]), batch(dataset(models))
+    made = ready(method, model, **flags)
+    torch.manual_seed(11)
+    loss, _, _ = made(model, sample)
+    loss.backward()
+    layer = model.encoder.sentence_encoder
+    watched = [layer.embed_tokens.weight, layer.layers[0].fc1.weight]
+    got = [p.grad.clone() for p in watched]
+    model.zero_grad()
+    expected = reference_loss(method, model, sample, flags)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-6)
+    expected.backward()
+    wanted = [layer.embed_tokens.weight.grad, layer.layers[0].fc1.weight.grad]
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=5e-3, atol=2e-4)
+
+
+def test_a_saturated_step_on_a_linear_scorer_gives_smarts_closed_form() -> None:
+    """R_s = eps^2 * ||w||_1^2 over all tokens, after one step."""
+    w, eps = torch.tensor([0.5, -2.0, 1.0]), 1e-2
+    mask = torch.ones(2, 4, dtype=torch.bool)
+
+    def forward(x: Tensor) -> Tensor:
+        return (x * w).sum((1, 2)).unsqueeze(-1)
+
+    x = torch.randn(2, 4, 3)
+    view = View(forward, x, mask, forward(x), [1, 2], squared_difference)
+    penalty = SMART(1e-3, Ascent(1, 1.0, eps))(view)
+    expected = (4 * eps * w.abs().sum()) ** 2
+    torch.testing.assert_close(penalty.value, expected.expand(2), rtol=1e-3, atol=0)
+
+
+# --- what must not change -------------------------------------------------------
+
+
+def gradients(made: Any, model: Any, sample: dict[str, Any]) -> list[Tensor]:
+    torch.manual_seed(7)
+    model.zero_grad()
+    loss, _, _ = made(model, sample)
+    loss.backward()
+    return [loss.detach(), *(p.grad for p in model.parameters())]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "r4f"])
+def test_switched_off_it_is_bitwise_the_plain_loss(
+    models: dict[str, Path], method: str, family: str
+) -> None:
+    model, sample = build(models[family], dropout=0.1), batch(dataset(models, family))
+    off = make_criterion(method, **ROWS[method].off)
+    plain = PlainCriterion(PlainConfig(), off.task).train()
+    for one, other in zip(
+        gradients(off, model, sample), gradients(plain, model, sample), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_r4f_without_noise_is_bitwise_plain_on_a_small_head(
+    models: dict[str, Path],
+) -> None:
+    """Where every singular value is below 1 there is nothing to bound."""
+    losses = []
+    for method, flags in (("r4f", {"lambda": 0.0}), ("plain", {})):
+        model = build(models["roberta"], dropout=0.1)
+        for linear in model.classification_heads[HEAD].modules():
+            if isinstance(linear, nn.Linear):
+                torch.manual_seed(4)
+                nn.init.normal_(linear.weight, std=1e-2)
+        made = ready(method, model, **flags)
+        losses.append(gradients(made, model, batch(dataset(models))))
+    assert torch.equal(losses[0][0], losses[1][0])
+    assert torch.equal(losses[0][1], losses[1][1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_evaluation_never_perturbs(models: dict[str, Path], method: str) -> None:
+    model, sample = build(models["roberta"], dropout=0.1), batch(dataset(models))
+    made = ready(method, model, **ROWS[method].live).eval()
+    plain = make_criterion("plain").eval()
+    model.eval()
+    with torch.no_grad():
+        loss, _, log = made(model, sample)
+        assert torch.equal(loss, plain(model, sample)[0])
+    assert not any(name.startswith(f"{method}_") for name in log)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", NOISED)
+def test_padding_batch_order_and_accumulation_change_nothing(
+    models: dict[str, Path], method: str, family: str
+) -> None:
+    model, data = build(models[family]), dataset(models, family)
+    made = ready(method, model, **ROWS[method].live)
+    whole = tiny.loss_of(made, model, batch(data))
+    turned = tiny.loss_of(made, model, batch(data, 3, 0, 4, 2, 1))
+    alone = [tiny.loss_of(made, model, batch(data, i)) for i in range(5)]
+    names = [n for n in whole if n in ("total", f"{method}_rms")]
+    for name in [*names, *(n for n in whole if n.endswith("_divergence"))]:
+        if not name.endswith("dropout_divergence"):
+            assert turned[name] == pytest.approx(whole[name], rel=2e-5)
+            total = sum(one[name] for one in alone)
+            assert total == pytest.approx(whole[name], rel=2e-5)
+
+
+class Wrapper(nn.Module):
+    """Stands in for a distributed wrapper, and counts."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.calls = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return self.module(*args, **kwargs)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_forward_goes_through_the_wrapper_per_micro_batch(
+    models: dict[str, Path], method: str
+) -> None:
+    wrapped = Wrapper(build(models["roberta"])).train()
+    made = ready(method, wrapped, **ROWS[method].live)
+    for _ in range(2):
+        made(wrapped, batch(dataset(models)))
+    assert wrapped.calls == 2
+
+
+# --- dropout --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", PENALTIES)
+def test_sharing_masks_leaves_only_the_perturbation(
+    models: dict[str, Path], method: str
+) -> None:
+    model, sample = build(models["roberta"], dropout=0.3), batch(dataset(models))
+    tiny_radius = dict.fromkeys(ROWS[method].radius, 1e-3)
+    found = {
+        mode: tiny.loss_of(
+            ready(method, model, dropout=mode, **tiny_radius), model, sample
+        )
+        for mode in ("independent", "shared", "off")
+    }
+    name = f"{method}_divergence"
+    assert found["independent"][name] > 100 * found["shared"][name] > 0
+    assert found["independent"][name] > 100 * found["off"][name] > 0
+    # The log says so too: almost all of the divergence is dropout's.
+    probed = found["independent"][f"{method}_dropout_divergence"]
+    assert 0.3 < probed / found["independent"][name] < 3
+    assert f"{method}_dropout_divergence" not in found["shared"]
+
+
+def test_measuring_dropouts_share_changes_no_weight(models: dict[str, Path]) -> None:
+    model, sample = build(models["roberta"], dropout=0.3), batch(dataset(models))
+    with_probe = make_criterion("r3f", probe_interval=1)
+    without = make_criterion("r3f", probe_interval=0)
+    for one, other in zip(
+        gradients(with_probe, model, sample),
+        gradients(without, model, sample),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_freelb_repeats_one_mask_unless_told_otherwise(models: dict[str, Path]) -> None:
+    model, sample = build(models["roberta"], dropout=0.3), batch(dataset(models))
+    still = {"eps": 1e-9, "step": 1e-9, "init": 0.0}
+    shared = tiny.loss_of(make_criterion("freelb", **still), model, sample)["total"]
+    one = tiny.loss_of(make_criterion("freelb", steps=0, **still), model, sample)
+    assert shared == pytest.approx(one["total"], rel=1e-6)
+    other = tiny.loss_of(
+        make_criterion("freelb", dropout="independent", **still), model, sample
+    )
+    assert other["total"] != pytest.approx(one["total"], rel=1e-3)
+
+
+# --- precision, errors ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["autocast", "weights"])
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_stays_finite_and_alive(
+    models: dict[str, Path], method: str, dtype: torch.dtype, mode: str
+) -> None:
+    model, sample = build(models["roberta"], dropout=0.1), batch(dataset(models))
+    made = ready(method, model, **ROWS[method].live)
+    if mode == "weights":
+        model.to(dtype)
+    with torch.autocast("cpu", dtype=dtype, enabled=mode == "autocast"):
+        torch.manual_seed(11)
+        loss, _, log = made(model, sample)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    assert log.get(f"{method}_refused", 0) == 0
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert log.get(f"{method}_divergence", torch.ones(())) > 0
+
+
+def test_noise_lost_to_rounding_is_said_once(
+    models: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    model, sample = build(models["roberta"]).bfloat16(), batch(dataset(models))
+    made = make_criterion("r3f", eps=1e-5)
+    logs = [made(model, sample)[2] for _ in range(3)]
+    assert caplog.text.count("rounding removes") == 1
+    assert float(logs[0]["r3f_lost"]) / len(tiny.LENGTHS) > 0.9
+    caplog.clear()
+    fine = make_criterion("r3f", eps=0.5)
+    fine(model, sample)
+    assert "rounding" not in caplog.text
+
+
+@pytest.mark.parametrize("method", ["smart", "freelb"])
+def test_a_non_finite_inner_gradient_is_counted_and_reaches_no_weight(
+    models: dict[str, Path], method: str
+) -> None:
+    model, sample = build(models["roberta"]), batch(dataset(models))
+    made = make_criterion(method, **ROWS[method].live)
+    real = torch.autograd.grad
+
+    def broken(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        into_words, *others = real(*args, **kwargs)
+        into_words[0] = torch.nan
+        return into_words, *others
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.autograd, "grad", broken)
+        loss, _, log = made(model, sample)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert loss.isfinite()
+    assert float(log[f"{method}_refused"]) > 0
+
+
+BAD = [(m, name, value) for m, row in ROWS.items() for name, value in row.bad.items()]
+
+
+@pytest.mark.parametrize(("method", "name", "value"), BAD)
+def test_values_that_cannot_be_meant_are_refused(
+    method: str, name: str, value: Any
+) -> None:
+    flag = f"--{method}-{name}".replace("_", "-")
+    with pytest.raises(UserError, match=f"{flag} {value}"):
+        make_criterion(method, **{name: value})
+
+
+@pytest.mark.parametrize("method", PENALTIES)
+def test_a_divergence_that_is_always_0_is_refused(method: str) -> None:
+    flag = f"--{method}-divergence kl".replace("_", "-")
+    with pytest.raises(UserError, match=flag):
+        make_criterion(method, outputs=1, divergence="kl")
+
+
+def test_r4f_without_its_head_prepared_is_refused(models: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="only this plugin's tasks"):
+        make_criterion("r4f")(build(models["roberta"]), batch(dataset(models)))
+
+
+# --- the ball -------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.floats(1e-6, 10),
+    st.floats(1e-6, 10),
+    st.integers(0, 3),
+    st.integers(0, 2**31),
+    st.sampled_from(["linf", "l2"]),
+    st.sampled_from(["token", "sentence"]),
+)
+def test_the_perturbation_stays_in_its_ball(
+    radius: float, step: float, steps: int, seed: int, norm: Any, level: Any
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(2, 3, 4, generator=generator)
+    w = torch.randn(3, 4, generator=generator)
+    how = Ascent(steps, step, radius, norm=norm, level=level)
+    delta, _ = ascend(lambda d: (d * w).sum().sin(), start, how)
+    assert length(delta, how).max() <= radius * (1 + 1e-5)
+
+
+def test_normalize_is_mt_dnns_form() -> None:
+    """delta <- (nu + eta g) / (||nu + eta g||_inf + 1e-6), the gradient as it is."""
+    start = torch.randn(2, 3, 4)
+    w = torch.randn(3, 4)
+    how = Ascent(1, 0.3, 1.0, 8.0, projection="normalize")
+    delta, _ = ascend(lambda d: (d * w).sum(), start, how)
+    stepped = start + 0.3 * w
+    expected = stepped / (stepped.abs().amax(-1, keepdim=True) + 1e-6)
+    torch.testing.assert_close(delta, expected)
+    assert torch.equal(project(start, Ascent(1, 1.0)), start)
+
+
+# --- the teacher ----------------------------------------------------------------
+
+
+def test_the_teacher_follows_by_its_schedule() -> None:
+    student = nn.Linear(2, 2)
+    momentum = Schedule("momentum", 0.9, 0.5, early=2, start=1)
+    assert [momentum.decay(t) for t in (1, 2, 3)] == [0.0, 2 / 11, 3 / 12]
+    assert momentum.decay(1000) == 0.9
+    assert Schedule("momentum", 0.999, 0.99, early=500).decay(500) == pytest.approx(
+        501 / 510
+    )
+    vanilla = Schedule("vanilla", every=3)
+    assert [vanilla.decay(t) for t in range(1, 7)] == [1, 1, 0, 1, 1, 0]
+    teacher = Teacher(student, momentum)
+    averaged = student.weight.detach().clone()
+    for update in range(1, 6):
+        with torch.no_grad():
+            student.weight += 1
+        teacher.follow(student, update)
+        decay = momentum.decay(update)
+        averaged = decay * averaged + (1 - decay) * student.weight.detach()
+        torch.testing.assert_close(teacher.model.weight.data, averaged)
+
+
+def test_the_teacher_is_fp32_quiet_and_outside_every_module(
+    models: dict[str, Path],
+) -> None:
+    model = build(models["roberta"], dropout=0.3).bfloat16()
+    made = make_criterion("smart", bregman="momentum", start_update=0)
+    made(model, batch(dataset(models)))
+    teacher = made._teacher.model
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert all(p.dtype == torch.float32 for p in teacher.parameters())
+    assert not teacher.training
+    assert list(made.parameters()) == []
+    assert made.state_dict() == {}
+    before = teacher.encoder.sentence_encoder.embed_tokens.weight.clone()
+    with torch.no_grad():
+        model.encoder.sentence_encoder.embed_tokens.weight += 1
+    made.after_update(model, 50)
+    after = teacher.encoder.sentence_encoder.embed_tokens.weight
+    assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_bregman_term_is_the_divergence_from_the_teacher(
+    models: dict[str, Path], family: str
+) -> None:
+    model, sample = build(models[family]), batch(dataset(models, family))
+    flags = {"lambda": 0.0, "bregman": "momentum", "mu": 3.0}
+    made = make_criterion("smart", **flags)
+    first = tiny.loss_of(made, model, sample)
+    assert first["smart_bregman"] == 0
+    assert first["total"] == pytest.approx(first["task_loss"] * made.kind.unit)
+    teacher = build(models[family]).eval()
+    with torch.no_grad():
+        model.classification_heads[HEAD].out_proj.weight[0] += 0.3
+    found = tiny.loss_of(made, model, sample)
+    with torch.no_grad():
+        expected = sym(
+            made.kind.logits(model, sample), made.kind.logits(teacher, sample)
+        ).sum()
+    assert found["smart_bregman"] * made.kind.unit == pytest.approx(
+        float(expected), rel=1e-4
+    )
+    plain = tiny.loss_of(make_criterion("plain"), model, sample)["total"]
+    assert found["total"] == pytest.approx(plain + 3 * float(expected), rel=1e-4)
+
+
+# --- the bounded head -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("bound", ["bound", "exact"])
+def test_a_bounded_layer_has_its_spectral_norm(bound: Any) -> None:
+    torch.manual_seed(0)
+    for scale in (0.01, 1.0, 5.0):
+        linear = nn.Linear(24, 16)
+        with torch.no_grad():
+            linear.weight.normal_().mul_(scale)
+        before = linear.weight.detach().clone()
+        bound_linear(linear, bound)
+        largest = float(torch.linalg.svdvals(before)[0])
+        kept = float(torch.linalg.svdvals(linear.weight.detach())[0])
+        expected = min(1.0, largest) if bound == "bound" else 1.0
+        assert kept == pytest.approx(expected, rel=0.02)
+        if bound == "bound" and largest < 1:
+            assert torch.equal(linear.weight, before)
+
+
+def test_r4fs_head_is_1_lipschitz_on_random_pairs(models: dict[str, Path]) -> None:
+    model = build(models["roberta"])
+    head = model.classification_heads[HEAD]
+    for linear in (head.dense, head.out_proj):
+        with torch.no_grad():
+            linear.weight.mul_(5)
+    ready("r4f", model)
+    model.eval()
+    x = torch.randn(500, 4, 16) * torch.logspace(-2, 1, 500)[:, None, None]
+    y = x + torch.randn(500, 4, 16) * torch.logspace(1, -3, 500)[:, None, None]
+    ratio = (head(x) - head(y)).norm(dim=-1) / (x - y)[:, 0].norm(dim=-1)
+    assert 0.01 < ratio.max() <= 1.02
+
+
+def test_all_passes_of_a_step_see_one_matrix_and_the_next_step_another() -> None:
+    linear = nn.Linear(8, 8)
+    with torch.no_grad():
+        linear.weight.mul_(9)
+    bound_linear(linear)
+    first = linear.weight.detach().clone()
+    linear.train()(torch.randn(3, 8))
+    assert torch.equal(linear.weight, first)
+    bound = spectral_bound(linear)
+    assert bound is not None
+    bound.advance(linear.parametrizations.weight.original)
+    assert (linear.weight - first).abs().max() > 0
+
+
+def test_power_iteration_stays_fp32() -> None:
+    linear = nn.Linear(8, 8)
+    bound_linear(linear)
+    u = spectral_bound(linear).u.clone()
+    linear.half()
+    assert linear.weight.dtype == torch.float16
+    assert torch.equal(spectral_bound(linear).u, u)
+    assert isinstance(spectral_bound(linear), SpectralBound)
+
+
+def test_a_bounded_layer_saves_loads_and_folds_to_the_same_outputs() -> None:
+    torch.manual_seed(1)
+    linear, x = nn.Linear(8, 5), torch.randn(3, 8)
+    with torch.no_grad():
+        linear.weight.mul_(9)
+    bound_linear(linear)
+    expected, state = linear(x).detach(), linear.state_dict()
+    plain = nn.Linear(8, 5)
+    plain.load_state_dict({k: state[k] for k in ("weight", "bias")})
+    assert torch.equal(plain(x), expected)
+    again = nn.Linear(8, 5)
+    bound_linear(again)
+    again.load_state_dict(state)
+    assert torch.equal(again(x), expected)
+    original = again.parametrizations.weight.original
+    assert torch.equal(original, linear.parametrizations.weight.original)
+    fold(linear)
+    assert torch.equal(linear(x), expected)
+    assert set(linear.state_dict()) == {"weight", "bias"}
+
+
+# --- sequence to sequence -------------------------------------------------------
+
+
+class Sequences:
+    """A batch for BART with targets of different length."""
+
+    def __init__(self, models: dict[str, Path], pads: int = 0) -> None:
+        data = dataset(models, "bart")
+        self.sample = batch(data)
+        rng = torch.Generator().manual_seed(2)
+        rows = [torch.randint(5, 60, (n,), generator=rng) for n in (3, 6, 2, 5, 4)]
+        width = max(map(len, rows)) + pads
+        target = torch.full((len(rows), width), 1)
+        for i, row in enumerate(rows):
+            target[i, : len(row)] = row
+        previous = torch.cat([torch.full((len(rows), 1), 2), target[:, :-1]], 1)
+        inputs = {**self.sample["net_input"], "prev_output_tokens": previous}
+        self.sample = {
+            **self.sample,
+            "target": target,
+            "ntokens": int(target.ne(1).sum()),
+            "net_input": inputs,
+        }
+
+
+def seq2seq(method: str, smoothing: float = 0.0, **flags: Any) -> Any:
+    made = make_criterion(method, **flags)
+    from fairseq_steady.criterions._kinds import Tokens
+
+    made.kind = Tokens(1, smoothing, per_sentence=False)
+    return made
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "r4f"])
+def test_seq2seq_is_live_and_blind_to_the_targets_padding(
+    models: dict[str, Path], method: str
+) -> None:
+    rate = 0.2 if method == "r_drop" else 0.0
+    model = build(models["bart"], dropout=rate)
+    made = seq2seq(method, **ROWS[method].live)
+    short, long = Sequences(models), Sequences(models, pads=4)
+    found = tiny.loss_of(made, model, short.sample)
+    plain = tiny.loss_of(seq2seq("plain"), model, short.sample)
+    assert abs(found["total"] - plain["total"]) > 1e-3
+    assert found["sample_size"] == 20
+    if method != "r_drop":
+        padded = tiny.loss_of(made, model, long.sample)
+        assert padded["total"] == pytest.approx(found["total"], rel=1e-5)
+
+
+def test_seq2seq_loss_is_fairseqs_label_smoothed_one(models: dict[str, Path]) -> None:
+    from fairseq.criterions.label_smoothed_cross_entropy import (
+        label_smoothed_nll_loss,
+    )
+
+    model, sample = build(models["bart"]), Sequences(models, pads=2).sample
+    made = seq2seq("plain", smoothing=0.1)
+    found = tiny.loss_of(made, model, sample)
+    logits = made.kind.logits(model, sample)
+    loss, nll = label_smoothed_nll_loss(
+        logits.log_softmax(-1).flatten(0, 1), sample["target"].view(-1, 1), 0.1, 1
+    )
+    assert found["total"] == pytest.approx(float(loss), rel=1e-5)
+    assert found["nll_loss"] * made.kind.unit == pytest.approx(float(nll), rel=1e-5)
+
+
+def test_fairseqs_reduction_is_the_padded_length_times_more(
+    models: dict[str, Path],
+) -> None:
+    """Its lambda counts sum / B * N: at equal lengths exactly T_max times."""
+    model, sample = build(models["bart"]), Sequences(models).sample
+    sample["target"] = sample["target"].masked_fill(sample["target"] == 1, 7)
+    sample["ntokens"] = sample["target"].numel()
+    ours = tiny.loss_of(seq2seq("r3f", eps=0.1), model, sample)["r3f_divergence"]
+    made = seq2seq("r3f", eps=0.1, reduction="fairseq")
+    theirs = tiny.loss_of(made, model, sample)["r3f_divergence"]
+    assert theirs == pytest.approx(ours * sample["target"].shape[1], rel=1e-5)
+    with pytest.raises(UserError, match="about target tokens"):
+        make_criterion("r3f", reduction="fairseq").compare({"target": torch.zeros(1)})
+
+
+def test_a_seq2seq_task_is_recognised() -> None:
+    from fairseq_steady.criterions._kinds import Tokens, kind_of
+
+    dictionary = SimpleNamespace(pad=lambda: 1)
+    task = SimpleNamespace(target_dictionary=dictionary, cfg=SimpleNamespace())
+    cfg = SimpleNamespace(label_smoothing=0.1, sentence_avg=False)
+    assert isinstance(kind_of(task, cfg), Tokens)

@@ -1,0 +1,79 @@
+"""Runs fairseq commands in forks of one process that has everything imported.
+
+Reads a JSON list of argument lists a line from standard input, runs them at the same
+time, each in a process of its own, and answers with a JSON list of [status, output].
+Importing fairseq takes seconds; this pays for it once.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+
+import fairseq_cli.train
+import fairseq_cli.validate
+import fairseq_steady.hydra_train
+
+COMMANDS: dict[str, Callable[[], object]] = {
+    "fairseq-train": fairseq_cli.train.cli_main,
+    "fairseq-validate": fairseq_cli.validate.cli_main,
+    "hydra": fairseq_steady.hydra_train.main,
+}
+
+
+def run(arguments: list[str], output: int) -> int:
+    """In the child: the command, its output in a file; returns the exit status."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.argv = arguments
+    try:
+        COMMANDS[arguments[0]]()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        return 1
+    return 0
+
+
+def start(arguments: list[str]) -> tuple[int, int]:
+    """Fork one command; returns its process and the file of its output."""
+    output, path = tempfile.mkstemp()
+    os.unlink(path)
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            status = run(arguments, output)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child, output
+
+
+def finish(child: int, output: int) -> tuple[int, str]:
+    """Wait; returns exit status and output."""
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.lseek(output, 0, os.SEEK_SET)
+    with os.fdopen(output, errors="replace") as file:
+        return status, file.read()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    answers.write("ready\n")
+    answers.flush()
+    for line in sys.stdin:
+        running = [start(arguments) for arguments in json.loads(line)]
+        answers.write(json.dumps([finish(*each) for each in running]) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What a task predicts: classes, scores or tokens, and how each is compared."""
+
+import math
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..metrics import confusion_counts, scattered_scores
+from ..regularizers import DIVERGENCES
+from ..regularizers.divergence import Divergence
+
+
+class Classes:
+    """One class per sentence; logits (B, K), cross-entropy in nats."""
+
+    #: losses and divergences are logged in this many nats: bits
+    unit = math.log(2)
+    #: divergence chosen by ``auto``
+    default = "sym_kl"
+
+    def __init__(self, head: str, outputs: int) -> None:
+        self.head = head
+        self.outputs = outputs
+
+    def logits(self, model: nn.Module, sample: dict[str, Any]) -> Tensor:
+        """One forward pass, shape (B, K)."""
+        output: Tensor = model(
+            **sample["net_input"],
+            features_only=True,
+            classification_head_name=self.head,
+        )[0]
+        return output
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Summed over sentences, in fp32."""
+        return F.cross_entropy(logits.float(), target.view(-1), reduction="sum")
+
+    def size(self, sample: dict[str, Any]) -> int:
+        """Number of items that the loss sums over."""
+        return int(sample["target"].size(0))
+
+    def divergence(self, name: str, target: Tensor, method: str) -> Divergence:
+        """Compare two sets of logits, one value per sentence, shape (B,)."""
+        return DIVERGENCES[self.default if name == "auto" else name]
+
+    def scores(
+        self, logits: Tensor, sample: dict[str, Any], training: bool
+    ) -> dict[str, Any]:
+        """Summable tensors that the metrics are made from."""
+        gold = sample["target"].view(-1)
+        return confusion_counts(logits.argmax(-1), gold, self.outputs)
+
+
+class Scores(Classes):
+    """One number per sentence; logits (B, 1), squared error."""
+
+    unit = 1.0
+    default = "mse"
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Summed over sentences, in fp32."""
+        scores = logits.float().view(-1)
+        return F.mse_loss(scores, target.float().view(-1), reduction="sum")
+
+    def divergence(self, name: str, target: Tensor, method: str) -> Divergence:
+        """Squared difference; a softmax over one output is always 1."""
+        if name not in ("auto", "mse"):
+            raise UserError(
+                f"--{method.replace('_', '-')}-divergence {name} is always 0 for a "
+                "single score; use mse"
+            )
+        return DIVERGENCES["mse"]
+
+    def scores(
+        self, logits: Tensor, sample: dict[str, Any], training: bool
+    ) -> dict[str, Any]:
+        """Scores in place, for correlations; not in training."""
+        if training or "total" not in sample:
+            return {}
+        gold = sample["target"].view(-1)
+        return scattered_scores(logits.view(-1), gold, sample["id"], sample["total"])
+
+
+class Tokens(Classes):
+    """A target sequence; logits (B, U, V), label-smoothed cross-entropy in nats.
+
+    Args:
+        pad: index of padding in targets, which never counts.
+        smoothing: label smoothing in [0, 1), as fairseq's own criterion means it.
+        per_sentence: count sentences instead of target tokens (``--sentence-avg``).
+
+    """
+
+    def __init__(self, pad: int, smoothing: float, per_sentence: bool) -> None:
+        super().__init__("", 0)
+        self.pad = pad
+        self.smoothing = smoothing
+        self.per_sentence = per_sentence
+
+    def logits(self, model: nn.Module, sample: dict[str, Any]) -> Tensor:
+        """One forward pass, shape (B, U, V)."""
+        output: Tensor = model(**sample["net_input"])[0]
+        return output
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Summed over target tokens, in fp32."""
+        return self._cross_entropy(logits, target, self.smoothing)
+
+    def _cross_entropy(
+        self, logits: Tensor, target: Tensor, smoothing: float
+    ) -> Tensor:
+        size = logits.size(-1)
+        # fairseq spreads the smoothing over the V - 1 wrong words, torch over all V.
+        return F.cross_entropy(
+            logits.float().flatten(0, 1),
+            target.flatten(),
+            reduction="sum",
+            ignore_index=self.pad,
+            label_smoothing=smoothing * size / (size - 1),
+        )
+
+    def size(self, sample: dict[str, Any]) -> int:
+        """Target tokens, or sentences."""
+        return int(sample["target"].size(0) if self.per_sentence else sample["ntokens"])
+
+    def divergence(self, name: str, target: Tensor, method: str) -> Divergence:
+        """Summed over the real target tokens of each sentence, shape (B,)."""
+        measure = super().divergence(name, target, method)
+        real = target.ne(self.pad)
+        return lambda a, b: (measure(a, b) * real).sum(1)
+
+    def padded_divergence(self, name: str, sample: dict[str, Any]) -> Divergence:
+        """As fairseq's seq2seq R3F sums it, for comparison.
+
+        Its sum takes in padded positions, is divided by sentences and multiplied by
+        the sample size: per real token about the padded target length times more.
+        """
+        measure = super().divergence(name, sample["target"], "")
+        factor = self.size(sample) / sample["target"].size(0)
+        return lambda a, b: measure(a, b).sum(1) * factor
+
+    def scores(
+        self, logits: Tensor, sample: dict[str, Any], training: bool
+    ) -> dict[str, Any]:
+        """Cross-entropy without smoothing, in bits."""
+        nll = self._cross_entropy(logits, sample["target"], 0.0)
+        return {"nll_loss": nll.detach() / self.unit}
+
+
+def kind_of(task: Any, cfg: Any) -> Classes:
+    """What a task predicts, asked of this plugin's tasks and of fairseq's own."""
+    outputs = getattr(task, "num_classes", None) or getattr(
+        getattr(task, "cfg", None), "num_classes", None
+    )
+    if outputs is None:
+        pad = task.target_dictionary.pad()
+        return Tokens(pad, cfg.label_smoothing, cfg.sentence_avg)
+    regression = bool(getattr(task, "regression", cfg.regression_target))
+    chosen = Scores if regression else Classes
+    return chosen(cfg.classification_head_name, int(outputs))

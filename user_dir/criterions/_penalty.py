@@ -1,0 +1,136 @@
+"""Criterions of the form task loss + lambda * divergence of an extra pass."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..regularizers import (
+    InjectionPoint,
+    Penalty,
+    View,
+    capture,
+    dropout_passes,
+    find_encoder,
+    noise_keys,
+    substitute,
+    unwrap,
+)
+from ..regularizers.divergence import Divergence
+from .plain import Outcome, PlainCriterion
+
+logger = logging.getLogger(__name__)
+
+#: Share of a perturbation lost to rounding that is worth a warning.
+_LOST = 0.1
+
+
+class PenaltyCriterion(PlainCriterion):
+    """The clean pass through the distributed wrapper, every other past it.
+
+    A subclass names its injection point and builds its regulariser.
+    """
+
+    point: ClassVar[InjectionPoint] = "word"
+
+    def __init__(self, cfg: Any, task: Any) -> None:
+        super().__init__(cfg, task)
+        # A divergence that does not fit the task is refused before any training.
+        self.kind.divergence(
+            str(self.flag("divergence")), torch.zeros(1, 1), self.method
+        )
+        self._batches = 0
+        self._warned = False
+
+    @property
+    def active(self) -> bool:
+        """Whether lambda is above 0."""
+        return float(self.flag("lambda")) > 0
+
+    def regularizer(self, model: nn.Module) -> Callable[[View], Penalty]:
+        """The method with its flags."""
+        raise NotImplementedError
+
+    def check_model(self, model: nn.Module) -> None:
+        """The encoder needs the injection point."""
+        with capture(find_encoder(model), self.point):
+            pass
+
+    def compare(self, sample: dict[str, Any]) -> Divergence:
+        """The divergence for this batch, one value per sentence."""
+        name = str(self.flag("divergence"))
+        return self.kind.divergence(name, sample["target"], self.method)
+
+    def climbed(self, sample: dict[str, Any]) -> Divergence | None:
+        """What an ascent maximises; None for the divergence itself."""
+        return None
+
+    def view(self, model: nn.Module, sample: dict[str, Any]) -> tuple[Tensor, View]:
+        """The clean pass, and what the regulariser sees of it."""
+        inner, encoder = unwrap(model), find_encoder(model)
+        extra_pass = dropout_passes(inner, self.flag("dropout"))
+        with capture(encoder, self.point) as embedded:
+            logits = self.kind.logits(model, sample)
+
+        def forward(value: Tensor) -> Tensor:
+            with extra_pass(), substitute(encoder, self.point, value):
+                return self.kind.logits(inner, sample)
+
+        clean = logits
+        if self.flag("dropout") == "off":
+            with extra_pass():
+                clean = self.kind.logits(inner, sample)
+        mask = sample["net_input"]["src_tokens"] != encoder.padding_idx
+        keys = noise_keys(sample["id"].tolist())
+        compare, climbed = self.compare(sample), self.climbed(sample)
+        return logits, View(forward, embedded[0], mask, clean, keys, compare, climbed)
+
+    def penalised(
+        self, model: nn.Module, sample: dict[str, Any]
+    ) -> tuple[Tensor, Penalty]:
+        """Logits of the clean pass and the penalty; only in training."""
+        logits, view = self.view(model, sample)
+        return logits, self.regularizer(model)(view)
+
+    def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
+        """Task loss of the clean pass plus lambda times the penalty."""
+        logits, penalty = self.penalised(model, sample)
+        task_loss = self.kind.loss(logits, sample["target"])
+        divergence = penalty.value.sum()
+        self.watch(divergence)
+        logged = {"divergence": divergence.detach() / self.kind.unit, **penalty.logged}
+        if penalty.lost is not None:
+            self._warn_lost(penalty.lost)
+            logged["lost"] = penalty.lost * len(penalty.value)
+        logged.update(self._probe(model, sample, logits))
+        loss = task_loss + self.flag("lambda") * divergence
+        return Outcome(logits, loss, task_loss, logged)
+
+    def _warn_lost(self, lost: Tensor) -> None:
+        if not self._warned and float(lost) > _LOST:
+            self._warned = True
+            logger.warning(
+                "%s: rounding removes %.0f %% of the perturbation's entries at this "
+                "precision; use a larger radius or fp32",
+                self.method,
+                100 * float(lost),
+            )
+
+    @torch.no_grad()
+    def _probe(
+        self, model: nn.Module, sample: dict[str, Any], logits: Tensor
+    ) -> dict[str, Tensor]:
+        """Divergence of a pass that differs by its dropout masks alone."""
+        every, self._batches = int(self.flag("probe_interval")), self._batches + 1
+        due = every > 0 and (self._batches - 1) % every == 0
+        if not due or self.flag("dropout") != "independent":
+            return {}
+        with torch.random.fork_rng():
+            again = self.kind.logits(unwrap(model), sample)
+        found = self.compare(sample)(again, logits).sum() / self.kind.unit
+        return {
+            "dropout_divergence": found,
+            "probed": torch.full_like(found, self.kind.size(sample)),
+        }

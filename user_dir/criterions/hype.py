@@ -1,0 +1,73 @@
+"""Criterion ``hype``: the control that has noise and no divergence."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq.criterions import register_criterion
+from torch import nn
+
+from ..errors import UserError
+from ..regularizers import (
+    dropout_passes,
+    find_encoder,
+    masked_rms,
+    noise_keys,
+    unwrap,
+)
+from ..regularizers.hype import perturbed_layers
+from ._flags import DROPOUT, NOISE, dropout, not_negative, option
+from .plain import Outcome, PlainConfig, PlainCriterion
+
+
+@dataclass
+class HyPeConfig(PlainConfig):
+    """Flags of hype; sizes are in units of the hidden states."""
+
+    hype_eps: float = not_negative(
+        1e-5, "standard deviation, or half the width of uniform noise (0 trains plain)"
+    )
+    hype_noise: NOISE = option("normal", "uniform or normal")  # type: ignore[valid-type]
+    hype_dropout: DROPOUT = dropout("off")  # type: ignore[valid-type]
+
+
+@register_criterion("hype", dataclass=HyPeConfig)
+class HyPeCriterion(PlainCriterion):
+    """Task loss with noise on the input of every encoder layer.
+
+    Costs 1 forward and 1 backward. ``--hype-dropout off``, the paper's setting, takes
+    dropout out of that pass; ``independent`` leaves it in. See
+    :func:`..regularizers.perturbed_layers` for the method and its source.
+    """
+
+    method = "hype"
+
+    def __init__(self, cfg: Any, task: Any) -> None:
+        super().__init__(cfg, task)
+        if self.flag("dropout") == "shared":
+            raise UserError(
+                "--hype-dropout shared has no second pass to share a mask with; use "
+                "independent or off"
+            )
+
+    @property
+    def active(self) -> bool:
+        """Whether the radius is above 0."""
+        return float(self.flag("eps")) > 0
+
+    def check_model(self, model: nn.Module) -> None:
+        """The encoder needs a list of layers."""
+        with perturbed_layers(find_encoder(model), "normal", 0.0, [], None):  # type: ignore[arg-type]
+            pass
+
+    def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
+        """One noised pass."""
+        encoder = find_encoder(model)
+        mask = sample["net_input"]["src_tokens"] != encoder.padding_idx
+        keys = noise_keys(sample["id"].tolist())
+        off = self.flag("dropout") == "off"
+        quiet = dropout_passes(unwrap(model), "off") if off else nullcontext
+        noise, eps = str(self.flag("noise")), self.flag("eps")
+        with quiet(), perturbed_layers(encoder, noise, eps, keys, mask) as added:
+            outcome = self.plain_outcome(model, sample)
+        return outcome._replace(logged={"rms": masked_rms(added[0], mask).sum()})

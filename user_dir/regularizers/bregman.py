@@ -1,0 +1,100 @@
+"""The Bregman proximal point: stay near where the last updates were."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Mode = Literal["vanilla", "momentum"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the teacher follows the student.
+
+    Source: SMART (arXiv 1911.03437) eq. 5 and 6, Algorithm 1 line 13.
+    Deviations: the early rate and its length are from the authors' paper as recalled;
+    min(beta, (1 + t) / (10 + t)) lets go of the random head of a fresh model.
+
+    Args:
+        mode: ``vanilla`` copies the student every ``every`` updates; ``momentum``
+            averages with beta.
+        beta: decay of the exponential moving average, in [0, 1).
+        early_beta: decay during the first ``early`` updates, in [0, 1).
+        early: updates, >= 0.
+        every: updates between copies, >= 1. At 1 the divergence and its gradient are
+            0 unless dropout is on.
+        start: the teacher is the student until this update, and the divergence counts
+            from there.
+
+    """
+
+    mode: Mode = "momentum"
+    beta: float = 0.999
+    early_beta: float = 0.99
+    early: int = 0
+    every: int = 10
+    start: int = 0
+
+    def decay(self, update: int) -> float:
+        """Weight of the old teacher after update number ``update`` (from 1)."""
+        if update <= self.start:
+            return 0.0
+        if self.mode == "vanilla":
+            return 0.0 if update % self.every == 0 else 1.0
+        t = update - self.start
+        beta = self.early_beta if update <= self.early else self.beta
+        return min(beta, (1 + t) / (10 + t))
+
+
+class Teacher:
+    """A frozen fp32 copy of the model, always in evaluation mode.
+
+    Held outside any module, so that it is never trained, wrapped or exported.
+
+    Args:
+        model: the unwrapped student, with its checkpoint loaded.
+        schedule: how to follow it.
+
+    """
+
+    def __init__(self, model: nn.Module, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
+        self.updates = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether the divergence counts already."""
+        return self.updates >= self.schedule.start
+
+    def follow(self, student: nn.Module, update: int) -> None:
+        """Move after the student's update number ``update`` (from 1)."""
+        self.updates = update
+        decay = self.schedule.decay(update)
+        if decay == 1.0:
+            return
+        pairs = list(zip(_tensors(self.model), _tensors(student), strict=True))
+        averaged = [(m, s) for m, s in pairs if m.is_floating_point() and decay > 0]
+        copied = [(m, s) for m, s in pairs if not (m.is_floating_point() and decay > 0)]
+        for mine, theirs in copied:
+            mine.copy_(theirs)
+        if averaged:
+            mine_all, theirs_all = zip(*averaged, strict=True)
+            news = [theirs.float() for theirs in theirs_all]
+            torch._foreach_lerp_(list(mine_all), news, 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"updates": self.updates, "model": self.model.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.updates = int(state["updates"])
+        nn.Module.load_state_dict(self.model, state["model"])
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [t.detach() for t in (*model.parameters(), *model.buffers())]

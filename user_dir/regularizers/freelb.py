@@ -1,0 +1,109 @@
+"""FreeLB: adversarial training on the task loss, every ascent step's gradient used."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .ascent import Ascent, climb, project
+from .noise import draw
+
+
+class _Stored(torch.autograd.Function):
+    """A value whose gradients are already known."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, gradients: Any, scale: float, *_: Tensor
+    ) -> Tensor:
+        ctx.gradients, ctx.scale = gradients, scale
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Any, ...]:
+        factor = outer[0] / ctx.scale
+        scaled = [
+            None if g is None else (g.to(factor.dtype) * factor).to(g.dtype)
+            for g in ctx.gradients
+        ]
+        return None, None, None, *scaled
+
+
+def with_gradients(
+    value: Tensor,
+    gradients: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    scale: float = 1.0,
+) -> Tensor:
+    """``value``, whose backward adds ``gradients`` / ``scale`` to ``parameters``."""
+    known = list(gradients)
+    result: Tensor = _Stored.apply(  # type: ignore[no-untyped-call]
+        value.detach(), known, scale, *parameters
+    )
+    return result
+
+
+def sentence_start(
+    noise: str, size: float, keys: Sequence[int], mask: Tensor, channels: int
+) -> Tensor:
+    """Noise of rms ``size`` / sqrt(3 * real tokens * C): a radius free of length."""
+    z = draw(noise, keys, mask, channels, 1.0)
+    tokens = mask.sum(1).clamp(min=1)
+    return z * (size / (tokens * channels).sqrt())[:, None, None]
+
+
+@dataclass(frozen=True)
+class FreeLB:
+    """Mean task loss along K ascent steps, (1 / (K + 1)) sum_k L(f(e + delta_k)).
+
+    The gradient of each pass serves both the step and the weights, so K steps cost
+    K + 1 forwards and K + 1 backwards.
+
+    Source: FreeLB (arXiv 1909.11764) Algorithm 1 and its authors' fairseq code.
+
+    Args:
+        ascent: K and the ball; the paper's is L2 per sentence.
+
+    """
+
+    ascent: Ascent
+
+    def __call__(
+        self,
+        losses: Callable[[Tensor, int], Tensor],
+        start: Tensor,
+        parameters: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Walk and average.
+
+        Args:
+            losses: the summed task loss under a perturbation of shape (B, T, C); the
+                second argument counts the passes from 0.
+            start: delta_0.
+            parameters: what the loss trains.
+
+        Returns:
+            The mean loss, the last perturbation, and how many (sentence, step) pairs
+            were refused for a non-finite gradient.
+
+        """
+        how = self.ascent
+        delta = start = project(start, how)
+        refused = torch.zeros((), device=start.device)
+        share = 1 / (how.steps + 1)
+        total = torch.zeros((), device=start.device)
+        for k in range(how.steps):
+            variable = delta.detach().requires_grad_()
+            value = losses(variable, k) * share
+            found = torch.autograd.grad(
+                value * how.gradient_scale, [variable, *parameters], allow_unused=True
+            )
+            total = total + with_gradients(
+                value, found[1:], parameters, how.gradient_scale
+            )
+            delta, stopped = climb(delta, found[0], start, how)
+            refused = refused + stopped
+        last = losses(delta.detach(), how.steps) * share
+        return total + last, delta.detach(), refused

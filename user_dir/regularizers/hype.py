@@ -1,0 +1,55 @@
+"""HyPe: noise on the input of every layer."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .noise import draw
+
+
+@contextmanager
+def perturbed_layers(
+    encoder: nn.Module, noise: str, eps: float, keys: Sequence[int], mask: Tensor
+) -> Iterator[list[Tensor]]:
+    """Add fresh noise to the hidden states that enter each layer of an encoder.
+
+    Source: HyPe (arXiv 2212.08853) section 3.
+
+    Args:
+        encoder: with ``layers``, each called on hidden states of shape (T, B, C).
+        noise: ``uniform`` or ``normal``.
+        eps: half the width, or the standard deviation, >= 0.
+        keys: one noise key per sentence.
+        mask: True at real tokens, shape (B, T).
+
+    Yields:
+        The noise added so far, one tensor of shape (B, T, C) per layer passed.
+
+    Raises:
+        UserError: the encoder has no list of layers.
+
+    """
+    layers = getattr(encoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise UserError(f"{type(encoder).__name__} has no list of layers to perturb")
+    added: list[Tensor] = []
+
+    def hook(index: int) -> Any:
+        def shift(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden = inputs[0]
+            # A large odd factor keeps the layers' keys apart.
+            own = [(key + index * 0x9E3779B97F4A7C15) % 2**63 for key in keys]
+            z = draw(noise, own, mask, hidden.shape[-1], eps)
+            added.append(z)
+            moved = (hidden.float() + z.transpose(0, 1)).to(hidden.dtype)
+            return (moved, *inputs[1:])
+
+        return shift
+
+    with ExitStack() as stack:
+        for index, layer in enumerate(layers):
+            stack.callback(layer.register_forward_pre_hook(hook(index)).remove)
+        yield added

@@ -1,0 +1,36 @@
+"""R3F: parametric noise on the word embeddings."""
+
+from dataclasses import dataclass
+
+from .noise import draw
+from .view import Penalty, View, masked_rms, rounded_away
+
+
+@dataclass(frozen=True)
+class R3F:
+    """KL_S(f(e + z), f(e)) with z independent per channel, e the word embeddings.
+
+    Source: R3F (arXiv 2008.03156) eq. 5 to 7.
+    Deviations: z is drawn per sentence on the device, in fp32; scores are compared by
+    squared difference; in seq2seq the target's padding is left out.
+
+    Args:
+        noise: ``uniform`` in [-eps, eps] or ``normal`` with standard deviation eps.
+        eps: in embedding units, >= 0.
+        live: let the noised pass train the word embeddings too.
+
+    """
+
+    noise: str
+    eps: float
+    live: bool = False
+
+    def __call__(self, view: View) -> Penalty:
+        """Add noise and compare."""
+        base = view.embedded if self.live else view.embedded.detach()
+        z = draw(self.noise, view.keys, view.mask, base.shape[-1], self.eps)
+        return Penalty(
+            view.divergence(view.forward(base.float() + z), view.clean),
+            {"rms": masked_rms(z, view.mask).sum()},
+            rounded_away(base.detach(), z, view.mask),
+        )

@@ -1,0 +1,20 @@
+"""R-Drop: two dropout masks on the same batch, no noise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def doubled(value: Any) -> Any:
+    """Every tensor of a nested input repeated along the batch, (B, ...) to (2B, ...).
+
+    Source: R-Drop (arXiv 2106.14448) section 2: one forward on the concatenation of
+    the batch with itself, so that dropout differs between the halves.
+    """
+    if isinstance(value, Tensor):
+        return torch.cat([value, value])
+    if isinstance(value, Mapping):
+        return {name: doubled(item) for name, item in value.items()}
+    return value

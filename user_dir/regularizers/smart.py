@@ -1,0 +1,33 @@
+"""SMART: smoothness-inducing adversarial regularisation."""
+
+from dataclasses import dataclass
+
+from .adversarial import adversarial_penalty
+from .ascent import Ascent
+from .view import Penalty, View
+
+
+@dataclass(frozen=True)
+class SMART:
+    """max over ||delta|| <= eps of l_s(f(e + delta), f(e)), e the word embeddings.
+
+    Source: SMART (arXiv 1911.03437) eq. 2 and 3, Algorithm 1 lines 4 to 10.
+    Deviations: the norm is per token, as in all public code; the start is projected
+    too, so that no step count leaves the ball.
+
+    Args:
+        init: standard deviation of the random start, in embedding units, >= 0.
+        ascent: steps, ball and norm.
+        live: let the perturbed pass train the word embeddings too.
+
+    """
+
+    init: float
+    ascent: Ascent
+    live: bool = False
+
+    def __call__(self, view: View) -> Penalty:
+        """Perturb and compare."""
+        base = view.embedded if self.live else view.embedded.detach()
+        start = ("normal", self.init)
+        return adversarial_penalty(view, base.float(), start, self.ascent)
