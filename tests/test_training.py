@@ -45,7 +45,9 @@ def assert_equal_weights(one: Path, other: Path, tolerance: float = 0.0) -> None
     a, b = checkpoint(one)["model"], checkpoint(other)["model"]
     assert a.keys() == b.keys()
     for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=name)
+        torch.testing.assert_close(
+            a[name], b[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 # --- it trains, and reports ------------------------------------------------------
@@ -155,6 +157,26 @@ def test_lambda_0_trains_to_the_very_weights_of_plain(
     zero = ["--criterion=sift", "--sift-lambda=0"]
     fairseq_train(*common, *zero, f"--save-dir={tmp_path / 'b'}")
     assert_equal_weights(tmp_path / "a", tmp_path / "b")
+
+
+def test_no_sentence_is_left_out_of_an_epoch_or_an_evaluation(
+    models: dict[str, Path], tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    """fairseq drops a last batch that is no multiple of 8."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, count in (("train", 27), ("valid", 13)):
+        rows = [f"{text}\t{label}" for text, label in sentences(count)]
+        (data / f"{name}.tsv").write_text("text\tlabel\n" + "\n".join(rows))
+    done = fairseq_train(
+        *(data, "--task=text_classification", f"--steady-model={models['roberta']}"),
+        *("--max-epoch=2", "--batch-size=4", "--update-freq=7", "--no-save"),
+        f"--save-dir={tmp_path}",
+    )
+    sizes = [float(line["bsz"]) for line in logged(done, "train_inner")]
+    assert sizes == [27, 27]
+    # The mean batch: 13 sentences in 4 batches.
+    assert float(logged(done, "valid")[0]["valid_bsz"]) == pytest.approx(3.2, abs=0.06)
 
 
 # --- checkpoints -----------------------------------------------------------------

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import fairseq_cli.train
 import fairseq_cli.validate
 import fairseq_steady.hydra_train
+import torch._dynamo  # noqa: F401  every optimizer imports it, for seconds
 
 COMMANDS: dict[str, Callable[[], object]] = {
     "fairseq-train": fairseq_cli.train.cli_main,

@@ -1,0 +1,285 @@
+"""Every method in real fairseq runs: workers, checkpoints, YAML."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, SCORE_FLAGS, Trainer, Zygote
+from test_training import (
+    NO_DROPOUT,
+    assert_equal_weights,
+    checkpoint,
+    logged,
+    train_on_two_workers,
+)
+
+FLAGS = {
+    "plain": ["--criterion=plain"],
+    "sift": ["--criterion=sift", "--sift-init=0.05", "--sift-step=0.05"],
+    "smart": [
+        *("--criterion=smart", "--smart-eps=0.05", "--smart-bregman=momentum"),
+        "--smart-steps=2",
+    ],
+    "smart-vanilla": [
+        *("--criterion=smart", "--smart-bregman=vanilla", "--smart-refresh=2"),
+        "--smart-mu=5",
+    ],
+    "r3f": ["--criterion=r3f", "--r3f-eps=0.1", "--r3f-noise=normal"],
+    "r4f": ["--criterion=r4f", "--r4f-eps=0.1"],
+    "r_drop": ["--criterion=r_drop", "--r-drop-lambda=2"],
+    "hype": ["--criterion=hype", "--hype-eps=0.1"],
+    "freelb": ["--criterion=freelb", "--freelb-step=0.5", "--freelb-eps=2"],
+}
+
+
+def cola(models: dict[str, Path], data: Path, method: str) -> list[Any]:
+    model = f"--steady-model={models['roberta']}"
+    return [data, "--task=cola", model, *FLAGS[method], "--no-epoch-checkpoints"]
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("method", FLAGS)
+def test_two_workers_equal_one_process(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    zygote: Zygote,
+    method: str,
+    accumulated: int,
+) -> None:
+    """Weights, and a teacher's too, to 1e-6 after 4 updates on the same batches.
+
+    Attention does not see the bias of its keys: Adam with a small epsilon would blow
+    the rounding of that gradient up to full steps.
+    """
+    common = [*cola(models, cola_data, method), *NO_DROPOUT, "--disable-validation"]
+    common += ["--max-update=4", "--batch-size=4", "--adam-eps=1e-3"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    fairseq_train(*common, f"--update-freq={2 * accumulated}", f"--save-dir={one}")
+    train_on_two_workers(
+        zygote, *common, f"--update-freq={accumulated}", f"--save-dir={two}"
+    )
+    assert_equal_weights(one, two, tolerance=1e-6)
+    kept = [
+        checkpoint(folder)["extra_state"].get("fairseq_steady") for folder in (one, two)
+    ]
+    if method.startswith("smart"):
+        mine, theirs = (k["teacher"]["model"] for k in kept)
+        for name, tensor in mine.items():
+            torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6)
+    else:
+        assert kept == [None, None]
+
+
+@pytest.mark.parametrize("method", [m for m in FLAGS if m not in ("sift", "plain")])
+def test_a_resumed_run_ends_at_the_very_same_weights(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    method: str,
+) -> None:
+    """With dropout, and with bert_adam's state."""
+    common = [*cola(models, cola_data, method), "--disable-validation"]
+    common += ["--optimizer=bert_adam", "--bert-adam-anchor=0.1"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    fairseq_train(*common, "--max-update=13", f"--save-dir={whole}")
+    fairseq_train(*common, "--max-update=6", f"--save-dir={broken}")
+    again = fairseq_train(*common, "--max-update=13", f"--save-dir={broken}")
+    assert "@ 6 updates" in again.stderr
+    assert_equal_weights(whole, broken)
+    if method.startswith("smart"):
+        states = [
+            checkpoint(f)["extra_state"]["fairseq_steady"] for f in (whole, broken)
+        ]
+        assert states[0]["teacher"]["updates"] == states[1]["teacher"]["updates"] == 13
+        mine, theirs = (state["teacher"]["model"] for state in states)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+        head = "classification_heads.sentence_classification_head.dense.weight"
+        assert not torch.equal(mine[head], checkpoint(whole)["model"][head])
+
+
+def test_a_new_stage_gets_a_new_teacher(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    common = [*cola(models, cola_data, "smart"), "--disable-validation"]
+    fairseq_train(*common, "--max-update=3", f"--save-dir={tmp_path / 'a'}")
+    start = f"--finetune-from-model={tmp_path / 'a' / 'checkpoint_last.pt'}"
+    fairseq_train(
+        *(*common, start, "--max-update=1", "--lr=0"),
+        f"--save-dir={tmp_path / 'b'}",
+    )
+    state = checkpoint(tmp_path / "b")
+    teacher = state["extra_state"]["fairseq_steady"]["teacher"]
+    assert teacher["updates"] == 1
+    for name, tensor in teacher["model"].items():
+        torch.testing.assert_close(tensor, state["model"][name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["roberta", "bart"])
+def test_r4fs_checkpoint_evaluates_the_same_and_becomes_plain(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    zygote: Zygote,
+    family: str,
+) -> None:
+    model = f"--steady-model={models[family]}"
+    common = [cola_data, "--task=cola", model, "--no-epoch-checkpoints"]
+    first = tmp_path / "a"
+    done = fairseq_train(
+        *(*common, *FLAGS["r4f"], "--max-update=8", f"--save-dir={first}", "--lr=3e-2")
+    )
+    state = checkpoint(first)["model"]
+    heads = [k for k in state if k.startswith("classification_heads")]
+    assert len([k for k in heads if k.endswith("spectral_original")]) == 2
+    for name in [k for k in heads if k.endswith(".weight")]:
+        assert torch.linalg.svdvals(state[name])[0] <= 1.02
+    original = next(k for k in heads if k.endswith("dense.spectral_original"))
+    assert torch.linalg.svdvals(state[original])[0] > 1.1
+    trained = float(logged(done, "valid")[-1]["valid_loss"])
+    # Evaluated by a model that knows nothing of the bound.
+    arguments = [cola_data, "--task=cola", "--criterion=plain", "--cpu"]
+    arguments += ["--path", first / "checkpoint_last.pt", "--valid-subset=valid"]
+    arguments += ["--batch-size=8", "--log-format=json"]
+    (seen,) = zygote.run(["fairseq-validate", *map(str, arguments)])
+    assert seen.returncode == 0, seen.stderr[-2000:]
+    assert f'"loss": "{trained:.6g}"' in seen.stderr.replace("valid_loss", "loss")
+    # A second stage of either kind starts where the first ended.
+    start = f"--finetune-from-model={first / 'checkpoint_last.pt'}"
+    for name, flags in (("plain", ["--criterion=plain"]), ("r4f", FLAGS["r4f"])):
+        later = tmp_path / name
+        stage = [*common, *flags, start, "--max-update=1", "--lr=0"]
+        fairseq_train(*stage, "--disable-validation", f"--save-dir={later}")
+        weights = checkpoint(later)["model"]
+        for key in [k for k in heads if k.endswith(".weight")]:
+            torch.testing.assert_close(weights[key], state[key], rtol=0, atol=1e-4)
+        assert any(k.endswith("spectral_u") for k in weights) == (name == "r4f")
+
+
+def test_r4f_starts_from_a_plain_checkpoint(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    model = f"--steady-model={models['roberta']}"
+    common = [cola_data, "--task=cola", model, "--no-epoch-checkpoints"]
+    common += ["--disable-validation"]
+    plain, bounded = tmp_path / "plain", tmp_path / "r4f"
+    fairseq_train(*common, "--max-update=3", f"--save-dir={plain}")
+    start = f"--finetune-from-model={plain / 'checkpoint_last.pt'}"
+    stage = [*common, *FLAGS["r4f"], start, "--max-update=1", "--lr=0"]
+    fairseq_train(*stage, f"--save-dir={bounded}")
+    before, after = checkpoint(plain)["model"], checkpoint(bounded)["model"]
+    head = "classification_heads.sentence_classification_head.dense."
+    assert torch.equal(after[head + "spectral_original"], before[head + "weight"])
+
+
+@pytest.mark.parametrize("method", [m for m in FLAGS if m not in ("sift", "plain")])
+def test_scores_of_pairs_are_regressed_with_every_method(
+    models: dict[str, Path],
+    score_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    method: str,
+) -> None:
+    done = fairseq_train(
+        *(score_data, *SCORE_FLAGS, f"--steady-model={models['roberta']}"),
+        *(*FLAGS[method], "--max-epoch=6", "--no-save", f"--save-dir={tmp_path}"),
+        "--lr=3e-3",
+    )
+    losses = [float(line["train_task_loss"]) for line in logged(done, "train")]
+    assert losses[-1] < losses[0]
+    assert -1 <= float(logged(done, "valid")[-1]["valid_pearson"]) <= 1
+
+
+# --- YAML -----------------------------------------------------------------------
+
+YAML = ROOT / "examples" / "hydra"
+METHODS = sorted(path.stem for path in (YAML / "method").glob("*.yaml"))
+TASKS = sorted(path.stem for path in YAML.glob("*.yaml"))
+
+
+def start_from_yaml(
+    zygote: Zygote, task: str, method: str, model: Path, data: Path, out: Path
+) -> str:
+    (done,) = zygote.run(
+        [
+            *("hydra", f"--config-dir={YAML}", f"--config-name={task}"),
+            *(f"method={method}", f"task.data={data}", f"task.steady_model={model}"),
+            *("optimization.max_update=1", "dataset.batch_size=4", "common.cpu=true"),
+            *(f"checkpoint.save_dir={out}", f"hydra.run.dir={out}"),
+            *("checkpoint.no_save=true", f"+task.steady_cache_dir={out}"),
+        ]
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_methods_yaml_starts(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    zygote: Zygote,
+    method: str,
+) -> None:
+    model = models["roberta"]
+    log = start_from_yaml(zygote, "cola", method, model, cola_data, tmp_path)
+    assert f"'_name': '{method}'" in log
+    assert "num_updates: 1 >= max_update: 1" in log
+    assert "mcc" in log
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS if t != "cola"])
+def test_every_tasks_yaml_starts(
+    models: dict[str, Path],
+    score_data: Path,
+    tmp_path: Path,
+    zygote: Zygote,
+    task: str,
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    if task == "uci_sentiment":
+        rows = [f"{i},{i % 2},w{i} w{i + 1} w{i + 2}" for i in range(40)]
+        (data / "train.csv").write_text("id,label,tweet\n" + "\n".join(rows) + "\n")
+        for name in ("amazon_cells", "imdb", "yelp"):
+            lines = [f"w{i} w{i + 1}\t{i % 2}" for i in range(10)]
+            (data / f"{name}_labelled.txt").write_text("\n".join(lines) + "\n")
+    column = "score" if task == "text_regression" else "label"
+    for name in ("train", "valid"):
+        rows = [f"w{i} w{i + 1}\t{i % 2}" for i in range(12)]
+        text = f"sentence\t{column}\n" + "\n".join(rows) + "\n"
+        (data / f"{name}.tsv").write_text(text)
+    model = models["roberta"]
+    log = start_from_yaml(zygote, task, "r3f", model, data, tmp_path / "out")
+    assert f"'_name': '{task}'" in log
+    assert "num_updates: 1 >= max_update: 1" in log
+
+
+def test_every_criterion_has_its_yaml() -> None:
+    from fairseq.criterions import CRITERION_REGISTRY
+
+    ours = {
+        name
+        for name, made in CRITERION_REGISTRY.items()
+        if made.__module__.startswith("fairseq_steady")
+    }
+    assert ours == set(METHODS)
+
+
+def test_a_mistake_in_yaml_is_one_line(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
+) -> None:
+    (done,) = zygote.run(
+        [
+            *("hydra", f"--config-dir={YAML}", "--config-name=cola", "method=r3f"),
+            *(f"task.data={cola_data}", f"task.steady_model={models['roberta']}"),
+            *("criterion.r3f_eps=-1", "common.cpu=true", f"hydra.run.dir={tmp_path}"),
+        ]
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: --r3f-eps -1")
+    assert "Traceback" not in done.stderr
