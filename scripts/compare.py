@@ -75,6 +75,8 @@ class Result:
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     seconds_per_update: float | None = None
     seconds: float | None = None
+    #: largest resident memory of the process
+    peak_mb: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     machine: str = ""
@@ -170,7 +172,7 @@ def _environment(jobs: int) -> dict[str, str]:
     return {**MALLOC, "OMP_NUM_THREADS": threads, **os.environ}
 
 
-def _stream(run: Run, command: list[str], jobs: int) -> Iterator[str]:
+def _stream(run: Run, command: list[str], jobs: int, result: Result) -> Iterator[str]:
     """Start fairseq-train and give its log line by line, keeping a copy."""
     executable = Path(sys.executable).with_name(command[0])
     # Half a run cannot be told from a whole one by its log, so it starts afresh.
@@ -191,6 +193,9 @@ def _stream(run: Run, command: list[str], jobs: int) -> Iterator[str]:
         for line in process.stdout or ():
             log.write(line)
             yield line
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        result.peak_mb = usage.ru_maxrss / 1024
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
 
@@ -209,7 +214,7 @@ def execute(run: Run, command: list[str], progress: Progress, jobs: int) -> Resu
     bar = progress.add_task(f"{run.method} seed {run.seed}", total=None)
     lines = []
     try:
-        for line in _stream(run, command, jobs):
+        for line in _stream(run, command, jobs, result):
             lines.append(line)
             _show(progress, bar, line, command)
     except subprocess.CalledProcessError:
@@ -304,6 +309,8 @@ def summary(results: Sequence[Result], metric: str) -> list[dict[str, str]]:
             for subset, numbers in found.get(method, {}).items()
         }
         ok = sum(r.status == "ok" for r in mine)
+        peaks = [r.peak_mb for r in mine if r.peak_mb]
+        memory = {"peak MB": f"{max(peaks):.0f}"} if peaks else {}
         rows.append(
             {
                 "method": method,
@@ -311,6 +318,7 @@ def summary(results: Sequence[Result], metric: str) -> list[dict[str, str]]:
                 "runs": f"{ok} of {len(mine)}",
                 "s/update": f"{pace:.2f}",
                 "time": f"{pace / first:.2f}x",
+                **memory,
             }
         )
     return rows
