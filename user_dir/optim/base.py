@@ -41,7 +41,7 @@ class Grouped(torch.optim.Optimizer):
         scales = {"lr_scale": 1.0, "decay_scale": 1.0, "anchor_scale": 1.0}
         super().__init__(params, {**scales, **defaults})
 
-    def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+    def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """State of a parameter before its first step."""
         raise NotImplementedError
 
@@ -65,6 +65,19 @@ class Grouped(torch.optim.Optimizer):
                 self.update(params, group)
         return loss
 
+    @staticmethod
+    def _pull(
+        params: list[Tensor], states: list[dict[str, Any]], group: dict[str, Any]
+    ) -> None:
+        """Move parameters towards where they started.
+
+        Source: Wiese et al. (arXiv 1706.03610); Zhang et al. (arXiv 2006.05987)
+        section 6.
+        """
+        share = pull_share(group)
+        if share > 0:
+            torch._foreach_lerp_(params, [s["anchor"] for s in states], share)
+
     def _begin(self, parameter: Tensor, group: dict[str, Any]) -> None:
         if parameter.grad is not None and parameter.grad.is_sparse:
             raise UserError(f"{type(self).__name__} takes no sparse gradients")
@@ -73,13 +86,10 @@ class Grouped(torch.optim.Optimizer):
             self.state[parameter]["anchor"] = parameter.detach().clone()
 
 
-def pull(params: list[Tensor], states: list[dict[str, Any]], share: float) -> None:
-    """Move parameters by ``share`` of the way to where they started.
-
-    Source: Wiese et al. (arXiv 1706.03610); Zhang et al. (arXiv 2006.05987) section 6.
-    """
-    if share > 0:
-        torch._foreach_lerp_(params, [s["anchor"] for s in states], share)
+def pull_share(group: dict[str, Any]) -> float:
+    """Share of the way to its start that a step of decay moves a parameter."""
+    rate = float(group["lr"] * group["lr_scale"])
+    return rate * float(group["anchor"] * group["anchor_scale"])
 
 
 def clip_each(gradients: list[Tensor], largest: float) -> list[Tensor]:

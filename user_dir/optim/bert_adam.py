@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from .base import Grouped, clip_each, pull
+from .base import Grouped, clip_each
 
 #: A step count at which bias correction is gone; in fp32 it plus 1 is itself.
 _LATE = 1e30
@@ -62,7 +62,7 @@ class BertAdam(Grouped):
             anchor=anchor,
         )
 
-    def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+    def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Averages at 0 and the step count, on the parameter's device."""
         return {
             "step": torch.zeros((), device=parameter.device),
@@ -78,7 +78,7 @@ class BertAdam(Grouped):
             torch._foreach_add_(steps, 1)
             steps = [torch.full_like(step, _LATE) for step in steps]
         lr = group["lr"] * group["lr_scale"]
-        pull(params, states, lr * group["anchor"] * group["anchor_scale"])
+        self._pull(params, states, group)
         adamw(
             params,
             clip_each([p.grad for p in params], group["tensor_clip"]),  # type: ignore[misc]

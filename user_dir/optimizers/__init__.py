@@ -1,5 +1,8 @@
-"""Optimizers registered with fairseq."""
+"""Optimizers registered with fairseq: every module here that is not private."""
 
-from . import bert_adam
+import importlib
+import pkgutil
 
-__all__ = ["bert_adam"]
+for _module in pkgutil.iter_modules(__path__):
+    if not _module.name.startswith("_"):
+        importlib.import_module(f".{_module.name}", __name__)

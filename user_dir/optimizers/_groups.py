@@ -1,13 +1,19 @@
 """The thin layer between fairseq and our optimizers."""
 
-from collections.abc import Iterable
-from dataclasses import field
-from typing import Any
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, List  # noqa: UP035  fairseq reads List
 
+from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer
+from omegaconf import II
 from torch import Tensor
 
+from ..errors import UserError
 from ..optim import tag_of
+
+logger = logging.getLogger(__name__)
 
 
 def option(default: Any, text: str) -> Any:
@@ -15,20 +21,44 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def parameter_groups(params: Iterable[Tensor]) -> list[dict[str, Any]]:
-    """Group by learning-rate scale, decay and origin, as the tags say.
+@dataclass
+class SteadyOptimizerConfig(FairseqDataclass):
+    """What every optimizer reads from the rest of the configuration."""
+
+    lr: List[float] = II("optimization.lr")  # noqa: UP006
+    seed: int = II("common.seed")
+    fp16: bool = II("common.fp16")
+    fp16_no_flatten_grads: bool = II("common.fp16_no_flatten_grads")
+    memory_efficient_fp16: bool = II("common.memory_efficient_fp16")
+    memory_efficient_bf16: bool = II("common.memory_efficient_bf16")
+    ddp_backend: Any = II("distributed_training.ddp_backend")
+    tensorboard_logdir: Any = II("common.tensorboard_logdir")
+
+
+def parameter_groups(
+    params: Iterable[Tensor], scoped: bool = False
+) -> list[dict[str, Any]]:
+    """Group by learning-rate scale, decay, origin and, if asked, place.
 
     Biases and LayerNorms (one dimension) do not decay; a new head has no pretrained
-    values to be pulled to.
+    values to be pulled to. ``scoped`` tells the weights and biases of layers from
+    embeddings, norms and head.
     """
     groups: dict[tuple[Any, ...], list[Tensor]] = {}
     for p in params:
         tag = tag_of(p)
         scale, head = (tag.lr_scale, tag.head) if tag else (1.0, False)
-        groups.setdefault((scale, p.dim() > 1, not head), []).append(p)
-    names = ("lr_scale", "decay_scale", "anchor_scale")
+        inside = (tag.in_layer if tag else p.dim() > 1) if scoped else False
+        groups.setdefault((scale, p.dim() > 1, not head, inside), []).append(p)
     return [
-        {"params": members, **dict(zip(names, map(float, key), strict=True))}
+        {
+            "params": members,
+            "names": [tag.name if (tag := tag_of(p)) else "" for p in members],
+            "lr_scale": float(key[0]),
+            "decay_scale": float(key[1]),
+            "anchor_scale": float(key[2]),
+            **({"noisy": key[3]} if scoped else {}),
+        }
         for key, members in groups.items()
     ]
 
@@ -36,9 +66,57 @@ def parameter_groups(params: Iterable[Tensor]) -> list[dict[str, Any]]:
 class SteadyOptimizer(FairseqOptimizer):
     """Builds a pure optimizer from its config's fields."""
 
+    #: as on the command line
+    name = ""
+    #: whether the method is about the layers of a model only
+    scoped = False
+
+    def __init__(self, cfg: Any, params: Iterable[Tensor]) -> None:
+        super().__init__(cfg)
+        self._refuse()
+        members = list(params)
+        if self.scoped and not any(tag_of(p) for p in members):
+            logger.warning(
+                "%s: these parameters carry no tags, as with fairseq's own tasks; "
+                "every matrix is taken for a layer's, embeddings and head too",
+                self.name,
+            )
+        groups = parameter_groups(members, self.scoped)
+        self._optimizer = self.build(groups, **self.settings())
+
+    def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> Any:
+        """The pure optimizer."""
+        raise NotImplementedError
+
     def settings(self) -> dict[str, Any]:
         """Constructor arguments from the flags."""
         raise NotImplementedError
+
+    def flag(self, name: str) -> Any:
+        """Value of ``--<name>-<flag>``."""
+        return getattr(self.cfg, f"{self.name}_{name}")
+
+    def flags(self, *names: str) -> dict[str, Any]:
+        """Values of several."""
+        return {name: self.flag(name) for name in names}
+
+    def _refuse(self) -> None:
+        cfg = self.cfg
+        if str(cfg.ddp_backend) == "fully_sharded":
+            raise UserError(
+                f"--optimizer {self.name} needs whole matrices, which --ddp-backend "
+                "fully_sharded cuts up; use legacy_ddp or pytorch_ddp"
+            )
+        if cfg.memory_efficient_fp16 or cfg.memory_efficient_bf16:
+            raise UserError(
+                f"--optimizer {self.name} needs fp32 weights; leave out "
+                "--memory-efficient-fp16 and --memory-efficient-bf16"
+            )
+        if cfg.fp16 and not cfg.fp16_no_flatten_grads:
+            raise UserError(
+                f"--optimizer {self.name} needs one tensor per matrix; with --fp16 add "
+                "--fp16-no-flatten-grads"
+            )
 
     @property
     def optimizer_config(self) -> dict[str, Any]:

@@ -1,20 +1,17 @@
 """Optimizer ``bert_adam``."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, List  # noqa: UP035  fairseq reads List
+from typing import Any
 
-from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import register_optimizer
-from omegaconf import II
-from torch import Tensor
 
 from ..optim import BertAdam
-from ._groups import SteadyOptimizer, option, parameter_groups
+from ._groups import SteadyOptimizer, SteadyOptimizerConfig, option
 
 
 @dataclass
-class BertAdamConfig(FairseqDataclass):
+class BertAdamConfig(SteadyOptimizerConfig):
     """Flags of bert_adam; the learning rate is --lr."""
 
     bert_adam_beta1: float = option(0.9, "decay of the average gradient, in [0, 1)")
@@ -32,28 +29,20 @@ class BertAdamConfig(FairseqDataclass):
     bert_adam_anchor: float = option(
         0.0, "decay towards the pretrained weights instead of 0, >= 0; not of the head"
     )
-    lr: List[float] = II("optimization.lr")  # noqa: UP006
 
 
 @register_optimizer("bert_adam", dataclass=BertAdamConfig)
 class FairseqBertAdam(SteadyOptimizer):
     """:class:`..optim.BertAdam` in fairseq."""
 
-    cfg: BertAdamConfig
+    name = "bert_adam"
 
-    def __init__(self, cfg: BertAdamConfig, params: Iterable[Tensor]) -> None:
-        super().__init__(cfg)
-        self._optimizer = BertAdam(parameter_groups(params), **self.settings())
+    def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> BertAdam:
+        """The pure optimizer."""
+        return BertAdam(groups, **settings)
 
     def settings(self) -> dict[str, Any]:
         """Constructor arguments from the flags."""
-        cfg = self.cfg
-        return {
-            "lr": cfg.lr[0],
-            "betas": (cfg.bert_adam_beta1, cfg.bert_adam_beta2),
-            "eps": cfg.bert_adam_eps,
-            "weight_decay": cfg.bert_adam_weight_decay,
-            "bias_correction": cfg.bert_adam_bias_correction,
-            "tensor_clip": cfg.bert_adam_tensor_clip,
-            "anchor": cfg.bert_adam_anchor,
-        }
+        same = ("eps", "weight_decay", "bias_correction", "tensor_clip", "anchor")
+        betas = (self.flag("beta1"), self.flag("beta2"))
+        return {"lr": self.cfg.lr[0], "betas": betas, **self.flags(*same)}

@@ -20,6 +20,7 @@ from ..data.cache import Reader
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
 from ..model_dir import ModelDirectory
+from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import (
     HEAD,
     SteadyModelConfig,
@@ -28,6 +29,7 @@ from ..models.steady import (
     take_pooler,
 )
 from ..optim import tag_parameters
+from ._recipe import UNSAID, Recipe, apply, end_schedule
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,30 @@ class SentenceTaskConfig(FairseqDataclass):
         "factor on the learning rate from each layer to the one below it, in (0, 1]; "
         "for this plugin's optimizers",
     )
+    steady_reinit_layers: int = option(
+        0, "re-initialise this many layers from the top, and the head, from 0"
+    )
+    steady_reinit_head: bool = option(
+        False, "give the head BERT's initialisation, N(0, 0.02^2), as with layers"
+    )
+    steady_noisytune: float = option(
+        0.0, "perturb pretrained matrices once by this share of their spread; 0: none"
+    )
+    steady_mixout: float = option(
+        0.0, "probability that a weight is its pretrained value in a pass, in [0, 1)"
+    )
+    steady_updates: int = option(
+        0,
+        "recipe: this many updates, a tenth of them warm-up, linear decay, ten "
+        "evaluations; 0: no recipe",
+    )
+    steady_epochs: float = option(
+        0.0, "the same, for as many updates as these passes over the data take"
+    )
     seed: int = II("common.seed")
+    optimizer: Any = II("optimizer._name")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    restore_file: str = II("checkpoint.restore_file")
 
 
 class SentenceTask(FairseqTask):
@@ -111,6 +136,8 @@ class SentenceTask(FairseqTask):
             maximize_best_checkpoint_metric=True,
             valid_subset=cls.valid_subsets,
             num_workers=0,
+            # fairseq leaves this empty, and then fails on it, with its own default.
+            total_num_update=UNSAID,
         )
 
     @classmethod
@@ -133,7 +160,31 @@ class SentenceTask(FairseqTask):
                 f"--steady-max-length {cfg.steady_max_length} is not in 3 to "
                 f"{longest}, what this model has positions for"
             )
-        return cls(cfg, directory)
+        _check_start(cfg)
+        task = cls(cfg, directory)
+        task._apply_recipe()
+        return task
+
+    def _apply_recipe(self) -> None:
+        """``--steady-updates`` or ``--steady-epochs``, if this is a training run."""
+        cfg = self.cfg
+        root: Any = getattr(cfg, "_get_root", dict)()
+        if "optimization" not in root:  # a checkpoint's, to evaluate
+            return
+        if not (cfg.steady_updates or cfg.steady_epochs):
+            end_schedule(root)
+            return
+        if cfg.steady_updates and cfg.steady_epochs:
+            raise UserError("--steady-updates and --steady-epochs: give one of them")
+        if cfg.steady_updates:
+            recipe = Recipe(cfg.steady_updates)
+        else:
+            sentences = len(self._subset(self.read("train")).tokens)
+            workers = root.distributed_training.distributed_world_size
+            accumulated = root.optimization.update_freq[0]
+            batch = (root.dataset.batch_size or 1) * workers * accumulated
+            recipe = Recipe.of_epochs(cfg.steady_epochs, sentences, batch)
+        apply(recipe, root)
 
     @property
     def num_classes(self) -> int:
@@ -177,7 +228,7 @@ class SentenceTask(FairseqTask):
         """Read a split and make it a data set."""
         encoded = self.read(split)
         training = split == "train"
-        if training and self.cfg.steady_train_size:
+        if training:
             encoded = self._subset(encoded)
         self.datasets[split] = SentenceDataset(
             encoded,
@@ -190,6 +241,8 @@ class SentenceTask(FairseqTask):
         )
 
     def _subset(self, encoded: Encoded) -> Encoded:
+        if not self.cfg.steady_train_size:
+            return encoded
         size = parse_size(
             self.cfg.steady_train_size, len(encoded.tokens), "--steady-train-size"
         )
@@ -225,8 +278,22 @@ class SentenceTask(FairseqTask):
             if self.cfg.steady_pooler:
                 take_pooler(model, self.directory)
         tag_parameters(model, self.cfg.steady_layer_decay)
+        if pretrained:
+            self._change_start(model)
         self._model, self._trains = model, not from_checkpoint
         return model
+
+    def _change_start(self, model: Any) -> None:
+        """Before optimizer and fp32 copies exist, so that nothing undoes it."""
+        cfg = self.cfg
+        layers, head = cfg.steady_reinit_layers, cfg.steady_reinit_head
+        changed = reinitialise(model, layers, head or layers > 0, cfg.seed)
+        if changed:
+            logger.info("re-initialised: %s", ", ".join(changed))
+        if cfg.steady_noisytune > 0:
+            noisy_tune(model, cfg.steady_noisytune, cfg.seed)
+        if cfg.steady_mixout > 0:
+            mix_out(model, cfg.steady_mixout)
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion, checked against the model before anything is trained."""
@@ -248,6 +315,45 @@ class SentenceTask(FairseqTask):
     def target_dictionary(self) -> Dictionary:
         """Also the input's: fairseq builds BART's decoder from it."""
         return self.dictionary
+
+
+#: Optimizers that scale learning rates by layer.
+OPTIMIZERS = ("bert_adam", "pats_adamax", "sage")
+
+
+def _check_start(cfg: SentenceTaskConfig) -> None:
+    ranges = {
+        "steady_layer_decay": 0 < cfg.steady_layer_decay <= 1,
+        "steady_reinit_layers": cfg.steady_reinit_layers >= 0,
+        "steady_noisytune": cfg.steady_noisytune >= 0,
+        "steady_mixout": 0 <= cfg.steady_mixout < 1,
+        "steady_updates": cfg.steady_updates == 0 or cfg.steady_updates >= 10,
+        "steady_epochs": cfg.steady_epochs >= 0,
+    }
+    for name, good in ranges.items():
+        if not good:
+            flag = name.replace("_", "-")
+            raise UserError(
+                f"--{flag} {getattr(cfg, name)} is out of range: "
+                + SentenceTaskConfig.__dataclass_fields__[name].metadata["help"]
+            )
+    if cfg.steady_layer_decay != 1 and cfg.optimizer not in OPTIMIZERS:
+        raise UserError(
+            f"--steady-layer-decay {cfg.steady_layer_decay} has no effect with "
+            f"--optimizer {cfg.optimizer}; use one of: {', '.join(OPTIMIZERS)}"
+        )
+    changed = [
+        "--" + name.replace("_", "-")
+        for name in ("steady_reinit_layers", "steady_reinit_head", "steady_noisytune")
+        if getattr(cfg, name)
+    ]
+    restored = cfg.restore_file not in ("checkpoint_last.pt", None)
+    if changed and (cfg.finetune_from_model or restored):
+        raise UserError(
+            f"{changed[0]} changes the weights of --steady-model, and the checkpoint "
+            "named by --finetune-from-model or --restore-file would overwrite them; "
+            "leave one of them out"
+        )
 
 
 def rows(reader: Callable[..., Iterable[Example]], *args: Any) -> Reader:
