@@ -524,7 +524,7 @@ def test_a_divergence_that_is_always_0_is_refused(method: str) -> None:
 
 
 def test_r4f_without_its_head_prepared_is_refused(models: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match="only this plugin's tasks"):
+    with pytest.raises(UserError, match="a task of this plugin"):
         make_criterion("r4f")(build(models["roberta"]), batch(dataset(models)))
 
 

@@ -17,7 +17,16 @@ import fairseq_cli.validate
 import fairseq_steady.hydra_train
 import torch._dynamo  # noqa: F401  every optimizer imports it, for seconds
 
+
+def preprocess() -> object:
+    """Imported late: it would set up logging its own way."""
+    from fairseq_cli.preprocess import cli_main
+
+    return cli_main()
+
+
 COMMANDS: dict[str, Callable[[], object]] = {
+    "fairseq-preprocess": preprocess,
     "fairseq-train": fairseq_cli.train.cli_main,
     "fairseq-validate": fairseq_cli.validate.cli_main,
     "hydra": fairseq_steady.hydra_train.main,

@@ -83,10 +83,11 @@ class R4FCriterion(R3FCriterion):
 
     def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
         """As r3f, on a bounded head only."""
-        if not all(spectral_bound(linear) for linear in self._head(model)):
+        bounds = [spectral_bound(linear) for linear in self._head(model)]
+        if not bounds or None in bounds:
             raise UserError(
-                "--criterion r4f prepares the head before training, which only this "
-                "plugin's tasks let it do; use one of them, or r3f"
+                "--criterion r4f bounds the classification head before training, which "
+                "needs a model with a head and a task of this plugin; use one, or r3f"
             )
         return super().train_outcome(model, sample)
 
