@@ -232,8 +232,9 @@ def _show(progress: Progress, bar: Any, line: str, command: list[str]) -> None:
     parsed = parse_log_line(line)
     if parsed and parsed[0] == "train_inner":
         total = None
-        if "--max-update" in command:
-            total = int(command[command.index("--max-update") + 1])
+        for flag in ("--max-update", "--steady-updates"):
+            if flag in command:
+                total = int(command[command.index(flag) + 1])
         progress.update(bar, completed=int(parsed[1]["num_updates"]), total=total)
 
 

@@ -22,7 +22,8 @@ fi
 $python scripts/make_acceptability.py "$data"
 
 common=("$data" --user-dir user_dir --task cola --steady-model "$model"
-  --steady-train-size 1920 --batch-size 32 --optimizer adam --lr 3e-4
+  --steady-train-size 1920 --batch-size 32
+  --optimizer bert_adam --bert-adam-bias-correction --lr 3e-4
   --lr-scheduler polynomial_decay --warmup-updates 6 --total-num-update 60
   --max-update 60 --no-save)
 # The default lambda of 5 holds so short a training near chance.
@@ -44,6 +45,6 @@ One of these runs, as fairseq knows it:
 Next, the real CoLA (8,551 sentences):
   .venv/bin/python scripts/get_data.py cola data/cola
   .venv/bin/fairseq-train data/cola --user-dir user_dir --task cola --steady-model $model \\
-    --criterion sift --batch-size 32 --optimizer adam --lr 2e-4 --lr-scheduler polynomial_decay \\
-    --warmup-updates 80 --total-num-update 804 --max-update 804 --no-epoch-checkpoints --save-dir runs/cola
+    --criterion sift --batch-size 32 --optimizer bert_adam --bert-adam-bias-correction --lr 1e-4 \\
+    --steady-epochs 3 --save-dir runs/cola
 EOF

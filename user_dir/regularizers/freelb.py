@@ -12,7 +12,7 @@ from .noise import draw
 
 
 class _Stored(torch.autograd.Function):
-    """A value whose gradients are already known."""
+    """A value whose gradients are already known; each is used up by one backward."""
 
     @staticmethod
     def forward(
@@ -23,12 +23,11 @@ class _Stored(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Any, ...]:
-        factor = outer[0] / ctx.scale
-        scaled = [
-            None if g is None else (g.to(factor.dtype) * factor).to(g.dtype)
-            for g in ctx.gradients
-        ]
-        return None, None, None, *scaled
+        factor = float(outer[0]) / ctx.scale
+        known = [g for g in ctx.gradients if g is not None]
+        if factor != 1:
+            torch._foreach_mul_(known, factor)
+        return None, None, None, *ctx.gradients
 
 
 def with_gradients(
@@ -37,12 +36,18 @@ def with_gradients(
     parameters: Sequence[Tensor],
     scale: float = 1.0,
 ) -> Tensor:
-    """``value``, whose backward adds ``gradients`` / ``scale`` to ``parameters``."""
+    """``value``; its one backward adds ``gradients`` / ``scale`` to ``parameters``."""
     known = list(gradients)
     result: Tensor = _Stored.apply(  # type: ignore[no-untyped-call]
         value.detach(), known, scale, *parameters
     )
     return result
+
+
+def _add(one: list[Tensor | None], other: Sequence[Tensor | None]) -> None:
+    """Add gradients in place; the same ones are None in both."""
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None]
+    torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])  # type: ignore[misc]
 
 
 def sentence_start(
@@ -94,16 +99,21 @@ class FreeLB:
         refused = torch.zeros((), device=start.device)
         share = 1 / (how.steps + 1)
         total = torch.zeros((), device=start.device)
+        summed: list[Tensor | None] = []
         for k in range(how.steps):
             variable = delta.detach().requires_grad_()
             value = losses(variable, k) * share
-            found = torch.autograd.grad(
+            into_delta, *found = torch.autograd.grad(
                 value * how.gradient_scale, [variable, *parameters], allow_unused=True
             )
-            total = total + with_gradients(
-                value, found[1:], parameters, how.gradient_scale
-            )
-            delta, stopped = climb(delta, found[0], start, how)
+            total = total + value.detach()
+            if summed:
+                _add(summed, found)
+            else:
+                summed = list(found)
+            delta, stopped = climb(delta, into_delta, start, how)
             refused = refused + stopped
         last = losses(delta.detach(), how.steps) * share
+        if summed:
+            total = with_gradients(total, summed, parameters, how.gradient_scale)
         return total + last, delta.detach(), refused

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Few-sample fine-tuning, one study at a time. Run again, it fills gaps only.
+#   bash examples/few_sample/run.sh STUDY DATA MODEL OUT SEEDS...
+# STUDY is one of
+#   bias     bert_adam with and without bias correction (arXiv 2006.05987, section 4)
+#   reinit   the top 0 to 6 layers re-initialised (section 5)
+#   longer   100 to 1600 updates on the same 1,000 sentences (section 6)
+#   noise    pats_adamax paper-A, paper-B, NoisyTune, sage, Adamax
+# DATA is CoLA's folder. SIZE, UPDATES and RATE change the 2,500 sentences (as many as
+# RTE has), the 234 updates (3 epochs) and the learning rate.
+set -euo pipefail
+study=$1 data=$2 model=$3 out=$4
+shift 4
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+python=${PYTHON:-$root/.venv/bin/python}
+size=${SIZE:-2500} updates=${UPDATES:-234} rate=${RATE:-1e-4}
+corrected="--optimizer bert_adam --bert-adam-bias-correction"
+length="--steady-updates $updates"
+case $study in
+  bias)
+    methods=("corrected=$corrected $length"
+      "uncorrected=--optimizer bert_adam $length") ;;
+  reinit)
+    methods=()
+    for layers in 0 1 2 3 4 5 6; do
+      methods+=("reinit$layers=$corrected $length --steady-reinit-layers $layers")
+    done ;;
+  longer)
+    size=${SIZE:-1000} methods=()
+    for length in 100 200 400 800 1600; do
+      methods+=("updates$length=$corrected --steady-updates $length")
+    done ;;
+  noise)
+    adamax="--optimizer pats_adamax $length"
+    methods=("adamax=$adamax --pats-lambda 0"
+      "paper-A=$adamax --pats-preset paper-A"
+      "paper-B=$adamax --pats-preset paper-B"
+      "noisytune=$adamax --pats-lambda 0 --steady-noisytune 0.15"
+      "sage=--optimizer sage --sage-base adamax --sage-bias-correction $length") ;;
+  *) echo "few_sample: $study is none of bias, reinit, longer, noise" >&2; exit 1 ;;
+esac
+exec "$python" "$root/scripts/compare.py" --out "$out/$study" --jobs 2 --seeds "$@" \
+  --methods "${methods[@]}" -- "$data" --user-dir "$root/user_dir" --task cola \
+  --criterion plain --steady-model "$model" --steady-train-size "$size" \
+  --steady-split-dev --valid-subset valid,test,ood --batch-size 32 --clip-norm 1 \
+  --lr "$rate" --no-save
