@@ -2,9 +2,9 @@
 # Few-sample fine-tuning, one study at a time. Run again, it fills gaps only.
 #   bash examples/few_sample/run.sh STUDY DATA MODEL OUT SEEDS...
 # STUDY is one of
-#   bias     bert_adam with and without bias correction (arXiv 2006.05987, section 4)
-#   reinit   the top 0 to 6 layers re-initialised (section 5)
-#   longer   100 to 1600 updates on the same 1,000 sentences (section 6)
+#   bias     bert_adam with and without bias correction (arXiv 2006.05987)
+#   reinit   the top 0 to 6 layers re-initialised
+#   longer   100 to 1600 updates on the same 1,000 sentences
 #   noise    pats_adamax paper-A, paper-B, NoisyTune, sage, Adamax
 # DATA is CoLA's folder. SIZE, UPDATES and RATE change the 2,500 sentences (as many as
 # RTE has), the 234 updates (3 epochs) and the learning rate.

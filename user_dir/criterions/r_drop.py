@@ -27,7 +27,7 @@ class RDropCriterion(PlainCriterion):
 
     One forward and backward on the batch doubled: 2 and 2.
 
-    Source: R-Drop (arXiv 2106.14448) eq. 3 and 4.
+    Source: R-Drop (arXiv 2106.14448), its training objective.
     Deviations: half the printed loss, so that lambda 0 is plain fine-tuning on
     average; the paper's alpha is worth alpha / 4 here, its code's alpha / 2.
     """

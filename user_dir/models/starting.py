@@ -34,7 +34,7 @@ def reinitialise(model: nn.Module, layers: int, head: bool, seed: int) -> list[s
     Embeddings and the layers below stay bit-equal. For BART the top layers are the
     decoder's.
 
-    Source: Zhang et al. (arXiv 2006.05987) section 4.
+    Source: Zhang et al. (arXiv 2006.05987), re-initialising top layers.
 
     Args:
         model: tagged (see :func:`..optim.tag_parameters`).
@@ -77,7 +77,7 @@ def reinitialise(model: nn.Module, layers: int, head: bool, seed: int) -> list[s
 def noisy_tune(model: nn.Module, intensity: float, seed: int) -> None:
     """Perturb every pretrained matrix once: W += U(-intensity / 2, +) * std(W).
 
-    Source: NoisyTune (arXiv 2202.12024) eq. 1. The head, which is not pretrained, and
+    Source: NoisyTune (arXiv 2202.12024), its one formula. The head, which is not pretrained, and
     constants are left alone.
 
     Args:
@@ -101,7 +101,7 @@ class Mixout(nn.Module):
 
     The mean over masks is kept: (mask ? w0 : w) - p * w0, over 1 - p.
 
-    Source: Mixout (arXiv 1909.11299) eq. 4.
+    Source: Mixout (arXiv 1909.11299), its estimator.
 
     Args:
         start: pretrained value.

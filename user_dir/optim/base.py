@@ -71,8 +71,8 @@ class Grouped(torch.optim.Optimizer):
     ) -> None:
         """Move parameters towards where they started.
 
-        Source: Wiese et al. (arXiv 1706.03610); Zhang et al. (arXiv 2006.05987)
-        section 6.
+        Source: Wiese et al. (arXiv 1706.03610); Zhang et al. (arXiv 2006.05987),
+        decay towards pretrained weights.
         """
         share = pull_share(group)
         if share > 0:

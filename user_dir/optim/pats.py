@@ -56,7 +56,7 @@ class PatsAdamax(Grouped):
     by (seed, update, parameter, piece), so that workers never drift apart and resuming
     is exact.
 
-    Source: PATS (arXiv 2210.12403) algorithm 1, eq. 2 to 5.
+    Source: PATS (arXiv 2210.12403) algorithm 1, eq. 4 and 5, appendix A.2.
     Deviations: the published constants could not be recovered; see :data:`PRESETS`.
 
     Args:

@@ -19,7 +19,7 @@ class Sage(Grouped):
     s = |theta * gradient| and avg is its exponential moving average, this update
     included. Groups with ``noisy`` false get the base step alone.
 
-    Source: SAGE (arXiv 2202.02664) eq. 2 to 6.
+    Source: SAGE (arXiv 2202.02664), its update rule, and its authors' code.
     Deviations: Adamax is bias-corrected like Adam by ``bias_correction``; its authors'
     is not, and adds its epsilon twice.
 

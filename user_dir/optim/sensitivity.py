@@ -9,7 +9,8 @@ def follow_(
 ) -> list[Tensor]:
     """Move each average towards |theta * gradient|, in place.
 
-    Source: PATS (arXiv 2210.12403) eq. 2 and 3; SAGE (arXiv 2202.02664) eq. 2 and 4.
+    Source: PATS (arXiv 2210.12403) and SAGE (arXiv 2202.02664): the first-order
+    sensitivity and its exponential moving average.
 
     Args:
         averages: exponential moving averages of the sensitivity.

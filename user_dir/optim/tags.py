@@ -70,7 +70,7 @@ def tag_parameters(model: nn.Module, layer_decay: float = 1.0) -> None:
         model: with ``layers`` under ``encoder`` and perhaps ``decoder``.
         layer_decay: the learning rate of depth d is scaled by layer_decay ** (top - d),
             in (0, 1]; the head, one above the top layer, is not scaled. Source: Zhang
-            et al. (arXiv 2006.05987) section 6, after Howard and Ruder.
+            et al. (arXiv 2006.05987), after Howard and Ruder.
 
     """
     named = dict(model.named_parameters())

@@ -95,7 +95,7 @@ def ascend(
     Each step adds step_size * g / ||g|| and projects. A sentence whose gradient is not
     finite goes back to its start for that step. Parameters get no gradient.
 
-    Source: SMART (arXiv 1911.03437) Algorithm 1, lines 6 to 9; for ``normalize``
+    Source: SMART (arXiv 1911.03437) Algorithm 1, its inner loop; for ``normalize``
     MT-DNN's and smart-pytorch's public code.
     Deviations: ||g|| is taken per token, as all public code does.
 

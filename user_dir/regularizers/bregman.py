@@ -14,7 +14,7 @@ Mode = Literal["vanilla", "momentum"]
 class Schedule:
     """How the teacher follows the student.
 
-    Source: SMART (arXiv 1911.03437) eq. 5 and 6, Algorithm 1 line 13.
+    Source: SMART (arXiv 1911.03437), vanilla and momentum Bregman proximal point.
     Deviations: the early rate and its length are from the authors' paper as recalled;
     min(beta, (1 + t) / (10 + t)) lets go of the random head of a fresh model.
 

@@ -37,7 +37,7 @@ def _log_ratio(a: Tensor, b: Tensor) -> Tensor:
 def symmetric_kl(perturbed: Tensor, clean: Tensor) -> Tensor:
     """KL(p || q) + KL(q || p), also called the Jeffreys divergence.
 
-    Source: SMART (arXiv 1911.03437) eq. 3, R3F (arXiv 2008.03156) eq. 5. Gradients
+    Source: l_s of SMART (arXiv 1911.03437), KL_S of R3F (arXiv 2008.03156). Gradients
     flow to both arguments; detach one to hold it fixed.
 
     Args:
@@ -87,7 +87,7 @@ def kl(perturbed: Tensor, clean: Tensor) -> Tensor:
 def squared_difference(perturbed: Tensor, clean: Tensor) -> Tensor:
     """Squared difference summed over outputs, for regression.
 
-    Source: SMART (arXiv 1911.03437), the choice of l_s under eq. 3.
+    Source: SMART (arXiv 1911.03437), its l_s for regression.
 
     Args:
         perturbed: predictions, shape (..., K).

@@ -16,7 +16,7 @@ def perturbed_layers(
 ) -> Iterator[list[Tensor]]:
     """Add fresh noise to the hidden states that enter each layer of an encoder.
 
-    Source: HyPe (arXiv 2212.08853) section 3.
+    Source: HyPe (arXiv 2212.08853), noise on layer inputs.
 
     Args:
         encoder: with ``layers``, each called on hidden states of shape (T, B, C).

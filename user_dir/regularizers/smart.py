@@ -11,7 +11,8 @@ from .view import Penalty, View
 class SMART:
     """max over ||delta|| <= eps of l_s(f(e + delta), f(e)), e the word embeddings.
 
-    Source: SMART (arXiv 1911.03437) eq. 2 and 3, Algorithm 1 lines 4 to 10.
+    Source: SMART (arXiv 1911.03437), the smoothness-inducing regulariser R_s and
+    Algorithm 1.
     Deviations: the norm is per token, as in all public code; the start is projected
     too, so that no step count leaves the ball.
 

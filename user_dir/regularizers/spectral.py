@@ -22,7 +22,8 @@ class SpectralBound(nn.Module):
     u and v stay fp32 and move only in :meth:`advance`, so all passes between two
     updates see the same matrix.
 
-    Source: Miyato et al. (arXiv 1802.05957) eq. 7 to 9; R4F (arXiv 2008.03156) eq. 8.
+    Source: Miyato et al. (arXiv 1802.05957), power iteration; R4F (arXiv 2008.03156),
+    the constraint Lip(g) <= 1.
     Deviations: division by max(1, sigma), as Lip(g) <= 1 asks, where public code
     divides by sigma.
 

@@ -22,7 +22,7 @@ _EVALUATIONS, _WARM_UP = 10, 0.1
 class Recipe:
     """Updates, 10 % of them warm-up, linear decay to 0, ten evaluations.
 
-    Source: Zhang et al. (arXiv 2006.05987) section 5.
+    Source: Zhang et al. (arXiv 2006.05987), training longer.
 
     Args:
         updates: in all, >= 10.
