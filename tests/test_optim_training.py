@@ -184,6 +184,8 @@ def test_the_recipe_sets_everything_together(
         range(4, 41, 4)
     )
     assert (tmp_path / "checkpoint_best.pt").is_file()
+    task = checkpoint(tmp_path)["cfg"]["task"]
+    assert (task["steady_updates"], task["steady_epochs"]) == (40, 0)
     assert len(list(tmp_path.glob("*.pt"))) <= 3
 
 

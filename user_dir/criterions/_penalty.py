@@ -127,7 +127,7 @@ class PenaltyCriterion(PlainCriterion):
         due = every > 0 and (self._batches - 1) % every == 0
         if not due or self.flag("dropout") != "independent":
             return {}
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([logits.device] if logits.is_cuda else []):
             again = self.kind.logits(unwrap(model), sample)
         found = self.compare(sample)(again, logits).sum() / self.kind.unit
         return {

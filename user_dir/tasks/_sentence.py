@@ -176,15 +176,20 @@ class SentenceTask(FairseqTask):
             return
         if cfg.steady_updates and cfg.steady_epochs:
             raise UserError("--steady-updates and --steady-epochs: give one of them")
-        if cfg.steady_updates:
-            recipe = Recipe(cfg.steady_updates)
-        else:
-            sentences = len(self._subset(self.read("train")).tokens)
-            workers = root.distributed_training.distributed_world_size
-            accumulated = root.optimization.update_freq[0]
-            batch = (root.dataset.batch_size or 1) * workers * accumulated
-            recipe = Recipe.of_epochs(cfg.steady_epochs, sentences, batch)
-        apply(recipe, root)
+        if cfg.steady_epochs:
+            updates = self._updates_of_epochs(root)
+            # Checkpoints keep root's copy, and must do without the data.
+            for kept in (cfg, root.task):
+                kept.steady_updates, kept.steady_epochs = updates, 0.0
+        apply(Recipe(cfg.steady_updates), root)
+
+    def _updates_of_epochs(self, root: Any) -> int:
+        if not root.dataset.batch_size:
+            raise UserError("--steady-epochs needs --batch-size to count updates")
+        sentences = len(self._subset(self.read("train")).tokens)
+        workers = root.distributed_training.distributed_world_size
+        batch = root.dataset.batch_size * workers * root.optimization.update_freq[0]
+        return Recipe.of_epochs(self.cfg.steady_epochs, sentences, batch).updates
 
     @property
     def num_classes(self) -> int:
