@@ -173,7 +173,7 @@ def test_value_and_gradient_equal_the_reference(
         model.named_parameters(), got, wanted, strict=True
     ):
         torch.testing.assert_close(
-            one.double(), other, rtol=5e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}"
+            one.double(), other, rtol=5e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
