@@ -42,7 +42,6 @@ class Row:
     off: dict[str, Any]
     radius: tuple[str, ...] = ()  #: flags that all grow with the perturbation
     bad: dict[str, Any] = field(default_factory=dict)
-    plain_at: dict[str, Any] = field(default_factory=dict)
 
 
 ROWS = {
@@ -521,6 +520,43 @@ def test_a_divergence_that_is_always_0_is_refused(method: str) -> None:
     flag = f"--{method}-divergence kl".replace("_", "-")
     with pytest.raises(UserError, match=flag):
         make_criterion(method, outputs=1, divergence="kl")
+
+
+def test_label_smoothing_of_a_class_is_refused() -> None:
+    task = SimpleNamespace(regression=False, num_classes=2, target_dictionary=None)
+    cfg = PlainConfig(label_smoothing=0.1)
+    with pytest.raises(UserError, match=r"--label-smoothing 0\.1 is for sequence"):
+        PlainCriterion(cfg, task)
+
+
+def test_a_batch_that_amp_repeats_is_one_update() -> None:
+    """The trainer calls itself then, through the same wrapper."""
+    from fairseq_steady.ground import _notifying
+
+    heard: list[int] = []
+
+    class Trainer:
+        model, updates, retries = None, 0, 0
+
+        def get_num_updates(self) -> int:
+            return self.updates
+
+        def get_criterion(self) -> Any:
+            return SimpleNamespace(after_update=lambda _, update: heard.append(update))
+
+        def train_step(self) -> None:
+            if self.retries > 0:
+                self.retries -= 1
+                return self.train_step()
+            self.updates += 1
+            return None
+
+    Trainer.train_step = _notifying(Trainer.train_step)
+    trainer = Trainer()
+    for retries in (0, 2, 0):
+        trainer.retries = retries
+        trainer.train_step()
+    assert heard == [1, 2, 3]
 
 
 def test_r4f_without_its_head_prepared_is_refused(models: dict[str, Path]) -> None:

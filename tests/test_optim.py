@@ -351,10 +351,12 @@ def test_groups_scale_rate_and_decay(name: str) -> None:
         ("pats_adamax", {"p": 1.5}),
         ("pats_adamax", {"guard": 0.0}),
         ("sage", {"beta": 1.0}),
+        ("pats_adamax", {"gate": "Ratio"}),
+        ("pats_adamax", {"noise_scale": "rate"}),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, flags: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="optimizer: "):
+    with pytest.raises(UserError, match=f"optimizer: {next(iter(flags))} = "):
         MAKERS[name](parameters(), **flags)
 
 

@@ -172,7 +172,7 @@ def test_the_recipe_sets_everything_together(
     model = f"--steady-model={models['roberta']}"
     done = fairseq_train(
         *(cola_data, "--task=cola", model, "--steady-epochs=5"),
-        f"--save-dir={tmp_path}",
+        *(f"--save-dir={tmp_path}", "--criterion=smart", "--smart-bregman=momentum"),
     )
     inner = logged(done, "train_inner")
     assert len(inner) == 40
@@ -186,6 +186,8 @@ def test_the_recipe_sets_everything_together(
     assert (tmp_path / "checkpoint_best.pt").is_file()
     task = checkpoint(tmp_path)["cfg"]["task"]
     assert (task["steady_updates"], task["steady_epochs"]) == (40, 0)
+    # What the teacher's schedule counts on.
+    assert checkpoint(tmp_path)["cfg"]["criterion"]["max_update"] == 40
     assert len(list(tmp_path.glob("*.pt"))) <= 3
 
 

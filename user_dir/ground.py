@@ -28,6 +28,8 @@ DEFAULT_ARCH = "steady"
 
 #: Where a checkpoint's extra state holds what the criterion keeps.
 _KEPT = "fairseq_steady"
+#: Where a trainer remembers the last update its criterion heard of.
+_NOTIFIED = "_fairseq_steady_notified"
 
 
 def _safe_globals() -> list[Any]:
@@ -120,7 +122,10 @@ def _notifying(train_step: Callable[..., Any]) -> Callable[..., Any]:
         before = trainer.get_num_updates()
         result = train_step(trainer, *args, **kwargs)
         criterion, after = trainer.get_criterion(), trainer.get_num_updates()
-        if after > before and hasattr(criterion, "after_update"):
+        # With --amp the trainer calls itself to repeat a batch that overflowed.
+        repeated = getattr(trainer, _NOTIFIED, None) == after
+        if after > before and not repeated and hasattr(criterion, "after_update"):
+            setattr(trainer, _NOTIFIED, after)
             criterion.after_update(trainer.model, after)
         return result
 

@@ -157,6 +157,11 @@ def kind_of(task: Any, cfg: Any) -> Classes:
     if outputs is None:
         pad = task.target_dictionary.pad()
         return Tokens(pad, cfg.label_smoothing, cfg.sentence_avg)
+    if cfg.label_smoothing > 0:
+        raise UserError(
+            f"--label-smoothing {cfg.label_smoothing} is for sequence-to-sequence "
+            "tasks; leave it out"
+        )
     regression = bool(getattr(task, "regression", cfg.regression_target))
     chosen = Scores if regression else Classes
     return chosen(cfg.classification_head_name, int(outputs))

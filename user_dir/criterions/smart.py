@@ -170,8 +170,9 @@ class SMARTCriterion(PenaltyCriterion):
             self._teacher.follow(unwrap(model), update)
 
     def kept_state(self) -> dict[str, Any]:
-        """The teacher."""
-        return {"teacher": self._teacher.state_dict()} if self._teacher else {}
+        """The teacher, also one that no batch has called for yet."""
+        kept = self._teacher.state_dict() if self._teacher else self._restored
+        return {"teacher": kept} if kept else {}
 
     def restore_kept(self, state: dict[str, Any]) -> None:
         """Make the next teacher go on from the checkpoint's."""

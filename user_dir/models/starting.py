@@ -1,8 +1,8 @@
 """Changes to pretrained weights before the first update. Pure torch."""
 
-from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -16,10 +16,8 @@ _STD = 0.02
 
 def _generator(seed: int, name: str) -> torch.Generator:
     """Depends on the parameter, so that L = 2 and L = 3 agree where both re-draw."""
-    key = seed
-    for character in name:
-        key = (key * 1_000_003 + ord(character)) % 2**63
-    return torch.Generator().manual_seed(key)
+    words = np.random.SeedSequence((seed, *name.encode())).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
 
 
 def _normal(parameter: Tensor, seed: int, name: str) -> None:
@@ -77,8 +75,9 @@ def reinitialise(model: nn.Module, layers: int, head: bool, seed: int) -> list[s
 def noisy_tune(model: nn.Module, intensity: float, seed: int) -> None:
     """Perturb every pretrained matrix once: W += U(-intensity / 2, +) * std(W).
 
-    Source: NoisyTune (arXiv 2202.12024), its one formula. The head, which is not pretrained, and
-    constants are left alone.
+    The head, which is not pretrained, and constants are left alone.
+
+    Source: NoisyTune (arXiv 2202.12024), its one formula.
 
     Args:
         model: tagged.
@@ -126,13 +125,6 @@ class Mixout(nn.Module):
         return (mixed - self.p * start) / (1 - self.p)
 
 
-def linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Linear layers of the pretrained part."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and "classification_heads." not in name:
-            yield name, module
-
-
 _INNER = "parametrizations.weight.original"
 
 
@@ -153,7 +145,9 @@ def mix_out(model: nn.Module, p: float) -> None:
         p: probability, in [0, 1).
 
     """
-    for _, linear in list(linears(model)):
+    for name, linear in list(model.named_modules()):
+        if not isinstance(linear, nn.Linear) or "classification_heads." in name:
+            continue
         mixing = Mixout(linear.weight, p)
         tag = getattr(linear.weight, "param_group", None)
         parametrize.register_parametrization(linear, "weight", mixing)
@@ -161,5 +155,3 @@ def mix_out(model: nn.Module, p: float) -> None:
         original.param_group = tag  # type: ignore[union-attr]
         linear.register_state_dict_post_hook(_save)  # type: ignore[no-untyped-call]
         linear.register_load_state_dict_pre_hook(_load)  # type: ignore[no-untyped-call]
-
-

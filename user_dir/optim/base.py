@@ -15,17 +15,28 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weight_decay": (lambda v: v >= 0, ">= 0"),
     "tensor_clip": (lambda v: v >= 0, ">= 0"),
     "anchor": (lambda v: v >= 0, ">= 0"),
+    "noise": (lambda v: v >= 0, ">= 0"),
+    "gamma": (lambda v: v >= 0, ">= 0"),
+    "beta": (lambda v: 0 <= v < 1, "in [0, 1)"),
+    "p": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "guard": (lambda v: v > 0, "> 0"),
+    "noise_scale": (lambda v: v in ("absolute", "lr"), "absolute or lr"),
+    "gate": (
+        lambda v: v in ("ratio", "sensitivity", "none"),
+        "ratio, sensitivity or none",
+    ),
+    "base": (lambda v: v in ("adam", "adamax"), "adam or adamax"),
 }
 
 
-def check(values: dict[str, Any], ranges: dict[str, Any] | None = None) -> None:
+def check(values: dict[str, Any]) -> None:
     """Refuse values out of range.
 
     Raises:
         UserError: names the value and its range.
 
     """
-    for name, (good, text) in (ranges or _RANGES).items():
+    for name, (good, text) in _RANGES.items():
         if name in values and not good(values[name]):
             raise UserError(f"optimizer: {name} = {values[name]} is not {text}")
 

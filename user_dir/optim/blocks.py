@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-#: Elements of a block on a CPU: measured best of 2^15 to 2^20 on two machines' caches.
+#: Elements of a block on a CPU: best of 2^15 to 2^20 where it was measured.
 SIZE = 2**18
 
 

@@ -1,6 +1,6 @@
 """PATS: noise for the parameters that matter least, on Adamax."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .adamax import adamax_, rates
-from .base import Grouped, check, pull_share
+from .base import Grouped, pull_share
 from .blocks import Piece, blocks
 from .sensitivity import follow_
 
@@ -36,14 +36,6 @@ class Preset:
 PRESETS = {
     "paper-A": Preset(1e-6, 5e-3, "absolute", "ratio"),
     "paper-B": Preset(5e-3, 1e-6, "lr", "sensitivity"),
-}
-
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "noise": (lambda v: v >= 0, ">= 0"),
-    "gamma": (lambda v: v >= 0, ">= 0"),
-    "beta": (lambda v: 0 <= v < 1, "in [0, 1)"),
-    "p": (lambda v: 0 <= v <= 1, "in [0, 1]"),
-    "guard": (lambda v: v > 0, "> 0"),
 }
 
 
@@ -101,8 +93,6 @@ class PatsAdamax(Grouped):
         gate: Gate = "ratio",
         seed: int = 0,
     ) -> None:
-        chosen = {"noise": noise, "gamma": gamma, "beta": beta, "p": p, "guard": guard}
-        check(chosen, _RANGES)
         super().__init__(
             params,
             lr=lr,
@@ -111,11 +101,15 @@ class PatsAdamax(Grouped):
             weight_decay=weight_decay,
             bias_correction=bias_correction,
             anchor=anchor,
+            noise=noise,
+            gamma=gamma,
+            beta=beta,
+            p=p,
+            guard=guard,
             noise_scale=noise_scale,
             gate=gate,
             seed=seed,
             noisy=True,
-            **chosen,
         )
 
     def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +232,7 @@ def _draw(like: Tensor, size: int, words: Sequence[int], p: float) -> Tensor:
         bits = torch.empty(size, dtype=torch.int32, device=like.device)
         bits.random_(0, _BITS, generator=generator)
     # All ones where bits < p * 2^31, else 0: a mask without branches or conversions.
-    chosen = bits.sub_(round(p * _BITS)).bitwise_right_shift_(31)
+    chosen = bits.sub_(min(round(p * _BITS), _BITS - 1)).bitwise_right_shift_(31)
     if like.dtype == torch.float32:
         normal.view(torch.int32).bitwise_and_(chosen)
         return normal

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .adamax import adamax_, rates
-from .base import Grouped, check
+from .base import Grouped
 from .sensitivity import follow_
 
 Base = Literal["adam", "adamax"]
@@ -53,7 +53,6 @@ class Sage(Grouped):
         beta: float = 0.75,
         guard: float = 1e-16,
     ) -> None:
-        check({"betas": (beta,), "eps": guard})
         super().__init__(
             params,
             lr=lr,

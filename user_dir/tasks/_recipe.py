@@ -107,6 +107,8 @@ def apply(recipe: Recipe, root: Any) -> None:
             root.lr_scheduler = OmegaConf.merge(OmegaConf.to_container(default), named)
         for key, value in wanted.items():
             OmegaConf.update(root, key, value)
+        if "max_update" in root.criterion:  # copied there before this was known
+            root.criterion.max_update = recipe.updates
         # An evaluation at every epoch's end would come on top of the ten.
         root.dataset.validate_interval = 10**6
         root.checkpoint.keep_interval_updates = 1
