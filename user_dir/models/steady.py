@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..model_dir import Manifest, ModelDirectory
+from ..regularizers.injection import find_encoder
 from ..regularizers.spectral import EXTRA
+from .packed import pack
 
 HEAD = "sentence_classification_head"
 
@@ -137,6 +139,7 @@ class SteadyModel(BaseFairseqModel):
         complete(args)
         model = model_class.build_model(args, task)
         _set_layer_norm_eps(model, described["architecture"].get("layer_norm_eps"))
+        pack(find_encoder(model))
         return model
 
 
