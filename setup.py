@@ -41,7 +41,7 @@ setup(
         "tokenizers",
     ],
     extras_require={
-        "plot": ["matplotlib", "rich"],
+        "compare": ["matplotlib", "rich", "statsmodels", "submitit", "tabulate"],
         "export": ["transformers"],
         "dev": [
             "hypothesis",
@@ -51,6 +51,9 @@ setup(
             "pytest-timeout",
             "rich",
             "ruff",
+            "statsmodels",
+            "submitit",
+            "tabulate",
             "transformers",
         ],
     },

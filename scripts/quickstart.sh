@@ -25,7 +25,7 @@ common=("$data" --user-dir user_dir --task cola --steady-model "$model"
   --steady-train-size 1920 --batch-size 32
   --optimizer bert_adam --bert-adam-bias-correction --lr 3e-4
   --lr-scheduler polynomial_decay --warmup-updates 6 --total-num-update 60
-  --max-update 60 --no-save)
+  --max-update 60)
 # The default lambda of 5 holds so short a training near chance.
 sift="--criterion sift --sift-lambda 1"
 echo "quickstart: training plain and sift, 3 seeds each, about 4 minutes on 2 cores" >&2

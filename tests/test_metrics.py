@@ -52,7 +52,8 @@ def test_correlations() -> None:
     summed = torch.zeros(3, 60, dtype=torch.float64)
     # The last batch comes twice, as on a worker that fairseq fills up.
     for ids in [*order.split(7), order[-1:]]:
-        summed += scattered_scores(*both[:, ids], ids, total=60)["_scores"]
+        outputs, golds = both[:, ids]
+        summed += scattered_scores(outputs[:, None], golds, ids, total=60)["_scores"]
     scores = correlation_scores(summed)
     assert scores["pearson"] == pytest.approx(pearsonr(predicted, gold).statistic)
     assert scores["spearman"] == pytest.approx(spearmanr(predicted, gold).statistic)

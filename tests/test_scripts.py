@@ -1,21 +1,16 @@
 """The scripts, as a user runs them."""
 
-import csv
 import importlib.metadata
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import compare
 import get_data
 import make_acceptability
 import pytest
@@ -248,131 +243,3 @@ def test_check_env_is_content_here() -> None:
     assert done.returncode == 0, done.stdout
     assert "PROBLEM" not in done.stdout
     assert importlib.metadata.version("fairseq-fixed") in done.stdout
-
-
-# --- compare ----
-
-
-def compare_flags(models: dict[str, Path], data: Path) -> list[str]:
-    return [
-        *(str(data), "--user-dir", str(ROOT / "user_dir"), "--task=cola", "--cpu"),
-        *(f"--steady-model={models['roberta']}", "--batch-size=8", "--no-save"),
-        *("--optimizer=adam", "--lr=1e-3", "--max-update", "12"),
-    ]
-
-
-def run_compare(out: Path, flags: list[str], *methods: str) -> Any:
-    seeds = ["--seeds", "1", "2"]
-    return run_script(
-        "compare.py", "--out", out, "--jobs", 2, "--methods", *methods, *seeds,
-        "--", *flags,
-    )  # fmt: skip
-
-
-def test_two_methods_with_two_seeds_end_to_end(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path
-) -> None:
-    flags, out = compare_flags(models, cola_data), tmp_path / "out"
-    done = run_compare(out, flags, "plain", "zero=--criterion sift --sift-lambda 0")
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = list(csv.DictReader((out / "runs.csv").open()))
-    scores = {(r["method"], r["seed"]): (r["mcc valid"], r["mcc ood"]) for r in rows}
-    # Lambda 0 is plain: a paired design gives it plain's very scores, seed by seed.
-    for seed in ("1", "2"):
-        assert scores["plain", seed] == scores["zero", seed]
-    table = list(csv.DictReader((out / "table.csv").open()))
-    assert [row["runs"] for row in table] == ["2 of 2", "2 of 2"]
-    assert "mcc valid" in done.stdout
-    assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
-    result = json.loads((out / "plain" / "seed1" / "result.json").read_text())
-    assert result["evaluations"][-1]["updates"] == 12
-    assert result["seconds_per_update"] > 0
-    assert result["versions"]["torch"]
-
-    # Again: nothing runs; a missing run is filled; another plan is refused.
-    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}
-    gone = out / "zero" / "seed2" / "result.json"
-    gone.unlink()
-    done = run_compare(out, flags, "plain", "zero=--criterion sift --sift-lambda 0")
-    assert done.returncode == 0
-    changed = {p for p, t in stamps.items() if p.stat().st_mtime_ns != t}
-    assert changed == {gone}
-    done = run_compare(out, [*flags, "--lr=2e-3"], "plain")
-    assert done.returncode == 1
-    assert "is of another plan" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_failed_run_is_reported_and_the_others_are_kept(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path
-) -> None:
-    flags = compare_flags(models, cola_data)
-    done = run_compare(tmp_path, flags, "plain", "bad=--criterion sift --sift-step=-1")
-    assert done.returncode == 1
-    table = {r["method"]: r for r in csv.DictReader((tmp_path / "table.csv").open())}
-    assert table["plain"]["runs"] == "2 of 2"
-    assert table["bad"]["runs"] == "0 of 2"
-    runs = (tmp_path / "runs.csv").read_text()
-    assert "error: --sift-step -1.0 is out of range" in runs
-
-
-def test_a_killed_comparison_goes_on_where_it_was(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path
-) -> None:
-    flags = compare_flags(models, cola_data)
-    command = [
-        *(sys.executable, str(ROOT / "scripts" / "compare.py"), "--out", str(tmp_path)),
-        *("--methods", "plain", "--seeds", "1", "2", "--", *flags),
-    ]
-    started = subprocess.Popen(command, env=environment(), start_new_session=True)
-    first = tmp_path / "plain" / "seed1" / "result.json"
-    for _ in range(600):
-        if first.is_file() and (tmp_path / "plain" / "seed2").is_dir():
-            break
-        time.sleep(0.1)
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
-    stamp = first.stat().st_mtime_ns
-    assert not (tmp_path / "plain" / "seed2" / "result.json").is_file()
-    subprocess.run(command, env=environment(), check=True, capture_output=True)
-    assert first.stat().st_mtime_ns == stamp
-    assert (tmp_path / "plain" / "seed2" / "result.json").is_file()
-
-
-def result(method: str, seed: int, *scores: float, **changed: Any) -> compare.Result:
-    evaluations = [
-        {"updates": 10 * (i + 1), "valid": {"mcc": s}, "ood": {"mcc": s / 2}}
-        for i, s in enumerate(scores)
-    ]
-    return compare.Result(
-        method, seed, [], evaluations=evaluations, seconds_per_update=0.5, **changed
-    )
-
-
-def test_scores_are_read_at_the_best_first_subset() -> None:
-    results = [result("a", 1, 0.1, 0.4, 0.2), result("a", 2, 0.2, 0.2)]
-    assert compare.values(results, "mcc") == {
-        "a": {"valid": [0.4, 0.2], "ood": [0.2, 0.1]}
-    }
-    assert compare.best_evaluation(results[1], "mcc")["updates"] == 10
-    (row,) = compare.summary([*results, result("a", 3, status="failed")], "mcc")
-    assert row["mcc valid"] == "0.300 +- 0.141"
-    assert row["runs"] == "2 of 3"
-    with pytest.raises(
-        compare.PlanError, match="no metric f9 in the logs; choose from mcc"
-    ):
-        compare.values(results, "f9")
-
-
-def test_plans_are_paired_and_checked(tmp_path: Path) -> None:
-    runs = compare.plan(tmp_path, ["plain", "b=--criterion sift --x {seed}"], [1, 2])
-    assert [(r.seed, r.method) for r in runs] == [
-        *((1, "plain"), (1, "b")),
-        *((2, "plain"), (2, "b")),
-    ]
-    assert runs[3].command(["D"]) == [
-        *("fairseq-train", "D", "--criterion", "sift", "--x", "2", "--seed", "2")
-    ]
-    for methods, seeds in ((["a", "a"], [1]), (["a"], [1, 1]), (["=x"], [1])):
-        with pytest.raises(compare.PlanError):
-            compare.plan(tmp_path, methods, seeds)

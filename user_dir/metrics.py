@@ -71,25 +71,26 @@ def classification_scores(counts: Mapping[str, float]) -> dict[str, float]:
 
 
 def scattered_scores(
-    predicted: Tensor, gold: Tensor, ids: Tensor, total: int
+    outputs: Tensor, gold: Tensor, ids: Tensor, total: int
 ) -> dict[str, Tensor]:
-    """Predictions at their sentences' places in the data set, zero elsewhere.
+    """Outputs at their sentences' places in the data set, zero elsewhere.
 
     Added up over batches and workers this is every prediction once, which ranks need
     and moments could not give.
 
     Args:
-        predicted: scores, shape (B,).
-        gold: scores, shape (B,).
+        outputs: scores or logits, shape (B, K).
+        gold: scores or class indices, shape (B,).
         ids: indices in the data set, shape (B,).
         total: N, size of the data set.
 
     Returns:
-        ``_scores``: predicted, gold and a 1 where there is one, shape (3, N).
+        ``_scores``: outputs, gold and a 1 where there is one, shape (K + 2, N).
 
     """
-    scores = torch.zeros(3, total, dtype=torch.float64, device=predicted.device)
-    scores[:, ids] = torch.stack([predicted, gold, torch.ones_like(predicted)]).double()
+    rows = [*outputs.unbind(1), gold, torch.ones_like(gold)]
+    scores = outputs.new_zeros(len(rows), total, dtype=torch.float64)
+    scores[:, ids] = torch.stack([row.double() for row in rows])
     return {SCATTERED: scores}
 
 

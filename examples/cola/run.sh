@@ -11,7 +11,7 @@ python=${PYTHON:-$root/.venv/bin/python}
 common=("$data" --user-dir "$root/user_dir" --task cola --steady-model "$model"
   --steady-train-size "$size" --steady-split-dev --batch-size "${BATCH:-32}"
   --optimizer bert_adam --bert-adam-bias-correction --lr-scheduler polynomial_decay
-  --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --no-save)
+  --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates")
 if [ -z "$lr" ]; then
   exec "$python" "$root/scripts/compare.py" --out "$out/rates" --jobs 2 --seeds 1 \
     --methods 'plain-1e-4=--criterion plain --lr 1e-4' \

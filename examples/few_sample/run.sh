@@ -43,4 +43,4 @@ exec "$python" "$root/scripts/compare.py" --out "$out/$study" --jobs 2 --seeds "
   --methods "${methods[@]}" -- "$data" --user-dir "$root/user_dir" --task cola \
   --criterion plain --steady-model "$model" --steady-train-size "$size" \
   --steady-split-dev --valid-subset valid,test,ood --batch-size 32 --clip-norm 1 \
-  --lr "$rate" --no-save
+  --lr "$rate"

@@ -9,14 +9,14 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 common=("$data" --user-dir "$root/user_dir" --task uci_sentiment --steady-model "$model"
   --batch-size 32 --optimizer adam --lr 1e-4 --lr-scheduler polynomial_decay)
-"$python" "$root/scripts/compare.py" --out "$out/twitter" --jobs 2 --seeds "$@" \
+"$python" "$root/scripts/compare.py" --out "$out/twitter" --keep --jobs 2 --seeds "$@" \
   --methods plain 'sift=--criterion sift --sift-lambda 1' -- "${common[@]}" --steady-train-size "$size" \
   --warmup-updates $((updates / 10)) --total-num-update "$updates" \
-  --max-update "$updates" --no-epoch-checkpoints
-started="$out/twitter/METHOD/seed{seed}/checkpoint_last.pt"
+  --max-update "$updates"
+started="$out/twitter/METHOD/seed{seed}/checkpoint_best.pt"
 exec "$python" "$root/scripts/compare.py" --out "$out/uci" --jobs 2 --seeds "$@" \
   --methods \
   "plain=--criterion plain --finetune-from-model ${started/METHOD/plain}" \
   "sift=--criterion sift --sift-lambda 1 --finetune-from-model ${started/METHOD/sift}" \
   -- "${common[@]}" --uci-stage uci --warmup-updates 8 --total-num-update 80 \
-  --max-update 80 --validate-interval 100 --valid-subset amazon,imdb,yelp --no-save
+  --max-update 80 --validate-interval 100 --valid-subset amazon,imdb,yelp --select amazon

@@ -50,7 +50,11 @@ class Classes:
     ) -> dict[str, Any]:
         """Summable tensors that the metrics are made from."""
         gold = sample["target"].view(-1)
-        return confusion_counts(logits.argmax(-1), gold, self.outputs)
+        counts = confusion_counts(logits.argmax(-1), gold, self.outputs)
+        if training or not sample.get("recorded"):
+            return counts
+        total = sample["total"]
+        return counts | scattered_scores(logits.float(), gold, sample["id"], total)
 
 
 class Scores(Classes):
@@ -80,7 +84,9 @@ class Scores(Classes):
         if training or "total" not in sample:
             return {}
         gold = sample["target"].view(-1)
-        return scattered_scores(logits.view(-1), gold, sample["id"], sample["total"])
+        return scattered_scores(
+            logits.float().view(-1, 1), gold, sample["id"], sample["total"]
+        )
 
 
 class Tokens(Classes):

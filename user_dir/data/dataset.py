@@ -18,6 +18,7 @@ class SentenceDataset(FairseqDataset):
         decoder_input: also give ``prev_output_tokens``, as BART needs.
         shuffle_seed: reshuffle every epoch by this seed; None sorts by length, which
             pads least and suits evaluation.
+        recorded: tell the criterion that every output is wanted.
 
     """
 
@@ -27,12 +28,14 @@ class SentenceDataset(FairseqDataset):
         dictionary: Dictionary,
         decoder_input: bool = False,
         shuffle_seed: int | None = None,
+        recorded: bool = False,
     ) -> None:
         self.encoded = encoded
         self.sizes = np.array([len(tokens) for tokens in encoded.tokens])
         self.pad = dictionary.pad()
         self.decoder_input = decoder_input
         self.shuffle_seed = shuffle_seed
+        self.recorded = recorded
         self.epoch = 1
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -67,6 +70,7 @@ class SentenceDataset(FairseqDataset):
             "nsentences": len(samples),
             "ntokens": int(lengths.sum()),
             "total": len(self),
+            "recorded": self.recorded,
         }
 
     def num_tokens(self, index: int) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from fairseq import models
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 
@@ -30,6 +31,7 @@ from ..models.steady import (
 )
 from ..optim import tag_parameters
 from ._recipe import UNSAID, Recipe, apply, end_schedule
+from ._record import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,11 @@ class SentenceTaskConfig(FairseqDataclass):
     steady_epochs: float = option(
         0.0, "the same, for as many updates as these passes over the data take"
     )
+    steady_record: Optional[str] = option(
+        None,
+        "folder for a JSON file per evaluation: metrics at full precision, outputs and "
+        "gold labels in the data's order; and the configuration",
+    )
     seed: int = II("common.seed")
     optimizer: Any = II("optimizer._name")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
@@ -121,6 +128,8 @@ class SentenceTask(FairseqTask):
         self.directory = directory
         self._model: Any = None
         self._trains = False
+        self._recorder: Recorder | None = None
+        self._evaluated: Any = None
         self.dictionary: Dictionary = directory.dictionary()
         longest = directory.manifest.architecture["max_positions"]
         self.longest: int = cfg.steady_max_length or longest
@@ -162,15 +171,21 @@ class SentenceTask(FairseqTask):
             )
         _check_start(cfg)
         task = cls(cfg, directory)
-        task._apply_recipe()
+        task._prepare_training()
         return task
 
-    def _apply_recipe(self) -> None:
-        """``--steady-updates`` or ``--steady-epochs``, if this is a training run."""
+    def _prepare_training(self) -> None:
+        """The recipe and the record, if this is a training run."""
         cfg = self.cfg
         root: Any = getattr(cfg, "_get_root", dict)()
         if "optimization" not in root:  # a checkpoint's, to evaluate
             return
+        self._apply_length(root)
+        if cfg.steady_record:
+            self._recorder = Recorder(cfg.steady_record, root)
+
+    def _apply_length(self, root: Any) -> None:
+        cfg = self.cfg
         if not (cfg.steady_updates or cfg.steady_epochs):
             end_schedule(root)
             return
@@ -240,6 +255,7 @@ class SentenceTask(FairseqTask):
             self.dictionary,
             decoder_input=hasattr(self._model, "decoder"),
             shuffle_seed=self.cfg.seed if training else None,
+            recorded=self._recorder is not None,
         )
         logger.info(
             "%s: %d sentences%s", split, len(encoded.tokens), self._mix(encoded)
@@ -306,6 +322,20 @@ class SentenceTask(FairseqTask):
         if hasattr(criterion, "check_model") and self._trains:
             criterion.check_model(self._model)
         return criterion
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """As fairseq's; remembers the data set that is about to be evaluated."""
+        self._evaluated = dataset
+        # Otherwise fairseq adds one subset's sums to the next one's.
+        metrics.reset_meters("valid")
+        return super().get_batch_iterator(dataset, *args, **kwargs)
+
+    def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
+        """Called by fairseq after each subset's evaluation."""
+        if self._recorder is None:
+            return
+        subset = next(n for n, d in self.datasets.items() if d is self._evaluated)
+        self._recorder.evaluation(subset, stats, agg)
 
     def max_positions(self) -> int:
         """Tokens a sentence may have."""

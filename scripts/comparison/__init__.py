@@ -1,0 +1,1 @@
+"""Methods x seeds through fairseq-train: plan, run, judge, show."""

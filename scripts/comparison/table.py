@@ -1,0 +1,273 @@
+"""Results as rows, and rows as console table, Markdown, CSV and LaTeX."""
+
+import csv
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tabulate import tabulate
+
+from .results import Result
+from .statistics import Difference, difference, holm, majority_baseline
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What results are compared on.
+
+    Args:
+        metric: as the task logs it.
+        larger: whether more is better.
+        select: subset that picks each run's evaluation.
+
+    """
+
+    metric: str
+    larger: bool
+    select: str
+
+    def scores(self, results: Sequence[Result], subset: str) -> dict[int, float]:
+        """Score on a subset by seed, at each run's best evaluation."""
+        return {
+            r.seed: float(self.best(r)[subset][self.metric])
+            for r in results
+            if r.ok and subset in r.evaluations[0]
+        }
+
+    def best(self, result: Result) -> dict[str, dict[str, float]]:
+        """A run's evaluation to report."""
+        return result.best(self.select, self.metric, self.larger)
+
+
+def subsets(results: Sequence[Result]) -> list[str]:
+    """What the runs were evaluated on, in their order."""
+    seen = (n for r in results for one in r.evaluations for n in one if n != "updates")
+    return list(dict.fromkeys(seen))
+
+
+def unique(values: Sequence[str]) -> list[str]:
+    """Each once, in order of appearance."""
+    return list(dict.fromkeys(values))
+
+
+def failed(results: Sequence[Result], scored: Scored, subset: str) -> int | None:
+    """Runs at or below the majority baseline; None where there is no such baseline."""
+    golds = [r.predictions[subset]["gold"] for r in results if subset in r.predictions]
+    if not golds:
+        return None
+    baseline = majority_baseline(scored.metric, golds[0])
+    if math.isnan(baseline):
+        return None
+    scores = scored.scores(results, subset).values()
+    return sum(score <= baseline + 1e-9 for score in scores)
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _spread(scores: Sequence[float]) -> str:
+    mean = statistics.mean(scores)
+    if len(scores) < 2:
+        return _number(mean)
+    return f"{_number(mean)} ± {_number(statistics.stdev(scores))}"
+
+
+def _described(scores: Sequence[float], larger: bool) -> Row:
+    if not scores:
+        return {}
+    return {
+        "mean ± std": _spread(scores),
+        "median": _number(statistics.median(scores)),
+        "best": _number(max(scores) if larger else min(scores)),
+    }
+
+
+def _compared(found: Difference | None, p: float) -> Row:
+    if found is None or not found.pairs:
+        return {"difference [95 %]": "", "p (Holm)": ""}
+    interval = (
+        "" if math.isnan(found.low) else f" [{found.low:+.3f}, {found.high:+.3f}]"
+    )
+    return {
+        "difference [95 %]": f"{found.mean:+.3f}{interval}",
+        "p (Holm)": f"{_number(found.p)} ({_number(p)})",
+    }
+
+
+def _median(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value]
+    return statistics.median(known) if known else math.nan
+
+
+def _costs(mine: Sequence[Result], first: Sequence[Result]) -> Row:
+    def ratio(values: Sequence[float | None], base: Sequence[float | None]) -> str:
+        quotient = _median(values) / _median(base)
+        return "" if math.isnan(quotient) else f"{quotient:.2f}x"
+
+    pace, pace_of_first = ([r.seconds_per_update for r in rs] for rs in (mine, first))
+    memory, memory_of_first = (
+        [r.peak_gpu_mb or r.peak_mb for r in rs] for rs in (mine, first)
+    )
+    return {
+        "s/update": _number(_median(pace), 2),
+        "time": ratio(pace, pace_of_first),
+        "memory": ratio(memory, memory_of_first),
+    }
+
+
+def _rows_of(results: Sequence[Result], scored: Scored, subset: str) -> list[Row]:
+    """A row per method, for one setting and subset."""
+    methods = unique([r.method for r in results])
+    by_method = {m: [r for r in results if r.method == m] for m in methods}
+    scores = {m: scored.scores(by_method[m], subset) for m in methods}
+    first = methods[0]
+    found = {m: difference(scores[m], scores[first]) for m in methods[1:]}
+    corrected = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
+    rows = []
+    for method in methods:
+        mine = by_method[method]
+        count = failed(mine, scored, subset)
+        rows.append(
+            {
+                "method": method,
+                **_described(list(scores[method].values()), scored.larger),
+                "n": f"{len(scores[method])} of {len(mine)}",
+                "failed": "" if count is None else str(count),
+                **_compared(found.get(method), corrected.get(method, math.nan)),
+                **_costs(mine, by_method[first]),
+            }
+        )
+    return rows
+
+
+def tables(
+    results: Sequence[Result], scored: Scored
+) -> dict[tuple[str, str], list[Row]]:
+    """Rows by setting and subset."""
+    return {
+        (setting, subset): _rows_of(mine, scored, subset)
+        for setting in unique([r.setting for r in results])
+        for mine in [[r for r in results if r.setting == setting]]
+        for subset in subsets(mine)
+    }
+
+
+def definitions(scored: Scored) -> str:
+    """What the columns mean."""
+    better = "more is better" if scored.larger else "less is better"
+    return (
+        f"Scores: {scored.metric} ({better}), each run at the evaluation that is best "
+        f"on {scored.select}, the first of equals. mean ± std: over seeds, ddof 1. n: "
+        "runs that ended, of those planned; crashed runs are in no other column. "
+        "failed: runs at or below what always answering the most frequent class "
+        "scores. difference: mean over seeds of the score minus the first method's "
+        "with the same seed, with its 95 % BCa bootstrap interval over seeds (3 or "
+        "more). p: two-sided paired permutation test of that difference; in brackets "
+        "after Holm's correction over the methods of the table. s/update: median over "
+        "a run's log, then over runs, evaluations left out. time, memory: medians "
+        "(memory: of each run's peak) as multiples of the first method's."
+    )
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return unique([name for row in rows for name in row])
+
+
+def _title(setting: str, subset: str, metric: str) -> str:
+    return ", ".join([*filter(None, [setting]), f"{metric} on {subset}"])
+
+
+def _filled(rows: Sequence[Row]) -> list[list[str]]:
+    columns = _columns(rows)
+    return [[row.get(column, "") for column in columns] for row in rows]
+
+
+def markdown(made: dict[tuple[str, str], list[Row]], scored: Scored) -> str:
+    """Every table under its title, the definitions at the end."""
+    parts = []
+    for (setting, subset), rows in made.items():
+        body = tabulate(_filled(rows), _columns(rows), "github", disable_numparse=True)
+        parts.append(f"**{_title(setting, subset, scored.metric)}**\n\n{body}\n")
+    return "\n".join([*parts, definitions(scored), ""])
+
+
+def latex(made: dict[tuple[str, str], list[Row]], scored: Scored) -> str:
+    """Tables with captions, for booktabs."""
+    parts = []
+    for (setting, subset), rows in made.items():
+        body = tabulate(
+            _filled(rows), _columns(rows), "latex_booktabs", disable_numparse=True
+        ).replace("±", r"$\pm$")
+        caption = _title(setting, subset, scored.metric).replace("_", r"\_")
+        parts.append(
+            f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n"
+            "\\end{table}\n"
+        )
+    described = definitions(scored).replace("%", r"\%").replace("±", r"$\pm$")
+    return "\n".join([*parts, described.replace("_", r"\_"), ""])
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Rows as CSV; columns in order of appearance."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_columns(rows))
+        writer.writerows(_filled(rows))
+
+
+def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
+    """A row per run, for the reader's own statistics."""
+    rows = []
+    for result in results:
+        row = {"setting": result.setting} if result.setting else {}
+        row |= {"method": result.method, "seed": str(result.seed)}
+        if result.ok:
+            best = scored.best(result)
+            row["updates"] = str(best["updates"])
+            row |= {
+                f"{scored.metric} {subset}": repr(float(metrics[scored.metric]))
+                for subset, metrics in best.items()
+                if subset != "updates"
+            }
+            row["s/update"] = _number(result.seconds_per_update or math.nan, 4)
+            row["peak MB"] = _number(
+                result.peak_gpu_mb or result.peak_mb or math.nan, 0
+            )
+        rows.append(row | {"status": result.status})
+    return rows
+
+
+def write_all(out: Path, results: Sequence[Result], scored: Scored) -> None:
+    """runs.csv, table.csv, table.md and table.tex."""
+    made = tables(results, scored)
+    write_csv(out / "runs.csv", runs(results, scored))
+    long = [
+        {**({"setting": setting} if setting else {}), "subset": subset, **row}
+        for (setting, subset), rows in made.items()
+        for row in rows
+    ]
+    write_csv(out / "table.csv", long)
+    (out / "table.md").write_text(markdown(made, scored), "utf-8")
+    (out / "table.tex").write_text(latex(made, scored), "utf-8")
+
+
+def show(results: Sequence[Result], scored: Scored) -> None:
+    """The tables on the console, with their definitions under them."""
+    console = Console(width=max(120, Console().width))
+    for (setting, subset), rows in tables(results, scored).items():
+        table = Table(
+            title=_title(setting, subset, scored.metric), title_justify="left"
+        )
+        for column in _columns(rows):
+            table.add_column(column, justify="left" if column == "method" else "right")
+        for cells in _filled(rows):
+            table.add_row(*cells)
+        console.print(table)
+    console.print(definitions(scored), style="dim")

@@ -1,0 +1,151 @@
+"""Trains one run and writes its result.json: ``python -m comparison.worker FOLDER``.
+
+A process of its own, so that a run outlives the program that started it, and so that
+a cluster can start it elsewhere. The folder's run.json says what to do; a lock on it
+is held meanwhile.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .results import (
+    BEST,
+    LOG,
+    RECORD,
+    RESULT,
+    Result,
+    collect,
+    seconds_per_update,
+    write,
+)
+
+TASK, LOCK = "run.json", "lock"
+_KEPT = (TASK, LOCK, "submitit")
+_VERSIONS = ("fairseq-fixed", "fairseq-steady", "numpy", "torch")
+#: Large temporaries stay in the heap: fewer page faults, faster steps on the CPU.
+_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold a run's folder; False if another process does."""
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    return done.stdout.strip()
+
+
+def _machine() -> str:
+    cores = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return "; ".join([cores, *gpus()])
+
+
+def gpus() -> list[str]:
+    """Names of the machine's GPUs."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    done = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+
+
+def _flags(folder: Path, task: dict[str, Any]) -> list[str]:
+    """What a run needs besides its command: logs, records and checkpoints."""
+    saving = ["--no-epoch-checkpoints", "--no-last-checkpoints"]
+    return [
+        *("--log-format", "json", "--log-interval", "10", "--save-dir", str(folder)),
+        *("--steady-record", str(folder / RECORD)),
+        *([*saving, "--no-save-optimizer-state"] if task["keep"] else ["--no-save"]),
+        *(["--finetune-from-model", task["after"]] if task["after"] else []),
+    ]
+
+
+def _train(folder: Path, task: dict[str, Any], result: Result) -> None:
+    """Run fairseq-train, its output in the log; fill in status and costs."""
+    program, *flags = task["command"]
+    executable = Path(sys.executable).with_name(program)
+    with (
+        (folder / LOG).open("w", encoding="utf-8") as log,
+        subprocess.Popen(
+            [str(executable), *flags, *_flags(folder, task)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**_MALLOC, **os.environ},
+        ) as process,
+    ):
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    result.peak_mb = usage.ru_maxrss / 1024
+    lines = (folder / LOG).read_text("utf-8", "replace").splitlines()
+    if process.returncode:
+        reason = lines[-1].strip() if lines else f"exit status {process.returncode}"
+        result.status = f"crashed: {reason}"
+    result.seconds_per_update = seconds_per_update(lines)
+
+
+def train(folder: Path) -> None:
+    """Train the run of a folder, unless another process is at it.
+
+    A run that was cut off starts afresh: its log cannot be told from a whole one.
+    """
+    with locked(folder) as mine:
+        if not mine:
+            return
+        for path in folder.iterdir():
+            if path.name not in _KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        task = json.loads((folder / TASK).read_text("utf-8"))
+        result = Result(
+            **{name: task[name] for name in ("setting", "method", "seed", "command")},
+            versions={name: metadata.version(name) for name in _VERSIONS},
+            commit=_commit(),
+            machine=_machine(),
+        )
+        started = time.monotonic()
+        _train(folder, task, result)
+        result.seconds = time.monotonic() - started
+        collect(result, folder / RECORD)
+        if result.ok and not result.evaluations:
+            result.status = (
+                "crashed: no evaluation was recorded; name a task of this plugin"
+            )
+        if result.ok and task["keep"] and not (folder / BEST).is_file():
+            result.status = f"crashed: no {BEST} was written"
+        shutil.rmtree(folder / RECORD, ignore_errors=True)
+        write(folder / RESULT, result)
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))

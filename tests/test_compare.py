@@ -1,0 +1,614 @@
+"""The comparison: planned, run for real, judged, shown."""
+
+import csv
+import json
+import math
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import compare
+import numpy as np
+import pytest
+from comparison import card, execution, figures, statistics, table
+from comparison.execution import Local, run_all
+from comparison.plan import Plan, PlanError, Run, named, points
+from comparison.results import Result, write
+from comparison.statistics import (
+    difference,
+    expected_best,
+    holm,
+    interval,
+    majority_baseline,
+    permutation_p,
+)
+from comparison.table import Scored
+from comparison.worker import locked
+from conftest import ROOT, environment, run_script
+from scipy import stats
+from sklearn.metrics import matthews_corrcoef
+
+MCC = Scored("mcc", True, "valid")
+
+
+# --- real processes ---------------------------------------------------------------
+
+
+def flags(models: dict[str, Path], data: Path, *more: str) -> list[str]:
+    return [
+        *(str(data), "--user-dir", str(ROOT / "user_dir"), "--task=cola", "--cpu"),
+        *(f"--steady-model={models['roberta']}", "--batch-size=8"),
+        *("--optimizer=adam", "--lr=1e-3", "--max-update", "12", *more),
+    ]
+
+
+def run_compare(out: Path, train: list[str], *options: str) -> Any:
+    return run_script("compare.py", "--out", out, *options, "--", *train)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open(encoding="utf-8")))
+
+
+def test_two_methods_with_two_seeds_end_to_end(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    train, out = flags(models, cola_data), tmp_path / "out"
+    options = [
+        *("--methods", "plain", "zero=--criterion sift --sift-lambda 0"),
+        *("--seeds", "1", "2", "--jobs", "2"),
+    ]
+    done = run_compare(out, train, *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    scores = {
+        (r["method"], r["seed"]): (r["mcc valid"], r["mcc ood"])
+        for r in rows(out / "runs.csv")
+    }
+    # Lambda 0 is plain: a paired design gives it plain's very scores, seed by seed.
+    for seed in ("1", "2"):
+        assert scores["plain", seed] == scores["zero", seed]
+    assert [r["n"] for r in rows(out / "table.csv")] == ["2 of 2"] * 4
+    assert "mcc on valid" in done.stdout
+    assert "zero seed 2: ok" in done.stderr
+    for name in figures.PANELS:
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (out / f"{name}.svg").read_text()
+
+    result = json.loads((out / "plain" / "seed1" / "result.json").read_text())
+    assert result["evaluations"][-1]["updates"] == 12
+    assert result["config"]["optimization"]["max_update"] == 12
+    assert result["seconds_per_update"] > 0
+    assert result["peak_mb"] > 100
+    assert result["versions"]["torch"]
+    # The predictions are those of the reported evaluation, in the order of the file.
+    best = Result(**result).best("valid", "mcc")
+    for subset, file in (("valid", "in_domain_dev"), ("ood", "out_of_domain_dev")):
+        found = result["predictions"][subset]
+        lines = (cola_data / f"{file}.tsv").read_text().split("\n")
+        assert found["gold"] == [float(line.split("\t")[1]) for line in lines]
+        answers = np.argmax(found["outputs"], axis=1)
+        assert matthews_corrcoef(found["gold"], answers) == pytest.approx(
+            best[subset]["mcc"], abs=1e-12
+        )
+
+    # Again: nothing runs; a missing run is filled; another plan is refused.
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}
+    gone = out / "zero" / "seed2" / "result.json"
+    gone.unlink()
+    assert run_compare(out, train, *options).returncode == 0
+    changed = {p for p, t in stamps.items() if p.stat().st_mtime_ns != t}
+    assert changed == {gone}
+    done = run_compare(out, [*train, "--lr=2e-3"], "--methods", "plain", "--seeds", "1")
+    assert done.returncode == 1
+    assert "is of another plan" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_crashed_run_is_reported_and_the_others_are_kept(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    bad = "bad=--criterion sift --sift-step=-1"
+    done = run_compare(
+        tmp_path, flags(models, cola_data), "--methods", "plain", bad,
+        "--seeds", "1", "--jobs", "2",
+    )  # fmt: skip
+    assert done.returncode == 1
+    found = {r["method"]: r for r in rows(tmp_path / "table.csv")}
+    assert (found["plain"]["n"], found["bad"]["n"]) == ("1 of 1", "0 of 1")
+    assert "error: --sift-step -1.0 is out of range" in done.stderr
+    assert "--sift-step -1.0" in (tmp_path / "runs.csv").read_text()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("methods", "more", "message"),
+    [
+        (["plane"], [], "plane: fairseq-train refuses it: argument --criterion"),
+        (["a=--lr 1 --sift-labda 2"], [], "unrecognized arguments: --sift-labda 2"),
+        (["plain"], ["--adam-eps=x"], "fairseq-train refuses it"),
+    ],
+)
+def test_unknown_methods_and_flags_are_refused_before_anything_runs(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    methods: list[str],
+    more: list[str],
+    message: str,
+) -> None:
+    out = tmp_path / "out"
+    done = run_compare(
+        out, flags(models, cola_data, *more), "--seeds", "1", "--methods", *methods
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_data_with_one_class_are_one_error(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    for path in cola_data.iterdir():
+        if path.is_file():
+            text = path.read_text().replace("src\t0", "src\t1")
+            (tmp_path / path.name).write_text(text)
+    done = run_compare(
+        tmp_path / "out", flags(models, tmp_path), "--methods", "plain", "--seeds", "1"
+    )
+    assert done.returncode == 1
+    assert "one class only" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_killed_anywhere_it_goes_on_where_it_was(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    command = [
+        *(sys.executable, str(ROOT / "scripts" / "compare.py"), "--out", str(tmp_path)),
+        *("--methods", "plain", "--seeds", "1", "2", "--", *flags(models, cola_data)),
+    ]
+    started = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+    first = tmp_path / "plain" / "seed1" / "result.json"
+    log = tmp_path / "plain" / "seed2" / "train.log"
+    for _ in range(600):
+        if first.is_file() and log.is_file():
+            break
+        time.sleep(0.1)
+    started.kill()
+    started.wait()
+    stamp, inode = first.stat().st_mtime_ns, log.stat().st_ino
+    # The run in flight is an orphan now: it is waited for, not started twice.
+    done = subprocess.run(command, env=environment(), capture_output=True, check=True)
+    assert b"plain seed 2: ok" in done.stderr
+    assert first.stat().st_mtime_ns == stamp
+    assert log.stat().st_ino == inode
+    assert (tmp_path / "plain" / "seed2" / "result.json").is_file()
+
+
+SLURM = {
+    "sbatch": """#!/bin/sh
+echo $$ > "$FAKE/job"
+SLURM_JOB_ID=7 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 \
+SLURM_LOCALID=0 sh "$1" >/dev/null 2>&1 &
+grep -h '^#SBATCH' "$1" > "$FAKE/asked"
+echo Submitted batch job 7
+""",
+    "srun": """#!/bin/sh
+while [ "${1#--}" != "$1" ]; do shift; case "$1" in -*) ;; */*%*) shift;; esac; done
+exec "$@"
+""",
+    "sacct": """#!/bin/sh
+echo 'JobID|State|NodeList'
+echo '7|RUNNING|here'
+""",
+}
+
+
+def test_slurm_jobs_leave_the_same_results(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Submitit's own scripts, started by a stand-in for sbatch."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in SLURM.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE", str(tmp_path))
+    done = run_compare(
+        tmp_path / "out", flags(models, cola_data), "--methods", "plain",
+        "--seeds", "1", "--executor", "slurm",
+        "--slurm", "slurm_partition=gpu", "timeout_min=5",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "plain seed 1: ok" in done.stderr
+    asked = (tmp_path / "asked").read_text()
+    assert "--partition=gpu" in asked
+    assert "--time=5" in asked
+    (row,) = [r for r in rows(tmp_path / "out" / "table.csv") if r["subset"] == "valid"]
+    assert row["n"] == "1 of 1"
+
+
+# --- the plan ---------------------------------------------------------------------
+
+
+def plan(out: Path, *methods: str, **changed: Any) -> Plan:
+    given = {"seeds": [1, 2], "common": ("D",), "settings": {"": ()}, **changed}
+    return Plan(out, named(methods, "method"), **given)
+
+
+def test_runs_are_paired(tmp_path: Path) -> None:
+    runs = plan(tmp_path, "plain", "b=--criterion sift --x {seed}").runs()
+    assert [(r.seed, r.method) for r in runs] == [
+        *((1, "plain"), (1, "b")),
+        *((2, "plain"), (2, "b")),
+    ]
+    assert runs[3].command == (
+        *("fairseq-train", "D", "--criterion", "sift", "--x", "2", "--seed", "2"),
+    )
+    assert runs[3].folder == tmp_path / "b" / "seed2"
+
+
+def test_settings_come_before_methods(tmp_path: Path) -> None:
+    settings = {"few": ("--n", "1"), "many": ("--n", "2")}
+    runs = plan(tmp_path, "plain", settings=settings, seeds=[1]).runs()
+    assert [r.folder for r in runs] == [
+        tmp_path / "few" / "plain" / "seed1",
+        tmp_path / "many" / "plain" / "seed1",
+    ]
+    assert runs[1].command[1:6] == ("D", "--n", "2", "--criterion", "plain")
+
+
+def test_braces_are_grids() -> None:
+    assert points(("--a", "{1,2}", "--b={x,y}", "{seed}")) == [
+        ("--a", "1", "--b=x", "{seed}"),
+        ("--a", "1", "--b=y", "{seed}"),
+        ("--a", "2", "--b=x", "{seed}"),
+        ("--a", "2", "--b=y", "{seed}"),
+    ]
+    assert points(("--a", "1")) == [("--a", "1")]
+
+
+def test_tuning_sees_the_selecting_subset_only(tmp_path: Path) -> None:
+    tried = plan(tmp_path, "a=--l {1,2}", "b=--m {3,4}", tuning_seeds=[5]).tuning()
+    assert len(tried["", "a"]) == len(tried["", "b"]) == 2
+    for grid in tried.values():
+        for (run,) in grid:
+            assert run.seed == 5
+            assert run.command[-4:] == ("--valid-subset", "valid", "--seed", "5")
+            assert run.folder.is_relative_to(tmp_path / "tuning")
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (["a", "a"], "a is named twice"),
+        (["=x"], "has no name"),
+        (["a="], "has no flags"),
+        (["../a=--x"], "has no name"),
+        (["a=--x 'y"], "mend the quotes"),
+        (["a=--x {1,2}", "b=--x 1"], "a 2, b 1.*same number"),
+    ],
+)
+def test_plans_are_checked(tmp_path: Path, methods: list[str], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan(tmp_path, *methods)
+
+
+def test_an_empty_or_repeated_seed_list_is_refused(tmp_path: Path) -> None:
+    for seeds, message in (([], "expected at least one"), (["1", "1"], "given twice")):
+        done = run_script(
+            "compare.py", "--out", tmp_path, "--methods", "plain", "--seeds", *seeds,
+            "--", "D",
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+# --- the loop, with runs that end at once -------------------------------------------
+
+
+CONFIG = {
+    "checkpoint": {
+        "best_checkpoint_metric": "mcc",
+        "maximize_best_checkpoint_metric": True,
+    },
+    "task": {"_name": "cola", "data": "data/cola", "steady_model": "models/x"},
+}
+
+
+def result(method: str, seed: int, *scores: float, **changed: Any) -> Result:
+    """A stored result; the out-of-domain score is half the other."""
+    given: dict[str, Any] = {
+        "setting": "",
+        "command": ["fairseq-train"],
+        "config": CONFIG,
+        "evaluations": [
+            {"updates": 10 * (i + 1), "valid": {"mcc": s}, "ood": {"mcc": s / 2}}
+            for i, s in enumerate(scores)
+        ],
+        "predictions": {
+            subset: {"gold": [0, 1, 1], "outputs": [[0, 1]] * 3}
+            for subset in ("valid", "ood")
+        },
+        "seconds_per_update": 0.5,
+        "seconds": 9.0,
+        "peak_mb": 100.0,
+        "versions": {"torch": "2"},
+    }
+    return Result(method=method, seed=seed, **{**given, **changed})
+
+
+class Instant:
+    """Runs that have ended when they start, scored by a function of their command."""
+
+    def __init__(self, score: Callable[[Run], float | None], jobs: int = 2) -> None:
+        self.jobs = jobs
+        self.score = score
+        self.started: list[str] = []
+
+    def start(self, run: Run, slot: int) -> Any:
+        self.started.append(run.name)
+        score = self.score(run)
+        if score is not None:
+            made = result(run.method, run.seed, score, command=list(run.command))
+            write(run.folder / "result.json", made)
+        return type(
+            "Job", (), {"done": lambda _: True, "reason": lambda _: "lightning"}
+        )()
+
+
+def chain(base: Path, *names: str) -> list[Run]:
+    runs: list[Run] = []
+    for name in names:
+        before = runs[-1] if runs else None
+        runs.append(Run("", name, 1, base / name, ("c", name), after=before))
+    return runs
+
+
+def test_a_run_waits_for_the_one_it_starts_from(tmp_path: Path) -> None:
+    executor = Instant(lambda _: 0.5)
+    first, second, third = chain(tmp_path, "a", "b", "c")
+    run_all([third, second, first], executor)
+    assert executor.started == ["a seed 1", "b seed 1", "c seed 1"]
+    task = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert task["after"] == str(tmp_path / "a" / "checkpoint_best.pt")
+
+
+def test_what_follows_a_crash_crashes_with_it(tmp_path: Path) -> None:
+    executor = Instant(lambda run: None if run.method == "a" else 0.5)
+    found = run_all(chain(tmp_path, "a", "b", "c"), executor)
+    assert executor.started == ["a seed 1"]
+    assert [r.status for r in found] == [
+        "crashed: lightning",
+        "crashed: a seed 1 did",
+        "crashed: b seed 1 did",
+    ]
+
+
+def test_a_run_elsewhere_is_waited_for(tmp_path: Path) -> None:
+    (run,) = chain(tmp_path, "a")
+    run.folder.mkdir()
+    holder = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import fcntl, sys, time; f = open(sys.argv[1], 'w');"
+            "fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)",
+            str(run.folder / "lock"),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with locked(run.folder) as mine:
+        assert not mine
+    write(run.folder / "result.json", result("a", 1, 0.4, command=["c", "other"]))
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with locked(run.folder) as mine:
+        assert mine
+
+
+def test_an_interrupt_stops_what_runs(tmp_path: Path) -> None:
+    stopped = []
+
+    class Forever:
+        jobs = 1
+
+        def start(self, run: Run, slot: int) -> Any:
+            def done(_: Any) -> bool:
+                raise KeyboardInterrupt
+
+            stop = lambda _: stopped.append(run.name)  # noqa: E731
+            return type("Job", (), {"done": done, "stop": stop})()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(chain(tmp_path, "a"), Forever())  # type: ignore[arg-type]
+    assert stopped == ["a seed 1"]
+
+
+def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    shares = [Local(2)._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)]
+    assert shares == ["4,6", "5,7"]
+    assert Local(1)._environment(0)["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
+
+
+def arguments(out: Path, *methods: str, **changed: Any) -> Any:
+    given = {
+        "out": out, "methods": list(methods), "seeds": [1, 2], "settings": ["all="],
+        "metric": None, "select": "valid", "tuning_seeds": None, "keep": False,
+        "jobs": 1, "train": ["D"],
+    }  # fmt: skip
+    return type("Arguments", (), {**given, **changed})()
+
+
+def test_the_best_grid_point_is_chosen_and_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(run: Run) -> float:
+        text = " ".join(run.command)
+        return 0.9 if "--l 2" in text or "--m 3" in text else -0.1
+
+    executor = Instant(score)
+    args = arguments(tmp_path, "a=--l {1,2}", "b=--m {3,4}")
+    made = compare.make_plan(args)
+    chosen = compare.tune(made, executor, args)
+    assert chosen == {("", "a"): 1, ("", "b"): 0}
+    found = {(r["method"], r["flags"]): r for r in rows(tmp_path / "tuning.csv")}
+    assert found["a", "--l 2"]["chosen"] == "yes"
+    assert found["a", "--l 1"]["mcc valid"] == "-0.1000"
+    commands = {r.command for r in made.runs(chosen)}
+    assert all("2" in c or "3" in c for c in commands)
+    assert executor.started == [
+        *("a seed 1", "a seed 1", "b seed 1", "b seed 1"),
+    ]
+
+
+# --- statistics, against scipy and by hand -------------------------------------------
+
+
+def test_interval_and_p_are_scipys() -> None:
+    rng = np.random.default_rng(3)
+    one, other = rng.normal(0.3, 1, 8), rng.normal(0, 1, 8)
+    gaps = one - other
+    low, high = interval(list(gaps))
+    expected = stats.bootstrap(
+        (gaps,), np.mean, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    assert low < gaps.mean() < high
+    # Every one of 2^8 exchanges, by hand.
+    signs = np.array(np.meshgrid(*[[1, -1]] * 8)).reshape(8, -1)
+    means = (signs * gaps[:, None]).mean(0)
+    exact = (np.abs(means) >= abs(gaps.mean()) - 1e-12).mean()
+    assert permutation_p(list(one), list(other)) == pytest.approx(exact)
+
+
+def test_differences_pair_seeds() -> None:
+    found = difference({1: 0.5, 2: 0.6, 4: 0.9}, {2: 0.5, 1: 0.2, 3: 0.0})
+    assert found.pairs == 2
+    assert found.mean == pytest.approx(0.2)
+    assert math.isnan(found.low)
+    assert found.p == pytest.approx(0.5)
+    assert interval([0.1, 0.1, 0.1]) == (0.1, 0.1)
+    assert math.isnan(difference({1: 0.5}, {2: 0.5}).p)
+
+
+def test_holms_correction() -> None:
+    assert holm([0.01, 0.04, math.nan, 0.03]) == pytest.approx(
+        [0.03, 0.06, math.nan, 0.06], nan_ok=True
+    )
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [("mcc", 0.0), ("accuracy", 0.75), ("f1", 6 / 7), ("pearson", 0.0)],
+)
+def test_majority_baselines(metric: str, expected: float) -> None:
+    assert majority_baseline(metric, [1, 1, 0, 1]) == pytest.approx(expected)
+    assert math.isnan(majority_baseline("loss", [1, 0]))
+    with pytest.raises(PlanError, match="one class only"):
+        majority_baseline(metric, [1, 1])
+
+
+def test_expected_best_by_enumeration() -> None:
+    scores = [0.3, 0.1, 0.7]
+    pairs = [max(a, b) for a in scores for b in scores]
+    assert expected_best(scores, 1) == pytest.approx(np.mean(scores))
+    assert expected_best(scores, 2) == pytest.approx(np.mean(pairs))
+
+
+# --- tables, figures, card, from stored results -------------------------------------
+
+
+@pytest.fixture
+def stored() -> list[Result]:
+    return [
+        *(result("plain", s, 0.1, v) for s, v in ((1, 0.2), (2, 0.3), (3, 0.0))),
+        *(
+            result("sift", s, v, 0.2, seconds_per_update=1.0)
+            for s, v in ((1, 0.4), (2, 0.3), (3, 0.5))
+        ),
+        result("bad", 1, status="crashed: error: nothing"),
+    ]
+
+
+def test_tables_say_everything(stored: list[Result], tmp_path: Path) -> None:
+    table.write_all(tmp_path, stored, MCC)
+    found = {(r["method"], r["subset"]): r for r in rows(tmp_path / "table.csv")}
+    plain, sift = found["plain", "valid"], found["sift", "valid"]
+    # Seed 3 of plain is best at its first evaluation.
+    assert plain["mean ± std"] == "0.200 ± 0.100"
+    assert (plain["median"], plain["best"], plain["n"]) == ("0.200", "0.300", "3 of 3")
+    assert sift["difference [95 %]"].startswith("+0.200 [+0.000, +0.4")
+    assert sift["p (Holm)"] == "0.500 (0.500)"
+    assert (sift["time"], sift["memory"]) == ("2.00x", "1.00x")
+    assert found["sift", "ood"]["mean ± std"] == "0.200 ± 0.050"
+    assert found["bad", "valid"]["n"] == "0 of 1"
+    text = (tmp_path / "table.md").read_text()
+    assert "BCa bootstrap interval" in text
+    assert "| sift" in text
+    assert r"0.400 $\pm$ 0.100" in (tmp_path / "table.tex").read_text()
+    assert len(rows(tmp_path / "runs.csv")) == 7
+
+
+def test_failed_runs_are_those_at_the_majority_baseline() -> None:
+    low = [result("a", 1, 0.0), result("a", 2, -0.1), result("a", 3, 0.1)]
+    assert table.failed(low, MCC, "valid") == 2
+    unknown = [result("a", 1, 0.0, predictions={})]
+    assert table.failed(unknown, MCC, "valid") is None
+
+
+def test_a_wrong_metric_or_subset_names_the_right_ones(stored: list[Result]) -> None:
+    with pytest.raises(PlanError, match="no metric f9; choose --metric from mcc"):
+        Scored("f9", True, "valid").best(stored[0])
+    with pytest.raises(PlanError, match="not evaluated on test but on valid, ood"):
+        Scored("mcc", True, "test").best(stored[0])
+
+
+def test_figures_are_drawn_from_stored_results(
+    stored: list[Result], tmp_path: Path
+) -> None:
+    figures.draw_all(tmp_path, stored, MCC)
+    made = {p.name for p in tmp_path.iterdir()}
+    assert made == {f"{n}.{s}" for n in figures.PANELS for s in ("png", "svg")}
+    before = (tmp_path / "scores.svg").read_text()
+    assert "sift" not in before or "bad" not in before
+    figures.draw_all(tmp_path, stored, MCC)
+    assert (tmp_path / "scores.svg").read_text() == before
+
+
+def test_the_card_is_the_winners(stored: list[Result]) -> None:
+    text = card.card(stored, MCC)
+    assert text.startswith("# cola, fine-tuned with sift")
+    assert "Seeds: 1, 2, 3" in text
+    assert "| sift" in text
+    assert "licence" in text
+
+
+def test_results_survive_the_file(tmp_path: Path) -> None:
+    one = result("plain", 1, 0.1 + 0.2)
+    write(tmp_path / "result.json", one)
+    assert asdict(execution.load(tmp_path / "result.json")) == asdict(one)
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(PlanError, match=r"result.json cannot be read"):
+        execution.load(tmp_path / "result.json")
+
+
+def test_the_seeds_of_the_resamples_are_fixed() -> None:
+    gaps = [0.1, 0.4, -0.2, 0.3]
+    assert statistics.interval(gaps) == statistics.interval(gaps)

@@ -1,0 +1,84 @@
+"""Evaluations as files: every metric at full precision, and every prediction."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.distributed import utils as distributed_utils
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from ..metrics import SCATTERED
+
+CONFIG = "config.json"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    scratch.write_text(json.dumps(content, default=str), "utf-8")
+    scratch.replace(path)
+
+
+class Recorder:
+    """Writes ``config.json`` and one ``<subset>-<updates>.json`` per evaluation.
+
+    The first worker writes; the others have the same sums and keep silent.
+
+    Args:
+        folder: where to.
+        root: fairseq's whole configuration.
+
+    """
+
+    def __init__(self, folder: str, root: Any) -> None:
+        self.folder = Path(folder)
+        self.master = distributed_utils.is_master(root.distributed_training)
+        if self.master:
+            config = OmegaConf.to_container(root, resolve=True, enum_to_str=True)
+            write_json(self.folder / CONFIG, config)
+
+    def evaluation(self, subset: str, stats: dict[str, Any], meters: Any) -> None:
+        """One evaluation, as fairseq's ``post_validate`` hands it over."""
+        if not self.master:
+            return
+        metrics = {
+            name: float(value)
+            for name, value in stats.items()
+            if isinstance(value, int | float) and not name.startswith("best_")
+        }
+        content: dict[str, Any] = {
+            "subset": subset,
+            "updates": int(stats["num_updates"]),
+            "metrics": metrics,
+            **_memory(),
+        }
+        if SCATTERED in meters:
+            content |= predictions(meters[SCATTERED].sum)
+        name = f"{subset}-{content['updates']}.json"
+        write_json(self.folder / name, content)
+
+
+def _memory() -> dict[str, float]:
+    if not torch.cuda.is_available():
+        return {}
+    return {"peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20}
+
+
+def predictions(scattered: Tensor) -> dict[str, Any]:
+    """Outputs and gold labels in the order of the data set.
+
+    Args:
+        scattered: summed :func:`scattered_scores`, shape (K + 2, N).
+
+    Returns:
+        ``outputs``, N lists of K logits or scores, and ``gold``, N numbers.
+
+    """
+    table = scattered.cpu()
+    # fairseq repeats sentences to fill up uneven workers; a sum then counts twice.
+    table = table / table[-1].clamp(min=1)
+    return {"outputs": table[:-2].T.tolist(), "gold": table[-2].tolist()}
