@@ -222,10 +222,11 @@ def report(args: argparse.Namespace) -> int:
     chosen = tune(plan, executor, args) if plan.tuned else {}
     results = run_all(plan.runs(chosen), executor)
     scored = measure(args, results)
+    args.out.mkdir(parents=True, exist_ok=True)
     table.write_all(args.out, results, scored)
     figures.draw_all(args.out, results, scored)
     (args.out / "card.md").write_text(card.card(results, scored), "utf-8")
-    table.show(results, scored)
+    table.show(table.tables(results, scored), table.definitions(scored))
     if crashes := reasons(results):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))

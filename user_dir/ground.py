@@ -5,6 +5,7 @@ alone wherever it already works.
 """
 
 import argparse
+import copy
 import functools
 import inspect
 import logging
@@ -12,7 +13,8 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -109,9 +111,24 @@ def _insisting(load: Callable[..., Any]) -> Callable[..., Any]:
             chosen = path is not None and path != "checkpoint_last.pt"
             if chosen and not os.path.isfile(path):
                 raise UserError(f"{flag} {path} does not exist; nothing was trained")
-        return load(cfg, trainer, **kwargs)
+        with _new_heads(trainer):
+            return load(cfg, trainer, **kwargs)
 
     return load_checkpoint
+
+
+@contextmanager
+def _new_heads(trainer: Any) -> Iterator[None]:
+    """``--steady-new-head``: what is loaded inside leaves the heads as they were."""
+    wanted = getattr(getattr(trainer.task, "cfg", None), "steady_new_head", False)
+    heads = getattr(trainer.get_model(), "classification_heads", None)
+    if not wanted or heads is None:
+        yield
+        return
+    fresh = copy.deepcopy(heads.state_dict())
+    yield
+    if trainer.get_num_updates() == 0:  # not when a run goes on
+        heads.load_state_dict(fresh)
 
 
 def _notifying(train_step: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .results import Result
-from .table import Scored, markdown, tables, unique
+from .table import Scored, definitions, markdown, tables, unique
 
 
 def winner(results: Sequence[Result], scored: Scored) -> str:
@@ -53,7 +53,7 @@ def card(results: Sequence[Result], scored: Scored) -> str:
 
 ## Scores
 
-{markdown(tables(results, scored), scored)}
+{markdown(tables(results, scored), definitions(scored))}
 ## Limits
 
 The method was chosen by its scores on {scored.select}, so these flatter it; subsets

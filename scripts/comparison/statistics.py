@@ -63,9 +63,10 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 def permutation_p(one: Sequence[float], other: Sequence[float]) -> float:
     """Two-sided p-value of exchanging the members of pairs; all 2^n up to 13 pairs.
 
-    Source: scipy.stats.permutation_test, permutation_type ``samples``.
+    Source: scipy.stats.permutation_test, permutation_type ``samples``. Fewer than two
+    pairs give nan.
     """
-    if not one:
+    if len(one) < 2:
         return math.nan
 
     def statistic(x: Any, y: Any, axis: int) -> Any:
@@ -103,12 +104,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [p if math.isnan(p) else float(next(corrected)) for p in p_values]
 
 
-def majority_baseline(metric: str, gold: Sequence[float]) -> float:
+def majority_baseline(
+    metric: str, gold: Sequence[float], subset: str = "the data"
+) -> float:
     """What always giving the most frequent class (any one score) earns.
 
     Args:
         metric: as a task logs it.
         gold: labels, class indices where the metric is one of classes.
+        subset: what they are of, for the error.
 
     Returns:
         The score; nan for a metric without such a baseline, as a loss.
@@ -119,8 +123,8 @@ def majority_baseline(metric: str, gold: Sequence[float]) -> float:
     """
     if len(set(gold)) < 2:
         raise PlanError(
-            f"the evaluated data have one class only ({set(gold)}); no score can tell "
-            "methods apart there"
+            f"{subset} has one class only ({gold[0]:g}); no score can tell methods "
+            "apart there, so evaluate on other data"
         )
     if metric in ("pearson", "spearman"):
         return 0.0

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -61,7 +62,7 @@ def failed(results: Sequence[Result], scored: Scored, subset: str) -> int | None
     golds = [r.predictions[subset]["gold"] for r in results if subset in r.predictions]
     if not golds:
         return None
-    baseline = majority_baseline(scored.metric, golds[0])
+    baseline = majority_baseline(scored.metric, golds[0], subset)
     if math.isnan(baseline):
         return None
     scores = scored.scores(results, subset).values()
@@ -97,7 +98,7 @@ def _compared(found: Difference | None, p: float) -> Row:
     )
     return {
         "difference [95 %]": f"{found.mean:+.3f}{interval}",
-        "p (Holm)": f"{_number(found.p)} ({_number(p)})",
+        "p (Holm)": "" if math.isnan(p) else f"{found.p:.3f} ({p:.3f})",
     }
 
 
@@ -111,6 +112,8 @@ def _costs(mine: Sequence[Result], first: Sequence[Result]) -> Row:
         quotient = _median(values) / _median(base)
         return "" if math.isnan(quotient) else f"{quotient:.2f}x"
 
+    if not any(result.seconds_per_update for result in mine):  # a probe
+        return {}
     pace, pace_of_first = ([r.seconds_per_update for r in rs] for rs in (mine, first))
     memory, memory_of_first = (
         [r.peak_gpu_mb or r.peak_mb for r in rs] for rs in (mine, first)
@@ -147,12 +150,26 @@ def _rows_of(results: Sequence[Result], scored: Scored, subset: str) -> list[Row
     return rows
 
 
-def tables(
-    results: Sequence[Result], scored: Scored
-) -> dict[tuple[str, str], list[Row]]:
-    """Rows by setting and subset."""
+class Title(NamedTuple):
+    """What a table is about."""
+
+    setting: str
+    subset: str
+    metric: str
+
+    def __str__(self) -> str:
+        return ", ".join(
+            [*filter(None, [self.setting]), f"{self.metric} on {self.subset}"]
+        )
+
+
+Tables = dict[Title, list[Row]]
+
+
+def tables(results: Sequence[Result], scored: Scored) -> Tables:
+    """A table per setting and subset."""
     return {
-        (setting, subset): _rows_of(mine, scored, subset)
+        Title(setting, subset, scored.metric): _rows_of(mine, scored, subset)
         for setting in unique([r.setting for r in results])
         for mine in [[r for r in results if r.setting == setting]]
         for subset in subsets(mine)
@@ -177,11 +194,9 @@ def definitions(scored: Scored) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    return unique([name for row in rows for name in row])
-
-
-def _title(setting: str, subset: str, metric: str) -> str:
-    return ", ".join([*filter(None, [setting]), f"{metric} on {subset}"])
+    """Those that say anything, in order of appearance."""
+    columns = unique([name for row in rows for name in row])
+    return [name for name in columns if any(row.get(name) for row in rows)]
 
 
 def _filled(rows: Sequence[Row]) -> list[list[str]]:
@@ -189,29 +204,31 @@ def _filled(rows: Sequence[Row]) -> list[list[str]]:
     return [[row.get(column, "") for column in columns] for row in rows]
 
 
-def markdown(made: dict[tuple[str, str], list[Row]], scored: Scored) -> str:
+def _tabulated(rows: Sequence[Row], form: str) -> str:
+    return tabulate(_filled(rows), _columns(rows), form, disable_numparse=True)
+
+
+def markdown(made: Tables, described: str) -> str:
     """Every table under its title, the definitions at the end."""
-    parts = []
-    for (setting, subset), rows in made.items():
-        body = tabulate(_filled(rows), _columns(rows), "github", disable_numparse=True)
-        parts.append(f"**{_title(setting, subset, scored.metric)}**\n\n{body}\n")
-    return "\n".join([*parts, definitions(scored), ""])
+    parts = [
+        f"**{title}**\n\n{_tabulated(rows, 'github')}\n" for title, rows in made.items()
+    ]
+    return "\n".join([*parts, described, ""])
 
 
-def latex(made: dict[tuple[str, str], list[Row]], scored: Scored) -> str:
+def latex(made: Tables, described: str) -> str:
     """Tables with captions, for booktabs."""
-    parts = []
-    for (setting, subset), rows in made.items():
-        body = tabulate(
-            _filled(rows), _columns(rows), "latex_booktabs", disable_numparse=True
-        ).replace("±", r"$\pm$")
-        caption = _title(setting, subset, scored.metric).replace("_", r"\_")
-        parts.append(
-            f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n"
-            "\\end{table}\n"
-        )
-    described = definitions(scored).replace("%", r"\%").replace("±", r"$\pm$")
-    return "\n".join([*parts, described.replace("_", r"\_"), ""])
+    parts = [
+        f"\\begin{{table}}\n\\centering\n\\caption{{{_tex(str(title))}}}\n"
+        + _tabulated(rows, "latex_booktabs").replace("±", r"$\pm$")
+        + "\n\\end{table}\n"
+        for title, rows in made.items()
+    ]
+    return "\n".join([*parts, _tex(described), ""])
+
+
+def _tex(text: str) -> str:
+    return text.replace("%", r"\%").replace("_", r"\_").replace("±", r"$\pm$")
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -246,28 +263,26 @@ def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
 
 def write_all(out: Path, results: Sequence[Result], scored: Scored) -> None:
     """runs.csv, table.csv, table.md and table.tex."""
-    made = tables(results, scored)
     write_csv(out / "runs.csv", runs(results, scored))
-    long = [
-        {**({"setting": setting} if setting else {}), "subset": subset, **row}
-        for (setting, subset), rows in made.items()
-        for row in rows
-    ]
+    write_tables(out, tables(results, scored), definitions(scored))
+
+
+def write_tables(out: Path, made: Tables, described: str) -> None:
+    """table.csv, table.md and table.tex."""
+    long = [{**title._asdict(), **row} for title, rows in made.items() for row in rows]
     write_csv(out / "table.csv", long)
-    (out / "table.md").write_text(markdown(made, scored), "utf-8")
-    (out / "table.tex").write_text(latex(made, scored), "utf-8")
+    (out / "table.md").write_text(markdown(made, described), "utf-8")
+    (out / "table.tex").write_text(latex(made, described), "utf-8")
 
 
-def show(results: Sequence[Result], scored: Scored) -> None:
+def show(made: Tables, described: str) -> None:
     """The tables on the console, with their definitions under them."""
     console = Console(width=max(120, Console().width))
-    for (setting, subset), rows in tables(results, scored).items():
-        table = Table(
-            title=_title(setting, subset, scored.metric), title_justify="left"
-        )
+    for title, rows in made.items():
+        table = Table(title=str(title), title_justify="left")
         for column in _columns(rows):
             table.add_column(column, justify="left" if column == "method" else "right")
         for cells in _filled(rows):
             table.add_row(*cells)
         console.print(table)
-    console.print(definitions(scored), style="dim")
+    console.print(described, style="dim")

@@ -39,6 +39,12 @@ _MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
 }
 
+#: What the first word of a run's command stands for.
+PROGRAMS = {
+    "fairseq-train": [str(Path(sys.executable).with_name("fairseq-train"))],
+    "probe": [sys.executable, "-m", "comparison.probing"],
+}
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
@@ -93,13 +99,12 @@ def _flags(folder: Path, task: dict[str, Any]) -> list[str]:
 
 
 def _train(folder: Path, task: dict[str, Any], result: Result) -> None:
-    """Run fairseq-train, its output in the log; fill in status and costs."""
+    """Run the command, its output in the log; fill in status and costs."""
     program, *flags = task["command"]
-    executable = Path(sys.executable).with_name(program)
     with (
         (folder / LOG).open("w", encoding="utf-8") as log,
         subprocess.Popen(
-            [str(executable), *flags, *_flags(folder, task)],
+            [*PROGRAMS[program], *flags, *_flags(folder, task)],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**_MALLOC, **os.environ},

@@ -36,20 +36,22 @@ class PackedEncoderLayer(TransformerEncoderLayerBase):
         real = (~padding).flatten().nonzero().squeeze(1)
         packed = self._packed(by_sentence.index_select(0, real), padding, real)
         spread = torch.zeros_like(by_sentence).index_copy(0, real, packed)
-        return spread.view(*padding.shape, -1).transpose(0, 1)
+        padded: Tensor = spread.view(*padding.shape, -1).transpose(0, 1)
+        return padded
 
     def _packed(self, x: Tensor, padding: Tensor, real: Tensor) -> Tensor:
         attended = self.dropout_module(self._attend(x, padding, real))
         x = self.self_attn_layer_norm(x + attended)
         inner = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
-        return self.final_layer_norm(x + self.dropout_module(self.fc2(inner)))
+        out: Tensor = self.final_layer_norm(x + self.dropout_module(self.fc2(inner)))
+        return out
 
     def _attend(self, x: Tensor, padding: Tensor, real: Tensor) -> Tensor:
         attention = self.self_attn
         batch, steps = padding.shape
 
         def heads(projection: nn.Module) -> Tensor:
-            projected = projection(x)
+            projected: Tensor = projection(x)
             spread = projected.new_zeros(batch * steps, projected.size(-1))
             spread = spread.index_copy(0, real, projected)
             return spread.view(batch, steps, attention.num_heads, -1).transpose(1, 2)

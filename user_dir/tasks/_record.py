@@ -10,8 +10,6 @@ from fairseq.distributed import utils as distributed_utils
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ..metrics import SCATTERED
-
 CONFIG = "config.json"
 
 
@@ -41,8 +39,17 @@ class Recorder:
             config = OmegaConf.to_container(root, resolve=True, enum_to_str=True)
             write_json(self.folder / CONFIG, config)
 
-    def evaluation(self, subset: str, stats: dict[str, Any], meters: Any) -> None:
-        """One evaluation, as fairseq's ``post_validate`` hands it over."""
+    def evaluation(
+        self, subset: str, stats: dict[str, Any], scattered: Tensor | None
+    ) -> None:
+        """One evaluation.
+
+        Args:
+            subset: its name.
+            stats: fairseq's statistics, with ``num_updates``.
+            scattered: summed :func:`scattered_scores`, if there are any.
+
+        """
         if not self.master:
             return
         metrics = {
@@ -56,8 +63,8 @@ class Recorder:
             "metrics": metrics,
             **_memory(),
         }
-        if SCATTERED in meters:
-            content |= predictions(meters[SCATTERED].sum)
+        if scattered is not None:
+            content |= predictions(scattered)
         name = f"{subset}-{content['updates']}.json"
         write_json(self.folder / name, content)
 

@@ -20,6 +20,7 @@ from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_
 from ..data.cache import Reader
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
+from ..metrics import SCATTERED
 from ..model_dir import ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import (
@@ -97,6 +98,9 @@ class SentenceTaskConfig(FairseqDataclass):
     steady_epochs: float = option(
         0.0, "the same, for as many updates as these passes over the data take"
     )
+    steady_new_head: bool = option(
+        False, "with --finetune-from-model: leave the checkpoint's head behind"
+    )
     steady_record: Optional[str] = option(
         None,
         "folder for a JSON file per evaluation: metrics at full precision, outputs and "
@@ -128,7 +132,7 @@ class SentenceTask(FairseqTask):
         self.directory = directory
         self._model: Any = None
         self._trains = False
-        self._recorder: Recorder | None = None
+        self.recorder: Recorder | None = None
         self._evaluated: Any = None
         self.dictionary: Dictionary = directory.dictionary()
         longest = directory.manifest.architecture["max_positions"]
@@ -182,7 +186,7 @@ class SentenceTask(FairseqTask):
             return
         self._apply_length(root)
         if cfg.steady_record:
-            self._recorder = Recorder(cfg.steady_record, root)
+            self.recorder = Recorder(cfg.steady_record, root)
 
     def _apply_length(self, root: Any) -> None:
         cfg = self.cfg
@@ -255,7 +259,7 @@ class SentenceTask(FairseqTask):
             self.dictionary,
             decoder_input=hasattr(self._model, "decoder"),
             shuffle_seed=self.cfg.seed if training else None,
-            recorded=self._recorder is not None,
+            recorded=self.recorder is not None,
         )
         logger.info(
             "%s: %d sentences%s", split, len(encoded.tokens), self._mix(encoded)
@@ -332,10 +336,11 @@ class SentenceTask(FairseqTask):
 
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each subset's evaluation."""
-        if self._recorder is None:
+        if self.recorder is None:
             return
         subset = next(n for n, d in self.datasets.items() if d is self._evaluated)
-        self._recorder.evaluation(subset, stats, agg)
+        scattered = agg[SCATTERED].sum if SCATTERED in agg else None
+        self.recorder.evaluation(subset, stats, scattered)
 
     def max_positions(self) -> int:
         """Tokens a sentence may have."""
