@@ -3,10 +3,10 @@
 # asked for. Run again, it fills gaps only. METHODS=8 leaves out the last three.
 #   bash examples/family/run.sh DATA MODEL OUT TRAIN_SIZE UPDATES LEARNING_RATE SEEDS...
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 size=$4 updates=$5 lr=$6
 shift 6
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-python=${PYTHON:-$root/.venv/bin/python}
+python=${PYTHON:-.venv/bin/python}
 adam="--optimizer bert_adam --bert-adam-bias-correction"
 # r3f-shared: the perturbation alone, without dropout's part in the divergence.
 methods=(
@@ -22,8 +22,8 @@ methods=(
   "r3f-shared=--criterion r3f --r3f-dropout shared --r3f-eps 0.1 $adam"
   "freelb=--criterion freelb $adam"
 )
-exec "$python" "$root/scripts/compare.py" --out "$out" --jobs 2 --seeds "$@" \
+exec "$python" scripts/compare.py --out "$out" --jobs 2 --seeds "$@" \
   --methods "${methods[@]:0:${METHODS:-11}}" \
-  -- "$data" --user-dir "$root/user_dir" --task cola --steady-model "$model" \
+  -- "$data" --user-dir user_dir --task cola --steady-model "$model" \
   --steady-train-size "$size" --steady-split-dev --valid-subset valid,test,ood \
   --batch-size 32 --clip-norm 1 --lr "$lr" --steady-updates "$updates"

@@ -9,10 +9,10 @@
 # DATA is CoLA's folder. SIZE, UPDATES and RATE change the 2,500 sentences (as many as
 # RTE has), the 234 updates (3 epochs) and the learning rate.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 study=$1 data=$2 model=$3 out=$4
 shift 4
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-python=${PYTHON:-$root/.venv/bin/python}
+python=${PYTHON:-.venv/bin/python}
 size=${SIZE:-2500} updates=${UPDATES:-234} rate=${RATE:-1e-4}
 corrected="--optimizer bert_adam --bert-adam-bias-correction"
 length="--steady-updates $updates"
@@ -39,8 +39,8 @@ case $study in
       "sage=--optimizer sage --sage-base adamax --sage-bias-correction $length") ;;
   *) echo "few_sample: $study is none of bias, reinit, longer, noise" >&2; exit 1 ;;
 esac
-exec "$python" "$root/scripts/compare.py" --out "$out/$study" --jobs 2 --seeds "$@" \
-  --methods "${methods[@]}" -- "$data" --user-dir "$root/user_dir" --task cola \
+exec "$python" scripts/compare.py --out "$out/$study" --jobs 2 --seeds "$@" \
+  --methods "${methods[@]}" -- "$data" --user-dir user_dir --task cola \
   --criterion plain --steady-model "$model" --steady-train-size "$size" \
   --steady-split-dev --valid-subset valid,test,ood --batch-size 32 --clip-norm 1 \
   --lr "$rate"

@@ -106,7 +106,7 @@ class Local:
 
     def start(self, run: Run, slot: int) -> Job:
         """A worker in a process group of its own."""
-        command = [sys.executable, "-m", "comparison.worker", str(run.folder.resolve())]
+        command = [sys.executable, "-m", "comparison.worker", str(run.folder)]
         environment = self._environment(slot)
         environment["PYTHONPATH"] = python_path()
         return _Process(
@@ -172,7 +172,7 @@ class Slurm:
         except (NameError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise PlanError(f"--slurm: submitit refuses it ({reason})") from None
-        job = executor.submit(train, run.folder.resolve())
+        job = executor.submit(train, run.folder)
         note.write_text(job.job_id, "utf-8")
         return _Submitted(job)
 
@@ -186,7 +186,7 @@ def prepare(run: Run) -> None:
         "seed": run.seed,
         "command": run.command,
         "keep": run.keep,
-        "after": str((run.after.folder / BEST).resolve()) if run.after else None,
+        "after": str(run.after.folder / BEST) if run.after else None,
     }
     scratch = run.folder / f"{TASK}.tmp"
     scratch.write_text(json.dumps(task), "utf-8")
