@@ -1,6 +1,8 @@
-"""Import a Hugging Face BERT or RoBERTa directory as a model directory.
+"""Import a Hugging Face BERT, RoBERTa, BART or mBART as a model directory.
 
     python scripts/import_hf.py SRC OUT
+    python scripts/import_hf.py bart.large OUT --gpt2-bpe DIR  # fairseq's own release
+    python scripts/import_hf.py MODEL OUT --bert2bert          # encoder and decoder
 
 Where transformers is installed, hidden states are compared at every layer and the
 import is refused when they differ by more than 1e-4.
@@ -14,6 +16,8 @@ from pathlib import Path
 from fairseq_steady.checking import assert_equal
 from fairseq_steady.errors import UserError
 from fairseq_steady.importing import import_hf
+from fairseq_steady.importing_bart import bert2bert, import_fairseq
+from fairseq_steady.model_dir import ModelDirectory
 
 
 def main() -> None:
@@ -22,7 +26,29 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="Hugging Face directory")
     parser.add_argument("out", type=Path, help="model directory to create")
     parser.add_argument("--licence", help="of the weights, if the source is silent")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
+        "--gpt2-bpe",
+        type=Path,
+        metavar="DIR",
+        help="source is fairseq's own; DIR has GPT-2's encoder.json and vocab.bpe",
+    )
+    other.add_argument(
+        "--bert2bert",
+        action="store_true",
+        help="source is a model directory; encoder and decoder both start from it",
+    )
     args = parser.parse_args()
+    if args.gpt2_bpe:
+        import_fairseq(args.source, args.gpt2_bpe, args.out)
+    elif args.bert2bert:
+        bert2bert(ModelDirectory.open(args.source), args.out)
+    else:
+        print(f"{args.out}: {import_checked(args)}")
+
+
+def import_checked(args: argparse.Namespace) -> str:
+    """Import and compare; how it went."""
     directory = import_hf(args.source, args.out, args.licence)
     checked = "transformers is not installed, so it was not compared"
     if importlib.util.find_spec("transformers"):
@@ -32,7 +58,7 @@ def main() -> None:
             shutil.rmtree(args.out)
             raise
         checked = f"equal to transformers within {worst:.1e} at every layer"
-    print(f"{args.out}: {checked}")
+    return checked
 
 
 if __name__ == "__main__":

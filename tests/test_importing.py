@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 import transformers
 from conftest import run_script
@@ -78,17 +79,62 @@ SIZE: dict[str, Any] = {
 }
 
 
+def train_sentencepiece(folder: Path) -> None:
+    """As mBART ships it: a sentencepiece model, language codes in the configuration."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(AWKWARD * 3),
+        model_prefix=str(folder / "sentencepiece.bpe"),
+        vocab_size=220,
+        model_type="bpe",
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    config = {"tokenizer_class": "MBartTokenizer", "src_lang": "en_XX"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+SEQ2SEQ_SIZE: dict[str, Any] = {
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 256,
+    "init_std": 0.3,
+}
+
+
+def make_seq2seq(folder: Path, kind: str) -> Any:
+    """A tiny random BART or mBART."""
+    if kind == "bart":
+        train_bpe(folder)
+        rows = len(json.loads((folder / "vocab.json").read_text()))
+        bart = transformers.BartConfig(vocab_size=rows, **SEQ2SEQ_SIZE)
+        return transformers.BartForConditionalGeneration(bart)
+    train_sentencepiece(folder)
+    rows = len(transformers.AutoTokenizer.from_pretrained(folder))
+    mbart = transformers.MBartConfig(
+        vocab_size=rows, scale_embedding=True, **SEQ2SEQ_SIZE
+    )
+    return transformers.MBartForConditionalGeneration(mbart)
+
+
 def make_source(folder: Path, kind: str) -> Path:
-    """A tiny random Hugging Face directory: bert-cased, bert-uncased or roberta."""
+    """A tiny random Hugging Face directory."""
     folder.mkdir()
     torch.manual_seed(1)
-    if kind == "roberta":
+    if kind in SEQ2SEQ:
+        model: Any = make_seq2seq(folder, kind)
+    elif kind == "roberta":
         train_bpe(folder)
         rows = len(json.loads((folder / "vocab.json").read_text()))
         config = transformers.RobertaConfig(
             vocab_size=rows, max_position_embeddings=258, type_vocab_size=1, **SIZE
         )
-        model: Any = transformers.RobertaForMaskedLM(config)
+        model = transformers.RobertaForMaskedLM(config)
     else:
         train_wordpiece(folder, cased=kind.startswith("bert-cased"))
         rows = len((folder / "vocab.txt").read_text("utf-8").split("\n")) - 1
@@ -104,7 +150,8 @@ def make_source(folder: Path, kind: str) -> Path:
     return folder
 
 
-KINDS = ["bert-uncased", "bert-cased", "roberta"]
+SEQ2SEQ = ["bart", "mbart"]
+KINDS = ["bert-uncased", "bert-cased", "roberta", *SEQ2SEQ]
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +173,9 @@ def test_hidden_states_equal_transformers_at_every_layer(
     sources: dict[str, Path], imported: dict[str, ModelDirectory], kind: str
 ) -> None:
     errors = hidden_state_error(sources[kind], imported[kind])
-    assert len(errors) == SIZE["num_hidden_layers"] + 1
+    # Encoder-decoders: the encoder's last, then the decoder's.
+    layers = 1 + SEQ2SEQ_SIZE["decoder_layers"] if kind in SEQ2SEQ else 3
+    assert len(errors) == layers + 1
     assert torch.tensor(errors).max() <= TOLERANCE
 
 

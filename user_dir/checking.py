@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from fairseq.data import data_utils
+from torch import Tensor
 
 from .data import SentenceTokenizer
 from .errors import UserError
@@ -77,14 +78,38 @@ def hidden_state_error(
     tokens = data_utils.collate_tokens(
         [torch.from_numpy(i).long() for i in ids], dictionary.pad()
     )
+    ours = load_encoder(directory)
+    states = _seq2seq_states if directory.manifest.family == "bart" else _states
     with torch.no_grad():
-        expected = theirs(**batch, output_hidden_states=True).hidden_states
-        _, extra = load_encoder(directory)(
-            tokens, features_only=True, return_all_hiddens=True
-        )
-    states = [state.transpose(0, 1) for state in extra["inner_states"]]
+        pairs = states(ours, theirs, tokens, batch)
+    return [float((a - b)[mask].abs().max()) for a, b in pairs]
+
+
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+def _states(ours: Any, theirs: Any, tokens: Tensor, batch: Any) -> Pairs:
+    """Hidden states of an encoder, ours and theirs."""
+    expected = theirs(**batch, output_hidden_states=True).hidden_states
+    _, extra = ours(tokens, features_only=True, return_all_hiddens=True)
+    found = [state.transpose(0, 1) for state in extra["inner_states"]]
+    return list(zip(found, expected, strict=True))
+
+
+def _seq2seq_states(ours: Any, theirs: Any, tokens: Tensor, batch: Any) -> Pairs:
+    """The encoder's output, and the decoder's after every layer, fed its own input."""
+    outputs = theirs(
+        **batch, decoder_input_ids=batch["input_ids"], output_hidden_states=True
+    )
+    encoded = ours.encoder(tokens, tokens.ne(ours.encoder.padding_idx).sum(1))
+    # Their decoder is not told of padding in its own input; it only looks back.
+    features, extra = ours.decoder(tokens, encoder_out=encoded, features_only=True)
+    found = [state.transpose(0, 1) for state in extra["inner_states"]]
+    expected = list(outputs.decoder_hidden_states)
     return [
-        float((a - b)[mask].abs().max()) for a, b in zip(states, expected, strict=True)
+        (encoded["encoder_out"][0].transpose(0, 1), outputs.encoder_last_hidden_state),
+        *zip(found[:-1], expected[:-1], strict=True),
+        (features, outputs.last_hidden_state),
     ]
 
 

@@ -14,8 +14,10 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import RobertaProcessing
 from torch import Tensor
 
+from . import importing_bart
 from .errors import UserError
 from .ground import load_safely
+from .importing_bart import sentencepiece_tokenizer
 from .model_dir import Manifest, ModelDirectory, sha256, write_model_directory
 
 #: fairseq's name for each special token, in the order of its ids 0 to 3, then mask.
@@ -27,8 +29,13 @@ SPECIAL = {
         "<unk>": "[UNK]",
         "<mask>": "[MASK]",
     },
-    "roberta": {name: name for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")},
+    **{
+        kind: {name: name for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")}
+        for kind in ("roberta", "bart", "mbart")
+    },
 }
+#: Encoder-decoders among them.
+SEQ2SEQ = ("bart", "mbart")
 #: Hugging Face's activation names and fairseq's for the same function.
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -73,17 +80,24 @@ def read_config(source: Path) -> dict[str, Any]:
             f"{path}: model_type '{kind}' cannot be imported; known: "
             + ", ".join(SPECIAL)
         )
-    if positions != "absolute" or config.get("is_decoder"):
+    decoder = config.get("is_decoder") and kind not in SEQ2SEQ
+    if positions != "absolute" or decoder:
         raise UserError(
             f"{path}: fairseq has no {positions} positions or decoder in this form; "
             "only encoders with absolute positions can be imported"
         )
-    if config.get("hidden_act", "gelu") not in ACTIVATIONS:
+    if activation(config) not in ACTIVATIONS:
         raise UserError(
-            f"{path}: hidden_act '{config['hidden_act']}' is none of "
+            f"{path}: hidden_act '{activation(config)}' is none of "
             + ", ".join(ACTIVATIONS)
         )
     return config
+
+
+def activation(config: dict[str, Any]) -> str:
+    """Hugging Face's name of the activation."""
+    name: str = config.get("hidden_act") or config.get("activation_function", "gelu")
+    return name
 
 
 def weight_files(source: Path) -> list[Path]:
@@ -202,6 +216,8 @@ def build_tokenizer(source: Path, kind: str) -> Tokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         elif kind == "bert":
             tokenizer = _wordpiece(source)
+        elif (source / "sentencepiece.bpe.model").is_file():
+            tokenizer = sentencepiece_tokenizer(source)
         else:
             tokenizer = _byte_level_bpe(source)
     except UserError:
@@ -300,7 +316,7 @@ def _architecture(config: dict[str, Any], positions: int) -> dict[str, Any]:
         "encoder_embed_dim": config["hidden_size"],
         "encoder_ffn_embed_dim": config["intermediate_size"],
         "encoder_attention_heads": config["num_attention_heads"],
-        "activation_fn": ACTIVATIONS[config.get("hidden_act", "gelu")],
+        "activation_fn": ACTIVATIONS[activation(config)],
         "max_positions": positions,
         "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
         "dropout": dropout,
@@ -328,7 +344,7 @@ def _pooler(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def import_hf(source: Path, out: Path, licence: str | None = None) -> ModelDirectory:
-    """Turn a Hugging Face BERT or RoBERTa directory into a model directory.
+    """Turn a Hugging Face directory into a model directory.
 
     Args:
         source: holds config.json, weights and tokeniser files.
@@ -345,19 +361,21 @@ def import_hf(source: Path, out: Path, licence: str | None = None) -> ModelDirec
     tensors = read_weights(files)
     weights = _Weights(source, tensors)
     tokenizer = build_tokenizer(source, kind)
-    dictionary, rows = build_dictionary(
-        tokenizer,
-        SPECIAL[kind],
-        weights("embeddings.word_embeddings.weight").size(0),
-        source,
-    )
-    # RoBERTa's table already has fairseq's two rows before the first position.
-    first = 2 if kind == "roberta" else 0
-    positions = weights("embeddings.position_embeddings.weight").size(0) - first
-    state = convert_weights(weights, config["num_hidden_layers"], rows, first)
+    words = "model.shared" if kind in SEQ2SEQ else "embeddings.word_embeddings"
+    size = weights(f"{words}.weight").size(0)
+    dictionary, rows = build_dictionary(tokenizer, SPECIAL[kind], size, source)
+    if kind in SEQ2SEQ:
+        form = importing_bart.architecture(config, ACTIVATIONS[activation(config)])
+        state = importing_bart.convert_weights(tensors, rows, source)
+    else:
+        # RoBERTa's table already has fairseq's two rows before the first position.
+        first = 2 if kind == "roberta" else 0
+        table = weights("embeddings.position_embeddings.weight")
+        form = _architecture(config, table.size(0) - first)
+        state = convert_weights(weights, config["num_hidden_layers"], rows, first)
     manifest = Manifest(
-        family="roberta",
-        architecture=_architecture(config, positions),
+        family="bart" if kind in SEQ2SEQ else "roberta",
+        architecture=form,
         special_tokens=SPECIAL[kind],
         source={
             "name": config.get("_name_or_path") or source.name,

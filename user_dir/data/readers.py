@@ -166,35 +166,55 @@ def read_sentence_tab_label(path: Path) -> Iterator[Example]:
         yield checked(path, number, [sentence], label)
 
 
-def read_table(path: Path, text: Sequence[str], label: str) -> Iterator[Example]:
-    """A TSV (no quoting), CSV (quoted) or JSONL file with named columns.
+def read_named(path: Path, columns: Sequence[str], mend: str = "") -> Iterator[Row]:
+    """Rows of a TSV (no quoting), CSV (quoted) or JSON-lines file with some columns.
 
     Args:
-        path: its suffix, .tsv, .csv or .jsonl, tells the form.
-        text: names of one or two text columns.
-        label: name of the label column.
+        path: its suffix, .tsv, .csv, .jsonl or .json, tells the form.
+        columns: that each row must have.
+        mend: what to do about a missing one.
 
     Raises:
-        UserError: another suffix, a missing column, a malformed or incomplete row,
-            or no rows at all.
+        UserError: another suffix, a missing column, a malformed row, or no rows.
 
     """
-    forms: dict[str, Callable[[Path], Iterator[Row]]] = {".tsv": _tsv_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}
+    forms: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".tsv": _tsv_rows,
+        ".csv": _csv_rows,
+        ".jsonl": _jsonl_rows,
+        ".json": _jsonl_rows,
+    }
     if path.suffix.lower() not in forms:
         known = ", ".join(forms)
         raise UserError(f"{path} is none of {known}; rename or convert it")
     empty = True
     for number, row in forms[path.suffix.lower()](path):
-        missing = [name for name in (*text, label) if row.get(name) is None]
+        missing = [name for name in columns if row.get(name) is None]
         if missing:
             has = ", ".join(str(name) for name in row)
             problem = f"no column {shown(missing[0])} among: {has}"
-            mend = "name yours with --steady-text-column and --steady-label-column"
-            raise error_at(path, number, problem, mend)
+            raise error_at(path, number, problem, mend or "name yours")
         empty = False
-        yield checked(path, number, [str(row[t]) for t in text], str(row[label]))
+        yield number, row
     if empty:
-        raise UserError(f"{path} has a header and no rows; add labelled sentences")
+        raise UserError(f"{path} has a header and no rows; add some")
+
+
+def read_table(path: Path, text: Sequence[str], label: str) -> Iterator[Example]:
+    """Labelled sentences by named columns.
+
+    Args:
+        path: as :func:`read_named` takes it.
+        text: names of one or two text columns.
+        label: name of the label column.
+
+    Raises:
+        UserError: as :func:`read_named`; or a cell is empty.
+
+    """
+    mend = "name yours with --steady-text-column and --steady-label-column"
+    for number, row in read_named(path, (*text, label), mend):
+        yield checked(path, number, [str(row[t]) for t in text], str(row[label]))
 
 
 def _tsv_rows(path: Path) -> Iterator[Row]:

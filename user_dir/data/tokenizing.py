@@ -32,6 +32,7 @@ class SentenceTokenizer:
         self._tokenizer = load_tokenizer(directory.tokenizer_path)
         self._tokenizer.enable_truncation(max_length)
         self._ids = _fairseq_ids(self._tokenizer, dictionary, directory)
+        self._theirs = {int(ours): theirs for theirs, ours in enumerate(self._ids)}
 
     def encode(
         self, texts: Sequence[tuple[str, ...]]
@@ -46,6 +47,17 @@ class SentenceTokenizer:
         encodings = self._tokenizer.encode_batch(batch)
         truncated = sum(bool(encoding.overflowing) for encoding in encodings)
         return [self._ids[encoding.ids] for encoding in encodings], truncated
+
+
+    def form(self) -> list[int]:
+        """Ids that stand around a text: those of an empty one."""
+        return [int(index) for index in self._ids[self._tokenizer.encode("").ids]]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        known = [self._theirs[index] for index in ids if index in self._theirs]
+        text: str = self._tokenizer.decode(known, skip_special_tokens=True)
+        return text.strip()
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

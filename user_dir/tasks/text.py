@@ -9,7 +9,8 @@ from fairseq.tasks import register_task
 from ..data import Encoded, read_table
 from ..errors import UserError
 from ..model_dir import ModelDirectory
-from ._sentence import SentenceTask, SentenceTaskConfig, named_like, option, rows
+from ._sentence import SentenceTask, SentenceTaskConfig, named_like, rows
+from ._steady import option
 
 
 @dataclass

@@ -14,7 +14,8 @@ from ..data.cache import concatenate
 from ..data.readers import read_sentence_tab_label
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
-from ._sentence import SentenceTask, SentenceTaskConfig, option
+from ._sentence import SentenceTask, SentenceTaskConfig
+from ._steady import option
 
 UCI = {
     "amazon": "amazon_cells_labelled.txt",

@@ -1,0 +1,248 @@
+"""Articles with summaries, in the forms they are published in.
+
+Every error names the file, the line (or article), the offending value and the mend.
+"""
+
+import hashlib
+import itertools
+import json
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from ..errors import UserError
+from .readers import error_at, read_named, read_text
+
+#: Other names that files of a split go by.
+STEMS = {
+    "train": ("train", "training"),
+    "valid": ("valid", "validation", "val", "dev"),
+    "test": ("test",),
+}
+TABLES = (".csv", ".tsv", ".jsonl", ".json")
+#: Suffixes of line-aligned files: articles, summaries.
+ALIGNED = (
+    (".source", ".target"),
+    (".src", ".tgt"),
+    (".article.txt", ".title.txt"),
+    (".article.filter.txt", ".title.filter.txt"),
+)
+_HIGHLIGHT = "@highlight"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An article and its summary, sentences of the summary on lines of their own.
+
+    Args:
+        source: the article, not empty.
+        target: the summary, not empty.
+        line: line of the file it ends on, or number of the article, from 1.
+
+    """
+
+    source: str
+    target: str
+    line: int
+
+
+def checked(path: Path, line: int, source: str, target: str) -> Pair:
+    """A pair whose texts are there.
+
+    Raises:
+        UserError: the article or the summary is empty.
+
+    """
+    for what, text in (("article", source), ("summary", target)):
+        if not text.strip():
+            raise error_at(path, line, f"an empty {what}", "remove the row or fill it")
+    return Pair(source.strip(), target.strip(), line)
+
+
+def find_pairs(folder: Path, split: str) -> list[Path]:
+    """The files of a split: one table, two aligned files, or CNN/DM's own forms.
+
+    Raises:
+        UserError: there are none.
+
+    """
+    stems = STEMS.get(split, (split,))
+    for stem in stems:
+        for files in _candidates(folder, stem):
+            if files and all(path.exists() for path in files):
+                return files
+    if folder.is_file() and split in STEMS:
+        return [folder]
+    raise UserError(
+        f"{folder} has no {split} set: neither {stems[0]}.csv, .tsv, .jsonl nor "
+        f"{stems[0]}.source with {stems[0]}.target, nor a folder or .bin of CNN/DM's "
+        "stories"
+    )
+
+
+def _candidates(folder: Path, stem: str) -> Iterator[list[Path]]:
+    yield from ([folder / f"{stem}{suffix}"] for suffix in TABLES)
+    yield from ([folder / f"{stem}{side}" for side in sides] for sides in ALIGNED)
+    for base in (folder, folder / "finished_files"):
+        yield [base / f"{stem}.bin"]
+        yield sorted((base / "chunked").glob(f"{stem}_*.bin"))
+        yield [base / stem]
+    yield [folder / f"all_{stem}.txt", folder]
+
+
+def read_pairs(files: list[Path], source: str, target: str) -> Iterator[Pair]:
+    """Pairs of the files that :func:`find_pairs` found.
+
+    Args:
+        files: of one split.
+        source: column of the article, in tables.
+        target: column of the summary.
+
+    Raises:
+        UserError: a file, row or article is wrong.
+
+    """
+    first = files[0]
+    if first.suffix in TABLES:
+        return _table(first, source, target)
+    if first.suffix == ".bin":
+        return itertools.chain.from_iterable(map(_examples, files))
+    if first.is_dir():
+        return _stories(sorted(first.iterdir()))
+    if len(files) == 2 and files[1].is_dir():
+        return _stories(_listed(*files))
+    return _aligned(*files)
+
+
+def _table(path: Path, source: str, target: str) -> Iterator[Pair]:
+    mend = "name yours with --summarization-source-column and -target-column"
+    for line, row in read_named(path, (source, target), mend):
+        yield checked(path, line, str(row[source]), str(row[target]))
+
+
+def _aligned(source: Path, target: Path) -> Iterator[Pair]:
+    sides = [
+        read_text(path).removesuffix("\n").split("\n") for path in (source, target)
+    ]
+    if len(sides[0]) != len(sides[1]):
+        raise UserError(
+            f"{source} has {len(sides[0])} lines and {target} has {len(sides[1])}; "
+            "line n of one belongs to line n of the other: mend or fetch them again"
+        )
+    for line, (article, summary) in enumerate(zip(*sides, strict=True), 1):
+        empty = target if article.strip() else source
+        yield checked(empty, line, article, summary)
+
+
+# --- CNN/DM's own forms --------------------------------------------------------------
+
+
+def _listed(urls: Path, folder: Path) -> list[Path]:
+    """Stories named by the sha1 of their addresses, as the url lists give them."""
+    stories = {path.name: path for path in folder.rglob("*.story")}
+    found = []
+    for line, url in enumerate(read_text(urls).split("\n"), 1):
+        if url.strip():
+            name = hashlib.sha1(url.strip().encode()).hexdigest() + ".story"  # noqa: S324
+            if name not in stories:
+                problem = f"no story of {url.strip()}"
+                raise error_at(urls, line, problem, f"put {name} below {folder}")
+            found.append(stories[name])
+    return found
+
+
+def _stories(paths: list[Path]) -> Iterator[Pair]:
+    readers: dict[str, Callable[[Path], tuple[str, str]]] = {
+        ".story": _story,
+        ".json": _json_story,
+    }
+    known = [path for path in paths if path.suffix in readers]
+    if not known:
+        where = paths[0].parent if paths else "the folder"
+        raise UserError(f"{where} holds no .story or .json files; see the README")
+    for number, path in enumerate(known, 1):
+        article, summary = readers[path.suffix](path)
+        found = checked(path, 1, article, summary)
+        yield Pair(found.source, found.target, number)
+
+
+def _story(path: Path) -> tuple[str, str]:
+    """Paragraphs, then highlights, each announced by a line of its own."""
+    article, *highlights = read_text(path).split(_HIGHLIGHT)
+    return _joined(article, " "), _joined("\n".join(highlights), "\n")
+
+
+def _json_story(path: Path) -> tuple[str, str]:
+    """``article`` and ``abstract``, each a list of sentences."""
+    try:
+        content = json.loads(read_text(path))
+        sides = [content["article"], content["abstract"]]
+        if not all(isinstance(side, list) for side in sides):
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f'{path} is not {{"article": [...], "abstract": [...]}}; mend or remove it'
+        ) from None
+    return " ".join(map(str, sides[0])), "\n".join(map(str, sides[1]))
+
+
+def _joined(text: str, separator: str) -> str:
+    return separator.join(line.strip() for line in text.split("\n") if line.strip())
+
+
+#: Messages of tf.train.Example, as much as text needs: fields with number, label
+#: (1 once, 3 repeated), type (9 string, 11 message, 12 bytes) and its message.
+_MESSAGES: dict[str, list[tuple[str, int, int, int, str | None]]] = {
+    "BytesList": [("value", 1, 3, 12, None)],
+    "Feature": [("bytes_list", 1, 1, 11, ".steady.BytesList")],
+    "Entry": [("key", 1, 1, 9, None), ("value", 2, 1, 11, ".steady.Feature")],
+    "Features": [("feature", 1, 3, 11, ".steady.Entry")],
+    "Example": [("features", 1, 1, 11, ".steady.Features")],
+}
+
+
+def _example_class() -> Any:
+    """tf.train.Example without tensorflow; its map is a list of entries on the wire."""
+    file = descriptor_pb2.FileDescriptorProto(name="steady.proto", package="steady")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, number, label, kind, of in fields:
+            message.field.add(
+                name=field, number=number, label=label, type=kind, type_name=of
+            )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    found = pool.FindMessageTypeByName("steady.Example")
+    return message_factory.GetMessageClass(found)
+
+
+def _examples(path: Path) -> Iterator[Pair]:
+    """Length-prefixed tf.train.Examples with ``article`` and ``abstract``."""
+    example_class, data, position, number = _example_class(), path.read_bytes(), 0, 0
+    while position < len(data):
+        number += 1
+        start = position + 8
+        (size,) = struct.unpack("<q", data[position:start].ljust(8, b"\0"))
+        position = start + size
+        try:
+            if size < 0 or position > len(data):
+                raise DecodeError("it is cut off")
+            article, abstract = _sides(example_class.FromString(data[start:position]))
+        except (DecodeError, KeyError, IndexError, UnicodeDecodeError) as error:
+            mend = "make or fetch the file again"
+            raise error_at(path, number, f"not an article ({error})", mend) from None
+        yield checked(path, number, article, abstract)
+
+
+def _sides(example: Any) -> tuple[str, str]:
+    found = {entry.key: entry.value.bytes_list for entry in example.features.feature}
+    article, abstract = (
+        found[name].value[0].decode() for name in ("article", "abstract")
+    )
+    sentences = abstract.replace("</s>", "\n").replace("<s>", " ")
+    return article, _joined(sentences, "\n")

@@ -1,0 +1,263 @@
+"""Summarization: raw articles in, a fine-tuned encoder-decoder and ROUGE out."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Optional
+
+import numpy as np
+from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
+from fairseq.tasks import register_task
+
+from ..data import SentenceTokenizer
+from ..data.pair_dataset import EncodedPairs, PairDataset, encode_pairs
+from ..data.pairs import find_pairs, read_pairs
+from ..data.sampling import parse_size, stratified_subset
+from ..errors import UserError
+from ..generating import DECODINGS, Decoding, Summarizer, select
+from ..model_dir import ModelDirectory
+from ..regularizers import unwrap
+from ..rouge import NAMES, rouge_sums
+from ._steady import SteadyTask, SteadyTaskConfig, option
+
+logger = logging.getLogger(__name__)
+
+FORMS = ChoiceEnum(list(DECODINGS))
+#: Columns of articles and summaries, as each data set is published in tables.
+COLUMNS = {
+    "cnn_dm": ("article", "highlights"),
+    "gigaword": ("document", "summary"),
+    "reddit_tifu": ("documents", "tldr"),
+    "custom": ("source", "target"),
+}
+#: Logged sums of ROUGE, and of the summaries they are over.
+_ROUGE, _DECODED = "_rouge_", "_rouge_decoded"
+
+
+@dataclass
+class SummarizationConfig(SteadyTaskConfig):
+    """Flags of summarization."""
+
+    summarization_form: FORMS = option(  # type: ignore[valid-type]
+        "custom",
+        "cnn_dm, gigaword, reddit_tifu or custom: column names and decoding settings",
+    )
+    summarization_source_column: Optional[str] = option(
+        None, "column of the articles in a table; default: as the form has it"
+    )
+    summarization_target_column: Optional[str] = option(None, "column of the summaries")
+    summarization_source_length: Optional[int] = option(
+        None, "tokens kept of an article; default: the model's positions"
+    )
+    summarization_target_length: Optional[int] = option(
+        None, "tokens kept of a summary; default: the model's positions"
+    )
+    summarization_decode: int = option(
+        200,
+        "examples of each evaluated split that are decoded for ROUGE; 0: all of them",
+    )
+    summarization_stem: bool = option(True, "Porter stemming in ROUGE")
+    summarization_beam: Optional[int] = option(None, "hypotheses kept; default: form's")
+    summarization_length_penalty: Optional[float] = option(
+        None, "exponent of the length that scores are divided by; default: form's"
+    )
+    summarization_min_length: Optional[int] = option(
+        None, "tokens before a summary may end; default: form's"
+    )
+    summarization_max_length: Optional[int] = option(
+        None, "tokens after which it must; default: form's"
+    )
+    summarization_no_repeat: Optional[int] = option(
+        None, "length of n-grams that may not occur twice, 0: none; default: form's"
+    )
+
+
+def decoding_of(cfg: Any) -> Decoding:
+    """The form's decoding with what flags change.
+
+    Raises:
+        UserError: a flag is out of range.
+
+    """
+    names = ("beam", "length_penalty", "min_length", "max_length", "no_repeat")
+    given = {name: getattr(cfg, f"summarization_{name}") for name in names}
+    changed = {name: value for name, value in given.items() if value is not None}
+    found = replace(DECODINGS[str(cfg.summarization_form)], **changed)
+    ranges = {
+        "beam": found.beam >= 1,
+        "min_length": 0 <= found.min_length <= found.max_length,
+        "max_length": found.max_length >= 1,
+        "no_repeat": found.no_repeat >= 0,
+    }
+    for name, good in ranges.items():
+        if not good:
+            flag = f"--summarization-{name.replace('_', '-')}"
+            raise UserError(f"{flag} {getattr(found, name)} is out of range")
+    return found
+
+
+@register_task("summarization", dataclass=SummarizationConfig)
+class SummarizationTask(SteadyTask):
+    """Articles with summaries, tokenised once and read from disk.
+
+    Splits: train, valid and test, as :func:`..data.pairs.find_pairs` finds them; a
+    single file is split 80 : 10 : 10 by ``--steady-subset-seed``.
+    """
+
+    metric: ClassVar[str] = "rouge1"
+    cfg: SummarizationConfig
+
+    def __init__(self, cfg: SummarizationConfig, directory: ModelDirectory) -> None:
+        super().__init__(cfg, directory)
+        self.decoding = decoding_of(cfg)
+        self.tokenizers = tuple(
+            SentenceTokenizer(directory, self.dictionary, length)
+            for length in self._lengths(cfg, directory)
+        )
+        self._summarizer: tuple[Any, Summarizer] | None = None
+        self._references: dict[str, list[str]] = {}
+
+    @staticmethod
+    def _lengths(cfg: Any, directory: ModelDirectory) -> list[int]:
+        form = directory.manifest.architecture
+        sides = {"source": "max_source_positions", "target": "max_target_positions"}
+        lengths = []
+        for side, name in sides.items():
+            most = form.get(name) or form["max_positions"]
+            wanted = getattr(cfg, f"summarization_{side}_length") or most
+            if not 3 <= wanted <= most:
+                raise UserError(
+                    f"--summarization-{side}-length {wanted} is not in 3 to {most}, "
+                    "what this model has positions for"
+                )
+            lengths.append(wanted)
+        return lengths
+
+    @classmethod
+    def check(cls, cfg: Any, directory: ModelDirectory) -> None:
+        """The model must have a decoder."""
+        if directory.manifest.family != "bart":
+            raise UserError(
+                f"{directory.path} is an encoder without a decoder; summarization "
+                "needs BART, or two copies: scripts/import_hf.py "
+                f"{directory.path} OUT --bert2bert"
+            )
+        super().check(cfg, directory)
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """Of articles and of summaries."""
+        source, target = COLUMNS[str(self.cfg.summarization_form)]
+        cfg = self.cfg
+        return (
+            cfg.summarization_source_column or source,
+            cfg.summarization_target_column or target,
+        )
+
+    def _read(self, split: str) -> tuple[list[Path], np.ndarray | None, EncodedPairs]:
+        """The files of a split, the rows of them that it has, and its pairs."""
+        data = Path(self.cfg.data)
+        files = find_pairs(data, split)
+        encoded = encode_pairs(
+            files,
+            partial(read_pairs, files, *self.columns),
+            f"pairs {self.columns}",
+            (self.tokenizers[0], self.tokenizers[1]),
+            self.cache_dir,
+        )
+        rows = None
+        if data.is_file():
+            rows = self._part(split, len(encoded.source))
+        elif split == "train":
+            rows = self._subset(np.arange(len(encoded.source)))
+        return files, rows, encoded if rows is None else encoded.take(rows)
+
+    def _part(self, split: str, count: int) -> np.ndarray:
+        order = np.random.default_rng(self.cfg.steady_subset_seed).permutation(count)
+        parts = dict(
+            zip(
+                ("train", "valid", "test"),
+                np.split(order, [count * 8 // 10, count * 9 // 10]),
+                strict=True,
+            )
+        )
+        rows = np.sort(parts[split])
+        return self._subset(rows) if split == "train" else rows
+
+    def _subset(self, rows: np.ndarray) -> np.ndarray:
+        size = self.cfg.steady_train_size
+        if not size:
+            return rows
+        wanted = parse_size(size, len(rows), "--steady-train-size")
+        seed = self.cfg.steady_subset_seed
+        chosen: np.ndarray = rows[
+            stratified_subset(rows.astype(float), wanted, seed)[0]
+        ]
+        return chosen
+
+    def train_size(self) -> int:
+        """Pairs to train on."""
+        return len(self._read("train")[2].source)
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
+        """Read a split and make it a data set."""
+        files, rows, encoded = self._read(split)
+        start = self.tokenizers[1].form()[-1]
+        training = split == "train"
+        self.datasets[split] = PairDataset(encoded, self.dictionary, start, training)
+        if not training:
+            texts = [pair.target for pair in read_pairs(files, *self.columns)]
+            chosen = range(len(texts)) if rows is None else rows
+            self._references[split] = [texts[row] for row in chosen]
+        logger.info("%s: %d articles with summaries", split, len(encoded.source))
+
+    def max_positions(self) -> tuple[int, int]:
+        """Tokens an article and a summary may have."""
+        return self.tokenizers[0].max_length, self.tokenizers[1].max_length
+
+    def summarizer(self, model: Any) -> Summarizer:
+        """Beam search with this task's settings."""
+        model = unwrap(model)
+        if self._summarizer is None or self._summarizer[0] is not model:
+            made = Summarizer(model, self.dictionary, self.tokenizers[1], self.decoding)
+            self._summarizer = model, made
+        return self._summarizer[1]
+
+    def valid_step(
+        self, sample: dict[str, Any], model: Any, criterion: Any
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        """The loss, and ROUGE of the examples that are decoded."""
+        loss, size, logged = super().valid_step(sample, model, criterion)
+        # Idle workers are given a training batch, whose results do not count.
+        known = len(self._evaluated)
+        most = min(self.cfg.summarization_decode or known, known)
+        ids = sample["id"].tolist()
+        rows = [row for row, index in enumerate(ids) if index < most]
+        sums = dict.fromkeys(NAMES, 0.0)
+        if rows:
+            texts = self.summarizer(model)(select(sample["net_input"], rows))
+            sums = self._score(texts, [ids[row] for row in rows])
+        logged |= {f"{_ROUGE}{name}": value for name, value in sums.items()}
+        return loss, size, logged | {_DECODED: len(rows)}
+
+    def _score(self, texts: Sequence[str], ids: Sequence[int]) -> dict[str, float]:
+        split = next(n for n, d in self.datasets.items() if d is self._evaluated)
+        references = [self._references[split][index] for index in ids]
+        return rouge_sums(texts, references, self.cfg.summarization_stem)
+
+    def reduce_metrics(
+        self, logging_outputs: list[dict[str, Any]], criterion: Any
+    ) -> None:
+        """ROUGE over the decoded examples of all workers, in percent."""
+        ours = [
+            {name: log.pop(name) for name in list(log) if name.startswith(_ROUGE)}
+            for log in logging_outputs
+        ]
+        super().reduce_metrics(logging_outputs, criterion)
+        count = sum(float(log.get(_DECODED, 0)) for log in ours)
+        for name in NAMES if count else ():
+            total = sum(float(log[f"{_ROUGE}{name}"]) for log in ours)
+            metrics.log_scalar(name, 100 * total / count, count, round=None)
