@@ -1,15 +1,20 @@
 """Summaries from a model: beam search and text."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from fairseq.data import Dictionary
+from fairseq import checkpoint_utils
+from fairseq.data import Dictionary, data_utils
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
 from .data.tokenizing import SentenceTokenizer
+from .errors import UserError
 
 
 @dataclass(frozen=True)
@@ -115,3 +120,91 @@ def select(net_input: dict[str, Tensor], rows: Sequence[int]) -> dict[str, Tenso
     chosen = {k: net_input[k][list(rows)] for k in ("src_tokens", "src_lengths")}
     longest = int(chosen["src_lengths"].max())
     return chosen | {"src_tokens": chosen["src_tokens"][:, :longest]}
+
+
+#: Articles sorted by length at a time, so that batches pad little.
+_WINDOW = 512
+
+
+class Trained:
+    """A fine-tuned checkpoint that summarises text.
+
+    Args:
+        checkpoint: of task ``summarization``.
+        model: its model directory, where that has moved.
+        cpu: stay on the CPU where there is a GPU.
+        changes: settings of :class:`Decoding` to change.
+
+    Raises:
+        UserError: the checkpoint is missing or of another task.
+
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        model: str | None = None,
+        cpu: bool = False,
+        **changes: Any,
+    ) -> None:
+        if not checkpoint.is_file():
+            raise UserError(f"{checkpoint} does not exist")
+        moved = {"steady_model": model} if model else {}
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+            [str(checkpoint)], arg_overrides=moved
+        )
+        if not hasattr(task, "summarizer"):
+            name = type(task).__name__
+            raise UserError(f"{checkpoint} is of {name}, not of task summarization")
+        self.model = models[0].eval()
+        self.cuda = torch.cuda.is_available() and not cpu
+        if self.cuda:
+            self.model = self.model.half().cuda()
+        task.decoding = replace(task.decoding, **changes)
+        self.articles: SentenceTokenizer = task.tokenizers[0]
+        self.pad = task.dictionary.pad()
+        self.summarizer: Summarizer = task.summarizer(self.model)
+        #: articles so far that were longer than the model reads
+        self.truncated = 0
+
+    def __call__(self, texts: Iterable[str], max_tokens: int = 8192) -> Iterator[str]:
+        """One summary per article, in order.
+
+        Args:
+            texts: articles.
+            max_tokens: of a batch, padding included.
+
+        """
+        left = iter(texts)
+        while window := list(islice(left, _WINDOW)):
+            ids, truncated = self.articles.encode([(text,) for text in window])
+            self.truncated += truncated
+            order = np.argsort([len(one) for one in ids], kind="stable")
+            found: dict[int, str] = {}
+            for rows in _batches(order.tolist(), ids, max_tokens):
+                tokens = [torch.from_numpy(ids[row]).long() for row in rows]
+                found |= zip(rows, self._batch(tokens), strict=True)
+            yield from (found[row] for row in range(len(window)))
+
+    def _batch(self, tokens: list[Tensor]) -> list[str]:
+        net_input = {
+            "src_tokens": data_utils.collate_tokens(tokens, self.pad),
+            "src_lengths": torch.tensor([len(one) for one in tokens]),
+        }
+        if self.cuda:
+            net_input = {name: tensor.cuda() for name, tensor in net_input.items()}
+        return self.summarizer(net_input)
+
+
+def _batches(
+    order: Sequence[int], ids: Sequence[np.ndarray], max_tokens: int
+) -> Iterator[list[int]]:
+    """Rows in order of length, as many at a time as fit; at least one."""
+    batch: list[int] = []
+    for row in order:
+        if batch and len(ids[row]) * (len(batch) + 1) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -16,6 +16,8 @@ from .plan import PlanError
 #: Resamples of bootstrap and permutations; fewer permutations than this are all tried.
 _RESAMPLES = 9999
 _CONFIDENCE = 0.95
+#: Numbers of resamples held at a time.
+_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
             np.mean,
             n_resamples=_RESAMPLES,
             confidence_level=_CONFIDENCE,
+            batch=max(1, _AT_ONCE // len(differences)),
             rng=np.random.default_rng(0),
         ).confidence_interval
     return float(found.low), float(found.high)

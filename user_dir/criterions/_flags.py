@@ -12,6 +12,7 @@ from ..regularizers import DIVERGENCES
 DIVERGENCE = ChoiceEnum(["auto", *DIVERGENCES])
 DROPOUT = ChoiceEnum(["independent", "shared", "off"])
 NOISE = ChoiceEnum(["uniform", "normal"])
+SIDE = ChoiceEnum(["encoder", "decoder", "both"])
 
 Good = Callable[[Any], bool]
 
@@ -52,6 +53,13 @@ def dropout(default: str = "independent") -> Any:
 def divergence() -> Any:
     """What compares the passes."""
     return option("auto", "sym_kl, kl or mse; auto: sym_kl, and mse for scores")
+
+
+def side() -> Any:
+    """Whose embeddings are perturbed."""
+    return option(
+        "encoder", "embeddings that are perturbed: the encoder's, the decoder's or both"
+    )
 
 
 def probing() -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..metrics import confusion_counts, scattered_scores
-from ..regularizers import DIVERGENCES
+from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
 
 
@@ -41,8 +41,13 @@ class Classes:
         """Number of items that the loss sums over."""
         return int(sample["target"].size(0))
 
-    def divergence(self, name: str, target: Tensor, method: str) -> Divergence:
-        """Compare two sets of logits, one value per sentence, shape (B,)."""
+    def divergence(
+        self, name: str, target: Tensor, method: str, consume: bool = False
+    ) -> Divergence:
+        """Compare two sets of logits, one value per sentence, shape (B,).
+
+        ``consume`` lets backward use up the first, which then has no other use.
+        """
         return DIVERGENCES[self.default if name == "auto" else name]
 
     def scores(
@@ -68,7 +73,9 @@ class Scores(Classes):
         scores = logits.float().view(-1)
         return F.mse_loss(scores, target.float().view(-1), reduction="sum")
 
-    def divergence(self, name: str, target: Tensor, method: str) -> Divergence:
+    def divergence(
+        self, name: str, target: Tensor, method: str, consume: bool = False
+    ) -> Divergence:
         """Squared difference; a softmax over one output is always 1."""
         if name not in ("auto", "mse"):
             raise UserError(
@@ -131,11 +138,13 @@ class Tokens(Classes):
         """Target tokens, or sentences."""
         return int(sample["target"].size(0) if self.per_sentence else sample["ntokens"])
 
-    def divergence(self, name: str, target: Tensor, method: str) -> Divergence:
+    def divergence(
+        self, name: str, target: Tensor, method: str, consume: bool = False
+    ) -> Divergence:
         """Summed over the real target tokens of each sentence, shape (B,)."""
         measure = super().divergence(name, target, method)
         real = target.ne(self.pad)
-        return lambda a, b: (measure(a, b) * real).sum(1)
+        return lambda a, b: chunked(measure, a, b, real, consume)
 
     def padded_divergence(self, name: str, sample: dict[str, Any]) -> Divergence:
         """As fairseq's seq2seq R3F sums it, for comparison.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from ..regularizers import (
     View,
     capture,
     dropout_passes,
+    find_decoder,
     find_encoder,
     noise_keys,
     substitute,
@@ -53,39 +55,62 @@ class PenaltyCriterion(PlainCriterion):
         """The method with its flags."""
         raise NotImplementedError
 
-    def check_model(self, model: nn.Module) -> None:
-        """The encoder needs the injection point."""
-        with capture(find_encoder(model), self.point):
-            pass
+    def sides(self, model: nn.Module) -> list[tuple[nn.Module, str]]:
+        """What embeds the perturbed tokens, and where a batch has those tokens."""
+        found = {
+            "encoder": (find_encoder, "src_tokens"),
+            "decoder": (find_decoder, "prev_output_tokens"),
+        }
+        chosen = str(self.flag("side"))
+        names = list(found) if chosen == "both" else [chosen]
+        return [(found[name][0](model), found[name][1]) for name in names]
 
-    def compare(self, sample: dict[str, Any]) -> Divergence:
+    def check_model(self, model: nn.Module) -> None:
+        """The model needs the injection points."""
+        for module, _ in self.sides(model):
+            with capture(module, self.point):
+                pass
+
+    def compare(self, sample: dict[str, Any], consume: bool = False) -> Divergence:
         """The divergence for this batch, one value per sentence."""
         name = str(self.flag("divergence"))
-        return self.kind.divergence(name, sample["target"], self.method)
+        return self.kind.divergence(name, sample["target"], self.method, consume)
 
     def climbed(self, sample: dict[str, Any]) -> Divergence | None:
         """What an ascent maximises; None for the divergence itself."""
         return None
 
     def view(self, model: nn.Module, sample: dict[str, Any]) -> tuple[Tensor, View]:
-        """The clean pass, and what the regulariser sees of it."""
-        inner, encoder = unwrap(model), find_encoder(model)
+        """The clean pass, and what the regulariser sees of it.
+
+        Encoder and decoder stand side by side along the tokens where both count.
+        """
+        inner, sides = unwrap(model), self.sides(model)
         extra_pass = dropout_passes(inner, self.flag("dropout"))
-        with capture(encoder, self.point) as embedded:
+        with ExitStack() as stack:
+            seen = [stack.enter_context(capture(m, self.point)) for m, _ in sides]
             logits = self.kind.logits(model, sample)
+        embedded = [values[0] for values in seen]
+        lengths = [value.size(1) for value in embedded]
 
         def forward(value: Tensor) -> Tensor:
-            with extra_pass(), substitute(encoder, self.point, value):
+            with ExitStack() as stack:
+                stack.enter_context(extra_pass())
+                parts = torch.split(value, lengths, 1)
+                for (module, _), part in zip(sides, parts, strict=True):
+                    stack.enter_context(substitute(module, self.point, part))
                 return self.kind.logits(inner, sample)
 
         clean = logits
         if self.flag("dropout") == "off":
             with extra_pass():
                 clean = self.kind.logits(inner, sample)
-        mask = sample["net_input"]["src_tokens"] != encoder.padding_idx
+        tokens = [(sample["net_input"][name], module) for module, name in sides]
+        masks = [token != module.padding_idx for token, module in tokens]
         keys = noise_keys(sample["id"].tolist())
-        compare, climbed = self.compare(sample), self.climbed(sample)
-        return logits, View(forward, embedded[0], mask, clean, keys, compare, climbed)
+        compare, climbed = self.compare(sample, consume=True), self.climbed(sample)
+        both = torch.cat(embedded, 1), torch.cat(masks, 1)
+        return logits, View(forward, *both, clean, keys, compare, climbed)
 
     def penalised(
         self, model: nn.Module, sample: dict[str, Any]

@@ -14,11 +14,13 @@ from ._flags import (
     DIVERGENCE,
     DROPOUT,
     NOISE,
+    SIDE,
     divergence,
     dropout,
     not_negative,
     option,
     probing,
+    side,
     strength,
 )
 from ._kinds import Tokens
@@ -46,6 +48,7 @@ class R3FConfig(PlainConfig):
     r3f_live_embeddings: bool = option(
         False, "let the noised pass train the word embeddings too"
     )
+    r3f_side: SIDE = side()  # type: ignore[valid-type]
     r3f_dropout: DROPOUT = dropout()  # type: ignore[valid-type]
     r3f_probe_interval: int = probing()
 
@@ -66,10 +69,10 @@ class R3FCriterion(PenaltyCriterion):
             str(self.flag("noise")), self.flag("eps"), self.flag("live_embeddings")
         )
 
-    def compare(self, sample: dict[str, Any]) -> Divergence:
+    def compare(self, sample: dict[str, Any], consume: bool = False) -> Divergence:
         """Per sentence; by fairseq's reduction if asked for."""
         if self.flag("reduction") == "token":
-            return super().compare(sample)
+            return super().compare(sample, consume)
         if not isinstance(self.kind, Tokens):
             raise UserError(
                 f"--{self.method}-reduction fairseq is about target tokens; this task "

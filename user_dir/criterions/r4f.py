@@ -59,8 +59,9 @@ class R4FCriterion(R3FCriterion):
     method = "r4f"
 
     def flag(self, name: str) -> Any:
-        """Value of ``--r4f-<name>``; a task with a head has one reduction only."""
-        return "token" if name == "reduction" else super().flag(name)
+        """Value of ``--r4f-<name>``; what makes sense without a head is fixed."""
+        fixed = {"reduction": "token", "side": "encoder"}
+        return fixed[name] if name in fixed else super().flag(name)
 
     def check_model(self, model: nn.Module) -> None:
         """Bound every weight of the head, before a checkpoint is loaded."""

@@ -11,12 +11,14 @@ from ..regularizers.sift import SiFT
 from ._flags import (
     DIVERGENCE,
     DROPOUT,
+    SIDE,
     divergence,
     dropout,
     not_negative,
     option,
     positive,
     probing,
+    side,
     strength,
 )
 from ._penalty import PenaltyCriterion
@@ -37,6 +39,7 @@ class SiFTConfig(PlainConfig):
         lambda v: v is None or v > 0,
     )
     sift_divergence: DIVERGENCE = divergence()  # type: ignore[valid-type]
+    sift_side: SIDE = side()  # type: ignore[valid-type]
     sift_dropout: DROPOUT = dropout()  # type: ignore[valid-type]
     sift_probe_interval: int = probing()
 

@@ -17,6 +17,7 @@ from ..regularizers.smart import SMART
 from ._flags import (
     DIVERGENCE,
     DROPOUT,
+    SIDE,
     divergence,
     dropout,
     not_negative,
@@ -24,6 +25,7 @@ from ._flags import (
     positive,
     probing,
     share,
+    side,
     strength,
 )
 from ._penalty import PenaltyCriterion
@@ -61,6 +63,7 @@ class SMARTConfig(PlainConfig):
     smart_live_embeddings: bool = option(
         False, "let the perturbed pass train the word embeddings too"
     )
+    smart_side: SIDE = side()  # type: ignore[valid-type]
     smart_dropout: DROPOUT = dropout()  # type: ignore[valid-type]
     smart_probe_interval: int = probing()
     smart_bregman: BREGMAN = option(  # type: ignore[valid-type]

@@ -177,8 +177,10 @@ def _encode(
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     target = cached if parent == cached.parent else parent / cached.name
-    with contextlib.suppress(OSError):  # another worker was faster
-        scratch.rename(target)
+    if _load(target) is None:  # else another worker was faster
+        shutil.rmtree(target, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            scratch.rename(target)
     shutil.rmtree(scratch, ignore_errors=True)
     loaded = _load(target)
     if loaded is None:

@@ -32,6 +32,7 @@ class SentenceTokenizer:
         self._tokenizer = load_tokenizer(directory.tokenizer_path)
         self._tokenizer.enable_truncation(max_length)
         self._ids = _fairseq_ids(self._tokenizer, dictionary, directory)
+        self._pad = dictionary.pad()
         self._theirs = {int(ours): theirs for theirs, ours in enumerate(self._ids)}
 
     def encode(
@@ -55,7 +56,8 @@ class SentenceTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
-        known = [self._theirs[index] for index in ids if index in self._theirs]
+        around = {*self.form(), self._pad}
+        known = [self._theirs[i] for i in ids if i in self._theirs and i not in around]
         text: str = self._tokenizer.decode(known, skip_special_tokens=True)
         return text.strip()
 

@@ -5,6 +5,7 @@ Shapes: ``B`` sentences, ``T`` tokens, ``C`` embedding channels, ``K`` classes.
 
 from .ascent import Ascent, ascend, project
 from .bregman import Schedule, Teacher
+from .chunked import chunked
 from .divergence import DIVERGENCES, kl, squared_difference, symmetric_kl
 from .dropout import DropoutMode, dropout_passes
 from .freelb import FreeLB, sentence_start
@@ -13,6 +14,7 @@ from .injection import (
     POINTS,
     InjectionPoint,
     capture,
+    find_decoder,
     find_encoder,
     shift,
     substitute,
@@ -45,9 +47,11 @@ __all__ = [
     "ascend",
     "bound_linear",
     "capture",
+    "chunked",
     "doubled",
     "draw",
     "dropout_passes",
+    "find_decoder",
     "find_encoder",
     "fold",
     "kl",

@@ -50,6 +50,22 @@ def find_encoder(model: nn.Module) -> nn.Module:
     return encoder
 
 
+def find_decoder(model: nn.Module) -> nn.Module:
+    """The transformer decoder of an encoder-decoder.
+
+    Raises:
+        UserError: the model has none.
+
+    """
+    decoder = getattr(unwrap(model), "decoder", None)
+    if not isinstance(decoder, nn.Module) or not hasattr(decoder, "embed_tokens"):
+        raise UserError(
+            f"{type(unwrap(model)).__name__} has no decoder that embeds tokens; "
+            "perturb its encoder"
+        )
+    return decoder
+
+
 def _site(encoder: nn.Module, point: InjectionPoint) -> nn.Module:
     name = "embed_tokens" if point == "word" else "layernorm_embedding"
     site = getattr(encoder, name, None)

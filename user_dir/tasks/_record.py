@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import OmegaConf
@@ -88,4 +89,10 @@ def predictions(scattered: Tensor) -> dict[str, Any]:
     table = scattered.cpu()
     # fairseq repeats sentences to fill up uneven workers; a sum then counts twice.
     table = table / table[-1].clamp(min=1)
-    return {"outputs": table[:-2].T.tolist(), "gold": table[-2].tolist()}
+    return {"outputs": _shortest(table[:-2].T), "gold": table[-2].tolist()}
+
+
+def _shortest(numbers: Tensor) -> list[list[float]]:
+    """Numbers that were computed in fp32, with no more digits than those have."""
+    rows = numbers.numpy().astype(np.float32)
+    return [[float(str(number)) for number in row] for row in rows]

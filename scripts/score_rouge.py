@@ -1,0 +1,62 @@
+"""ROUGE of summaries against references, with 95 % bootstrap intervals.
+
+    python scripts/score_rouge.py summaries.txt references.txt
+    python scripts/score_rouge.py summaries.txt test.csv --column highlights
+
+F1 by rouge-score in percent, means over articles. Text files have a summary a line;
+ROUGE-Lsum splits sentences at newlines, and text without them after . ! and ?
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from comparison.statistics import interval
+from fairseq_steady.data.pairs import TABLES
+from fairseq_steady.data.readers import read_named, read_text
+from fairseq_steady.errors import UserError
+from fairseq_steady.rouge import NAMES, rouge
+
+
+def read(path: Path, column: str) -> list[str]:
+    """Summaries of a file; a line of a text file may be empty.
+
+    Raises:
+        UserError: the file cannot be read, or lacks the column.
+
+    """
+    if path.suffix in TABLES:
+        mend = "name yours with --column"
+        return [str(row[column]) for _, row in read_named(path, (column,), mend)]
+    return read_text(path).removesuffix("\n").split("\n")
+
+
+def main() -> None:
+    """Read both, score, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("summaries", type=Path)
+    parser.add_argument("references", type=Path)
+    parser.add_argument("--column", default="highlights", help="of tables")
+    parser.add_argument("--no-stem", action="store_true", help="no Porter stemming")
+    args = parser.parse_args()
+    ours, theirs = (
+        read(path, args.column) for path in (args.summaries, args.references)
+    )
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"{args.summaries} has {len(ours)} summaries and {args.references} has "
+            f"{len(theirs)}; there must be one for each"
+        )
+    scores = [rouge(a, b, not args.no_stem) for a, b in zip(ours, theirs, strict=True)]
+    stemming = "without" if args.no_stem else "with"
+    print(f"{len(scores)} summaries, {stemming} stemming")
+    for name in NAMES:
+        values = [100 * score[name] for score in scores]
+        low, high = interval(values)
+        print(f"{name:10} {statistics.mean(values):6.2f}  [{low:.2f}, {high:.2f}]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Summarise articles with a fine-tuned checkpoint, one summary a line.
+
+    python scripts/summarize.py CHECKPOINT articles.txt test.csv a.story > summaries.txt
+    some-program | python scripts/summarize.py CHECKPOINT > summaries.txt
+    python scripts/summarize.py --lead 3 test.csv --column article > lead3.txt
+
+Text files and standard input have an article a line; .csv, .tsv and .jsonl a column
+of them; a .story file is one article. Beam search is as in training unless flags say
+otherwise. --lead N needs no checkpoint: the first N sentences, a hard baseline to beat.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fairseq_steady.data.pairs import TABLES
+from fairseq_steady.data.readers import read_lines, read_named, read_text
+from fairseq_steady.errors import UserError
+from fairseq_steady.generating import Trained
+from fairseq_steady.rouge import as_lines
+from rich.console import Console
+from rich.progress import track
+
+
+def read_articles(path: Path, column: str) -> list[str]:
+    """The articles of one file.
+
+    Raises:
+        UserError: the file cannot be read, or lacks the column.
+
+    """
+    if path.suffix == ".story":
+        text = read_text(path).partition("@highlight")[0]
+        return [" ".join(text.split())]
+    if path.suffix in TABLES:
+        mend = "name yours with --column"
+        return [str(row[column]) for _, row in read_named(path, (column,), mend)]
+    return [line for _, line in read_lines(path)]
+
+
+def articles(args: argparse.Namespace) -> Sequence[str]:
+    """From files, or from standard input."""
+    if args.inputs:
+        return [
+            text for path in args.inputs for text in read_articles(path, args.column)
+        ]
+    return [line for line in sys.stdin.read().split("\n") if line.strip()]
+
+
+def lead(text: str, sentences: int) -> str:
+    """The first sentences of an article."""
+    return " ".join(as_lines(text).split("\n")[:sentences])
+
+
+def summaries(args: argparse.Namespace, texts: Sequence[str]) -> Iterator[str]:
+    """One per article."""
+    if args.lead:
+        yield from (lead(text, args.lead) for text in texts)
+        return
+    names = ("beam", "length_penalty", "min_length", "max_length", "no_repeat")
+    changes: dict[str, Any] = {
+        name: getattr(args, name) for name in names if getattr(args, name) is not None
+    }
+    trained = Trained(args.checkpoint, args.model, args.cpu, **changes)
+    yield from trained(texts, args.max_tokens)
+    if trained.truncated:
+        print(f"{trained.truncated} articles were cut to fit", file=sys.stderr)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("inputs", nargs="*", type=Path, help="checkpoint, then files")
+    add("--lead", type=int, default=0, help="no model: the first N sentences")
+    add("--column", default="article", help="of the articles, in tables")
+    add("--model", help="model directory, where it has moved since the training")
+    add("--max-tokens", type=int, default=8192, help="of a batch, padding included")
+    add("--cpu", action="store_true")
+    add("--beam", type=int)
+    add("--length-penalty", type=float)
+    add("--min-length", type=int)
+    add("--max-length", type=int)
+    add("--no-repeat", type=int, help="length of n-grams that may not occur twice")
+    args = parser.parse_args()
+    args.checkpoint = None
+    if not args.lead:
+        if not args.inputs:
+            parser.error("name a checkpoint, or --lead N")
+        args.checkpoint, *args.inputs = args.inputs
+    return args
+
+
+def main() -> None:
+    """Read, summarise, write as they come."""
+    args = parse()
+    texts = articles(args)
+    if not texts:
+        raise UserError("there are no articles to summarise")
+    shown = track(
+        summaries(args, texts),
+        "summarising",
+        total=len(texts),
+        console=Console(stderr=True),
+    )
+    for summary in shown:
+        print(" ".join(summary.split()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The divergence in chunks of rows, and noise on either side of an encoder-decoder."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
+from fairseq.data import Dictionary
+from fairseq_steady.errors import UserError
+from fairseq_steady.regularizers import DIVERGENCES, chunked, draw, noise_keys
+from fairseq_steady.regularizers import chunked as chunked_function
+from tiny import build, sym
+from torch import Tensor
+
+# --- the divergence ----------------------------------------------------------------
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rows of seven at a time."""
+    import sys
+
+    module = sys.modules[chunked_function.__module__]
+    monkeypatch.setattr(module, "_ENTRIES", 21)
+
+
+def logits() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 4, 5, 7, generator=generator, dtype=torch.float64)
+    real = torch.rand(4, 5, generator=generator) < 0.6
+    real[2] = False
+    return a, b, real
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("consume", [False, True])
+@pytest.mark.parametrize("name", list(DIVERGENCES))
+def test_chunks_equal_the_direct_divergence(name: str, consume: bool) -> None:
+    measure, (a, b, real) = DIVERGENCES[name], logits()
+    weights = torch.arange(1.0, 5.0, dtype=torch.float64)
+    found = []
+    for in_chunks in (False, True):
+        leaves = [x.clone().requires_grad_() for x in (a, b)]
+        one, other = (2 * leaf for leaf in leaves)
+        if in_chunks:
+            values = chunked(measure, one, other, real, consume)
+        else:
+            values = (measure(one, other) * real).sum(1)
+        (values * weights).sum().backward()
+        found.append((values.detach(), *(leaf.grad for leaf in leaves)))
+    for direct, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, direct, rtol=1e-10, atol=1e-12)
+    assert float(found[1][0][2]) == 0
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_fixed_side_gets_no_gradient_and_no_rows_are_0() -> None:
+    a, b, real = logits()
+    a.requires_grad_()
+    chunked(DIVERGENCES["kl"], a, b, real).sum().backward()
+    assert b.grad is None
+    nothing = chunked(DIVERGENCES["kl"], a, b, torch.zeros_like(real))
+    assert nothing.tolist() == [0, 0, 0, 0]
+    nothing.sum().backward()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_logits_with_another_use_are_not_consumed_silently() -> None:
+    a, b, real = logits()
+    leaf = a.requires_grad_()
+    used = leaf * 1
+    # The square keeps the logits for its own backward.
+    total = (used**2).sum() + chunked(DIVERGENCES["kl"], used, b, real, True).sum()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
+
+
+# --- noise on the encoder, the decoder, or both --------------------------------------
+
+
+def criterion(method: str, **flags: Any) -> Any:
+    """A criterion of a sequence-to-sequence task, in training mode."""
+    dictionary = Dictionary()
+    task = SimpleNamespace(target_dictionary=dictionary)
+    cfg = CRITERION_DATACLASS_REGISTRY[method](
+        **{f"{method}_{name}": value for name, value in flags.items()}
+    )
+    cfg.sentence_avg = False
+    return CRITERION_REGISTRY[method](cfg, task).train()
+
+
+def sample(path: Path, extra: int = 0) -> dict[str, Any]:
+    """Articles and summaries of different lengths, with some padding more."""
+    dataset = tiny.make_dataset(path)
+    made = tiny.batch(dataset)
+    source = made["net_input"]["src_tokens"]
+    target = source[:, :6].clone()
+    pad = torch.full((len(source), extra), 1)
+    made["net_input"]["src_tokens"] = torch.cat([source, pad], 1)
+    made["net_input"]["prev_output_tokens"] = torch.cat([target.roll(1, 1), pad], 1)
+    made["target"] = torch.cat([target, pad], 1)
+    made["ntokens"] = int(target.ne(1).sum())
+    return made
+
+
+@pytest.mark.parametrize("method", ["r3f", "smart", "sift"])
+def test_every_side_reaches_the_logits_differently(
+    models: dict[str, Path], method: str
+) -> None:
+    model = build(models["bart"])
+    radius = {
+        "r3f": {"eps": 0.1},
+        "smart": {"eps": 0.1, "init": 0.1},
+        "sift": {"init": 0.1},
+    }[method]
+    found = [
+        tiny.loss_of(
+            criterion(method, side=side, **radius), model, sample(models["bart"])
+        )[f"{method}_divergence"]
+        for side in ("encoder", "decoder", "both")
+    ]
+    assert min(found) > 1e-6
+    assert len({round(value, 9) for value in found}) == 3
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder", "both"])
+def test_padding_changes_nothing(models: dict[str, Path], side: str) -> None:
+    model = build(models["bart"]).double()
+    losses = []
+    for extra in (0, 3):
+        torch.manual_seed(1)
+        made = criterion("r3f", side=side, eps=0.1)
+        losses.append(made(model, sample(models["bart"], extra))[0])
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-9, atol=1e-9)
+
+
+def test_r3f_on_both_sides_equals_a_reference(models: dict[str, Path]) -> None:
+    """Embeddings replaced by hand, KL by its definition, one sentence at a time."""
+    model, data = build(models["bart"]).double(), sample(models["bart"])
+    found = tiny.loss_of(criterion("r3f", side="both", eps=0.1), model, data)
+    keys = noise_keys(data["id"].tolist(), seed=11)
+    total = 0.0
+    for row, key in enumerate(keys):
+        source = data["net_input"]["src_tokens"][row]
+        source = source[source.ne(1)][None]
+        given = data["net_input"]["prev_output_tokens"][row]
+        net_input = {
+            "src_tokens": source,
+            "src_lengths": torch.tensor([source.size(1)]),
+            "prev_output_tokens": given[None],
+        }
+        real = given.ne(1)
+        mask = torch.cat([torch.ones(source.size(1)), real.double()]).bool()[None]
+        z = draw("uniform", [key], mask, 16, 0.1).double()
+        parts = [z[:, : source.size(1)], z[:, source.size(1) :]]
+        clean = model(**net_input)[0]
+        hooks = embed_with(model, parts)
+        noised = model(**net_input)[0]
+        for hook in hooks:
+            hook.remove()
+        counted = data["target"][row].ne(1)
+        total += float(sym(noised[0][counted], clean[0][counted]).sum())
+    bits = total / torch.log(torch.tensor(2.0)).item()
+    assert found["r3f_divergence"] == pytest.approx(bits, rel=1e-5)
+
+
+def embed_with(model: Any, parts: list[Tensor]) -> list[Any]:
+    """Add to the look-ups of the encoder, then of the decoder."""
+    left = list(parts)
+
+    def shift(_: Any, __: Any, output: Tensor) -> Tensor:
+        return output + left.pop(0)
+
+    return [model.encoder.embed_tokens.register_forward_hook(shift)]
+
+
+def test_an_encoder_alone_has_no_decoder_to_perturb(models: dict[str, Path]) -> None:
+    made = tiny.make_criterion("r3f", side="decoder")
+    with pytest.raises(UserError, match="has no decoder that embeds tokens"):
+        made.check_model(build(models["roberta"]))

@@ -1,0 +1,404 @@
+"""Summarization: files in, a model that copies leads, ROUGE out."""
+
+import csv
+import hashlib
+import json
+import random
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    WORDS,
+    Trainer,
+    Zygote,
+    make_model_directory,
+    run_script,
+)
+from fairseq_steady.data import SentenceTokenizer
+from fairseq_steady.data.pair_dataset import encode_pairs
+from fairseq_steady.data.pairs import _example_class, find_pairs, read_pairs
+from fairseq_steady.errors import UserError
+from fairseq_steady.generating import Trained
+from fairseq_steady.importing_bart import bert2bert
+from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.rouge import as_lines, rouge, rouge_sums
+from rouge_score.rouge_scorer import RougeScorer
+from test_training import (
+    assert_equal_weights,
+    checkpoint,
+    logged,
+    train_on_two_workers,
+)
+
+# --- files ------------------------------------------------------------------------
+
+PAIRS = [("first article , one .", "a summary"), ("second\u2028article", "b\nc")]
+FLAT = [(article, summary.replace("\n", " ")) for article, summary in PAIRS]
+
+
+def write_csv(folder: Path) -> None:
+    with (folder / "train.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [("id", "source", "target"), *((1, *p) for p in PAIRS)]
+        )
+
+
+def write_jsonl(folder: Path) -> None:
+    lines = [json.dumps({"source": a, "target": b}) for a, b in PAIRS]
+    (folder / "train.jsonl").write_text("\n".join(lines), "utf-8")
+
+
+def write_aligned(folder: Path) -> None:
+    for side, name in enumerate(("train.article.txt", "train.title.txt")):
+        text = "\n".join(pair[side] for pair in FLAT) + "\n"
+        (folder / name).write_text(text, "utf-8")
+
+
+def story(article: str, summary: str) -> str:
+    highlights = "".join(f"\n\n@highlight\n\n{line}" for line in summary.split("\n"))
+    return f"{article}{highlights}\n"
+
+
+def write_stories(folder: Path) -> None:
+    (folder / "train").mkdir()
+    for number, pair in enumerate(PAIRS):
+        (folder / "train" / f"{number}.story").write_text(story(*pair), "utf-8")
+
+
+def write_listed(folder: Path) -> None:
+    """The url lists that came with CNN/DM, and stories by their hashes."""
+    urls = [f"http://example.org/{number}" for number in range(len(PAIRS))]
+    (folder / "all_train.txt").write_text("\n".join(urls) + "\n")
+    (folder / "cnn" / "stories").mkdir(parents=True)
+    for url, pair in zip(urls, PAIRS, strict=True):
+        name = hashlib.sha1(url.encode()).hexdigest() + ".story"  # noqa: S324
+        (folder / "cnn" / "stories" / name).write_text(story(*pair), "utf-8")
+
+
+def record(article: str, summary: str) -> bytes:
+    """One length-prefixed tf.train.Example, as in finished_files."""
+    abstract = " ".join(f"<s> {line} </s>" for line in summary.split("\n"))
+    entries = []
+    for key, text in (("article", article), ("abstract", abstract)):
+        value = {"bytes_list": {"value": [text.encode()]}}
+        entries.append({"key": key, "value": value})
+    made = _example_class()(features={"feature": entries}).SerializeToString()
+    return struct.pack("<q", len(made)) + made
+
+
+def write_binary(folder: Path) -> None:
+    chunks = folder / "finished_files" / "chunked"
+    chunks.mkdir(parents=True)
+    for number, pair in enumerate(PAIRS):
+        (chunks / f"train_{number:03}.bin").write_bytes(record(*pair))
+
+
+def write_json_stories(folder: Path) -> None:
+    (folder / "finished_files" / "train").mkdir(parents=True)
+    for number, (article, summary) in enumerate(PAIRS):
+        content = {"article": [article], "abstract": summary.split("\n")}
+        path = folder / "finished_files" / "train" / f"{number}.json"
+        path.write_text(json.dumps(content), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (write_csv, PAIRS),
+        (write_jsonl, PAIRS),
+        (write_aligned, FLAT),
+        (write_stories, PAIRS),
+        (write_listed, PAIRS),
+        (write_binary, PAIRS),
+        (write_json_stories, PAIRS),
+    ],
+)
+def test_every_published_form_is_read(
+    tmp_path: Path, write: Callable[[Path], None], expected: list[tuple[str, str]]
+) -> None:
+    write(tmp_path)
+    found = list(read_pairs(find_pairs(tmp_path, "train"), "source", "target"))
+    assert [(pair.source, pair.target) for pair in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"train.source": b"a\nb\n", "train.target": b"a\n"},
+            "has 2 lines and .*train.target has 1; line n of one",
+        ),
+        (
+            {"train.source": b"a\n\n", "train.target": b"a\nb\n"},
+            "train.source:2: an empty article",
+        ),
+        ({"train.csv": b"source,target\na,\n"}, r"train.csv:2: an empty summary"),
+        (
+            {"train.csv": b"article,target\na,b\n"},
+            "train.csv:2: no column 'source' among: article, target; name yours with "
+            "--summarization-source-column",
+        ),
+        ({"train.csv": b"source,target\n"}, "has a header and no rows"),
+        (
+            {"train.csv": b"source,target\ncaf\xe9,b\n"},
+            "train.csv:2: .*convert the file",
+        ),
+        ({"train.bin": record("a", "b")[:-3]}, "train.bin:1: not an article .*cut off"),
+        ({"train.bin": b"\1"}, "train.bin:1: not an article"),
+        ({"all_train.txt": b"http://x\n"}, "all_train.txt:1: no story of http://x"),
+        ({"other.csv": b""}, "has no train set"),
+    ],
+)
+def test_bad_files_are_one_clear_error(
+    tmp_path: Path, files: dict[str, bytes], message: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(read_pairs(find_pairs(tmp_path, "train"), "source", "target"))
+
+
+def test_tokens_are_cached_and_read_from_disk(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = ModelDirectory.open(models["bart"])
+    dictionary = directory.dictionary()
+    tokenizers = tuple(
+        SentenceTokenizer(directory, dictionary, length) for length in (32, 4)
+    )
+    (tmp_path / "train.source").write_text("w1 w2\nw3 w4 w5\n")
+    (tmp_path / "train.target").write_text("w1\nw3 w4 w5\n")
+    files, reads = find_pairs(tmp_path, "train"), []
+
+    def read() -> Any:
+        reads.append(1)
+        return read_pairs(files, "", "")
+
+    def encode() -> Any:
+        return encode_pairs(files, read, "x", tokenizers, None)  # type: ignore[arg-type]
+
+    first, again = encode(), encode()
+    assert len(reads) == 1
+    assert isinstance(first.source.ids, np.memmap)
+    assert [t.tolist() for t in again.source] == [[0, 6, 7, 2], [0, 8, 9, 10, 2]]
+    assert again.target.sizes.tolist() == [3, 4]
+    assert again.truncated == (0, 1)
+    taken = again.take(np.array([1]))
+    assert taken.source[0].tolist() == [0, 8, 9, 10, 2]
+    # A damaged entry is made anew; another content has another entry.
+    (stored,) = (tmp_path / ".steady-cache").iterdir()
+    (stored / "source.bin").write_bytes(b"\0" * 4)
+    assert encode().source.sizes.tolist() == [4, 5]
+    assert len(reads) == 2
+
+
+# --- ROUGE -----------------------------------------------------------------------
+
+
+def test_rouge_is_rouge_scores() -> None:
+    reference, summary = "The cats sat.\nIt rained.", "A cat sat. It was raining."
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeLsum"], use_stemmer=True)
+    expected = scorer.score(reference, "A cat sat.\nIt was raining.")
+    found = rouge(summary, reference)
+    assert found == {name: score.fmeasure for name, score in expected.items()}
+    assert rouge(summary, reference, stem=False)["rouge1"] < found["rouge1"]
+    sums = rouge_sums([summary, reference], [reference, reference])
+    assert sums["rouge1"] == pytest.approx(found["rouge1"] + 1)
+    assert as_lines("a. b") == "a.\nb"
+    assert as_lines("a. b\nc") == "a. b\nc"
+
+
+def test_files_are_scored_with_intervals(tmp_path: Path) -> None:
+    (tmp_path / "ours").write_text("a b c\n\nd e\n")
+    (tmp_path / "theirs.csv").write_text('highlights\na b d\nx\n"d e"\n')
+    done = run_script("score_rouge.py", tmp_path / "ours", tmp_path / "theirs.csv")
+    assert done.returncode == 0, done.stderr
+    mean = 100 * (2 / 3 + 0 + 1) / 3
+    assert f"rouge1      {mean:.2f}  [" in done.stdout
+    (tmp_path / "ours").write_text("a\n")
+    done = run_script("score_rouge.py", tmp_path / "ours", tmp_path / "theirs.csv")
+    assert done.returncode == 1
+    assert "has 1 summaries and" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --- training --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def leads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Articles whose summary is their first sentence."""
+    folder, rng = tmp_path_factory.mktemp("leads"), random.Random(0)
+    for split, count in (("train", 1200), ("valid", 25), ("test", 10)):
+        articles = [rng.choices(WORDS[2:], k=rng.randint(6, 9)) for _ in range(count)]
+        text = {
+            "source": [" ".join([*words[:3], "w0", *words[3:]]) for words in articles],
+            "target": [" ".join(words[:3]) for words in articles],
+        }
+        for side, lines in text.items():
+            (folder / f"{split}.{side}").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BART large enough to learn to copy."""
+    sides = {"layers": 2, "embed_dim": 64, "ffn_embed_dim": 128, "attention_heads": 4}
+    changed = {f"{s}_{n}": v for s in ("encoder", "decoder") for n, v in sides.items()}
+    folder = tmp_path_factory.mktemp("wide") / "bart"
+    return make_model_directory(folder, "bart", **changed, dropout=0.0).path
+
+
+def flags(leads: Path, model: Path, *more: str) -> list[str]:
+    return [
+        *(str(leads), "--task=summarization", f"--steady-model={model}"),
+        *("--summarization-max-length=6", "--no-epoch-checkpoints", *more),
+    ]
+
+
+@pytest.mark.parametrize("criterion", ["plain", "r3f"])
+def test_a_tiny_bart_learns_to_copy_the_lead(
+    leads: Path, wide: Path, tmp_path: Path, fairseq_train: Trainer, criterion: str
+) -> None:
+    noise = ["--r3f-eps=0.1", "--r3f-lambda=0.1", "--r3f-side=both"]
+    done = fairseq_train(
+        *flags(leads, wide, "--steady-from-scratch", f"--save-dir={tmp_path}"),
+        *(f"--criterion={criterion}", "--label-smoothing=0.1", "--clip-norm=1"),
+        *(noise if criterion == "r3f" else []),
+        *("--optimizer=bert_adam", "--bert-adam-bias-correction", "--lr=3e-3"),
+        *("--batch-size=32", "--steady-updates=500", "--log-interval=100"),
+    )
+    valid = logged(done, "valid")
+    assert len(valid) == 10
+    best = max(float(v["valid_rouge1"]) for v in valid)
+    assert best > 90
+    assert checkpoint(tmp_path, "checkpoint_best.pt")["extra_state"]["best"] == best
+    if criterion == "r3f":
+        assert float(logged(done, "train")[-1]["train_r3f_divergence"]) > 0
+        return
+    # The script's file has the very ROUGE that training reported.
+    out = run_script(
+        "summarize.py", tmp_path / "checkpoint_best.pt", leads / "valid.source", "--cpu"
+    )
+    assert out.returncode == 0, out.stderr[-2000:]
+    (tmp_path / "out.txt").write_text(out.stdout)
+    scored = run_script(
+        "score_rouge.py", tmp_path / "out.txt", leads / "valid.target"
+    ).stdout
+    assert f"rouge1     {best:6.2f}" in scored
+
+
+def test_decoding_leaves_training_alone(
+    leads: Path, models: dict[str, Path], tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    """fairseq's beam search would change how cross-attention reads a batch."""
+    common = flags(leads, models["bart"], "--batch-size=8", "--max-update=6")
+    common += ["--steady-train-size=100"]
+    fairseq_train(*common, f"--save-dir={tmp_path / 'a'}", "--disable-validation")
+    fairseq_train(
+        *(*common, f"--save-dir={tmp_path / 'b'}", "--validate-interval-updates=2"),
+        "--summarization-decode=3",
+    )
+    assert_equal_weights(tmp_path / "a", tmp_path / "b")
+
+
+def test_two_workers_equal_one(
+    leads: Path,
+    models: dict[str, Path],
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    zygote: Zygote,
+) -> None:
+    common = flags(leads, models["bart"], "--max-update=4", "--steady-train-size=64")
+    common += ["--criterion=r3f", "--r3f-eps=0.1", "--dropout=0", "--adam-eps=1e-3"]
+    common += ["--attention-dropout=0", "--summarization-decode=20"]
+    one, two = ([f"--save-dir={tmp_path / name}"] for name in ("one", "two"))
+    done = fairseq_train(*common, *one, "--batch-size=8", "--update-freq=2")
+    logs = train_on_two_workers(zygote, *common, *two, "--batch-size=8")
+    assert_equal_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-6)
+    alone = logged(done, "valid")[-1]
+    together = logged(type(done)([], 0, logs[0], ""), "valid")[-1]
+    for name in ("rouge1", "rouge2", "rougeLsum"):
+        assert float(together[f"valid_{name}"]) == pytest.approx(
+            float(alone[f"valid_{name}"]), abs=1e-4
+        )
+    assert float(together["valid_loss"]) == pytest.approx(
+        float(alone["valid_loss"]), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--summarization-beam=0"], "--summarization-beam 0 is out of range"),
+        (["--summarization-min-length=9"], "--summarization-min-length 9 is out of"),
+        (
+            ["--summarization-source-length=99"],
+            "--summarization-source-length 99 is not in 3 to 32",
+        ),
+        (["--steady-model={roberta}"], "is an encoder without a decoder.*--bert2bert"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    leads: Path,
+    models: dict[str, Path],
+    fairseq_train: Trainer,
+    more: list[str],
+    message: str,
+) -> None:
+    changed = [flag.format(roberta=models["roberta"]) for flag in more]
+    done = fairseq_train(
+        *flags(leads, models["bart"], "--max-update=1", "--batch-size=8"),
+        *changed,
+        status=1,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert re.search(message, last)
+
+
+# --- BERT2BERT, and a checkpoint in Python ----------------------------------------
+
+
+def test_bert2bert_starts_both_halves_from_one_encoder(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    source = ModelDirectory.open(models["roberta"])
+    made = bert2bert(source, tmp_path / "two")
+    weights, both = source.weights()[0], made.weights()[0]
+    prefix = "encoder.sentence_encoder."
+    for name, tensor in weights.items():
+        for side in ("encoder.", "decoder."):
+            assert torch.equal(both[side + name.removeprefix(prefix)], tensor)
+    assert torch.equal(
+        both["decoder.output_projection.weight"], both["encoder.embed_tokens.weight"]
+    )
+    new = both["decoder.layers.0.encoder_attn.k_proj.weight"]
+    assert float(new.std()) == pytest.approx(0.02, rel=0.2)
+    assert not bool(both["decoder.layers.0.encoder_attn.k_proj.bias"].any())
+    assert made.manifest.family == "bart"
+    with pytest.raises(UserError, match="is no encoder"):
+        bert2bert(made, tmp_path / "four")
+
+
+def test_summaries_come_in_order_whatever_the_batches(
+    leads: Path, models: dict[str, Path], tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    fairseq_train(
+        *flags(leads, models["bart"], "--batch-size=8", "--max-update=1"),
+        *(f"--save-dir={tmp_path}", "--disable-validation", "--steady-train-size=64"),
+    )
+    trained = Trained(tmp_path / "checkpoint_last.pt", cpu=True, max_length=5)
+    texts = (leads / "test.source").read_text().splitlines()
+    texts.insert(3, " ".join(["w1"] * 99))
+    alone = [next(iter(trained([text]))) for text in texts]
+    assert list(trained(texts, max_tokens=40)) == alone
+    assert trained.truncated == 2
+    with pytest.raises(UserError, match="does not exist"):
+        Trained(tmp_path / "nothing.pt")
