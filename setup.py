@@ -33,6 +33,8 @@ setup(
         # --no-build-isolation: scripts/setup.sh does it in that order.
         "fairseq-fixed==0.12.3.1",
         "numpy",
+        "protobuf",
+        "rouge-score",
         "safetensors",
         "scikit-learn",
         "scipy",

@@ -1,5 +1,6 @@
 """Hugging Face models in: the same hidden states, the same tokens, nothing unsafe."""
 
+import argparse
 import json
 import os
 import random
@@ -14,12 +15,16 @@ import pytest
 import sentencepiece
 import torch
 import transformers
-from conftest import run_script
+from conftest import DECODER, ENCODER, run_script
+from fairseq.data import Dictionary
+from fairseq.data.encoders.gpt2_bpe_utils import get_encoder
 from fairseq_steady.checking import TOLERANCE, hidden_state_error, load_encoder
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
 from fairseq_steady.importing import import_hf
+from fairseq_steady.importing_bart import import_fairseq
 from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.models.steady import FAMILIES
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
@@ -433,3 +438,72 @@ def test_the_script_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "no config.json" in done.stderr.splitlines()[-1]
+
+
+# --- fairseq's own release ------------------------------------------------------------
+
+
+def make_release(folder: Path) -> Path:
+    """model.pt, dict.txt and GPT-2's BPE files, tiny, as fairseq's BART comes."""
+    folder.mkdir()
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(
+        AWKWARD * 3, vocab_size=400, min_frequency=1, show_progress=False
+    )
+    trained.save_model(str(folder))
+    (folder / "vocab.json").rename(folder / "encoder.json")
+    (folder / "merges.txt").rename(folder / "vocab.bpe")
+    numbers = list(json.loads((folder / "encoder.json").read_text()).values())
+    random.Random(0).shuffle(numbers)
+    lines = [f"{number} 1" for number in [*numbers, "madeupword0000"]]
+    (folder / "dict.txt").write_text("\n".join(lines) + "\n")
+    dictionary = Dictionary.load(str(folder / "dict.txt"))
+    dictionary.add_symbol("<mask>")
+    args = argparse.Namespace(
+        **{
+            "arch": "bart_large",
+            "max_epoch": 3,
+            "task": "denoising",
+            **ENCODER,
+            **DECODER,
+        }
+    )
+    model_class, complete = FAMILIES["bart"]
+    complete(args)
+    bare = argparse.Namespace(
+        source_dictionary=dictionary, target_dictionary=dictionary
+    )
+    state = model_class.build_model(args, bare).state_dict()
+    torch.save({"args": args, "model": state}, folder / "model.pt")
+    return folder
+
+
+def test_fairseqs_own_release_loads_unchanged(tmp_path: Path) -> None:
+    release = make_release(tmp_path / "bart.large")
+    made = import_fairseq(release, release, tmp_path / "out")
+    kept = torch.load(release / "model.pt", weights_only=True)["model"]
+    assert made.weights()[0].keys() == kept.keys()
+    assert all(torch.equal(made.weights()[0][name], kept[name]) for name in kept)
+    assert "max_epoch" not in made.manifest.architecture
+    load_encoder(made)  # strictly
+    # Text becomes the ids that fairseq's own BPE and dictionary give.
+    bpe = get_encoder(str(release / "encoder.json"), str(release / "vocab.bpe"))
+    theirs = Dictionary.load(str(release / "dict.txt"))
+    ours = SentenceTokenizer(made, made.dictionary(), 200)
+    for text in awkward_sentences(100):
+        if "<" in text:  # fairseq's BPE has no special tokens
+            continue
+        (ids,), _ = ours.encode([(text,)])
+        expected = [theirs.index(str(number)) for number in bpe.encode(text)]
+        assert ids.tolist() == [0, *expected, 2]
+        assert ours.decode(ids.tolist()) == bpe.decode(bpe.encode(text)).strip()
+
+
+def test_a_release_without_its_bpe_is_one_line(tmp_path: Path) -> None:
+    release = make_release(tmp_path / "bart.large")
+    done = run_script(
+        "import_hf.py", release, tmp_path / "out", "--gpt2-bpe", tmp_path / "no"
+    )
+    assert done.returncode == 1
+    assert "encoder.json is missing; --gpt2-bpe names" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

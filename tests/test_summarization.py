@@ -152,7 +152,7 @@ def test_every_published_form_is_read(
         ({"train.bin": record("a", "b")[:-3]}, "train.bin:1: not an article .*cut off"),
         ({"train.bin": b"\1"}, "train.bin:1: not an article"),
         ({"all_train.txt": b"http://x\n"}, "all_train.txt:1: no story of http://x"),
-        ({"other.csv": b""}, "has no train set"),
+        ({"valid.csv": b"x"}, "has no train set"),
     ],
 )
 def test_bad_files_are_one_clear_error(
@@ -402,3 +402,45 @@ def test_summaries_come_in_order_whatever_the_batches(
     assert trained.truncated == 2
     with pytest.raises(UserError, match="does not exist"):
         Trained(tmp_path / "nothing.pt")
+
+
+# --- the examples ----------------------------------------------------------------
+
+EXAMPLES = Path(__file__).parent.parent / "examples" / "summarization"
+
+
+@pytest.mark.parametrize("name", ["cnn_dm", "gigaword", "reddit_tifu"])
+def test_every_yaml_starts(
+    models: dict[str, Path], tmp_path: Path, zygote: Zygote, name: str
+) -> None:
+    articles = [(f"w{i} w{i + 1} w{i + 2}", f"w{i}") for i in range(30)]
+    data = tmp_path / "data"
+    data.mkdir()
+    if name == "reddit_tifu":
+        lines = [json.dumps({"documents": a, "tldr": b}) for a, b in articles]
+        (data / "tifu.json").write_text("\n".join(lines))
+    for split in ("train", "valid") if name != "reddit_tifu" else ():
+        if name == "cnn_dm":
+            (data / split).mkdir()
+            for number, pair in enumerate(articles):
+                (data / split / f"{number}.story").write_text(story(*pair))
+        for side, kind in enumerate(("article", "title") if name == "gigaword" else ()):
+            text = "\n".join(pair[side] for pair in articles)
+            (data / f"{split}.{kind}.txt").write_text(text)
+    (done,) = zygote.run(
+        [
+            *("hydra", f"--config-dir={EXAMPLES}", f"--config-name={name}"),
+            *(f"task.data={data}", f"task.steady_model={models['bart']}"),
+            *("task.summarization_source_length=32", "task.summarization_decode=2"),
+            *("task.summarization_target_length=16", "common.cpu=true"),
+            *("task.summarization_min_length=0", "task.summarization_max_length=5"),
+            *("optimization.max_update=1", "lr_scheduler.warmup_updates=0"),
+            *(f"checkpoint.save_dir={tmp_path}", f"hydra.run.dir={tmp_path}"),
+        ]
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "num_updates: 1 >= max_update: 1" in done.stderr
+    assert "rouge1" in done.stderr
+    if name == "reddit_tifu":
+        assert "valid: 3 articles" in done.stderr
+        assert "train: 24 articles" in done.stderr

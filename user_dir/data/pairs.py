@@ -67,6 +67,8 @@ def checked(path: Path, line: int, source: str, target: str) -> Pair:
 def find_pairs(folder: Path, split: str) -> list[Path]:
     """The files of a split: one table, two aligned files, or CNN/DM's own forms.
 
+    A folder's only table, named after no split, is every split's.
+
     Raises:
         UserError: there are none.
 
@@ -76,13 +78,19 @@ def find_pairs(folder: Path, split: str) -> list[Path]:
         for files in _candidates(folder, stem):
             if files and all(path.exists() for path in files):
                 return files
-    if folder.is_file() and split in STEMS:
-        return [folder]
+    tables = [p for p in folder.glob("*") if p.suffix in TABLES]
+    if len(tables) == 1 and split in STEMS and not named_after_split(tables[0]):
+        return tables
     raise UserError(
         f"{folder} has no {split} set: neither {stems[0]}.csv, .tsv, .jsonl nor "
         f"{stems[0]}.source with {stems[0]}.target, nor a folder or .bin of CNN/DM's "
         "stories"
     )
+
+
+def named_after_split(path: Path) -> bool:
+    """Whether a table is that of one split, not of all of them."""
+    return path.stem in {stem for stems in STEMS.values() for stem in stems}
 
 
 def _candidates(folder: Path, stem: str) -> Iterator[list[Path]]:

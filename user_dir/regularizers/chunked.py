@@ -8,7 +8,7 @@ from torch import Tensor
 from .divergence import Divergence
 
 #: Entries of a chunk, rows x K; temporaries are about ten times as large.
-_ENTRIES = 2**22
+_ENTRIES = 2**20
 
 
 class _Chunked(torch.autograd.Function):

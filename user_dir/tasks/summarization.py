@@ -14,7 +14,7 @@ from fairseq.tasks import register_task
 
 from ..data import SentenceTokenizer
 from ..data.pair_dataset import EncodedPairs, PairDataset, encode_pairs
-from ..data.pairs import find_pairs, read_pairs
+from ..data.pairs import TABLES, find_pairs, named_after_split, read_pairs
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
 from ..generating import DECODINGS, Decoding, Summarizer, select
@@ -104,7 +104,7 @@ class SummarizationTask(SteadyTask):
     """Articles with summaries, tokenised once and read from disk.
 
     Splits: train, valid and test, as :func:`..data.pairs.find_pairs` finds them; a
-    single file is split 80 : 10 : 10 by ``--steady-subset-seed``.
+    table named after none of them is split 80 : 10 : 10 by ``--steady-subset-seed``.
     """
 
     metric: ClassVar[str] = "rouge1"
@@ -159,8 +159,7 @@ class SummarizationTask(SteadyTask):
 
     def _read(self, split: str) -> tuple[list[Path], np.ndarray | None, EncodedPairs]:
         """The files of a split, the rows of them that it has, and its pairs."""
-        data = Path(self.cfg.data)
-        files = find_pairs(data, split)
+        files = find_pairs(Path(self.cfg.data), split)
         encoded = encode_pairs(
             files,
             partial(read_pairs, files, *self.columns),
@@ -169,7 +168,7 @@ class SummarizationTask(SteadyTask):
             self.cache_dir,
         )
         rows = None
-        if data.is_file():
+        if files[0].suffix in TABLES and not named_after_split(files[0]):
             rows = self._part(split, len(encoded.source))
         elif split == "train":
             rows = self._subset(np.arange(len(encoded.source)))
