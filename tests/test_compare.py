@@ -169,13 +169,21 @@ def test_killed_anywhere_it_goes_on_where_it_was(
         *(sys.executable, str(ROOT / "scripts" / "compare.py"), "--out", str(tmp_path)),
         *("--methods", "plain", "--seeds", "1", "2", "--", *flags(models, cola_data)),
     ]
+    stopped = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
+    log = tmp_path / "plain" / "seed1" / "train.log"
+    wait_for(log)
+    stopped.terminate()
+    _, said = stopped.communicate()
+    assert stopped.returncode == 130
+    assert said.endswith(b"stopped; the same command goes on from here\n")
+    time.sleep(1)
+    with locked(log.parent) as free:
+        assert free
+
     started = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
     first = tmp_path / "plain" / "seed1" / "result.json"
     log = tmp_path / "plain" / "seed2" / "train.log"
-    for _ in range(600):
-        if first.is_file() and log.is_file():
-            break
-        time.sleep(0.1)
+    wait_for(first, log)
     started.kill()
     started.wait()
     stamp, inode = first.stat().st_mtime_ns, log.stat().st_ino
@@ -185,6 +193,14 @@ def test_killed_anywhere_it_goes_on_where_it_was(
     assert first.stat().st_mtime_ns == stamp
     assert log.stat().st_ino == inode
     assert (tmp_path / "plain" / "seed2" / "result.json").is_file()
+
+
+def wait_for(*paths: Path) -> None:
+    for _ in range(600):
+        if all(path.is_file() for path in paths):
+            return
+        time.sleep(0.1)
+    raise AssertionError(paths)
 
 
 SLURM = {

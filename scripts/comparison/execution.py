@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -263,6 +264,24 @@ def _planned(run: Run) -> int | None:
     return int(updates) or None
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Stop on SIGTERM as on Ctrl-C, also where a shell has a job ignore the latter."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -288,7 +307,7 @@ def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
     found = {run.folder: earlier(run) for run in runs}
     known = {folder: result for folder, result in found.items() if result}
     waiting = [run for run in runs if run.folder not in known]
-    with _progress() as progress:
+    with interruptible(), _progress() as progress:
         view = View(progress, len(runs), len(runs) - len(waiting))
         _Loop(executor, view, known).work(waiting)
     return [known[run.folder] for run in runs]
