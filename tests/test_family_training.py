@@ -202,7 +202,13 @@ TASKS = sorted(path.stem for path in YAML.glob("*.yaml"))
 
 
 def start_from_yaml(
-    zygote: Zygote, task: str, method: str, model: Path, data: Path, out: Path
+    zygote: Zygote,
+    task: str,
+    method: str,
+    model: Path,
+    data: Path,
+    out: Path,
+    *more: str,
 ) -> str:
     (done,) = zygote.run(
         [
@@ -210,7 +216,7 @@ def start_from_yaml(
             *(f"method={method}", f"task.data={data}", f"task.steady_model={model}"),
             *("optimization.max_update=1", "dataset.batch_size=4", "common.cpu=true"),
             *(f"checkpoint.save_dir={out}", f"hydra.run.dir={out}"),
-            *("checkpoint.no_save=true", f"+task.steady_cache_dir={out}"),
+            *("checkpoint.no_save=true", f"+task.steady_cache_dir={out}", *more),
         ]
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -230,6 +236,9 @@ def test_every_methods_yaml_starts(
     assert f"'_name': '{method}'" in log
     assert "num_updates: 1 >= max_update: 1" in log
     assert "mcc" in log
+
+
+ENTAILED = ("entailment", "not_entailment")
 
 
 @pytest.mark.parametrize("task", [t for t in TASKS if t != "cola"])
@@ -253,8 +262,13 @@ def test_every_tasks_yaml_starts(
         rows = [f"w{i} w{i + 1}\t{i % 2}" for i in range(12)]
         text = f"sentence\t{column}\n" + "\n".join(rows) + "\n"
         (data / f"{name}.tsv").write_text(text)
+    for name in ("train", "dev") if task == "glue" else ():
+        rows = [f"{i}\tw{i}\tw{i + 1}\t{ENTAILED[i % 2]}" for i in range(12)]
+        header = "index\tsentence1\tsentence2\tlabel\n"
+        (data / f"{name}.tsv").write_text(header + "\n".join(rows) + "\n")
+    more = ["task.glue_task=rte"] if task == "glue" else []
     model = models["roberta"]
-    log = start_from_yaml(zygote, task, "r3f", model, data, tmp_path / "out")
+    log = start_from_yaml(zygote, task, "r3f", model, data, tmp_path / "out", *more)
     assert f"'_name': '{task}'" in log
     assert "num_updates: 1 >= max_update: 1" in log
 

@@ -173,6 +173,27 @@ def imported(
     return {kind: import_hf(path, base / kind) for kind, path in sources.items()}
 
 
+@pytest.mark.parametrize("kind", SEQ2SEQ)
+def test_logits_of_encoder_decoders_equal_transformers(
+    sources: dict[str, Path], imported: dict[str, ModelDirectory], kind: str
+) -> None:
+    """Row by row: the dictionary has another order than the source's vocabulary."""
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(sources[kind]).eval()
+    ours, dictionary = load_encoder(imported[kind]), imported[kind].dictionary()
+    tokenizer = SentenceTokenizer(imported[kind], dictionary, 200)
+    (ids,), _ = tokenizer.encode([("it's can't naïve",)])
+    tokens = torch.from_numpy(ids).long()[None]
+    source = transformers.AutoTokenizer.from_pretrained(sources[kind])
+    given = source(["it's can't naïve"], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        expected = theirs(given, decoder_input_ids=given).logits[0]
+        found = ours(tokens, torch.tensor([tokens.size(1)]), tokens)[0][0]
+    order = tokenizer._ids
+    torch.testing.assert_close(
+        found[:, order.tolist()], expected[:, : len(order)], rtol=0, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_hidden_states_equal_transformers_at_every_layer(
     sources: dict[str, Path], imported: dict[str, ModelDirectory], kind: str

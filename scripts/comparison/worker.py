@@ -90,6 +90,7 @@ def gpus() -> list[str]:
 def _flags(folder: Path, task: dict[str, Any]) -> list[str]:
     """What a run needs besides its command: logs, records and checkpoints."""
     saving = ["--no-epoch-checkpoints", "--no-last-checkpoints"]
+    saving += ["--keep-interval-updates", "1"]
     return [
         *("--log-format", "json", "--log-interval", "10", "--save-dir", str(folder)),
         *("--steady-record", str(folder / RECORD)),
@@ -149,6 +150,8 @@ def train(folder: Path) -> None:
         if result.ok and task["keep"] and not (folder / BEST).is_file():
             result.status = f"crashed: no {BEST} was written"
         shutil.rmtree(folder / RECORD, ignore_errors=True)
+        for path in folder.glob("checkpoint_*_*.pt"):  # of an evaluation, not the best
+            path.unlink()
         write(folder / RESULT, result)
 
 

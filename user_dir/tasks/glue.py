@@ -1,0 +1,70 @@
+"""GLUE: eight tasks of sentences and pairs, from the official files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Optional
+
+from fairseq.dataclass import ChoiceEnum
+from fairseq.tasks import register_task
+
+from ..data import Encoded
+from ..data.glue import LAYOUTS, find_split, reader
+from ..errors import UserError
+from ..model_dir import ModelDirectory
+from ._sentence import SentenceTask, SentenceTaskConfig
+from ._steady import option
+
+TASKS = ChoiceEnum(list(LAYOUTS))
+#: Until the task is known.
+_AUTO = "auto"
+
+
+@dataclass
+class GlueConfig(SentenceTaskConfig):
+    """Flags of glue."""
+
+    glue_task: Optional[TASKS] = option(  # type: ignore[valid-type]
+        None, "cola, sst2, mrpc, stsb, qqp, mnli, qnli or rte"
+    )
+
+
+@register_task("glue", dataclass=GlueConfig)
+class GlueTask(SentenceTask):
+    """One task of GLUE; the data are GLUE's folder, or the task's own.
+
+    Splits: train, valid (dev; MNLI's matched one), mismatched (MNLI's other), test
+    where it has labels and, with ``--steady-split-dev``, test as the second half of
+    dev. Checkpoints are picked by the leaderboard's metric, its F1 where it has two.
+    """
+
+    valid_subsets: ClassVar[str] = _AUTO
+    metric: ClassVar[str] = _AUTO
+    cfg: GlueConfig
+
+    def __init__(self, cfg: GlueConfig, directory: ModelDirectory) -> None:
+        super().__init__(cfg, directory)
+        self.layout = LAYOUTS[str(cfg.glue_task)]
+        self.labels = self.layout.labels
+
+    @classmethod
+    def check(cls, cfg: Any, directory: ModelDirectory) -> None:
+        """The task must be named; then its metric and splits are known."""
+        if cfg.glue_task is None:
+            raise UserError(f"--glue-task is missing; choose from {', '.join(LAYOUTS)}")
+        super().check(cfg, directory)
+        layout = LAYOUTS[str(cfg.glue_task)]
+        root: Any = getattr(cfg, "_get_root", dict)()
+        if "checkpoint" in root:
+            if root.checkpoint.best_checkpoint_metric == _AUTO:
+                root.checkpoint.best_checkpoint_metric = layout.metric
+            if root.dataset.valid_subset == _AUTO:
+                both = "mismatched" in layout.files
+                root.dataset.valid_subset = "valid,mismatched" if both else "valid"
+
+    def read(self, split: str) -> Encoded:
+        """Rows of the split's file."""
+        half = split == "test" and self.cfg.steady_split_dev
+        name = "valid" if half else split
+        path = find_split(Path(self.cfg.data), self.layout, name)
+        encoded = self.encode(path, reader(self.layout), f"glue {self.layout.folder}")
+        return self.dev(split, encoded) if name == "valid" else encoded
