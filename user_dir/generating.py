@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils
-from fairseq.data import Dictionary, data_utils
+from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
+from .data.batching import in_batches
 from .data.tokenizing import SentenceTokenizer
 from .errors import UserError
 
@@ -122,8 +122,24 @@ def select(net_input: dict[str, Tensor], rows: Sequence[int]) -> dict[str, Tenso
     return chosen | {"src_tokens": chosen["src_tokens"][:, :longest]}
 
 
-#: Articles sorted by length at a time, so that batches pad little.
-_WINDOW = 512
+def load_trained(checkpoint: Path, model: str | None = None) -> tuple[Any, Any]:
+    """The model of a fine-tuned checkpoint, in evaluation mode, and its task.
+
+    Args:
+        checkpoint: of a task of this plugin.
+        model: its model directory, where that has moved.
+
+    Raises:
+        UserError: the checkpoint or the model directory is missing.
+
+    """
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint} does not exist")
+    moved = {"steady_model": model} if model else {}
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [str(checkpoint)], arg_overrides=moved
+    )
+    return models[0].eval(), task
 
 
 class Trained:
@@ -147,16 +163,10 @@ class Trained:
         cpu: bool = False,
         **changes: Any,
     ) -> None:
-        if not checkpoint.is_file():
-            raise UserError(f"{checkpoint} does not exist")
-        moved = {"steady_model": model} if model else {}
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task(
-            [str(checkpoint)], arg_overrides=moved
-        )
+        self.model, task = load_trained(checkpoint, model)
         if not hasattr(task, "summarizer"):
             name = type(task).__name__
             raise UserError(f"{checkpoint} is of {name}, not of task summarization")
-        self.model = models[0].eval()
         self.cuda = torch.cuda.is_available() and not cpu
         if self.cuda:
             self.model = self.model.half().cuda()
@@ -175,36 +185,14 @@ class Trained:
             max_tokens: of a batch, padding included.
 
         """
-        left = iter(texts)
-        while window := list(islice(left, _WINDOW)):
-            ids, truncated = self.articles.encode([(text,) for text in window])
-            self.truncated += truncated
-            order = np.argsort([len(one) for one in ids], kind="stable")
-            found: dict[int, str] = {}
-            for rows in _batches(order.tolist(), ids, max_tokens):
-                tokens = [torch.from_numpy(ids[row]).long() for row in rows]
-                found |= zip(rows, self._batch(tokens), strict=True)
-            yield from (found[row] for row in range(len(window)))
+        yield from in_batches(texts, self._encode, self._batch, self.pad, max_tokens)
 
-    def _batch(self, tokens: list[Tensor]) -> list[str]:
-        net_input = {
-            "src_tokens": data_utils.collate_tokens(tokens, self.pad),
-            "src_lengths": torch.tensor([len(one) for one in tokens]),
-        }
+    def _encode(self, texts: Sequence[str]) -> Sequence[np.ndarray]:
+        ids, truncated = self.articles.encode([(text,) for text in texts])
+        self.truncated += truncated
+        return ids
+
+    def _batch(self, net_input: dict[str, Tensor]) -> list[str]:
         if self.cuda:
             net_input = {name: tensor.cuda() for name, tensor in net_input.items()}
         return self.summarizer(net_input)
-
-
-def _batches(
-    order: Sequence[int], ids: Sequence[np.ndarray], max_tokens: int
-) -> Iterator[list[int]]:
-    """Rows in order of length, as many at a time as fit; at least one."""
-    batch: list[int] = []
-    for row in order:
-        if batch and len(ids[row]) * (len(batch) + 1) > max_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

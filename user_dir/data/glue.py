@@ -103,6 +103,19 @@ LAYOUTS = {
 }
 
 
+#: What the leaderboard calls a task's predictions, by split.
+SUBMISSIONS = {
+    "cola": {"test": "CoLA"},
+    "sst2": {"test": "SST-2"},
+    "mrpc": {"test": "MRPC"},
+    "stsb": {"test": "STS-B"},
+    "qqp": {"test": "QQP"},
+    "mnli": {"test": "MNLI-m", "test_mismatched": "MNLI-mm"},
+    "qnli": {"test": "QNLI"},
+    "rte": {"test": "RTE"},
+}
+
+
 def find_split(data: Path, layout: Layout, split: str) -> Path:
     """A split's file, in GLUE's folder or in the task's own.
 
@@ -164,6 +177,14 @@ def _places(path: Path, header: Sequence[str], names: Sequence[str]) -> list[int
     return found
 
 
+def _cells(path: Path, number: int, line: str, width: int) -> list[str]:
+    cells = line.split("\t")
+    if len(cells) != width:
+        problem = f"{len(cells)} columns where the header has {width}"
+        raise error_at(path, number, problem, "mend the row's tabs or line ends")
+    return cells
+
+
 def _with_header(path: Path, layout: Layout) -> Iterator[Example]:
     lines = read_lines(path)
     header = next(lines)[1].split("\t")
@@ -173,11 +194,23 @@ def _with_header(path: Path, layout: Layout) -> Iterator[Example]:
         )
     *texts, label = _places(path, header, [*layout.texts, layout.label])
     for number, line in lines:
-        cells = line.split("\t")
-        if len(cells) != len(header):
-            problem = f"{len(cells)} columns where the header has {len(header)}"
-            raise error_at(path, number, problem, "mend the row's tabs or line ends")
+        cells = _cells(path, number, line, len(header))
         yield checked(path, number, [cells[i] for i in texts], cells[label])
+
+
+def read_unlabelled(path: Path, layout: Layout) -> Iterator[tuple[str, ...]]:
+    """The sentences or pairs of the leaderboard's test file.
+
+    Raises:
+        UserError: a row does not fit.
+
+    """
+    lines = read_lines(path)
+    header = next(lines)[1].split("\t")
+    places = _places(path, header, layout.texts)
+    for number, line in lines:
+        cells = _cells(path, number, line, len(header))
+        yield tuple(cells[place] for place in places)
 
 
 def reader(layout: Layout) -> Callable[[Path], Iterator[Example]]:

@@ -1,0 +1,146 @@
+"""Predictions of checkpoints, from Python and from the command line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SCORE_FLAGS, Trainer, environment, run_script
+from fairseq_steady.errors import UserError
+from fairseq_steady.predicting import Predictor
+
+Trained = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def trained(
+    models: dict[str, Path],
+    cola_data: Path,
+    score_data: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    fairseq_train: Trainer,
+) -> Trained:
+    """A folder with a checkpoint and the record of its last evaluation."""
+    made: dict[Any, Path] = {}
+
+    def train(kind: str, family: str = "roberta", criterion: str = "plain") -> Path:
+        key = (kind, family, criterion)
+        if key not in made:
+            out = made[key] = tmp_path_factory.mktemp("trained")
+            task = [cola_data, "--task=cola"]
+            if kind == "scores":
+                task = [score_data, *SCORE_FLAGS]
+            fairseq_train(
+                *(*task, f"--steady-model={models[family]}", "--max-update=9"),
+                *(f"--criterion={criterion}", f"--save-dir={out}", "--lr=3e-3"),
+                *(f"--steady-record={out}", "--no-epoch-checkpoints"),
+            )
+        return made[key]
+
+    return train
+
+
+def recorded(folder: Path) -> np.ndarray:
+    (path,) = folder.glob("valid-9.json")
+    return np.array(json.loads(path.read_text())["outputs"])
+
+
+@pytest.mark.parametrize(
+    ("family", "criterion"),
+    [("roberta", "plain"), ("bart", "plain"), ("roberta", "r4f")],
+)
+def test_predictions_are_those_of_the_evaluation(
+    trained: Trained, cola_data: Path, family: str, criterion: str
+) -> None:
+    folder = trained("classes", family, criterion)
+    predict = Predictor(folder / "checkpoint_last.pt", cpu=True)
+    lines = (cola_data / "in_domain_dev.tsv").read_text().split("\n")
+    texts = [line.split("\t")[3] for line in lines]
+    wanted = torch.from_numpy(recorded(folder)).softmax(-1).tolist()
+    # Whatever the batches, and in the order of the texts.
+    for max_tokens in (8192, 30):
+        found = list(predict(texts, max_tokens))
+        probabilities = [list(one.probabilities.values()) for one in found]
+        np.testing.assert_allclose(probabilities, wanted, atol=1e-5)
+        best = ["01"[int(np.argmax(row))] for row in wanted]
+        assert [one.label for one in found] == best
+
+
+def test_scores_of_pairs(trained: Trained, score_data: Path) -> None:
+    folder = trained("scores")
+    predict = Predictor(folder / "checkpoint_last.pt", cpu=True)
+    rows = (score_data / "valid.tsv").read_text().splitlines()[1:]
+    pairs = [(row.split("\t")[0], row.split("\t")[1]) for row in rows]
+    found = [one.score for one in predict(pairs)]
+    np.testing.assert_allclose(found, recorded(folder)[:, 0], atol=1e-5)
+    assert next(predict(pairs)).label is None
+
+
+def test_the_script_reads_files_and_standard_input(
+    trained: Trained, tmp_path: Path
+) -> None:
+    checkpoint = trained("classes") / "checkpoint_last.pt"
+    (tmp_path / "a.txt").write_text("w0 w1\nw2 w3\n")
+    (tmp_path / "a.jsonl").write_text('{"text": "w0 w1"}\n{"text": "w2 w3"}\n')
+    inputs = [tmp_path / "a.txt", tmp_path / "a.jsonl"]
+    done = run_script("predict.py", checkpoint, *inputs, "--cpu")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 4
+    assert [one["label"] for one in found[:2]] == [one["label"] for one in found[2:]]
+    assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
+    piped = subprocess.run(
+        [sys.executable, ROOT / "scripts/predict.py", checkpoint, "--cpu", "--tsv"],
+        input="w0 w1\nw2 w3\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    rows = [line.split("\t") for line in piped.stdout.splitlines()]
+    assert rows[0] == ["label", "0", "1"]
+    assert [row[0] for row in rows[1:]] == [one["label"] for one in found[:2]]
+    assert float(rows[1][1]) == pytest.approx(found[0]["probabilities"]["0"], abs=1e-5)
+
+
+def test_mistakes_are_one_line(trained: Trained, tmp_path: Path) -> None:
+    checkpoint = trained("classes") / "checkpoint_last.pt"
+    (tmp_path / "a.csv").write_text("sentence\nw0\n")
+    done = run_script("predict.py", checkpoint, tmp_path / "a.csv")
+    assert done.returncode == 1
+    assert "a.csv:2: no column 'text' among: sentence; name yours" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(UserError, match="does not exist"):
+        Predictor(tmp_path / "nothing.pt")
+
+
+def test_a_submission_is_in_the_leaderboards_form(
+    models: dict[str, Path], tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    data = tmp_path / "glue" / "STS-B"
+    data.mkdir(parents=True)
+    names = "index\tsentence1\tsentence2"
+    for name in ("train", "dev"):
+        rows = [f"{i}\tw{i}\tw{i + 1}\t{i % 6}.0" for i in range(12)]
+        (data / f"{name}.tsv").write_text("\n".join([f"{names}\tscore", *rows]) + "\n")
+    rows = [f"{i}\tw{i}\tw{i + 2}" for i in range(5)]
+    (data / "test.tsv").write_text("\n".join([names, *rows]) + "\n")
+    fairseq_train(
+        *(tmp_path / "glue", "--task=glue", "--glue-task=stsb", "--max-update=2"),
+        *(f"--steady-model={models['roberta']}", f"--save-dir={tmp_path}"),
+        "--no-epoch-checkpoints",
+    )
+    done = run_script(
+        "glue_submission.py", tmp_path / "checkpoint_last.pt", tmp_path / "glue",
+        tmp_path / "out", "--cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = (tmp_path / "out" / "STS-B.tsv").read_text().splitlines()
+    assert lines[0] == "index\tprediction"
+    assert [line.split("\t")[0] for line in lines[1:]] == [*"01234"]
+    assert all(0 <= float(line.split("\t")[1]) <= 5 for line in lines[1:])

@@ -1,0 +1,64 @@
+"""Texts of any number through a model: batches of like length, results in order."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+from fairseq.data import data_utils
+from torch import Tensor
+
+Text = TypeVar("Text")
+Result = TypeVar("Result")
+NetInput = dict[str, Tensor]
+
+#: Texts sorted by length at a time.
+_WINDOW = 2048
+
+
+def in_batches(
+    texts: Iterable[Text],
+    encode: Callable[[Sequence[Text]], Sequence[np.ndarray]],
+    run: Callable[[NetInput], Sequence[Result]],
+    pad: int,
+    max_tokens: int,
+) -> Iterator[Result]:
+    """One result per text, in order.
+
+    Args:
+        texts: read a window at a time.
+        encode: gives the ids of some texts.
+        run: gives the results of a batch, whose ``src_tokens`` have shape (B, T) and
+            ``src_lengths`` (B,).
+        pad: id of padding.
+        max_tokens: B * T of a batch, at most, unless one text is longer.
+
+    """
+    left = iter(texts)
+    while window := list(islice(left, _WINDOW)):
+        ids = encode(window)
+        order = np.argsort([len(one) for one in ids], kind="stable").tolist()
+        found: dict[int, Result] = {}
+        for rows in _split(order, ids, max_tokens):
+            tokens = [torch.from_numpy(ids[row]).long() for row in rows]
+            net_input = {
+                "src_tokens": data_utils.collate_tokens(tokens, pad),
+                "src_lengths": torch.tensor([len(one) for one in tokens]),
+            }
+            found |= zip(rows, run(net_input), strict=True)
+        yield from (found[row] for row in range(len(window)))
+
+
+def _split(
+    order: Sequence[int], ids: Sequence[np.ndarray], max_tokens: int
+) -> Iterator[list[int]]:
+    """Rows in order of length, as many at a time as fit; at least one."""
+    batch: list[int] = []
+    for row in order:
+        if batch and len(ids[row]) * (len(batch) + 1) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

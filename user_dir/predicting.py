@@ -1,0 +1,115 @@
+"""Labels and scores from a fine-tuned checkpoint.
+
+from fairseq_steady.predicting import Predictor
+predict = Predictor("runs/cola/checkpoint_best.pt")
+labels = [found.label for found in predict(["The cat sat.", "Cat the sat."])]
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .criterions._kinds import Classes
+from .data.batching import in_batches
+from .data.tokenizing import SentenceTokenizer
+from .errors import UserError
+from .generating import load_trained
+from .models.steady import HEAD
+
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one text or pair.
+
+    Args:
+        label: the most probable class; None for scores.
+        probabilities: of each class by name; empty for scores.
+        score: the predicted number; None for classes.
+
+    """
+
+    label: str | None
+    probabilities: dict[str, float]
+    score: float | None = None
+
+
+class Predictor:
+    """A fine-tuned classifier or regressor.
+
+    Args:
+        checkpoint: of one of this plugin's sentence tasks.
+        model: its model directory, where that has moved.
+        cpu: stay on the CPU where there is a GPU.
+
+    Raises:
+        UserError: the checkpoint is missing or of another task.
+
+    """
+
+    def __init__(
+        self, checkpoint: str | Path, model: str | None = None, cpu: bool = False
+    ) -> None:
+        self.model, task = load_trained(Path(checkpoint), model)
+        if not hasattr(task, "num_classes"):
+            name = type(task).__name__
+            raise UserError(f"{checkpoint} is of {name}, which predicts no label")
+        self.task: Any = task
+        self.labels: Sequence[str] | None = task.labels
+        self.tokenizer: SentenceTokenizer = task.tokenizer
+        self.kind = Classes(HEAD, task.num_classes)
+        self.cuda = torch.cuda.is_available() and not cpu
+        if self.cuda:
+            self.model = self.model.cuda()
+        #: texts so far that were longer than the model reads
+        self.truncated = 0
+
+    def __call__(
+        self, texts: Iterable[Text], max_tokens: int = 8192
+    ) -> Iterator[Prediction]:
+        """One prediction per text or pair, in order.
+
+        Args:
+            texts: sentences, or pairs of them.
+            max_tokens: of a batch, padding included.
+
+        """
+        pad = self.task.dictionary.pad()
+        for row in in_batches(texts, self._encode, self._logits, pad, max_tokens):
+            yield self._prediction(row)
+
+    def _encode(self, texts: Sequence[Text]) -> Sequence[np.ndarray]:
+        pairs = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        ids, truncated = self.tokenizer.encode(pairs)
+        self.truncated += truncated
+        return ids
+
+    @torch.no_grad()
+    def _logits(self, net_input: dict[str, Tensor]) -> list[list[float]]:
+        if hasattr(self.model, "decoder"):
+            net_input["prev_output_tokens"] = _rotated(**net_input)
+        if self.cuda:
+            net_input = {name: tensor.cuda() for name, tensor in net_input.items()}
+        logits = self.kind.logits(self.model, {"net_input": net_input}).float()
+        found = logits.softmax(-1) if self.labels else logits
+        rows: list[list[float]] = found.tolist()
+        return rows
+
+    def _prediction(self, row: Sequence[float]) -> Prediction:
+        if not self.labels:
+            return Prediction(None, {}, row[0])
+        probabilities = dict(zip(self.labels, row, strict=True))
+        best = max(probabilities, key=lambda label: probabilities[label])
+        return Prediction(best, probabilities)
+
+
+def _rotated(src_tokens: Tensor, src_lengths: Tensor) -> Tensor:
+    """Each row's last real token moved to its front, padding left where it is."""
+    rows = zip(src_tokens, src_lengths.tolist(), strict=True)
+    return torch.stack([torch.cat([row[:n].roll(1), row[n:]]) for row, n in rows])
