@@ -21,19 +21,16 @@ winner's card are made from the result files.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from comparison import card, figures, table
-from comparison.execution import Executor, Local, Slurm, python_path, run_all
+from comparison.command import add_execution, check, make_executor, reasons, run
+from comparison.execution import Executor, run_all
 from comparison.plan import Plan, PlanError, Run, distinct, named
-from comparison.results import Result, earlier
+from comparison.results import Result
 from comparison.table import Scored
 
 
@@ -61,36 +58,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def add_execution(parser: argparse.ArgumentParser) -> None:
-    """Flags that say where runs are trained."""
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
-    parser.add_argument("--executor", choices=["local", "slurm"], default="local")
-    parser.add_argument(
-        "--slurm", nargs="+", default=[], metavar="KEY=VALUE",
-        help="submitit's settings, as slurm_partition=gpu timeout_min=60",
-    )  # fmt: skip
-
-
-def make_executor(args: argparse.Namespace) -> Executor:
-    """Where runs are trained.
-
-    Raises:
-        PlanError: a SLURM setting is not KEY=VALUE, or jobs is not positive.
-
-    """
-    if args.jobs < 1:
-        raise PlanError(f"--jobs {args.jobs} is not positive")
-    if args.executor == "local":
-        return Local(args.jobs)
-    settings: dict[str, Any] = {}
-    for text in args.slurm:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise PlanError(f"--slurm {text} is not KEY=VALUE")
-        settings[key] = int(value) if value.isdigit() else value
-    return Slurm(args.jobs, settings)
-
-
 def make_plan(args: argparse.Namespace) -> Plan:
     """The plan of a command line."""
     settings = named(args.settings, "setting")
@@ -108,29 +75,6 @@ def make_plan(args: argparse.Namespace) -> Plan:
     )
 
 
-def check(runs: Sequence[Run]) -> None:
-    """Let fairseq read one command of each kind before anything is trained.
-
-    Raises:
-        PlanError: it refuses one.
-
-    """
-    kinds = {(r.setting, r.method): r for r in runs if earlier(r) is None}
-    if not kinds:
-        return
-    commands = {f"{s} {m}".strip(): r.command[1:] for (s, m), r in kinds.items()}
-    done = subprocess.run(
-        [sys.executable, "-m", "comparison.reading"],
-        input=json.dumps(commands),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": python_path()},
-    )
-    if done.returncode:
-        raise PlanError(done.stderr.strip().splitlines()[-1])
-
-
 def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
     """What to compare on.
 
@@ -145,12 +89,6 @@ def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
     if args.metric and args.metric != metric:
         metric, larger = args.metric, "loss" not in args.metric
     return Scored(metric, larger, args.select)
-
-
-def reasons(results: Sequence[Result]) -> str:
-    """Why runs crashed, each reason once."""
-    found = [r.status for r in results if not r.ok]
-    return "; ".join(f"{found.count(one)} {one}" for one in dict.fromkeys(found))
 
 
 def tune(
@@ -232,18 +170,5 @@ def report(args: argparse.Namespace) -> int:
     return int(bool(crashes))
 
 
-def main() -> int:
-    """Plan, run, report; 1 if a run crashed, 130 if interrupted."""
-    args = parse()
-    try:
-        return report(args)
-    except PlanError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(report, parse()))

@@ -28,8 +28,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compare import add_execution, check, make_executor, reasons
 from comparison import figures, table
+from comparison.command import add_execution, check, make_executor, reasons, run
 from comparison.execution import run_all
 from comparison.plan import Flags, PlanError, Run, distinct, named
 from comparison.results import Result
@@ -245,18 +245,5 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Plan, run, report; 1 if a run crashed, 130 if interrupted."""
-    args = parse()
-    try:
-        return report(args)
-    except PlanError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(report, parse()))

@@ -496,7 +496,7 @@ def test_data_with_one_class_are_one_error(
     monkeypatch.setattr(compare, "check", lambda _: None)
     command = ["compare.py", "--out", str(tmp_path), "--methods", "plain"]
     monkeypatch.setattr(sys, "argv", [*command, "--seeds", "1", "2", "--", "D"])
-    assert compare.main() == 1
+    assert compare.run(compare.report, compare.parse()) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: valid has one class only (1)")
     assert len(said.splitlines()) == 1

@@ -1,0 +1,84 @@
+"""What the commands share: where runs are trained, and how errors end."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .execution import Executor, Local, Slurm, python_path
+from .plan import PlanError, Run
+from .results import Result, earlier
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """Flags that say where runs are trained."""
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--executor", choices=["local", "slurm"], default="local")
+    parser.add_argument(
+        "--slurm", nargs="+", default=[], metavar="KEY=VALUE",
+        help="submitit's settings, as slurm_partition=gpu timeout_min=60",
+    )  # fmt: skip
+
+
+def make_executor(args: argparse.Namespace) -> Executor:
+    """Where runs are trained.
+
+    Raises:
+        PlanError: a SLURM setting is not KEY=VALUE, or jobs is not positive.
+
+    """
+    if args.jobs < 1:
+        raise PlanError(f"--jobs {args.jobs} is not positive")
+    if args.executor == "local":
+        return Local(args.jobs)
+    settings: dict[str, Any] = {}
+    for text in args.slurm:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise PlanError(f"--slurm {text} is not KEY=VALUE")
+        settings[key] = int(value) if value.isdigit() else value
+    return Slurm(args.jobs, settings)
+
+
+def check(runs: Sequence[Run]) -> None:
+    """Let fairseq read one command of each kind before anything is trained.
+
+    Raises:
+        PlanError: it refuses one.
+
+    """
+    kinds = {(r.setting, r.method): r for r in runs if earlier(r) is None}
+    if not kinds:
+        return
+    commands = {f"{s} {m}".strip(): r.command[1:] for (s, m), r in kinds.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "comparison.reading"],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": python_path()},
+    )
+    if done.returncode:
+        raise PlanError(done.stderr.strip().splitlines()[-1])
+
+
+def reasons(results: Sequence[Result]) -> str:
+    """Why runs crashed, each reason once."""
+    found = [r.status for r in results if not r.ok]
+    return "; ".join(f"{found.count(one)} {one}" for one in dict.fromkeys(found))
+
+
+def run(report: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Exit status of a command: 1 for an error, 130 if interrupted."""
+    try:
+        return report(args)
+    except PlanError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
