@@ -33,6 +33,9 @@ from comparison.plan import Plan, PlanError, Run, distinct, named
 from comparison.results import Result
 from comparison.table import Scored
 
+#: Ends of the names of metrics of which less is better.
+SMALLER = ("loss", "ppl")
+
 
 def parse() -> argparse.Namespace:
     """The command line."""
@@ -87,7 +90,7 @@ def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
         raise PlanError(f"every run crashed; {reasons(results)}")
     metric, larger = ended[0].own_metric
     if args.metric and args.metric != metric:
-        metric, larger = args.metric, "loss" not in args.metric
+        metric, larger = args.metric, not args.metric.endswith(SMALLER)
     return Scored(metric, larger, args.select)
 
 

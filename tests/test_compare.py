@@ -162,45 +162,67 @@ def test_fairseqs_parser_is_asked(
     assert said is None if message is None else message in str(said)
 
 
+#: What compare.py does with its runs, without its tables.
+DRIVER = """
+import sys
+from pathlib import Path
+from comparison.execution import Local, run_all
+from comparison.plan import Plan, named
+plan = Plan(Path(sys.argv[1]), named(["plain"], "method"), [1, 2],
+            tuple(sys.argv[2:]), {"": ()})
+try:
+    run_all(plan.runs(), Local(1))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
 def test_killed_anywhere_it_goes_on_where_it_was(
     models: dict[str, Path], cola_data: Path, tmp_path: Path
 ) -> None:
-    command = [
-        *(sys.executable, str(ROOT / "scripts" / "compare.py"), "--out", str(tmp_path)),
-        *("--methods", "plain", "--seeds", "1", "2", "--", *flags(models, cola_data)),
-    ]
-    stopped = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
-    log = tmp_path / "plain" / "seed1" / "train.log"
-    wait_for(log)
-    stopped.terminate()
-    _, said = stopped.communicate()
-    assert stopped.returncode == 130
-    assert said.endswith(b"stopped; the same command goes on from here\n")
-    time.sleep(1)
-    with locked(log.parent) as free:
-        assert free
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), *flags(models, cola_data)]
+    env = environment(PYTHONPATH=str(ROOT / "scripts"))
 
-    started = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
-    first = tmp_path / "plain" / "seed1" / "result.json"
-    log = tmp_path / "plain" / "seed2" / "train.log"
-    wait_for(first, log)
-    started.kill()
-    started.wait()
-    stamp, inode = first.stat().st_mtime_ns, log.stat().st_ino
-    # The run in flight is an orphan now: it is waited for, not started twice.
-    done = subprocess.run(command, env=environment(), capture_output=True, check=True)
-    assert b"plain seed 2: ok" in done.stderr
-    assert first.stat().st_mtime_ns == stamp
-    assert log.stat().st_ino == inode
-    assert (tmp_path / "plain" / "seed2" / "result.json").is_file()
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+
+    # Stopped, it takes its run along.
+    first, second = (tmp_path / "plain" / f"seed{seed}" for seed in (1, 2))
+    stopped = start()
+    wait_for(first / "train.log")
+    stopped.terminate()
+    assert stopped.wait() == 130
+    wait_until(lambda: free(first))
+    assert not (first / "result.json").exists()
+
+    # Killed, it leaves its run behind, which is waited for and not started twice.
+    killed = start()
+    wait_for(first / "result.json", second / "train.log")
+    killed.kill()
+    killed.wait()
+    stamp = (first / "result.json").stat().st_mtime_ns
+    inode = (second / "train.log").stat().st_ino
+    assert start().wait() == 0
+    assert (first / "result.json").stat().st_mtime_ns == stamp
+    assert (second / "train.log").stat().st_ino == inode
+    assert (second / "result.json").is_file()
+
+
+def free(folder: Path) -> bool:
+    with locked(folder) as mine:
+        return mine
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    for _ in range(900):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never happened")
 
 
 def wait_for(*paths: Path) -> None:
-    for _ in range(600):
-        if all(path.is_file() for path in paths):
-            return
-        time.sleep(0.1)
-    raise AssertionError(paths)
+    wait_until(lambda: all(path.is_file() for path in paths))
 
 
 SLURM = {
@@ -316,15 +338,25 @@ def test_plans_are_checked(tmp_path: Path, methods: list[str], message: str) -> 
         plan(tmp_path, *methods)
 
 
-def test_an_empty_or_repeated_seed_list_is_refused(tmp_path: Path) -> None:
-    for seeds, message in (([], "expected at least one"), (["1", "1"], "given twice")):
-        done = run_script(
-            "compare.py", "--out", tmp_path, "--methods", "plain", "--seeds", *seeds,
-            "--", "D",
-        )  # fmt: skip
-        assert done.returncode != 0
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [([], "expected at least one argument"), (["1", "1"], "a seed is given twice")],
+)
+def test_an_empty_or_repeated_seed_list_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seeds: list[str],
+    message: str,
+) -> None:
+    command = ["compare.py", "--out", str(tmp_path), "--methods", "plain"]
+    monkeypatch.setattr(sys, "argv", [*command, "--seeds", *seeds, "--", "D"])
+    try:
+        status: Any = compare.run(compare.report, compare.parse())
+    except SystemExit as stop:
+        status = stop.code
+    assert status
+    assert message in capsys.readouterr().err
 
 
 # --- the loop, with runs that end at once -------------------------------------------
