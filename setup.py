@@ -51,6 +51,7 @@ setup(
             "mypy",
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "rich",
             "ruff",
             "statsmodels",
