@@ -59,7 +59,7 @@ class SummarizationConfig(SteadyTaskConfig):
         200,
         "examples of each evaluated split that are decoded for ROUGE; 0: all of them",
     )
-    summarization_stem: bool = option(True, "Porter stemming in ROUGE")
+    summarization_no_stem: bool = option(False, "ROUGE without Porter stemming")
     summarization_beam: Optional[int] = option(None, "hypotheses kept; default: form's")
     summarization_length_penalty: Optional[float] = option(
         None, "exponent of the length that scores are divided by; default: form's"
@@ -245,7 +245,7 @@ class SummarizationTask(SteadyTask):
     def _score(self, texts: Sequence[str], ids: Sequence[int]) -> dict[str, float]:
         split = next(n for n, d in self.datasets.items() if d is self._evaluated)
         references = [self._references[split][index] for index in ids]
-        return rouge_sums(texts, references, self.cfg.summarization_stem)
+        return rouge_sums(texts, references, not self.cfg.summarization_no_stem)
 
     def reduce_metrics(
         self, logging_outputs: list[dict[str, Any]], criterion: Any
