@@ -1,5 +1,6 @@
 """GLUE: every official layout, and training from each."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -111,12 +112,12 @@ def test_every_task_trains_and_reports_its_metric(
     done = fairseq_train(
         *(tmp_path, "--task=glue", f"--glue-task={task}", "--criterion=smart"),
         *(f"--steady-model={models['roberta']}", "--max-update=2", "--no-save"),
+        f"--steady-record={tmp_path / 'record'}",
     )
-    (valid,) = logged(done, "valid")
-    best = [name for name in valid if name.startswith("valid_best")]
-    assert best in ([], [f"valid_best_{layout.metric}"])
-    assert f"valid_{layout.metric}" in valid
-    assert len(logged(done, "mismatched")) == int(task == "mnli")
+    config = json.loads((tmp_path / "record" / "config.json").read_text())
+    assert config["checkpoint"]["best_checkpoint_metric"] == layout.metric
+    assert f"valid_{layout.metric}" in logged(done, "valid")[-1]
+    assert bool(logged(done, "mismatched")) == (task == "mnli")
 
 
 def test_mistakes_are_one_line(

@@ -464,8 +464,8 @@ def test_the_script_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
 # --- fairseq's own release ------------------------------------------------------------
 
 
-def make_release(folder: Path) -> Path:
-    """model.pt, dict.txt and GPT-2's BPE files, tiny, as fairseq's BART comes."""
+def make_release(folder: Path, family: str = "bart") -> Path:
+    """model.pt, dict.txt and GPT-2's BPE files, tiny, as fairseq ships them."""
     folder.mkdir()
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(
@@ -499,12 +499,14 @@ def make_release(folder: Path) -> Path:
     return folder
 
 
-def test_fairseqs_own_release_loads_unchanged(tmp_path: Path) -> None:
-    release = make_release(tmp_path / "bart.large")
+@pytest.mark.parametrize("family", ["bart", "roberta"])
+def test_fairseqs_own_release_loads_unchanged(tmp_path: Path, family: str) -> None:
+    release = make_release(tmp_path / "large", family)
     made = import_fairseq(release, release, tmp_path / "out")
     kept = torch.load(release / "model.pt", weights_only=True)["model"]
     assert made.weights()[0].keys() == kept.keys()
     assert all(torch.equal(made.weights()[0][name], kept[name]) for name in kept)
+    assert made.manifest.family == family
     assert "max_epoch" not in made.manifest.architecture
     load_encoder(made)  # strictly
     # Text becomes the ids that fairseq's own BPE and dictionary give.

@@ -244,10 +244,7 @@ def _architectural(name: str, value: Any) -> bool:
     rates = ("dropout", "attention_dropout", "activation_dropout", "pooler_dropout")
     simple = isinstance(value, bool | int | float | str)
     known = name in rates or name.startswith(_FORM)
-    training = ("max_epoch", "max_update", "max_tokens", "max_sentences", "no_save")
-    return (
-        simple and known and not name.startswith((*training, "no_progress", "no_epoch"))
-    )
+    return simple and known and not name.startswith(_TRAINING)
 
 
 def _gpt2(dictionary_path: Path, bpe: Path) -> tuple[Dictionary, Tokenizer]:

@@ -181,7 +181,6 @@ class Slurm:
 
 def prepare(run: Run) -> None:
     """Write what the worker needs to know."""
-    run.folder.mkdir(parents=True, exist_ok=True)
     task = {
         "setting": run.setting,
         "method": run.method,
@@ -305,13 +304,17 @@ def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
         KeyboardInterrupt: after stopping what was running.
 
     """
-    found = {run.folder: earlier(run) for run in runs}
-    known = {folder: result for folder, result in found.items() if result}
+    known = {run.folder: result for run in runs if (result := _standing(run))}
     waiting = [run for run in runs if run.folder not in known]
     with interruptible(), _progress() as progress:
         view = View(progress, len(runs), len(runs) - len(waiting))
         _Loop(executor, view, known).work(waiting)
     return [known[run.folder] for run in runs]
+
+
+def _standing(run: Run) -> Result | None:
+    """An earlier result, unless the run it starts from is to be made again."""
+    return earlier(run) if run.after is None or _standing(run.after) else None
 
 
 class _Loop:

@@ -9,7 +9,26 @@ from fairseq.data import Dictionary, FairseqDataset, data_utils
 from .cache import Encoded
 
 
-class SentenceDataset(FairseqDataset):
+class EveryExample:
+    """Put before a fairseq data set's class: batches that leave nothing out."""
+
+    def batch_by_size(
+        self,
+        indices: np.ndarray,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> Any:
+        """Every example in a batch.
+
+        fairseq asks for batches of a multiple of 8 by default, and then drops the last
+        one when it is not: in evaluation the longest.
+        """
+        batches: Any = super()
+        return batches.batch_by_size(indices, max_tokens, max_sentences, 1)
+
+
+class SentenceDataset(EveryExample, FairseqDataset):
     """Sentences with one target each.
 
     Args:
@@ -87,20 +106,6 @@ class SentenceDataset(FairseqDataset):
             return np.argsort(self.sizes, kind="stable")
         rng = np.random.default_rng((self.shuffle_seed, self.epoch))
         return rng.permutation(len(self))
-
-    def batch_by_size(
-        self,
-        indices: np.ndarray,
-        max_tokens: int | None = None,
-        max_sentences: int | None = None,
-        required_batch_size_multiple: int = 1,
-    ) -> Any:
-        """Every sentence in a batch.
-
-        fairseq asks for batches of a multiple of 8 by default, and then drops the last
-        one when it is not: in evaluation the longest sentences.
-        """
-        return super().batch_by_size(indices, max_tokens, max_sentences, 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by fairseq before the batches of an epoch are made."""

@@ -26,7 +26,7 @@ class Layout:
         labels: classes in the order of the leaderboard; None for scores.
         metric: of the leaderboard, the one that picks checkpoints.
         files: names by split; the first that exists.
-        bare: files without a header, by name, with their columns: how many at least,
+        bare: files without a header, by name, with their columns: how many,
             those of the texts, that of the label.
 
     """

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..model_dir import sha256
 from .cache import CACHE_FOLDER
+from .dataset import EveryExample
 from .pairs import Pair
 from .tokenizing import SentenceTokenizer
 
@@ -137,11 +137,10 @@ class _Writer:
             self.file.write(ids.astype(np.int32).tobytes())
             self.lengths.append(len(ids))
 
-    def close(self) -> Ragged:
+    def close(self) -> None:
         self.file.close()
         ends = np.cumsum(np.array(self.lengths, np.int64))
         np.save(self.path.with_suffix(".ends.npy"), ends)
-        return _ragged(self.path)
 
 
 def _ragged(path: Path) -> Ragged:
@@ -213,7 +212,7 @@ def _load(folder: Path) -> EncodedPairs | None:
         return None
 
 
-class PairDataset(LanguagePairDataset):
+class PairDataset(EveryExample, LanguagePairDataset):
     """Articles and summaries; every one of them in a batch.
 
     Args:
@@ -238,13 +237,3 @@ class PairDataset(LanguagePairDataset):
             shuffle=shuffle,
             eos=start,
         )
-
-    def batch_by_size(
-        self,
-        indices: np.ndarray,
-        max_tokens: int | None = None,
-        max_sentences: int | None = None,
-        required_batch_size_multiple: int = 1,
-    ) -> Any:
-        """As fairseq's, but no example is dropped to fill a multiple of 8."""
-        return super().batch_by_size(indices, max_tokens, max_sentences, 1)

@@ -1,6 +1,7 @@
 """Text to fairseq ids, through the tokenizers library."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,6 @@ class SentenceTokenizer:
         self._tokenizer.enable_truncation(max_length)
         self._ids = _fairseq_ids(self._tokenizer, dictionary, directory)
         self._pad = dictionary.pad()
-        self._theirs = {int(ours): theirs for theirs, ours in enumerate(self._ids)}
 
     def encode(
         self, texts: Sequence[tuple[str, ...]]
@@ -54,10 +54,16 @@ class SentenceTokenizer:
         """Ids that stand around a text: those of an empty one."""
         return [int(index) for index in self._ids[self._tokenizer.encode("").ids]]
 
+    @cached_property
+    def _text_ids(self) -> dict[int, int]:
+        """The tokeniser's id of each of fairseq's but those that stand around text."""
+        around = {*self.form(), self._pad}
+        found = {int(ours): theirs for theirs, ours in enumerate(self._ids)}
+        return {ours: theirs for ours, theirs in found.items() if ours not in around}
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
-        around = {*self.form(), self._pad}
-        known = [self._theirs[i] for i in ids if i in self._theirs and i not in around]
+        known = [self._text_ids[i] for i in ids if i in self._text_ids]
         text: str = self._tokenizer.decode(known, skip_special_tokens=True)
         return text.strip()
 

@@ -242,13 +242,18 @@ class SteadyTask(FairseqTask):
         metrics.reset_meters("valid")
         return super().get_batch_iterator(dataset, *args, **kwargs)
 
+    @property
+    def evaluated(self) -> str:
+        """The split that is being evaluated."""
+        found = (name for name, d in self.datasets.items() if d is self._evaluated)
+        return str(next(found))
+
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each subset's evaluation."""
         if self.recorder is None:
             return
-        subset = next(n for n, d in self.datasets.items() if d is self._evaluated)
         scattered = agg[SCATTERED].sum if SCATTERED in agg else None
-        self.recorder.evaluation(subset, stats, scattered)
+        self.recorder.evaluation(self.evaluated, stats, scattered)
 
     @property
     def source_dictionary(self) -> Dictionary:

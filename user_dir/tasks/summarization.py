@@ -243,8 +243,7 @@ class SummarizationTask(SteadyTask):
         return loss, size, logged | {_DECODED: len(rows)}
 
     def _score(self, texts: Sequence[str], ids: Sequence[int]) -> dict[str, float]:
-        split = next(n for n, d in self.datasets.items() if d is self._evaluated)
-        references = [self._references[split][index] for index in ids]
+        references = [self._references[self.evaluated][index] for index in ids]
         return rouge_sums(texts, references, not self.cfg.summarization_no_stem)
 
     def reduce_metrics(
