@@ -482,14 +482,14 @@ def make_release(folder: Path, family: str = "bart") -> Path:
     dictionary.add_symbol("<mask>")
     args = argparse.Namespace(
         **{
-            "arch": "bart_large",
+            "arch": f"{family}_large",
             "max_epoch": 3,
             "task": "denoising",
             **ENCODER,
             **DECODER,
         }
     )
-    model_class, complete = FAMILIES["bart"]
+    model_class, complete = FAMILIES[family]
     complete(args)
     bare = argparse.Namespace(
         source_dictionary=dictionary, target_dictionary=dictionary
