@@ -1,4 +1,4 @@
-"""Import a Hugging Face BERT, RoBERTa, BART or mBART as a model directory.
+"""Import a Hugging Face BERT, RoBERTa, DeBERTa, BART or mBART as a model directory.
 
     python scripts/import_hf.py SRC OUT
     python scripts/import_hf.py bart.large OUT --gpt2-bpe DIR  # fairseq's own release

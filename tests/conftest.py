@@ -11,7 +11,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq_steady.model_dir import Manifest, ModelDirectory, write_model_directory
-from fairseq_steady.models.steady import FAMILIES
+from fairseq_steady.models.families import FAMILIES
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -39,6 +39,14 @@ DECODER = {
     "max_source_positions": 32,
     "max_target_positions": 32,
 }
+#: Distances reach beyond buckets, and the convolution takes part.
+DEBERTA = {
+    "deberta_buckets": 6,
+    "deberta_max_distance": 8,
+    "deberta_conv_kernel": 3,
+    "layer_norm_eps": 1e-7,
+}
+PARTS = {"bart": DECODER, "deberta": DEBERTA}
 SPECIAL = {name: name for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")}
 
 
@@ -70,7 +78,7 @@ def make_model_directory(
     dictionary = Dictionary()
     for word in ["<mask>", *WORDS]:
         dictionary.add_symbol(word)
-    architecture = {**ENCODER, **(DECODER if family == "bart" else {}), **changed}
+    architecture = {**ENCODER, **PARTS.get(family, {}), **changed}
     model_class, complete = FAMILIES[family]
     args = argparse.Namespace(**architecture)
     complete(args)
@@ -93,7 +101,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("models")
     return {
         name: make_model_directory(base / name, name).path
-        for name in ("roberta", "bart")
+        for name in FAMILIES
     }
 
 

@@ -13,6 +13,7 @@ from test_training import (
     logged,
     train_on_two_workers,
 )
+from tiny import FAMILIES
 
 FLAGS = {
     "plain": ["--criterion=plain"],
@@ -118,7 +119,7 @@ def test_a_new_stage_gets_a_new_teacher(
         torch.testing.assert_close(tensor, state["model"][name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["roberta", "bart"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_r4fs_checkpoint_evaluates_the_same_and_becomes_plain(
     models: dict[str, Path],
     cola_data: Path,

@@ -24,7 +24,7 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.importing import import_hf
 from fairseq_steady.importing_bart import import_fairseq
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.models.steady import FAMILIES
+from fairseq_steady.models.families import FAMILIES
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
@@ -63,15 +63,18 @@ def train_wordpiece(folder: Path, cased: bool) -> None:
     )
 
 
-def train_bpe(folder: Path) -> None:
+def train_bpe(folder: Path, kind: str) -> None:
+    """RoBERTa's, BART's, or version 1 of DeBERTa's, which has BERT's special tokens."""
     tokenizer = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    if kind == "Deberta":
+        special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     tokenizer.train_from_iterator(
         AWKWARD * 3, vocab_size=500, min_frequency=1, special_tokens=special
     )
     tokenizer.save_model(str(folder))
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "RobertaTokenizer"})
+        json.dumps({"tokenizer_class": f"{kind}Tokenizer"})
     )
 
 
@@ -115,7 +118,7 @@ SEQ2SEQ_SIZE: dict[str, Any] = {
 def make_seq2seq(folder: Path, kind: str) -> Any:
     """A tiny random BART or mBART."""
     if kind == "bart":
-        train_bpe(folder)
+        train_bpe(folder, "Roberta")
         rows = len(json.loads((folder / "vocab.json").read_text()))
         bart = transformers.BartConfig(vocab_size=rows, **SEQ2SEQ_SIZE)
         return transformers.BartForConditionalGeneration(bart)
@@ -127,6 +130,78 @@ def make_seq2seq(folder: Path, kind: str) -> Any:
     return transformers.MBartForConditionalGeneration(mbart)
 
 
+#: Every form of DeBERTa: versions 3, 2 (with its convolution) and 1 as published, and
+#: what their configurations allow besides. Distances go far beyond buckets and tables.
+DEBERTA: dict[str, dict[str, Any]] = {
+    "deberta-v3": {
+        "position_buckets": 8,
+        "max_relative_positions": 20,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+    },
+    "deberta-v2": {
+        "position_buckets": 12,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "conv_kernel_size": 3,
+        "conv_act": "gelu",
+    },
+    "deberta-v2-own": {
+        "max_relative_positions": 6,
+        "share_att_key": False,
+        "pos_att_type": "p2c",
+        "position_biased_input": True,
+    },
+    "deberta": {},
+    "deberta-c2p": {
+        "max_relative_positions": 5,
+        "pos_att_type": "c2p",
+        "position_biased_input": True,
+        "type_vocab_size": 2,
+    },
+}
+
+
+def make_deberta(folder: Path, kind: str) -> Any:
+    """A tiny random DeBERTa."""
+    settings = {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": "c2p|p2c",
+        "max_position_embeddings": 256,
+        "type_vocab_size": 0,
+        **SIZE,
+        **DEBERTA[kind],
+    }
+    if "-v" in kind:
+        train_unigram(folder)
+        rows = len(transformers.AutoTokenizer.from_pretrained(folder))
+        second = transformers.DebertaV2Config(vocab_size=rows + 2, **settings)
+        return transformers.DebertaV2Model(second)
+    train_bpe(folder, "Deberta")
+    rows = len(json.loads((folder / "vocab.json").read_text()))
+    first = transformers.DebertaConfig(vocab_size=rows, **settings)
+    return transformers.DebertaForSequenceClassification(first)
+
+
+def train_unigram(folder: Path) -> None:
+    """As DeBERTa's versions 2 and 3 ship it: a sentencepiece model."""
+    pieces = {"pad": "[PAD]", "bos": "[CLS]", "eos": "[SEP]", "unk": "[UNK]"}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(AWKWARD * 3),
+        model_prefix=str(folder / "spm"),
+        vocab_size=220,
+        model_type="unigram",
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **{f"{name}_piece": piece for name, piece in pieces.items()},
+        **{f"{name}_id": index for index, name in enumerate(pieces)},
+    )
+    config = {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
 def make_source(folder: Path, kind: str) -> Path:
     """A tiny random Hugging Face directory."""
     folder.mkdir()
@@ -134,12 +209,14 @@ def make_source(folder: Path, kind: str) -> Path:
     if kind in SEQ2SEQ:
         model: Any = make_seq2seq(folder, kind)
     elif kind == "roberta":
-        train_bpe(folder)
+        train_bpe(folder, "Roberta")
         rows = len(json.loads((folder / "vocab.json").read_text()))
         config = transformers.RobertaConfig(
             vocab_size=rows, max_position_embeddings=258, type_vocab_size=1, **SIZE
         )
         model = transformers.RobertaForMaskedLM(config)
+    elif kind in DEBERTA:
+        model = make_deberta(folder, kind)
     else:
         train_wordpiece(folder, cased=kind.startswith("bert-cased"))
         rows = len((folder / "vocab.txt").read_text("utf-8").split("\n")) - 1
@@ -156,7 +233,7 @@ def make_source(folder: Path, kind: str) -> Path:
 
 
 SEQ2SEQ = ["bart", "mbart"]
-KINDS = ["bert-uncased", "bert-cased", "roberta", *SEQ2SEQ]
+KINDS = ["bert-uncased", "bert-cased", "roberta", *SEQ2SEQ, *DEBERTA]
 
 
 @pytest.fixture(scope="session")
@@ -426,6 +503,26 @@ def test_bad_sources_are_refused(
     with pytest.raises(UserError, match=message):
         import_hf(source, tmp_path / "out" / "m")
     assert not list((tmp_path / "out").glob("**/*"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("pos_att_type", "c2p|p2p"),
+        ("relative_attention", False),
+        ("embedding_size", 12),
+        ("norm_rel_ebd", "batch_norm"),
+        ("type_vocab_size", 2),
+    ],
+)
+def test_unpublished_debertas_are_refused(
+    sources: dict[str, Path], tmp_path: Path, setting: str, value: Any
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(sources["deberta-v3"], source)
+    edit("config.json", lambda c: c.update({setting: value}))(source)
+    with pytest.raises(UserError, match=f"{setting} .*no published DeBERTa's"):
+        import_hf(source, tmp_path / "m")
 
 
 def test_an_existing_folder_is_not_overwritten(

@@ -98,7 +98,7 @@ def test_the_perturbation_reaches_the_logits_with_dropout_off(
     model = build(models[family], outputs=outputs)
     sample = batch(dataset(models, family, regression=outputs == 1))
     moved = []
-    for radius in (1e-3, 1e-2, 1e-1):
+    for radius in (2e-3, 1e-2, 2e-2):
         flags = dict.fromkeys(ROWS[method].radius, radius)
         made = ready(method, model, outputs, **flags)
         with torch.no_grad():
@@ -651,7 +651,8 @@ def test_the_bregman_term_is_the_divergence_from_the_teacher(
     flags = {"lambda": 0.0, "bregman": "momentum", "mu": 3.0}
     made = make_criterion("smart", **flags)
     first = tiny.loss_of(made, model, sample)
-    assert first["smart_bregman"] == 0
+    # Attention with a mask has another kernel where no gradient is asked for.
+    assert first["smart_bregman"] == pytest.approx(0, abs=1e-11)
     assert first["total"] == pytest.approx(first["task_loss"] * made.kind.unit)
     teacher = build(models[family]).eval()
     with torch.no_grad():

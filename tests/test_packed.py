@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
-from fairseq_steady.models.packed import PackedEncoderLayer
+from fairseq_steady.models import deberta
+from fairseq_steady.models.deberta import DisentangledLayer
+from fairseq_steady.models.packed import PackedEncoderLayer, Packing
 from fairseq_steady.regularizers import find_encoder
 from tiny import FAMILIES, batch, build, make_dataset
 
@@ -31,13 +33,24 @@ def tokens(path: Path) -> torch.Tensor:
     return padded
 
 
-def unpacked(model: Any) -> Any:
-    """The same weights with fairseq's own layers."""
+def unpacked(model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same weights with fairseq's own layers, or every position computed."""
     plain = copy.deepcopy(model)
     for layer in find_encoder(plain).layers:
-        assert type(layer) is PackedEncoderLayer
-        layer.__class__ = TransformerEncoderLayerBase
+        if isinstance(layer, DisentangledLayer):
+            monkeypatch.setattr(deberta, "Packing", Everything)
+        else:
+            assert type(layer) is PackedEncoderLayer
+            layer.__class__ = TransformerEncoderLayerBase
     return plain
+
+
+class Everything(Packing):
+    """As on a GPU."""
+
+    def __init__(self, padding: torch.Tensor) -> None:
+        super().__init__(padding)
+        self.real = None
 
 
 def outputs(model: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,12 +66,12 @@ def outputs(model: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 @pytest.mark.parametrize("training", [True, False])
 def test_packed_layers_equal_fairseqs(
-    model: Any, tokens: torch.Tensor, training: bool
+    model: Any, tokens: torch.Tensor, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.train(training)
-    for mine, theirs in zip(
-        outputs(model, tokens), outputs(unpacked(model), tokens), strict=True
-    ):
+    packed = outputs(model, tokens)
+    whole = outputs(unpacked(model, monkeypatch), tokens)
+    for mine, theirs in zip(packed, whole, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
 
 
@@ -66,14 +79,15 @@ def test_padding_costs_no_linear_work(model: Any, tokens: torch.Tensor) -> None:
     """What the feed-forward layers see are the real tokens, one row each."""
     seen: list[torch.Size] = []
     layer = find_encoder(model).layers[0]
-    for linear in (layer.fc1, layer.self_attn.k_proj):
+    for linear in (layer.fc1, layer.self_attn.v_proj):
         linear.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
     outputs(model, tokens)
     assert {shape[0] for shape in seen} == {int(tokens.ne(1).sum())}
     # Without padding there is nothing to pack.
     seen.clear()
-    outputs(model, tokens[tokens.ne(1).all(1)])
-    assert {len(shape) for shape in seen} == {3}
+    whole = tokens[tokens.ne(1).all(1)]
+    outputs(model, whole)
+    assert {shape[:-1].numel() for shape in seen} == {whole.numel()}
 
 
 def test_dropout_acts_in_training_only(models: dict[str, Path]) -> None:

@@ -90,9 +90,11 @@ def test_r4f_without_a_head_is_refused(
     )
 
 
-@pytest.mark.parametrize("method", ["sift", "r3f"])
+@pytest.mark.parametrize(
+    ("method", "arch"), [("sift", "roberta_base"), ("r3f", "deberta_v3_base")]
+)
 def test_sentence_prediction_of_fairseqs_own(
-    tmp_path: Path, zygote: Zygote, method: str
+    tmp_path: Path, zygote: Zygote, method: str, arch: str
 ) -> None:
     for split, count in (("train", 40), ("valid", 16)):
         rows = sentences(count)
@@ -108,7 +110,7 @@ def test_sentence_prediction_of_fairseqs_own(
     done = run(
         zygote,
         *("fairseq-train", *TRAIN, out, "--task=sentence_prediction"),
-        *("--arch=roberta_base", *SIZES, "--max-positions=32", "--num-classes=2"),
+        *(f"--arch={arch}", *SIZES, "--max-positions=32", "--num-classes=2"),
         *("--init-token=0", "--separator-token=2", f"--criterion={method}"),
         *("--max-epoch=2", "--no-save", f"--save-dir={tmp_path}"),
         *("--required-batch-size-multiple=1", "--find-unused-parameters"),

@@ -20,6 +20,7 @@ from conftest import (
     fairseq_command,
     sentences,
 )
+from tiny import FAMILIES
 
 NO_DROPOUT = ["--dropout=0", "--attention-dropout=0", "--pooler-dropout=0"]
 SIFT = ["--criterion=sift", "--sift-init=0.05", "--sift-step=0.05"]
@@ -54,7 +55,7 @@ def assert_equal_weights(one: Path, other: Path, tolerance: float = 0.0) -> None
 # --- it trains, and reports ------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["roberta", "bart"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_cola_trains_learns_and_reports_its_own_metric(
     models: dict[str, Path],
     cola_data: Path,

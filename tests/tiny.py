@@ -17,7 +17,7 @@ from fairseq_steady.models.steady import (
 )
 from torch import Tensor, nn
 
-FAMILIES = ["roberta", "bart"]
+FAMILIES = ["roberta", "bart", "deberta"]
 CLASSES = 3
 
 

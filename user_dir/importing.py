@@ -1,6 +1,7 @@
 """Hugging Face directories in, model directories out."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,22 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import RobertaProcessing
 from torch import Tensor
 
-from . import importing_bart
+from . import importing_bart, importing_deberta
 from .errors import UserError
 from .ground import load_safely
-from .importing_bart import sentencepiece_tokenizer
 from .model_dir import Manifest, ModelDirectory, sha256, write_model_directory
 
 #: fairseq's name for each special token, in the order of its ids 0 to 3, then mask.
 SPECIAL = {
-    "bert": {
-        "<s>": "[CLS]",
-        "<pad>": "[PAD]",
-        "</s>": "[SEP]",
-        "<unk>": "[UNK]",
-        "<mask>": "[MASK]",
+    **{
+        kind: {
+            "<s>": "[CLS]",
+            "<pad>": "[PAD]",
+            "</s>": "[SEP]",
+            "<unk>": "[UNK]",
+            "<mask>": "[MASK]",
+        }
+        for kind in ("bert", *importing_deberta.KINDS)
     },
     **{
         kind: {name: name for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")}
@@ -36,6 +39,12 @@ SPECIAL = {
 }
 #: Encoder-decoders among them.
 SEQ2SEQ = ("bart", "mbart")
+#: Model family of each kind but RoBERTa's form.
+_FAMILY = dict.fromkeys(SEQ2SEQ, "bart") | dict.fromkeys(
+    importing_deberta.KINDS, "deberta"
+)
+#: Kinds whose vocabulary files transformers turns into a tokenizer.json.
+_CONVERTED = ("mbart", *importing_deberta.KINDS)
 #: Hugging Face's activation names and fairseq's for the same function.
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -44,10 +53,12 @@ ACTIVATIONS = {
     "relu": "relu",
     "silu": "swish",
 }
-_LAYER = {
+_ATTENTION = {
     "attention.self.query": "self_attn.q_proj",
     "attention.self.key": "self_attn.k_proj",
     "attention.self.value": "self_attn.v_proj",
+}
+_LAYER = {
     "attention.output.dense": "self_attn.out_proj",
     "attention.output.LayerNorm": "self_attn_layer_norm",
     "intermediate.dense": "fc1",
@@ -91,6 +102,8 @@ def read_config(source: Path) -> dict[str, Any]:
             f"{path}: hidden_act '{activation(config)}' is none of "
             + ", ".join(ACTIVATIONS)
         )
+    if kind in importing_deberta.KINDS:
+        importing_deberta.check(config, path)
     return config
 
 
@@ -134,7 +147,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
         state.update(_read_file(file))
     renamed = {}
     for name, tensor in state.items():
-        short = name.removeprefix("bert.").removeprefix("roberta.")
+        short = re.sub(r"^(bert|roberta|deberta)\.", "", name)
         short = short.replace("LayerNorm.gamma", "LayerNorm.weight")
         short = short.replace("LayerNorm.beta", "LayerNorm.bias")
         renamed[short] = tensor.float() if tensor.is_floating_point() else tensor
@@ -157,6 +170,9 @@ class _Weights:
     def __init__(self, source: Path, tensors: dict[str, Tensor]) -> None:
         self.source, self.tensors = source, tensors
 
+    def get(self, name: str) -> Tensor | None:
+        return self.tensors.get(name)
+
     def __call__(self, name: str) -> Tensor:
         if name not in self.tensors:
             raise UserError(
@@ -166,41 +182,59 @@ class _Weights:
 
 
 def convert_weights(
-    weights: Callable[[str], Tensor], layers: int, rows: np.ndarray, first_position: int
+    weights: Callable[[str], Tensor],
+    form: dict[str, Any],
+    rows: np.ndarray,
+    positions: Tensor | None,
 ) -> dict[str, Tensor]:
-    """A fairseq RoBERTa state dict from BERT's or RoBERTa's tensors.
+    """A fairseq RoBERTa or DeBERTa state dict from Hugging Face's tensors.
 
     Args:
         weights: gives a tensor by its Hugging Face name.
-        layers: number of transformer layers.
+        form: fairseq's arguments.
         rows: Hugging Face id of each fairseq id, -1 where fairseq has one more.
-        first_position: row of the position table that belongs to the first token.
+        positions: embedding of each absolute position, from the first token's; None
+            where there are none.
 
     Raises:
         UserError: a tensor is missing.
 
     """
-    words = weights("embeddings.word_embeddings.weight")
-    positions = weights("embeddings.position_embeddings.weight")[first_position:]
-    # Type-0 rows are the same for every token, so the positions can carry them.
-    positions = positions + weights("embeddings.token_type_embeddings.weight")[0]
-    table = torch.where(
-        torch.from_numpy(rows >= 0)[:, None],
-        words[torch.from_numpy(rows).clamp(0)],
-        0.0,
-    )
-    state = {
-        "embed_tokens.weight": table,
+    order = torch.from_numpy(rows)
+    words = weights("embeddings.word_embeddings.weight")[order.clamp(0)]
+    state = {"embed_tokens.weight": words * order.ge(0)[:, None]}
+    if positions is not None:
         # fairseq counts positions from padding_idx + 1 = 2.
-        "embed_positions.weight": torch.cat([torch.zeros(2, words.size(1)), positions]),
-    }
+        table = torch.cat([torch.zeros(2, words.size(1)), positions])
+        state["embed_positions.weight"] = table
+    deberta = "deberta_terms" in form
+    named = _LAYER if deberta else _ATTENTION | _LAYER
     for kind in ("weight", "bias"):
         state[f"layernorm_embedding.{kind}"] = weights(f"embeddings.LayerNorm.{kind}")
-        for i in range(layers):
-            for theirs, ours in _LAYER.items():
+        for i in range(form["encoder_layers"]):
+            for theirs, ours in named.items():
                 tensor = weights(f"encoder.layer.{i}.{theirs}.{kind}")
                 state[f"layers.{i}.{ours}.{kind}"] = tensor
+    if deberta:
+        state |= importing_deberta.convert_weights(weights, form)
     return {_ENCODER + name: t.clone().contiguous() for name, t in state.items()}
+
+
+def _positions(
+    weights: "_Weights", config: dict[str, Any]
+) -> tuple[Tensor | None, int]:
+    """Absolute positions from the first token's on, and how many tokens fit."""
+    kind = config["model_type"]
+    if not config.get("position_biased_input", True):
+        return None, config["max_position_embeddings"]
+    # RoBERTa's table already has fairseq's two rows before the first position.
+    first = 2 if kind == "roberta" else 0
+    table = weights("embeddings.position_embeddings.weight")[first:]
+    types = weights.get("embeddings.token_type_embeddings.weight")
+    if types is not None:
+        # Type-0 rows are the same for every token, so the positions can carry them.
+        table = table + types[0]
+    return table, table.size(0)
 
 
 def build_tokenizer(source: Path, kind: str) -> Tokenizer:
@@ -216,8 +250,8 @@ def build_tokenizer(source: Path, kind: str) -> Tokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         elif kind == "bert":
             tokenizer = _wordpiece(source)
-        elif (source / "sentencepiece.bpe.model").is_file():
-            tokenizer = sentencepiece_tokenizer(source)
+        elif kind in _CONVERTED:
+            tokenizer = importing_bart.converted_tokenizer(source)
         else:
             tokenizer = _byte_level_bpe(source)
     except UserError:
@@ -309,9 +343,10 @@ def build_dictionary(
     return dictionary, np.array(order)
 
 
-def _architecture(config: dict[str, Any], positions: int) -> dict[str, Any]:
+def architecture(config: dict[str, Any], positions: int) -> dict[str, Any]:
+    """fairseq's arguments for a Hugging Face encoder of so many positions."""
     dropout = config.get("hidden_dropout_prob", 0.1)
-    return {
+    form = {
         "encoder_layers": config["num_hidden_layers"],
         "encoder_embed_dim": config["hidden_size"],
         "encoder_ffn_embed_dim": config["intermediate_size"],
@@ -323,6 +358,9 @@ def _architecture(config: dict[str, Any], positions: int) -> dict[str, Any]:
         "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
         "pooler_dropout": dropout,
     }
+    if config["model_type"] in importing_deberta.KINDS:
+        form |= importing_deberta.architecture(config)
+    return form
 
 
 def stated_licence(source: Path) -> str | None:
@@ -368,13 +406,11 @@ def import_hf(source: Path, out: Path, licence: str | None = None) -> ModelDirec
         form = importing_bart.architecture(config, ACTIVATIONS[activation(config)])
         state = importing_bart.convert_weights(tensors, rows, source)
     else:
-        # RoBERTa's table already has fairseq's two rows before the first position.
-        first = 2 if kind == "roberta" else 0
-        table = weights("embeddings.position_embeddings.weight")
-        form = _architecture(config, table.size(0) - first)
-        state = convert_weights(weights, config["num_hidden_layers"], rows, first)
+        positions, longest = _positions(weights, config)
+        form = architecture(config, longest)
+        state = convert_weights(weights, form, rows, positions)
     manifest = Manifest(
-        family="bart" if kind in SEQ2SEQ else "roberta",
+        family=_FAMILY.get(kind, "roberta"),
         architecture=form,
         special_tokens=SPECIAL[kind],
         source={

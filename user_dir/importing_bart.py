@@ -84,19 +84,19 @@ def convert_weights(
     return {name: tensor.clone().contiguous() for name, tensor in state.items()}
 
 
-def sentencepiece_tokenizer(source: Path) -> Tokenizer:
-    """mBART's sentencepiece model, converted by transformers.
+def converted_tokenizer(source: Path) -> Tokenizer:
+    """Vocabulary files that are no tokenizer.json, converted by transformers.
 
     Raises:
-        UserError: transformers is not installed or cannot read it.
+        UserError: transformers is not installed or cannot read them.
 
     """
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise UserError(
-            f"{source} has a sentencepiece model and no tokenizer.json; converting it "
-            "needs transformers: pip install transformers"
+            f"{source} has no tokenizer.json; making one of its vocabulary needs "
+            "transformers: pip install transformers"
         ) from None
     try:
         loaded = AutoTokenizer.from_pretrained(source, use_fast=True)

@@ -43,7 +43,7 @@ class Manifest:
     """What a model directory says about itself.
 
     Args:
-        family: ``roberta`` (BERT and RoBERTa form) or ``bart``.
+        family: ``roberta`` (BERT and RoBERTa form), ``deberta`` or ``bart``.
         architecture: fairseq's model arguments (``encoder_layers`` ...) and
             ``layer_norm_eps``.
         special_tokens: the tokeniser's token for each of fairseq's

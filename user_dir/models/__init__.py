@@ -1,5 +1,5 @@
 """Models registered with fairseq."""
 
-from . import steady
+from . import families, steady
 
-__all__ = ["steady"]
+__all__ = ["families", "steady"]

@@ -7,10 +7,46 @@ on small data.
 
 from typing import Any
 
-import torch
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class Packing:
+    """The real tokens of a batch as one matrix; on a GPU, all of them.
+
+    Args:
+        padding: True there, shape (B, T).
+
+    """
+
+    def __init__(self, padding: Tensor) -> None:
+        self.shape = padding.shape
+        self.real: Tensor | None = None
+        if padding.device.type == "cpu" and bool(padding.any()):
+            self.real = (~padding).flatten().nonzero().squeeze(1)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Shape (B, T, C) to (N, C)."""
+        flat = x.flatten(0, 1)
+        return flat if self.real is None else flat.index_select(0, self.real)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Shape (N, C) to (B, T, C), 0 at padding."""
+        if self.real is not None:
+            empty = x.new_zeros(self.shape.numel(), x.size(-1))
+            x = empty.index_copy(0, self.real, x)
+        return x.view(*self.shape, -1)
+
+
+def after_attention(
+    layer: TransformerEncoderLayerBase, x: Tensor, out: Tensor
+) -> Tensor:
+    """The rest of a post-norm layer, from its input and its attention's output."""
+    x = layer.self_attn_layer_norm(x + layer.dropout_module(out))
+    inner = layer.activation_dropout_module(layer.activation_fn(layer.fc1(x)))
+    result: Tensor = layer.final_layer_norm(x + layer.dropout_module(layer.fc2(inner)))
+    return result
 
 
 class PackedEncoderLayer(TransformerEncoderLayerBase):
@@ -32,44 +68,33 @@ class PackedEncoderLayer(TransformerEncoderLayerBase):
         other = attn_mask is not None or self.normalize_before or self.return_fc
         if padding is None or other or x.device.type != "cpu":
             return super().forward(x, encoder_padding_mask, attn_mask)
-        by_sentence = x.transpose(0, 1).reshape(-1, x.size(-1))
-        real = (~padding).flatten().nonzero().squeeze(1)
-        packed = self._packed(by_sentence.index_select(0, real), padding, real)
-        spread = torch.zeros_like(by_sentence).index_copy(0, real, packed)
-        padded: Tensor = spread.view(*padding.shape, -1).transpose(0, 1)
-        return padded
+        packing = Packing(padding)
+        packed = packing.pack(x.transpose(0, 1))
+        attended = self._attend(packed, padding, packing)
+        return packing.spread(after_attention(self, packed, attended)).transpose(0, 1)
 
-    def _packed(self, x: Tensor, padding: Tensor, real: Tensor) -> Tensor:
-        attended = self.dropout_module(self._attend(x, padding, real))
-        x = self.self_attn_layer_norm(x + attended)
-        inner = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
-        out: Tensor = self.final_layer_norm(x + self.dropout_module(self.fc2(inner)))
-        return out
-
-    def _attend(self, x: Tensor, padding: Tensor, real: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, padding: Tensor, packing: Packing) -> Tensor:
         attention = self.self_attn
-        batch, steps = padding.shape
 
-        def heads(projection: nn.Module) -> Tensor:
-            projected: Tensor = projection(x)
-            spread = projected.new_zeros(batch * steps, projected.size(-1))
-            spread = spread.index_copy(0, real, projected)
-            return spread.view(batch, steps, attention.num_heads, -1).transpose(1, 2)
+        def by_head(projection: nn.Module) -> Tensor:
+            spread = packing.spread(projection(x))
+            return spread.view(*padding.shape, attention.num_heads, -1).transpose(1, 2)
 
         mixed = F.scaled_dot_product_attention(
-            heads(attention.q_proj),
-            heads(attention.k_proj),
-            heads(attention.v_proj),
+            by_head(attention.q_proj),
+            by_head(attention.k_proj),
+            by_head(attention.v_proj),
             attn_mask=~padding[:, None, None, :],
             dropout_p=attention.dropout_module.p if self.training else 0.0,
         )
-        flat = mixed.transpose(1, 2).reshape(batch * steps, -1)
-        output: Tensor = attention.out_proj(flat.index_select(0, real))
+        output: Tensor = attention.out_proj(
+            packing.pack(mixed.transpose(1, 2).flatten(2))
+        )
         return output
 
 
 def pack(encoder: nn.Module) -> None:
-    """Let an encoder's layers skip padding; their weights and names stay."""
+    """Let fairseq's own layers skip padding; their weights and names stay."""
     for layer in getattr(encoder, "layers", ()):
-        if isinstance(layer, TransformerEncoderLayerBase):
+        if type(layer) is TransformerEncoderLayerBase:
             layer.__class__ = PackedEncoderLayer

@@ -2,24 +2,19 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
-from fairseq.models.bart import BARTModel
-from fairseq.models.bart.model import bart_base_architecture
-from fairseq.models.roberta import RobertaModel
-from fairseq.models.roberta.model import base_architecture
 from omegaconf import OmegaConf, open_dict
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UserError
 from ..model_dir import Manifest, ModelDirectory
 from ..regularizers.injection import find_encoder
-from ..regularizers.spectral import EXTRA
+from .families import FAMILIES, set_layer_norm_eps
 from .packed import pack
 
 HEAD = "sentence_classification_head"
@@ -45,56 +40,6 @@ class SteadyModelConfig(FairseqDataclass):
         default="",
         metadata={"help": "filled in from the model directory; not for the user"},
     )
-
-
-def _without_foreign_bounds(
-    model: nn.Module, state: dict[str, Tensor], upgrade: Callable[[], None]
-) -> None:
-    """Upgrade a state dict, leaving out r4f's vectors unless it and the model have them.
-
-    fairseq fills in whatever a checkpoint lacks of a head, which would put the model's
-    own matrix beside the checkpoint's.
-    """
-    bounds = [key for key in model.state_dict() if key.endswith(EXTRA)]
-    held = set(state)
-    upgrade()
-    for key in [key for key in state if key.endswith(EXTRA)]:
-        if key not in held or key not in bounds:
-            del state[key]
-
-
-class SteadyRoberta(RobertaModel):
-    """RoBERTa and BERT without the language-model head, which fine-tuning never uses.
-
-    Without it every parameter gets a gradient, so distributed training needs no
-    ``--find-unused-parameters``.
-    """
-
-    def __init__(self, args: argparse.Namespace, encoder: nn.Module) -> None:
-        super().__init__(args, encoder)
-        self.encoder.lm_head = None
-
-    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Drop a language-model head from a checkpoint that has one."""
-        upgrade = super().upgrade_state_dict_named
-        _without_foreign_bounds(self, state_dict, lambda: upgrade(state_dict, name))
-        for key in [k for k in state_dict if ".lm_head." in f".{k}"]:
-            del state_dict[key]
-
-
-class SteadyBart(BARTModel):
-    """BART that reads the checkpoints of r4f."""
-
-    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Leave out what r4f keeps beside its head."""
-        upgrade = super().upgrade_state_dict_named
-        _without_foreign_bounds(self, state_dict, lambda: upgrade(state_dict, name))
-
-
-FAMILIES = {
-    "roberta": (SteadyRoberta, base_architecture),
-    "bart": (SteadyBart, bart_base_architecture),
-}
 
 
 def _arguments(cfg: SteadyModelConfig, manifest: dict[str, Any]) -> argparse.Namespace:
@@ -138,7 +83,7 @@ class SteadyModel(BaseFairseqModel):
         args = _arguments(cfg, described)
         complete(args)
         model = model_class.build_model(args, task)
-        _set_layer_norm_eps(model, described["architecture"].get("layer_norm_eps"))
+        set_layer_norm_eps(model, described["architecture"].get("layer_norm_eps"))
         pack(find_encoder(model))
         return model
 
@@ -148,13 +93,6 @@ def record_architecture(cfg: SteadyModelConfig, manifest: Manifest) -> None:
     described = {"family": manifest.family, "architecture": manifest.architecture}
     with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
         cfg.architecture = json.dumps(described)
-
-
-def _set_layer_norm_eps(model: Any, eps: float | None) -> None:
-    """Fairseq hard-codes 1e-5; BERT was trained with 1e-12."""
-    for module in model.modules():
-        if eps is not None and "LayerNorm" in type(module).__name__:
-            module.eps = eps
 
 
 def take_pooler(model: Any, directory: ModelDirectory) -> None:

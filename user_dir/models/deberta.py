@@ -1,0 +1,329 @@
+"""DeBERTa's encoder: attention to content and to relative position, apart.
+
+Sources: DeBERTa (arXiv 2006.03654), eq. 4, and DeBERTaV3 (arXiv 2111.09543) with the
+code that trained the published weights, where the papers leave the form open.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq import utils
+from fairseq.models.roberta.model import RobertaEncoder
+from fairseq.models.transformer import TransformerConfig, TransformerEncoder
+from fairseq.modules import FairseqDropout, LayerNorm
+from fairseq.modules.transformer_sentence_encoder import init_bert_params
+from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .packed import Packing, after_attention
+
+
+def bucket(distance: Tensor, buckets: int, furthest: int) -> Tensor:
+    """Small distances as they are, larger ones by their logarithm.
+
+    Args:
+        distance: query position minus key position, integers of any shape.
+        buckets: number of them on both sides together; 0 for none.
+        furthest: the distance that reaches the last one.
+
+    Returns:
+        Integers of the same shape, odd in ``distance``; beyond ``furthest`` they go on.
+
+    """
+    middle = buckets // 2
+    far = distance.abs()
+    if buckets < 1 or furthest < 2 or not bool((far > middle).any()):
+        return distance
+    # In fp32, as published models were trained: ceil at a boundary depends on it.
+    share = torch.log(far.clamp(min=middle) / middle) / math.log(
+        (furthest - 1) / middle
+    )
+    logarithmic = torch.ceil(share * (middle - 1)) + middle
+    return torch.where(far <= middle, distance, (logarithmic * distance.sign()).long())
+
+
+@dataclass(frozen=True)
+class Relative:
+    """Embeddings of the distances in a batch.
+
+    Args:
+        table: one row for each distance bucket that occurs, shape (R, C).
+        rows: row of each distance -(T - 1) to T - 1, query minus key, shape (2T - 1,).
+
+    """
+
+    table: Tensor
+    rows: Tensor
+
+
+class RelativePositions(nn.Module):
+    """The embeddings of relative positions that all layers share.
+
+    Args:
+        width: C.
+        buckets: on both sides together; 0 for one embedding per distance.
+        furthest: distance of the last embedding, or of the last bucket.
+        norm: whether a LayerNorm follows.
+
+    """
+
+    def __init__(self, width: int, buckets: int, furthest: int, norm: bool) -> None:
+        super().__init__()
+        self.buckets, self.furthest = buckets, furthest
+        self.span = buckets or furthest
+        self.embedding = nn.Embedding(2 * self.span, width)
+        self.layer_norm = LayerNorm(width) if norm else None
+
+    def forward(self, steps: int) -> Relative:
+        """What sentences of ``steps`` positions need."""
+        weight = self.embedding.weight
+        distance = torch.arange(1 - steps, steps, device=weight.device)
+        rows = bucket(distance, self.buckets, self.furthest) + self.span
+        rows = rows.clamp(0, 2 * self.span - 1)
+        first, last = int(rows[0]), int(rows[-1])
+        table = weight[first : last + 1]
+        return Relative(
+            table if self.layer_norm is None else self.layer_norm(table), rows - first
+        )
+
+
+def by_distance(scores: Tensor, batch: int) -> Tensor:
+    """Scores by (own, distance) as scores by (own, other): a view.
+
+    Each own position reads T of its 2T - 1 columns, the next one starting one earlier.
+
+    Args:
+        scores: shape (H, B * T, 2T - 1), contiguous; column c is the distance
+            c - (T - 1), other position minus own.
+        batch: B.
+
+    Returns:
+        Shape (B, H, T, T).
+
+    """
+    heads, rows, columns = scores.shape
+    steps = rows // batch
+    strides = (steps * columns, rows * columns, columns - 1, 1)
+    return scores.as_strided((batch, heads, steps, steps), strides, steps - 1)
+
+
+class DisentangledAttention(nn.Module):
+    """Content to content, content to position and position to content.
+
+    Deviations: the paper's eq. 4 looks up position to content by the distance from key
+    to query; published weights were trained with that from query to key, as here.
+
+    Args:
+        width: C.
+        heads: H.
+        terms: which of ``c2p`` and ``p2c`` take part.
+        shared: whether positions go through the projections of content.
+        key_bias: whether keys have a bias; the first version's have none.
+        dropout: of attention weights.
+        position_dropout: of the embeddings of relative positions.
+
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        terms: list[str],
+        shared: bool,
+        key_bias: bool,
+        dropout: float,
+        position_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.heads, self.terms = heads, terms
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width, bias=key_bias)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        own = not shared
+        if own and "c2p" in terms:
+            self.position_k_proj = nn.Linear(width, width, bias=key_bias)
+        if own and "p2c" in terms:
+            self.position_q_proj = nn.Linear(width, width)
+        self.dropout_module = FairseqDropout(dropout, type(self).__name__)
+        self.position_dropout = FairseqDropout(position_dropout, type(self).__name__)
+        self.scale = 1 / math.sqrt(width // heads * (1 + len(terms)))
+
+    def forward(
+        self, x: Tensor, padding: Tensor, relative: Relative, packing: Packing
+    ) -> Tensor:
+        """Packed tokens of shape (N, C); padding, True there, of shape (B, T)."""
+
+        def by_head(projection: nn.Module) -> Tensor:
+            spread = packing.spread(projection(x))
+            return spread.view(*padding.shape, self.heads, -1).transpose(1, 2)
+
+        q, k, v = (by_head(p) for p in (self.q_proj, self.k_proj, self.v_proj))
+        mixed = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=self._bias(q, k, padding, relative),
+            dropout_p=self.dropout_module.p if self.training else 0.0,
+            scale=self.scale,
+        )
+        output: Tensor = self.out_proj(packing.pack(mixed.transpose(1, 2).flatten(2)))
+        return output
+
+    def _bias(
+        self, q: Tensor, k: Tensor, padding: Tensor, relative: Relative
+    ) -> Tensor:
+        """What positions add to the scaled scores; minus infinity at padding."""
+        table = self.position_dropout(relative.table)
+        bias = q.new_zeros(())
+        if "c2p" in self.terms:
+            projection = getattr(self, "position_k_proj", self.k_proj)
+            keys = self._positions(projection, table, relative.rows.flip(0))
+            bias = bias + by_distance(_folded(q) @ keys, len(q))
+        if "p2c" in self.terms:
+            projection = getattr(self, "position_q_proj", self.q_proj)
+            queries = self._positions(projection, table, relative.rows)
+            found = by_distance(_folded(k) @ queries, len(k))
+            bias = bias + found.transpose(2, 3)
+        return bias.masked_fill(padding[:, None, None, :], -math.inf)
+
+    def _positions(self, projection: nn.Module, table: Tensor, rows: Tensor) -> Tensor:
+        """One scaled column for each distance, shape (H, C / H, 2T - 1)."""
+        projected: Tensor = projection(table) * self.scale
+        return projected[rows].view(len(rows), self.heads, -1).permute(1, 2, 0)
+
+
+def _folded(x: Tensor) -> Tensor:
+    """Shape (B, H, T, D) to (H, B * T, D)."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+class LocalConvolution(nn.Module):
+    """A convolution over neighbours of the input, beside the first layer (version 2).
+
+    Args:
+        width: C.
+        kernel: positions seen, odd.
+        groups: of channels.
+        activation: fairseq's name of it.
+        dropout: probability.
+
+    """
+
+    def __init__(
+        self, width: int, kernel: int, groups: int, activation: str, dropout: float
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
+        self.layer_norm = LayerNorm(width)
+        self.activation_fn = utils.get_activation_fn(activation)
+        self.dropout_module = FairseqDropout(dropout, type(self).__name__)
+
+    def forward(self, x: Tensor, out: Tensor, padding: Tensor) -> Tensor:
+        """The layer's input, 0 at padding, and output, both of shape (T, B, C)."""
+        seen = self.conv(x.permute(1, 2, 0)).permute(2, 0, 1)
+        added = self.activation_fn(self.dropout_module(seen))
+        normed: Tensor = self.layer_norm(out + added)
+        return normed.masked_fill(padding.t().unsqueeze(-1), 0.0)
+
+
+class DisentangledLayer(TransformerEncoderLayerBase):
+    """A post-norm layer with disentangled attention, no time spent on padding on a CPU.
+
+    Args:
+        cfg: fairseq's.
+        form: the ``deberta_`` arguments of the model.
+        first: whether the model's convolution, if any, belongs here.
+
+    """
+
+    def __init__(
+        self, cfg: TransformerConfig, form: argparse.Namespace, first: bool
+    ) -> None:
+        self.form = form
+        super().__init__(cfg)
+        self.conv = None
+        if first and form.deberta_conv_kernel:
+            self.conv = LocalConvolution(
+                self.embed_dim,
+                form.deberta_conv_kernel,
+                form.deberta_conv_groups,
+                form.deberta_conv_activation,
+                cfg.dropout,
+            )
+
+    def build_self_attention(self, embed_dim: int, cfg: Any) -> nn.Module:
+        """In place of fairseq's own."""
+        return DisentangledAttention(
+            embed_dim,
+            cfg.encoder.attention_heads,
+            self.form.deberta_terms.split(","),
+            self.form.deberta_share_projections,
+            self.form.deberta_key_bias,
+            cfg.attention_dropout,
+            cfg.dropout,
+        )
+
+    def forward(self, x: Tensor, padding: Tensor, relative: Relative) -> Tensor:
+        """Hidden states of shape (T, B, C) and padding, True there, of shape (B, T)."""
+        packing = Packing(padding)
+        packed = packing.pack(x.transpose(0, 1))
+        attended = self.self_attn(packed, padding, relative, packing)
+        out = packing.spread(after_attention(self, packed, attended)).transpose(0, 1)
+        return out if self.conv is None else self.conv(x, out, padding)
+
+
+class DisentangledEncoder(TransformerEncoder):
+    """Embeds tokens, then layers that see relative positions."""
+
+    def __init__(self, args: argparse.Namespace, dictionary: Any, words: Any) -> None:
+        self.form, self._built = args, 0
+        super().__init__(args, dictionary, words)
+        self.relative = RelativePositions(
+            words.embedding_dim,
+            args.deberta_buckets,
+            args.deberta_max_distance,
+            args.deberta_relative_norm,
+        )
+
+    def build_encoder_layer(self, cfg: Any) -> nn.Module:
+        """One layer; called once for each, in order."""
+        self._built += 1
+        config = TransformerConfig.from_namespace(cfg)
+        return DisentangledLayer(config, self.form, first=self._built == 1)
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        return_all_hiddens: bool = False,
+        token_embeddings: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Token ids of shape (B, T); as fairseq's encoder."""
+        padding = src_tokens.eq(self.padding_idx)
+        embedded, _ = self.forward_embedding(src_tokens, token_embeddings)
+        x = embedded.masked_fill(padding.unsqueeze(-1), 0.0).transpose(0, 1)
+        relative = self.relative(src_tokens.size(1))
+        states = [x]
+        for layer in self.layers:
+            x = layer(x, padding, relative)
+            states.append(x)
+        return {
+            "encoder_out": [x],
+            "encoder_padding_mask": [padding],
+            "encoder_states": states if return_all_hiddens else [],
+        }
+
+
+class DebertaEncoder(RobertaEncoder):
+    """fairseq's RoBERTa around DeBERTa's encoder."""
+
+    def build_encoder(self, args: Any, dictionary: Any, embed_tokens: Any) -> Any:
+        """In place of fairseq's own."""
+        encoder = DisentangledEncoder(args, dictionary, embed_tokens)
+        encoder.apply(init_bert_params)
+        return encoder
