@@ -76,7 +76,7 @@ def test_states_and_gradients_equal_transformers(
                     )
             continue
         three = [gradients[f"{name}_proj.weight"] for name in "qkv"]
-        joined = join(*three, form["encoder_attention_heads"])
+        joined = join(three, form["encoder_attention_heads"])
         same(joined, wanted[prefix + "in_proj.weight"].grad)
 
 

@@ -265,7 +265,7 @@ def test_logits_of_encoder_decoders_equal_transformers(
     with torch.no_grad():
         expected = theirs(given, decoder_input_ids=given).logits[0]
         found = ours(tokens, torch.tensor([tokens.size(1)]), tokens)[0][0]
-    order = tokenizer._ids
+    order = tokenizer.ids
     torch.testing.assert_close(
         found[:, order.tolist()], expected[:, : len(order)], rtol=0, atol=1e-4
     )
@@ -465,7 +465,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda s: (s / "config.json").unlink(), "no config.json"),
     "kind": (
         edit("config.json", lambda c: c.update(model_type="t5")),
-        "model_type 't5' cannot be imported; known: bert, roberta",
+        "model_type 't5' cannot be imported; known: bert, deberta",
     ),
     "positions": (
         edit("config.json", lambda c: c.update(position_embedding_type="relative_key")),

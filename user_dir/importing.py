@@ -53,12 +53,13 @@ ACTIVATIONS = {
     "relu": "relu",
     "silu": "swish",
 }
-_ATTENTION = {
+#: Hugging Face's names in a layer of BERT and fairseq's; attention apart.
+ATTENTION = {
     "attention.self.query": "self_attn.q_proj",
     "attention.self.key": "self_attn.k_proj",
     "attention.self.value": "self_attn.v_proj",
 }
-_LAYER = {
+LAYER = {
     "attention.output.dense": "self_attn.out_proj",
     "attention.output.LayerNorm": "self_attn_layer_norm",
     "intermediate.dense": "fc1",
@@ -208,7 +209,7 @@ def convert_weights(
         table = torch.cat([torch.zeros(2, words.size(1)), positions])
         state["embed_positions.weight"] = table
     deberta = "deberta_terms" in form
-    named = _LAYER if deberta else _ATTENTION | _LAYER
+    named = LAYER if deberta else ATTENTION | LAYER
     for kind in ("weight", "bias"):
         state[f"layernorm_embedding.{kind}"] = weights(f"embeddings.LayerNorm.{kind}")
         for i in range(form["encoder_layers"]):

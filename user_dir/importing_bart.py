@@ -52,6 +52,19 @@ def architecture(config: dict[str, Any], activation: str) -> dict[str, Any]:
     }
 
 
+def restore_architecture(form: dict[str, Any], activation: str) -> dict[str, Any]:
+    """Hugging Face's settings from fairseq's arguments."""
+    return {
+        **{theirs: form[ours] for theirs, ours in _SETTINGS.items()},
+        "d_model": form["encoder_embed_dim"],
+        "max_position_embeddings": form["max_positions"],
+        "activation_function": activation,
+        "scale_embedding": not form["no_scale_embedding"],
+        "normalize_before": form["encoder_normalize_before"],
+        "classifier_dropout": form["pooler_dropout"],
+    }
+
+
 def convert_weights(
     tensors: dict[str, Tensor], rows: np.ndarray, source: Path
 ) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Hugging Face's DeBERTa, versions 1 to 3, as this plugin's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,25 @@ def architecture(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def restore_architecture(form: dict[str, Any]) -> dict[str, Any]:
+    """Hugging Face's settings from fairseq's arguments."""
+    return {
+        "relative_attention": True,
+        "position_biased_input": not form["no_token_positional_embeddings"],
+        "pos_att_type": form["deberta_terms"].split(","),
+        "max_relative_positions": form["deberta_max_distance"],
+        "position_buckets": form["deberta_buckets"] or -1,
+        "share_att_key": form["deberta_share_projections"],
+        "norm_rel_ebd": "layer_norm" if form["deberta_relative_norm"] else "none",
+        "conv_kernel_size": form["deberta_conv_kernel"],
+        "conv_groups": form["deberta_conv_groups"],
+        "conv_act": form["deberta_conv_activation"],
+        "pooler_hidden_act": form["pooler_activation_fn"],
+        "pooler_dropout": form["pooler_dropout"],
+        "cls_dropout": form["pooler_dropout"],
+    }
+
+
 def convert_weights(weights: Weights, form: dict[str, Any]) -> dict[str, Tensor]:
     """What RoBERTa's encoder does not have: attention, relative positions, convolution.
 
@@ -133,7 +152,37 @@ def _split(weights: Weights, form: dict[str, Any]) -> dict[str, Tensor]:
     return parts | biases
 
 
-def join(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def restore_weights(ours: dict[str, Tensor], form: dict[str, Any]) -> dict[str, Tensor]:
+    """The way back from :func:`convert_weights`."""
+    state = {"encoder.rel_embeddings.weight": ours["relative.embedding.weight"]}
+    renamed = {
+        "relative.layer_norm.": "encoder.LayerNorm.",
+        "layers.0.conv.conv.": "encoder.conv.conv.",
+        "layers.0.conv.layer_norm.": "encoder.conv.LayerNorm.",
+    }
+    for own, theirs in renamed.items():
+        found = {n.removeprefix(own): t for n, t in ours.items() if n.startswith(own)}
+        state |= {theirs + part: tensor for part, tensor in found.items()}
+    second = form["deberta_key_bias"]
+    for i in range(form["encoder_layers"]):
+        own, theirs = f"layers.{i}.self_attn.", f"encoder.layer.{i}.attention.self."
+        layer = {n.removeprefix(own): t for n, t in ours.items() if n.startswith(own)}
+        if not second:
+            state |= {theirs + n: t for n, t in _joined(layer, form).items()}
+        for name, ours_name in (SECOND if second else FIRST).items():
+            for part in ("weight", "bias"):
+                if f"{ours_name}.{part}" in layer:
+                    state[f"{theirs}{name}.{part}"] = layer[f"{ours_name}.{part}"]
+    return state
+
+
+def _joined(layer: dict[str, Tensor], form: dict[str, Any]) -> dict[str, Tensor]:
+    three = [layer[f"{name}_proj.weight"] for name in "qkv"]
+    biases = {f"{n}_bias": layer[f"{n}_proj.bias"] for n in "qv"}
+    return {"in_proj.weight": join(three, form["encoder_attention_heads"]), **biases}
+
+
+def join(three: Sequence[Tensor], heads: int) -> Tensor:
     """Query, key and value weights of shape (C, C) as version 1's one matrix."""
-    parts = [w.view(heads, -1, w.size(1)) for w in (q, k, v)]
+    parts = [w.view(heads, -1, w.size(1)) for w in three]
     return torch.stack(parts, dim=1).flatten(0, 2)

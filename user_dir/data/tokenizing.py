@@ -32,7 +32,8 @@ class SentenceTokenizer:
         self.max_length = max_length
         self._tokenizer = load_tokenizer(directory.tokenizer_path)
         self._tokenizer.enable_truncation(max_length)
-        self._ids = _fairseq_ids(self._tokenizer, dictionary, directory)
+        #: fairseq's id of each of the tokeniser's, -1 where it has none
+        self.ids = _fairseq_ids(self._tokenizer, dictionary, directory)
         self._pad = dictionary.pad()
 
     def encode(
@@ -47,18 +48,18 @@ class SentenceTokenizer:
         batch = [pair if len(pair) == 2 else pair[0] for pair in texts]
         encodings = self._tokenizer.encode_batch(batch)
         truncated = sum(bool(encoding.overflowing) for encoding in encodings)
-        return [self._ids[encoding.ids] for encoding in encodings], truncated
+        return [self.ids[encoding.ids] for encoding in encodings], truncated
 
 
     def form(self) -> list[int]:
         """Ids that stand around a text: those of an empty one."""
-        return [int(index) for index in self._ids[self._tokenizer.encode("").ids]]
+        return [int(index) for index in self.ids[self._tokenizer.encode("").ids]]
 
     @cached_property
     def _text_ids(self) -> dict[int, int]:
         """The tokeniser's id of each of fairseq's but those that stand around text."""
         around = {*self.form(), self._pad}
-        found = {int(ours): theirs for theirs, ours in enumerate(self._ids)}
+        found = {int(ours): theirs for theirs, ours in enumerate(self.ids)}
         return {ours: theirs for ours, theirs in found.items() if ours not in around}
 
     def decode(self, ids: Sequence[int]) -> str:

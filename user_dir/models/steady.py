@@ -83,6 +83,7 @@ class SteadyModel(BaseFairseqModel):
         args = _arguments(cfg, described)
         complete(args)
         model = model_class.build_model(args, task)
+        model.form = vars(args)  # BART keeps only a part of it
         set_layer_norm_eps(model, described["architecture"].get("layer_norm_eps"))
         pack(find_encoder(model))
         return model

@@ -1,0 +1,278 @@
+"""Exports predict the same in transformers; imported again, they are the same."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from conftest import SCORE_FLAGS, Trainer, run_script, sentences
+from fairseq_steady.checking import SENTENCES
+from fairseq_steady.errors import UserError
+from fairseq_steady.exporting import Source, export_hf
+from fairseq_steady.importing import import_hf
+from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.predicting import Predictor
+from safetensors.torch import load_file, save_file
+from test_importing import make_source
+from test_training import checkpoint
+
+#: Kind of model and criterion; with r4f the head's bound is folded in.
+TRAINED = {
+    "bert-cased": ["--criterion=smart", "--smart-bregman=momentum", "--smart-mu=5"],
+    "roberta": ["--criterion=r4f", "--r4f-eps=0.1"],
+    "deberta": ["--criterion=plain"],
+    "deberta-c2p": ["--criterion=plain"],
+    "deberta-v2": ["--criterion=sift"],
+    "deberta-v3": ["--criterion=r3f", "--r3f-eps=0.1"],
+    "bart": ["--criterion=plain"],
+    "mbart": ["--criterion=plain"],
+}
+OUT = "sentence_classification_head.out_proj.weight"
+PAIRS = [("it's mixed lower", "UPPER spaces next"), ("x y", "naïve café")]
+
+
+@pytest.fixture(scope="module", params=TRAINED)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def made(
+    kind: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    cola_data: Path,
+    fairseq_train: Trainer,
+) -> tuple[Path, Path]:
+    """A fine-tuned checkpoint of an imported model, and its export."""
+    base = tmp_path_factory.mktemp(kind)
+    import_hf(make_source(base / "source", kind), base / "model", "mit")
+    fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={base / 'model'}", *TRAINED[kind]),
+        *("--max-update=5", "--lr=1e-3", "--no-epoch-checkpoints"),
+        f"--save-dir={base / 'run'}",
+    )
+    path = base / "run" / "checkpoint_best.pt"
+    sharpen(path)
+    assert export_hf(path, base / "out") < 1e-4
+    return path, base / "out"
+
+
+def sharpen(path: Path) -> None:
+    """Logits of a new head are nearly the same for any text."""
+    state = checkpoint(path.parent, path.name)
+    state["model"]["classification_heads." + OUT] *= 30
+    torch.save(state, path)
+
+
+def probabilities(folder: Path, texts: list[Any]) -> torch.Tensor:
+    """As transformers computes them from a padded batch."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    if isinstance(texts[0], tuple):
+        batch = tokenizer(
+            [a for a, _ in texts],
+            [b for _, b in texts],
+            padding=True,
+            return_tensors="pt",
+        )
+    else:
+        batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(**batch).logits
+    assert list(model.config.id2label.values()) == ["0", "1"]
+    return found.softmax(-1)
+
+
+@pytest.mark.parametrize("texts", [list(SENTENCES), PAIRS])
+def test_transformers_predicts_the_same(
+    made: tuple[Path, Path], kind: str, texts: list[Any]
+) -> None:
+    path, out = made
+    # Padding at different lengths, in either library's own way.
+    expected = [list(found.probabilities.values()) for found in Predictor(path)(texts)]
+    assert expected[0] != pytest.approx(expected[1], abs=1e-4)
+    torch.testing.assert_close(
+        probabilities(out, texts), torch.tensor(expected), rtol=0, atol=1e-5
+    )
+
+
+def test_the_export_imported_again_has_the_same_weights(
+    made: tuple[Path, Path], kind: str, tmp_path: Path
+) -> None:
+    path, out = made
+    again = import_hf(out, tmp_path / "again")
+    mine, _ = again.weights()
+    wanted = checkpoint(path.parent, path.name)["model"]
+    body = {n for n in wanted if not n.startswith("classification_heads")}
+    assert mine.keys() | {n for n in body if n.endswith(".version")} == body
+    for name, tensor in mine.items():
+        # The row of padding and the two before the first position mean nothing.
+        first = 2 if name.endswith("embed_positions.weight") else 0
+        assert torch.equal(tensor[first:], wanted[name][first:]), name
+    model = path.parent.parent / "model"
+    dictionary = ModelDirectory.open(model).dictionary()
+    assert again.dictionary().symbols == dictionary.symbols
+
+
+def test_the_card_says_what_it_is(made: tuple[Path, Path], kind: str) -> None:
+    card = (made[1] / "README.md").read_text("utf-8")
+    method = TRAINED[kind][0].removeprefix("--criterion=")
+    assert f"# cola, fine-tuned with {method}" in card
+    assert "license: mit" in card
+    assert "Labels: 0, 1" in card
+    assert "Best mcc on the development set" in card
+    assert f"Method: `{method}`" in card
+    if kind == "roberta":
+        assert "`--r4f-eps 0.1`" in card
+    assert str(made[0].parent) not in card
+
+
+def test_the_teacher_is_a_choice(
+    tmp_path: Path, cola_data: Path, fairseq_train: Trainer, models: dict[str, Path]
+) -> None:
+    fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}"),
+        *("--criterion=smart", "--smart-bregman=momentum", "--max-update=6"),
+        *("--lr=3e-2", f"--save-dir={tmp_path}", "--no-epoch-checkpoints"),
+    )
+    path = tmp_path / "checkpoint_last.pt"
+    words = "roberta.embeddings.word_embeddings.weight"
+    found = {}
+    for teacher in (False, True):
+        out = tmp_path / str(teacher)
+        if teacher:
+            (tmp_path / "text").write_text("w1 w2\n")
+            flags = ["--teacher", "--text", tmp_path / "text"]
+            done = run_script("export_hf.py", path, out, *flags)
+            assert done.returncode == 0, done.stderr
+            assert "logits equal transformers' within" in done.stdout
+        else:
+            export_hf(path, out, texts=["w1 w2"])
+        found[teacher] = load_file(tmp_path / str(teacher) / "model.safetensors")[words]
+    state = checkpoint(tmp_path)
+    kept = state["extra_state"]["fairseq_steady"]["teacher"]["model"]
+    ours = "encoder.sentence_encoder.embed_tokens.weight"
+    # The word-level vocabulary lacks nothing but its order.
+    for teacher, weights in ((False, state["model"]), (True, kept)):
+        assert torch.equal(found[teacher].sort(0)[0], weights[ours].sort(0)[0])
+    assert not torch.equal(found[False], found[True])
+    assert "smart's teacher" in (tmp_path / "True" / "README.md").read_text("utf-8")
+
+
+def test_scores_are_exported_as_a_regression(
+    tmp_path: Path, score_data: Path, fairseq_train: Trainer, models: dict[str, Path]
+) -> None:
+    fairseq_train(
+        *(score_data, *SCORE_FLAGS, f"--steady-model={models['deberta']}"),
+        *("--max-update=3", f"--save-dir={tmp_path}", "--no-epoch-checkpoints"),
+    )
+    path, out = tmp_path / "checkpoint_last.pt", tmp_path / "out"
+    export_hf(path, out, texts=["w1 w2", "w3"])
+    config = json.loads((out / "config.json").read_text())
+    assert config["problem_type"] == "regression"
+    pipe = transformers.pipeline("text-classification", str(out))
+    (mine,) = Predictor(path)(["w1 w2 w3"])
+    assert pipe("w1 w2 w3", function_to_apply="none")[0]["score"] == pytest.approx(
+        mine.score, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind_", ["bert-uncased", "deberta-v2-own", "bart"])
+def test_model_directories_come_back_as_they_came(kind_: str, tmp_path: Path) -> None:
+    directory = import_hf(make_source(tmp_path / "source", kind_), tmp_path / "model")
+    export_hf(directory.path, tmp_path / "out")
+    again = import_hf(tmp_path / "out", tmp_path / "again")
+    for part in (0, 1):
+        mine, wanted = again.weights()[part], directory.weights()[part]
+        assert mine.keys() == wanted.keys()
+        assert all(torch.equal(mine[name], wanted[name]) for name in mine)
+
+
+def wrong_head(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["classifier.out_proj.bias"] += 1e-3
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+def lost_tensor(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    del state["roberta.encoder.layer.1.output.dense.bias"]
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (wrong_head, "differ by 0.001; nothing was written"),
+        (lost_tensor, r"disagree about roberta\.encoder\.layer\.1\.output\.dense"),
+    ],
+)
+def test_an_export_that_differs_is_not_written(
+    tmp_path: Path,
+    cola_data: Path,
+    fairseq_train: Trainer,
+    models: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], None],
+    message: str,
+) -> None:
+    from fairseq_steady import exporting
+
+    fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}"),
+        *("--max-update=1", f"--save-dir={tmp_path / 'run'}", "--no-epoch-checkpoints"),
+    )
+    write = exporting._write
+
+    def spoiled(source: Source, folder: Path) -> None:
+        write(source, folder)
+        spoil(folder)
+
+    monkeypatch.setattr(exporting, "_write", spoiled)
+    path = tmp_path / "run" / "checkpoint_last.pt"
+    with pytest.raises(UserError, match=message):
+        export_hf(path, tmp_path / "out" / "m", texts=["w1 w2"])
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_what_cannot_be_exported_is_one_line(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
+    (tmp_path / "there").mkdir()
+    for source, teacher, message in (
+        (tmp_path / "no.pt", False, "no.pt does not exist"),
+        (tmp_path / "there", False, "is not a model directory"),
+        (models["roberta"], True, "which has no teacher"),
+        (models["bart"], False, "no form in transformers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export_hf(source, tmp_path / "out", teacher=teacher)
+    done = run_script("export_hf.py", models["roberta"], tmp_path / "there")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "exists; remove it" in done.stderr
+
+
+def test_summaries_go_out_with_their_decoding(
+    tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    model = import_hf(make_source(tmp_path / "source", "bart"), tmp_path / "model").path
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, count in (("train", 8), ("valid", 4)):
+        lines = [text for text, _ in sentences(count)]
+        for side in ("source", "target"):
+            (data / f"{split}.{side}").write_text("\n".join(lines) + "\n")
+    fairseq_train(
+        *(data, "--task=summarization", f"--steady-model={model}"),
+        *("--summarization-form=custom", "--summarization-decode=2"),
+        *("--max-update=1", f"--save-dir={tmp_path / 'run'}", "--no-epoch-checkpoints"),
+    )
+    out = tmp_path / "out"
+    export_hf(tmp_path / "run" / "checkpoint_last.pt", out)
+    loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(out)
+    assert loaded.generation_config.num_beams == 4
+    assert "pipeline_tag: summarization" in (out / "README.md").read_text("utf-8")

@@ -1,0 +1,77 @@
+"""The model card beside an exported model."""
+
+from typing import Any
+
+
+def card(source: Any, teacher: bool, table: str) -> str:
+    """Markdown with a header: task, data, method with its flags, scores, limits.
+
+    Args:
+        source: what was exported, a :class:`..exporting.Source`.
+        teacher: whether it is smart's teacher.
+        table: scores, as scripts/compare.py's table.md has them.
+
+    """
+    manifest = source.directory.manifest
+    licence = manifest.licence or "unknown"
+    base = f"`{manifest.source.get('name', 'unknown')}`, licence: {licence}"
+    header = {"library_name": "transformers", "license": licence}
+    if source.task is not None:
+        header["pipeline_tag"] = (
+            "text-classification" if source.classifies else "summarization"
+        )
+    lines = [f"{name}: {value}" for name, value in header.items()]
+    if source.task is None:
+        return _join(["---", *lines, "---", "", f"Base model: {base}."])
+    body = [*_described(source, base, teacher), "", "## Scores", "", *_scores(source)]
+    scores = [table] if table else []
+    return _join(["---", *lines, "---", "", *body, *scores, _LIMITS])
+
+
+def _join(lines: list[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _described(source: Any, base: str, teacher: bool) -> list[str]:
+    cfg = source.checkpoint["cfg"]
+    task, labels = cfg["task"], getattr(source.task, "labels", None)
+    data = str(task["data"]).rstrip("/").rpartition("/")[2]
+    trained = cfg["optimization"]
+    which = "smart's teacher, a mean over training" if teacher else "as trained"
+    return [
+        f"# {task['_name']}, fine-tuned with {cfg['criterion']['_name']}",
+        "",
+        f"- Task: {task['_name']}, on `{data}`",
+        *([f"- Labels: {', '.join(labels)}"] if labels else []),
+        f"- Base model: {base}",
+        f"- Method: {_settings(cfg['criterion'])}",
+        f"- Optimizer: {_settings(cfg['optimizer'])}, learning rate {trained['lr']}",
+        f"- Seed: {cfg['common']['seed']}; weights: {which}",
+    ]
+
+
+def _settings(part: Any) -> str:
+    """A component's name and its own flags."""
+    name = part["_name"]
+    own = {k: v for k, v in part.items() if k.startswith(f"{name}_")}
+    flags = [f"`--{k.replace('_', '-')} {v}`" for k, v in own.items()]
+    return " ".join([f"`{name}`", *flags])
+
+
+def _scores(source: Any) -> list[str]:
+    """What the checkpoint itself knows."""
+    cfg = source.checkpoint["cfg"]["checkpoint"]
+    extra = source.checkpoint["extra_state"]
+    if "best" not in extra:
+        return ["None were recorded in the checkpoint."]
+    metric, best = cfg["best_checkpoint_metric"], extra["best"]
+    return [f"Best {metric} on the development set, which chose it: {best:.4f}."]
+
+
+_LIMITS = """
+## Limits
+
+One run with one seed unless a table above says otherwise: other seeds score otherwise.
+The development set chose the weights, so its score flatters them. Nothing was tested on
+other data, nor for bias against groups of people.
+"""
