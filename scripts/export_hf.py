@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument(
         "--teacher", action="store_true", help="export smart's teacher instead"
     )
+    parser.add_argument("--head", help="which task, for glue_multitask's checkpoints")
     parser.add_argument(
         "--text", type=Path, help="compare on this file, a sentence a line"
     )
@@ -42,7 +43,8 @@ def main() -> None:
         )
     texts = [line for _, line in read_lines(args.text)] if args.text else SENTENCES
     table = args.table.read_text("utf-8") if args.table else ""
-    worst = export_hf(args.source, args.out, args.model, args.teacher, texts, table)
+    chosen = (args.model, args.teacher, args.head)
+    worst = export_hf(args.source, args.out, *chosen, texts, table)
     print(f"{args.out}: logits equal transformers' within {worst:.1e}")
 
 

@@ -85,12 +85,13 @@ def main() -> None:
     add("--tsv", action="store_true", help="TSV with a header instead of JSON lines")
     add("--model", help="model directory, where it has moved since the training")
     add("--max-tokens", type=int, default=8192, help="of a batch, padding included")
+    add("--head", help="which task, for glue_multitask's checkpoints")
     add("--cpu", action="store_true")
     args = parser.parse_args()
     texts = texts_of(args)
     if not texts:
         raise UserError("there is nothing to predict")
-    predictor = Predictor(args.checkpoint, args.model, args.cpu)
+    predictor = Predictor(args.checkpoint, args.model, args.cpu, args.head)
     if args.tsv:
         print(header(predictor))
     console = Console(stderr=True)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, SCORE_FLAGS, Trainer, Zygote
+from test_glue import row, write
 from test_training import (
     NO_DROPOUT,
     assert_equal_weights,
@@ -267,7 +268,13 @@ def test_every_tasks_yaml_starts(
         rows = [f"{i}\tw{i}\tw{i + 1}\t{ENTAILED[i % 2]}" for i in range(12)]
         header = "index\tsentence1\tsentence2\tlabel\n"
         (data / f"{name}.tsv").write_text(header + "\n".join(rows) + "\n")
-    more = ["task.glue_task=rte"] if task == "glue" else []
+    for name in ("cola", "sst2") if task == "glue_multitask" else ():
+        for split in ("train", "valid"):
+            write(data, name, split, [row(name, i) for i in range(12)])
+    more = {
+        "glue": ["task.glue_task=rte"],
+        "glue_multitask": ['task.multitask_names="cola,sst2"'],
+    }.get(task, [])
     model = models["roberta"]
     log = start_from_yaml(zygote, task, "r3f", model, data, tmp_path / "out", *more)
     assert f"'_name': '{task}'" in log

@@ -21,7 +21,6 @@ from .exporting_card import card
 from .generating import load_trained
 from .ground import load_safely
 from .model_dir import ModelDirectory
-from .models.steady import HEAD
 
 #: Names of transformers' classes.
 _CLASSES = {
@@ -66,7 +65,9 @@ class Source:
     task: Any = None
 
     @classmethod
-    def open(cls, path: Path, model: str | None, teacher: bool) -> "Source":
+    def open(
+        cls, path: Path, model: str | None, teacher: bool, head: str | None = None
+    ) -> "Source":
         """A model directory or a fine-tuned checkpoint, perhaps its teacher.
 
         Raises:
@@ -78,7 +79,7 @@ class Source:
             if teacher:
                 raise UserError(f"{path} is a model directory, which has no teacher")
             return cls(directory, load_encoder(directory), {})
-        loaded, task = load_trained(path, model)
+        loaded, task = load_trained(path, model, head)
         checkpoint = load_safely(path)
         if teacher:
             kept = checkpoint["extra_state"].get("fairseq_steady", {}).get("teacher")
@@ -143,7 +144,7 @@ def weights(source: Source) -> State:
         body = f"{source.kind.partition('-')[0]}." if source.classifies else ""
         state = {body + name: tensor for name, tensor in _encoder(source).items()}
     if source.classifies:
-        head = source.state(f"classification_heads.{HEAD}.")
+        head = source.state(f"classification_heads.{source.task.head}.")
         for ours, theirs in _HEADS[source.kind].items():
             for part in ("weight", "bias"):
                 state[f"{theirs}.{part}"] = head[f"{ours}.{part}"]
@@ -339,8 +340,9 @@ def _outputs(
     if source.classifies:
         seq2seq = {"src_lengths": length, "prev_output_tokens": tokens.roll(1, 1)}
         extra = seq2seq if kind in importing.SEQ2SEQ else {}
+        head = source.task.head
         found = ours(
-            tokens, features_only=True, classification_head_name=HEAD, **extra
+            tokens, features_only=True, classification_head_name=head, **extra
         )[0]
         return found, theirs(**given).logits
     if kind in importing.SEQ2SEQ:
@@ -357,6 +359,7 @@ def export_hf(
     out: Path,
     model: str | None = None,
     teacher: bool = False,
+    head: str | None = None,
     texts: Sequence[str] = SENTENCES,
     table: str = "",
 ) -> float:
@@ -367,6 +370,7 @@ def export_hf(
         out: folder to create.
         model: the checkpoint's model directory, where that has moved.
         teacher: take smart's teacher instead of the trained weights.
+        head: which task, for checkpoints of glue_multitask.
         texts: what the two sides are compared on.
         table: Markdown with scores for the model card.
 
@@ -380,7 +384,7 @@ def export_hf(
     """
     if out.exists():
         raise UserError(f"{out} exists; remove it or choose another folder")
-    source = Source.open(path, model, teacher)
+    source = Source.open(path, model, teacher, head)
     _refuse(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

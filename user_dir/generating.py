@@ -122,15 +122,18 @@ def select(net_input: dict[str, Tensor], rows: Sequence[int]) -> dict[str, Tenso
     return chosen | {"src_tokens": chosen["src_tokens"][:, :longest]}
 
 
-def load_trained(checkpoint: Path, model: str | None = None) -> tuple[Any, Any]:
+def load_trained(
+    checkpoint: Path, model: str | None = None, head: str | None = None
+) -> tuple[Any, Any]:
     """The model of a fine-tuned checkpoint, in evaluation mode, and its task.
 
     Args:
         checkpoint: of a task of this plugin.
         model: its model directory, where that has moved.
+        head: which task of glue_multitask; None for checkpoints of one task.
 
     Raises:
-        UserError: the checkpoint or the model directory is missing.
+        UserError: the checkpoint or the model directory is missing, or the head.
 
     """
     if not checkpoint.is_file():
@@ -139,7 +142,16 @@ def load_trained(checkpoint: Path, model: str | None = None) -> tuple[Any, Any]:
     models, _, task = checkpoint_utils.load_model_ensemble_and_task(
         [str(checkpoint)], arg_overrides=moved
     )
-    return models[0].eval(), task
+    return models[0].eval(), _part(task, head, checkpoint)
+
+
+def _part(task: Any, head: str | None, checkpoint: Path) -> Any:
+    parts = getattr(task, "parts", {None: task})
+    if head not in parts:
+        known = ", ".join(str(name) for name in parts if name)
+        mend = f"name one of {known}" if known else "leave --head out, it has one task"
+        raise UserError(f"{checkpoint} has no head {head or 'of its own'}: {mend}")
+    return parts[head]
 
 
 class Trained:

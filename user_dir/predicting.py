@@ -19,7 +19,6 @@ from .data.batching import in_batches
 from .data.tokenizing import SentenceTokenizer
 from .errors import UserError
 from .generating import load_trained
-from .models.steady import HEAD
 
 Text = str | tuple[str, str]
 
@@ -47,6 +46,7 @@ class Predictor:
         checkpoint: of one of this plugin's sentence tasks.
         model: its model directory, where that has moved.
         cpu: stay on the CPU where there is a GPU.
+        head: the task, for checkpoints of glue_multitask.
 
     Raises:
         UserError: the checkpoint is missing or of another task.
@@ -54,16 +54,20 @@ class Predictor:
     """
 
     def __init__(
-        self, checkpoint: str | Path, model: str | None = None, cpu: bool = False
+        self,
+        checkpoint: str | Path,
+        model: str | None = None,
+        cpu: bool = False,
+        head: str | None = None,
     ) -> None:
-        self.model, task = load_trained(Path(checkpoint), model)
+        self.model, task = load_trained(Path(checkpoint), model, head)
         if not hasattr(task, "num_classes"):
             name = type(task).__name__
             raise UserError(f"{checkpoint} is of {name}, which predicts no label")
         self.task: Any = task
         self.labels: Sequence[str] | None = task.labels
         self.tokenizer: SentenceTokenizer = task.tokenizer
-        self.kind = Classes(HEAD, task.num_classes)
+        self.kind = Classes(task.head, task.num_classes)
         self.cuda = torch.cuda.is_available() and not cpu
         if self.cuda:
             self.model = self.model.cuda()

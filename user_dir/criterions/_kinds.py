@@ -19,6 +19,8 @@ class Classes:
     unit = math.log(2)
     #: divergence chosen by ``auto``
     default = "sym_kl"
+    #: whether all batches of training are of this kind, so that scores add up
+    alone = True
 
     def __init__(self, head: str, outputs: int) -> None:
         self.head = head
@@ -54,6 +56,8 @@ class Classes:
         self, logits: Tensor, sample: dict[str, Any], training: bool
     ) -> dict[str, Any]:
         """Summable tensors that the metrics are made from."""
+        if training and not self.alone:
+            return {}
         gold = sample["target"].view(-1)
         counts = confusion_counts(logits.argmax(-1), gold, self.outputs)
         if training or not sample.get("recorded"):
@@ -162,6 +166,18 @@ class Tokens(Classes):
         """Cross-entropy without smoothing, in bits."""
         nll = self._cross_entropy(logits, sample["target"], 0.0)
         return {"nll_loss": nll.detach() / self.unit}
+
+
+def kinds_of(task: Any, cfg: Any) -> dict[str | None, Classes]:
+    """What each head predicts, by the name in its batches; None for the only one."""
+    parts = getattr(task, "parts", None)
+    if parts is None:
+        return {None: kind_of(task, cfg)}
+    kinds: dict[str | None, Classes] = {}
+    for name, part in parts.items():
+        kinds[name] = kind_of(part, cfg)
+        kinds[name].head, kinds[name].alone = name, False
+    return kinds
 
 
 def kind_of(task: Any, cfg: Any) -> Classes:

@@ -40,9 +40,10 @@ class PenaltyCriterion(PlainCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         # A divergence that does not fit the task is refused before any training.
-        self.kind.divergence(
-            str(self.flag("divergence")), torch.zeros(1, 1), self.method
-        )
+        for kind in self.kinds.values():
+            kind.divergence(
+                str(self.flag("divergence")), torch.zeros(1, 1), self.method
+            )
         self._batches = 0
         self._warned = False
 

@@ -17,7 +17,7 @@ from ..metrics import CONFUSION, SCATTERED, classification_scores, correlation_s
 from ..models.steady import HEAD
 from ..regularizers import unwrap
 from ._flags import check_flags, share
-from ._kinds import kind_of
+from ._kinds import kinds_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ class PlainCriterion(FairseqCriterion):
         super().__init__(task)
         self.cfg = cfg
         check_flags(cfg, getattr(type(self), "__dataclass"))
-        self.kind = kind_of(task, cfg)
+        self.kinds = kinds_of(task, cfg)
+        self.kind = next(iter(self.kinds.values()))
         self._zeros: int | None = 0
 
     def flag(self, name: str) -> Any:
@@ -120,11 +121,15 @@ class PlainCriterion(FairseqCriterion):
             The summed loss, the number of items, and what to log.
 
         """
+        self.kind = self.kinds[sample.get("head")]
         regularised = self.training and self.active
         outcome = (self.train_outcome if regularised else self.plain_outcome)(
             model, sample
         )
         size, unit = self.kind.size(sample), self.kind.unit
+        loss = outcome.loss
+        if self.training and len(self.kinds) > 1:
+            loss = loss + idle(model)
         log = {
             "loss": outcome.loss.detach() / unit,
             "task_loss": outcome.task_loss.detach() / unit,
@@ -134,7 +139,7 @@ class PlainCriterion(FairseqCriterion):
             **{f"{self.method}_{name}": v for name, v in outcome.logged.items()},
             **self.kind.scores(outcome.logits.detach(), sample, self.training),
         }
-        return outcome.loss, size, log
+        return loss, size, log
 
     def watch(self, divergence: Tensor) -> None:
         """Say once when a regulariser does nothing; stop looking once it does."""
@@ -208,6 +213,17 @@ def _log_scores(names: list[str]) -> None:
         metrics.log_derived(
             "ppl", lambda meters: get_perplexity(meters["nll_loss"].avg)
         )
+
+
+def idle(model: nn.Module) -> Tensor:
+    """0, with a gradient of 0 for every head.
+
+    Distributed training waits for a gradient of each parameter, and so an optimizer
+    sees the same whether a head's batch was this worker's, another's or nobody's.
+    """
+    inner: Any = unwrap(model)
+    nothing = [p.flatten()[:0].sum() for p in inner.classification_heads.parameters()]
+    return torch.stack(nothing).sum()
 
 
 def gradient_scale(model: nn.Module) -> float:

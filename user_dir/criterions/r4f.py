@@ -78,9 +78,10 @@ class R4FCriterion(R3FCriterion):
 
     def _head(self, model: nn.Module) -> Iterator[nn.Linear]:
         heads = getattr(unwrap(model), "classification_heads", {})
-        if self.cfg.classification_head_name in heads:
-            head = heads[self.cfg.classification_head_name]
-            yield from (m for m in head.modules() if isinstance(m, nn.Linear))
+        for name in (kind.head for kind in self.kinds.values()):
+            if name in heads:
+                modules = heads[name].modules()
+                yield from (m for m in modules if isinstance(m, nn.Linear))
 
     def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
         """As r3f, on a bounded head only."""

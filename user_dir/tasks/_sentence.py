@@ -52,6 +52,8 @@ class SentenceTask(SteadyTask):
     #: class names in the order of the model's outputs; None for scores
     labels: Sequence[str] | None = None
     metric: ClassVar[str] = "accuracy"
+    #: name of the head in the model
+    head: str = HEAD
 
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
@@ -62,13 +64,23 @@ class SentenceTask(SteadyTask):
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
         """The length must fit the model."""
+        cls.check_lengths(cfg, directory)
+        super().check(cfg, directory)
+
+    @staticmethod
+    def check_lengths(cfg: Any, directory: ModelDirectory) -> None:
+        """Refuse more tokens than there are positions.
+
+        Raises:
+            UserError: names the range.
+
+        """
         longest = directory.manifest.architecture["max_positions"]
         if not 3 <= (cfg.steady_max_length or longest) <= longest:
             raise UserError(
                 f"--steady-max-length {cfg.steady_max_length} is not in 3 to "
                 f"{longest}, what this model has positions for"
             )
-        super().check(cfg, directory)
 
     def train_size(self) -> int:
         """Sentences to train on."""
@@ -144,10 +156,14 @@ class SentenceTask(SteadyTask):
 
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Add the head, then load the weights."""
-        model.register_classification_head(HEAD, num_classes=self.num_classes)
+        self.add_head(model)
         super().finish_model(model, pretrained)
         if pretrained and self.cfg.steady_pooler:
             take_pooler(model, self.directory)
+
+    def add_head(self, model: Any) -> None:
+        """A new classification head of the task's size."""
+        model.register_classification_head(self.head, num_classes=self.num_classes)
 
     def max_positions(self) -> int:
         """Tokens a sentence may have."""

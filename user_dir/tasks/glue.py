@@ -16,7 +16,7 @@ from ._steady import option
 
 TASKS = ChoiceEnum(list(LAYOUTS))
 #: Until the task is known.
-_AUTO = "auto"
+AUTO = "auto"
 
 
 @dataclass
@@ -37,8 +37,8 @@ class GlueTask(SentenceTask):
     dev. Checkpoints are picked by the leaderboard's metric, its F1 where it has two.
     """
 
-    valid_subsets: ClassVar[str] = _AUTO
-    metric: ClassVar[str] = _AUTO
+    valid_subsets: ClassVar[str] = AUTO
+    metric: ClassVar[str] = AUTO
     cfg: GlueConfig
 
     def __init__(self, cfg: GlueConfig, directory: ModelDirectory) -> None:
@@ -55,9 +55,9 @@ class GlueTask(SentenceTask):
         layout = LAYOUTS[str(cfg.glue_task)]
         root: Any = getattr(cfg, "_get_root", dict)()
         if "checkpoint" in root:
-            if root.checkpoint.best_checkpoint_metric == _AUTO:
+            if root.checkpoint.best_checkpoint_metric == AUTO:
                 root.checkpoint.best_checkpoint_metric = layout.metric
-            if root.dataset.valid_subset == _AUTO:
+            if root.dataset.valid_subset == AUTO:
                 both = "mismatched" in layout.files
                 root.dataset.valid_subset = "valid,mismatched" if both else "valid"
 

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# MT-DNN's two stages: several GLUE tasks at once, then a new task with part of its data
+# from that encoder and, beside it, from the pretrained one. Run again, it fills gaps only.
+#   bash examples/multitask/run.sh DATA MODEL OUT SEEDS...
+# DATA is GLUE's folder. TASKS are learnt together (cola,stsb), NEW is adapted to (sst2)
+# with the SHARES of its data (0.001 0.01 0.1; 1 for all of it). UPDATES of the first
+# stage (400) and of the second (100).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+data=$1 model=$2 out=$3
+shift 3
+python=${PYTHON:-.venv/bin/python}
+tasks=${TASKS:-cola,stsb}
+read -r first second <<<"${UPDATES:-400 100}"
+common=("$data" --user-dir user_dir --steady-model "$model" --batch-size 32
+  --clip-norm 1 --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-4e-4}")
+"$python" scripts/compare.py --out "$out/together" --keep --jobs 2 --seeds "$@" \
+  --methods plain smart --select "${tasks%%,*}" -- "${common[@]}" --task glue_multitask \
+  --multitask-names "$tasks" --steady-updates "$first"
+started="$out/together/METHOD/seed{seed}/checkpoint_best.pt"
+for share in ${SHARES:-0.001 0.01 0.1}; do
+  size=(--steady-train-size "$share")
+  [ "$share" != 1 ] || size=()
+  "$python" scripts/compare.py --out "$out/share$share" --jobs 2 --seeds "$@" --methods \
+    "pretrained=--criterion plain" \
+    "plain=--criterion plain --finetune-from-model ${started/METHOD/plain}" \
+    "smart=--criterion smart --finetune-from-model ${started/METHOD/smart}" \
+    -- "${common[@]}" --task glue --glue-task "${NEW:-sst2}" "${size[@]}" \
+    --steady-split-dev --valid-subset valid,test --steady-updates "$second"
+done

@@ -1,0 +1,134 @@
+"""Several GLUE tasks at once: one encoder, a head each."""
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fairseq.logging import metrics
+from fairseq.tasks import register_task
+from omegaconf import OmegaConf
+
+from ..data.glue import LAYOUTS
+from ..data.mixture import Mixture, shares
+from ..errors import UserError
+from ..model_dir import ModelDirectory
+from ._sentence import SentenceTaskConfig
+from ._steady import SteadyTask, option
+from .glue import AUTO, GlueTask
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class MultitaskConfig(SentenceTaskConfig):
+    """Flags of glue_multitask."""
+
+    multitask_names: str = option("", "comma-separated GLUE tasks: cola,sst2,stsb")
+    multitask_temperature: float = option(
+        1.0,
+        "T >= 1: a task's share of the batches is proportional to its size ** (1 / T); "
+        "1 as MT-DNN, larger favours small tasks",
+    )
+
+
+@register_task("glue_multitask", dataclass=MultitaskConfig)
+class MultitaskTask(SteadyTask):
+    """Batches of one task at a time, in proportion to size.
+
+    Splits: train; each task's name for its dev set (``mnli`` is matched), and
+    ``mnli.mismatched`` or, with ``--steady-split-dev``, ``cola.test`` and so on. The
+    first task's leaderboard metric on its dev set picks checkpoints.
+
+    Source: MT-DNN (arXiv 1901.11504), Algorithm 1; SMART (arXiv 1911.03437), 5.3.
+    """
+
+    valid_subsets: ClassVar[str] = AUTO
+    #: each task's own metric of the leaderboard, under one name, as fairseq wants it
+    metric: ClassVar[str] = "score"
+    cfg: MultitaskConfig
+
+    def __init__(self, cfg: MultitaskConfig, directory: ModelDirectory) -> None:
+        super().__init__(cfg, directory)
+        self.parts = {
+            name: _part(cfg, directory, name) for name in _names(cfg.multitask_names)
+        }
+
+    @classmethod
+    def check(cls, cfg: Any, directory: ModelDirectory) -> None:
+        """The tasks must be named; then the splits are known."""
+        names = _names(cfg.multitask_names)
+        if not cfg.multitask_temperature >= 1:
+            raise UserError(
+                f"--multitask-temperature {cfg.multitask_temperature} is below 1"
+            )
+        GlueTask.check_lengths(cfg, directory)
+        super().check(cfg, directory)
+        root: Any = getattr(cfg, "_get_root", dict)()
+        if "checkpoint" in root and root.dataset.valid_subset == AUTO:
+            root.dataset.valid_subset = ",".join(names)
+
+    def train_size(self) -> int:
+        """Examples in an epoch."""
+        return sum(part.train_size() for part in self.parts.values())
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
+        """Every task's training set, or one split of one task."""
+        if split == "train":
+            for part in self.parts.values():
+                part.load_dataset("train")
+            found = {name: part.datasets["train"] for name, part in self.parts.items()}
+            sizes = {name: len(data) for name, data in found.items()}
+            drawn = shares(sizes, self.cfg.multitask_temperature)
+            logger.info("examples in an epoch: %s", drawn)
+            self.datasets[split] = Mixture(found, drawn, self.cfg.seed)
+            return
+        name, _, inside = split.partition(".")
+        if name not in self.parts:
+            raise UserError(
+                f"there is no split '{split}'; choose train or, of each task, "
+                + ", ".join(self.parts)
+            )
+        part = self.parts[name]
+        part.recorder = self.recorder
+        part.load_dataset(inside or "valid")
+        self.datasets[split] = Mixture({name: part.datasets[inside or "valid"]})
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """The evaluated task's own metric also as ``score``."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if not criterion.training:
+            own = self.parts[self.evaluated.partition(".")[0]].layout.metric
+            metrics.log_derived("score", lambda meters: meters.get_smoothed_value(own))
+
+    def finish_model(self, model: Any, pretrained: bool) -> None:
+        """Add the heads, then load the weights."""
+        for part in self.parts.values():
+            part.add_head(model)
+        super().finish_model(model, pretrained)
+
+    def max_positions(self) -> int:
+        """Tokens a sentence may have."""
+        return min(part.longest for part in self.parts.values())
+
+
+def _part(cfg: Any, directory: ModelDirectory, name: str) -> GlueTask:
+    """One task, reading GLUE's folder with the same flags."""
+    own: Any = copy.copy(cfg)
+    if OmegaConf.is_config(cfg):
+        own = OmegaConf.create(OmegaConf.to_container(cfg))
+    own.glue_task = name
+    part = GlueTask(own, directory)
+    part.head = name
+    return part
+
+
+def _names(given: str) -> list[str]:
+    names = [name.strip() for name in (given or "").split(",") if name.strip()]
+    unknown = [name for name in names if name not in LAYOUTS]
+    if unknown or len(set(names)) != len(names) or len(names) < 2:
+        raise UserError(
+            f"--multitask-names '{given}' should name two or more of "
+            + ", ".join(LAYOUTS)
+        )
+    return names
