@@ -23,6 +23,7 @@ from fairseq import checkpoint_utils, options
 from fairseq.logging import meters
 from fairseq.trainer import Trainer
 
+from . import durable
 from .errors import UserError
 
 #: Model that --steady-model describes; used when --arch is not given.
@@ -30,6 +31,8 @@ DEFAULT_ARCH = "steady"
 
 #: Where a checkpoint's extra state holds what the criterion keeps.
 _KEPT = "fairseq_steady"
+#: And the digests of the data files.
+_DATA = "fairseq_steady_data"
 #: Where a trainer remembers the last update its criterion heard of.
 _NOTIFIED = "_fairseq_steady_notified"
 
@@ -111,10 +114,20 @@ def _insisting(load: Callable[..., Any]) -> Callable[..., Any]:
             chosen = path is not None and path != "checkpoint_last.pt"
             if chosen and not os.path.isfile(path):
                 raise UserError(f"{flag} {path} does not exist; nothing was trained")
+        durable.prepare(trainer.cfg)
         with _new_heads(trainer):
-            return load(cfg, trainer, **kwargs)
+            extra, iterator = load(cfg, trainer, **kwargs)
+        if trainer.get_num_updates() > 0:
+            then = (extra or {}).get(_DATA, {})
+            durable.check_unchanged(_files(trainer), then, cfg.save_dir)
+        return extra, iterator
 
     return load_checkpoint
+
+
+def _files(trainer: Any) -> dict[str, str]:
+    """Digest of each data file that the task has read."""
+    return dict(getattr(trainer.task, "files", {}))
 
 
 @contextmanager
@@ -158,6 +171,7 @@ def _keeping(state_dict: Callable[..., Any]) -> Callable[..., Any]:
         kept: dict[str, Any] = getattr(trainer.get_criterion(), "kept_state", dict)()
         if kept:
             state["extra_state"][_KEPT] = kept
+        state["extra_state"][_DATA] = _files(trainer)
         return state
 
     return with_kept
@@ -205,6 +219,7 @@ def _hush() -> None:
 def prepare_fairseq() -> None:
     """Allow-list checkpoints, let silent failures speak, call criterions back."""
     _hush()
+    durable.install()
     torch.serialization.add_safe_globals(_safe_globals())
     checkpoint_utils.load_checkpoint_to_cpu = _refusing(
         checkpoint_utils.load_checkpoint_to_cpu

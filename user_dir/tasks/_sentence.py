@@ -107,6 +107,7 @@ class SentenceTask(SteadyTask):
 
     def encode(self, path: Path, reader: Reader, description: str) -> Encoded:
         """One file, tokenised and cached."""
+        self.reads(path)
         return encode_cached(
             path, reader, description, self.labels, self.tokenizer, self.cache_dir
         )

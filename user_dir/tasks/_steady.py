@@ -15,7 +15,7 @@ from omegaconf import II, MISSING
 
 from ..errors import UserError
 from ..metrics import SCATTERED
-from ..model_dir import ModelDirectory
+from ..model_dir import ModelDirectory, sha256
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters
@@ -101,6 +101,8 @@ class SteadyTask(FairseqTask):
         self.directory = directory
         self.dictionary: Dictionary = directory.dictionary()
         self.recorder: Recorder | None = None
+        #: digest of each data file read so far, by folder and name
+        self.files: dict[str, str] = {}
         self._evaluated: Any = None
         self._model: Any = None
         self._trains = False
@@ -190,6 +192,11 @@ class SteadyTask(FairseqTask):
         """Where tokenised files are kept, if not beside the data."""
         folder = self.cfg.steady_cache_dir
         return Path(folder) if folder else None
+
+    def reads(self, path: Path) -> None:
+        """Remember what a file held; checkpoints keep it."""
+        if path.is_file():
+            self.files["/".join(path.parts[-2:])] = sha256(path)
 
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Complete a freshly built model and load its weights."""

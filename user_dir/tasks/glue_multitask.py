@@ -51,7 +51,8 @@ class MultitaskTask(SteadyTask):
     def __init__(self, cfg: MultitaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
         self.parts = {
-            name: _part(cfg, directory, name) for name in _names(cfg.multitask_names)
+            name: _part(cfg, directory, name, self.files)
+            for name in _names(cfg.multitask_names)
         }
 
     @classmethod
@@ -112,14 +113,16 @@ class MultitaskTask(SteadyTask):
         return min(part.longest for part in self.parts.values())
 
 
-def _part(cfg: Any, directory: ModelDirectory, name: str) -> GlueTask:
+def _part(
+    cfg: Any, directory: ModelDirectory, name: str, files: dict[str, str]
+) -> GlueTask:
     """One task, reading GLUE's folder with the same flags."""
     own: Any = copy.copy(cfg)
     if OmegaConf.is_config(cfg):
         own = OmegaConf.create(OmegaConf.to_container(cfg))
     own.glue_task = name
     part = GlueTask(own, directory)
-    part.head = name
+    part.head, part.files = name, files
     return part
 
 

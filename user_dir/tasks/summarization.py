@@ -160,6 +160,8 @@ class SummarizationTask(SteadyTask):
     def _read(self, split: str) -> tuple[list[Path], np.ndarray | None, EncodedPairs]:
         """The files of a split, the rows of them that it has, and its pairs."""
         files = find_pairs(Path(self.cfg.data), split)
+        for file in files:
+            self.reads(file)
         encoded = encode_pairs(
             files,
             partial(read_pairs, files, *self.columns),

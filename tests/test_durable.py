@@ -1,0 +1,235 @@
+"""What a run survives: kills, signals, full disks, damaged files, changed data."""
+
+import os
+import resource
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TRAIN, Zygote, environment, fairseq_command
+from fairseq_steady import durable
+from fairseq_steady.errors import UserError
+from test_family_training import FLAGS
+from test_training import assert_equal_weights, checkpoint, free_port
+
+# --- checkpoints ----------------------------------------------------------------------
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_last.pt"
+    durable.save_whole({"a": torch.ones(3)}, str(path))
+    before = path.read_bytes()
+    # /dev/full is a disk with no space left, also for root.
+    (tmp_path / "checkpoint_last.pt.tmp").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"last\.pt could not be written.*is intact"):
+        durable.save_whole({"a": torch.zeros(300000)}, str(path))
+    assert path.read_bytes() == before
+    best = tmp_path / "checkpoint_best.pt"
+    durable.copy_whole(str(path), str(best))
+    (tmp_path / "checkpoint_best.pt.tmp").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"best\.pt could not be written"):
+        durable.copy_whole(str(path), str(best))
+    assert best.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [best.name, path.name]
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_newest_whole_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = tmp_path / "checkpoint_last.pt"
+    durable.fall_back(tmp_path)  # nothing there yet
+    for age, name in enumerate(("checkpoint1.pt", "checkpoint_best.pt", last.name)):
+        durable.save_whole({"name": name}, str(tmp_path / name))
+        os.utime(tmp_path / name, (age, age))
+    durable.fall_back(tmp_path)
+    assert torch.load(last, weights_only=True)["name"] == last.name
+    whole = last.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        last.write_bytes(whole[:size])
+        durable.fall_back(tmp_path)
+        assert torch.load(last, weights_only=True)["name"] == "checkpoint_best.pt"
+    assert "is damaged; going on from" in caplog.text
+    assert (tmp_path / "checkpoint_last.pt.damaged").stat().st_size == len(whole) - 1
+    for name in ("checkpoint1.pt", "checkpoint_best.pt", last.name):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UserError, match="is damaged and there is no other"):
+        durable.fall_back(tmp_path)
+
+
+def test_a_folder_that_takes_no_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/x")):
+        with pytest.raises(UserError, match=f"--save-dir {folder} cannot be written"):
+            durable.check_writable(folder)
+
+
+def test_workers_that_would_train_alone_are_refused() -> None:
+    durable.check_workers(2, {"WORLD_SIZE": "2"})
+    durable.check_workers(1, {"WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "1"})
+    durable.check_workers(1, {})
+    with pytest.raises(UserError, match=r"4 workers were started \(WORLD_SIZE\)"):
+        durable.check_workers(1, {"WORLD_SIZE": "4"})
+
+
+# --- whole runs -----------------------------------------------------------------------
+
+
+def flags(models: dict[str, Path], data: Path, method: str, out: Path) -> list[str]:
+    return [
+        *map(str, (*TRAIN, data, f"--steady-model={models['roberta']}", "--task=cola")),
+        *(*FLAGS[method], "--no-epoch-checkpoints", "--save-interval-updates=4"),
+        *("--keep-interval-updates=1", "--max-epoch=6", f"--save-dir={out}"),
+    ]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """fairseq-train in a process group of its own."""
+    return subprocess.Popen(
+        fairseq_command(*arguments),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
+    """Read the log up to a line."""
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            return "".join(seen)
+    raise AssertionError("".join(seen)[-3000:])
+
+
+def uninterrupted(
+    zygote: Zygote, models: dict[str, Path], data: Path, method: str, out: Path
+) -> None:
+    (done,) = zygote.run(["fairseq-train", *flags(models, data, method, out)])
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("method", "number"), [("smart", signal.SIGKILL), ("r4f", signal.SIGTERM)]
+)
+def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    zygote: Zygote,
+    method: str,
+    number: signal.Signals,
+) -> None:
+    """Killed in mid-epoch, between two checkpoints; or asked to stop."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    uninterrupted(zygote, models, cola_data, method, whole)
+    arguments = flags(models, cola_data, method, parts)
+    process = start(*arguments)
+    wait_for(process, '"num_updates": "13"')
+    process.send_signal(number)
+    rest = process.communicate(timeout=60)[0]
+    if number == signal.SIGTERM:
+        assert process.returncode == durable.REQUEUE, rest[-2000:]
+        assert "SIGTERM: saving after this update" in rest
+        kept = checkpoint(parts)["optimizer_history"][-1]["num_updates"]
+        assert kept >= 13
+    else:
+        assert process.returncode == -signal.SIGKILL
+    (done,) = zygote.run(["fairseq-train", *arguments])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Loaded checkpoint" in done.stderr
+    assert_equal_weights(whole, parts)
+    for name in ("best", "val_loss"):
+        ends = [checkpoint(folder)["extra_state"][name] for folder in (whole, parts)]
+        assert ends[0] == ends[1]
+
+
+def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    """The limit on a file's size stands for a disk that fills up in mid-run."""
+    arguments = flags(models, cola_data, "plain", tmp_path / "out")
+    process = start(*arguments)
+    wait_for(process, '"num_updates": "5"')
+    before = (tmp_path / "out" / "checkpoint_last.pt").stat().st_size
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (before // 2, before // 2))
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    last = rest.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "could not be written" in last
+    assert durable.is_whole(tmp_path / "out" / "checkpoint_last.pt")
+    assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_data_that_changed_between_two_runs_are_refused(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
+) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(cola_data, data)
+    arguments = flags(models, data, "plain", tmp_path / "out")
+    arguments[arguments.index("--max-epoch=6")] = "--max-epoch=1"
+    (done,) = zygote.run(["fairseq-train", *arguments])
+    assert done.returncode == 0, done.stderr[-2000:]
+    path = data / "in_domain_train.tsv"
+    path.write_text(path.read_text() + "\ns\t1\t\tw1 w2 w3")
+    arguments[arguments.index("--max-epoch=1")] = "--max-epoch=2"
+    (done,) = zygote.run(["fairseq-train", *arguments])
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "data/in_domain_train.tsv has changed since the run in" in last
+    # As a start for something else the checkpoint is as good as ever.
+    fresh = [*arguments, f"--finetune-from-model={tmp_path / 'out/checkpoint_last.pt'}"]
+    fresh += [f"--save-dir={tmp_path / 'other'}"]
+    (done,) = zygote.run(["fairseq-train", *fresh])
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_torchrun_on_a_cpu_is_an_error(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    arguments = [*flags(models, cola_data, "plain", tmp_path), "--max-update=1"]
+    done = subprocess.run(
+        fairseq_command(*arguments),
+        check=False,
+        env=environment() | {"WORLD_SIZE": "2", "RANK": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "2 workers were started (WORLD_SIZE)" in done.stderr.splitlines()[-1]
+
+
+def test_two_workers_stop_together_and_go_on(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    """The signal reaches one; both save, and leave with the same status."""
+    distributed = [
+        *("--distributed-world-size=2", "--distributed-no-spawn"),
+        *("--distributed-backend=gloo", "--ddp-backend=legacy_ddp"),
+    ]
+
+    def workers(port: int, out: Path) -> list[subprocess.Popen[str]]:
+        common = [*flags(models, cola_data, "r3f", out), *distributed]
+        common += [f"--distributed-init-method=tcp://127.0.0.1:{port}"]
+        return [start(*common, f"--distributed-rank={rank}") for rank in (0, 1)]
+
+    whole = workers(free_port(), tmp_path / "whole")
+    stopped = workers(free_port(), tmp_path / "parts")
+    wait_for(stopped[0], '"num_updates": "7"')
+    stopped[1].send_signal(signal.SIGUSR1)
+    for process in stopped:
+        rest = process.communicate(timeout=120)[0]
+        assert process.returncode == durable.REQUEUE, rest[-2000:]
+    again = workers(free_port(), tmp_path / "parts")
+    for process in reversed((*whole, *again)):
+        rest = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, rest[-2000:]
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")

@@ -1,0 +1,248 @@
+"""What a run survives: signals, full disks, damaged checkpoints, changed data."""
+
+import functools
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.distributed import utils as distributed_utils
+from fairseq.file_io import PathManager
+
+from .errors import UserError
+
+logger = logging.getLogger(__name__)
+
+#: Exit status of a run that a signal stopped and that goes on when started again:
+#: sysexits' EX_TEMPFAIL.
+REQUEUE = 75
+#: What a scheduler sends before it takes the machine away.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_LAST = "checkpoint_last.pt"
+
+# --- whole checkpoints or none -------------------------------------------------------
+
+
+def _replacing(write: Callable[[str], Any], path: str) -> None:
+    """Write beside a file, then put the result in its place."""
+    scratch = f"{path}.tmp"
+    try:
+        write(scratch)
+        os.replace(scratch, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
+        Path(scratch).unlink(missing_ok=True)
+        raise UserError(
+            f"{path} could not be written ({str(error).splitlines()[0]}); the one "
+            "before it is intact: free some space, or name another --save-dir, and "
+            "start again"
+        ) from None
+
+
+def save_whole(obj: Any, filename: str, async_write: bool = False) -> None:
+    """In place of fairseq's ``torch_persistent_save``.
+
+    Raises:
+        UserError: the file cannot be written; the one before it is intact.
+
+    """
+    _replacing(lambda scratch: torch.save(obj, scratch), filename)
+
+
+def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+    """In place of fairseq's copy to ``checkpoint_last.pt`` and ``checkpoint_best.pt``.
+
+    Raises:
+        UserError: the copy cannot be written; the one before it is intact.
+
+    """
+    _replacing(lambda scratch: shutil.copyfile(src_path, scratch), dst_path)
+    return True
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint has its end: torch writes its table of contents last."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bool(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def fall_back(folder: Path) -> None:
+    """Put the newest whole checkpoint in the place of a damaged last one.
+
+    Raises:
+        UserError: there is none.
+
+    """
+    last = folder / _LAST
+    if not last.is_file() or is_whole(last):
+        return
+    others = [p for p in folder.glob("checkpoint*.pt") if p != last and is_whole(p)]
+    if not others:
+        raise UserError(
+            f"{last} is damaged and there is no other checkpoint beside it; remove it "
+            "to start anew"
+        )
+    newest = max(others, key=lambda path: path.stat().st_mtime_ns)
+    last.replace(last.with_name(f"{_LAST}.damaged"))
+    copy_whole(str(newest), str(last))
+    logger.warning("%s is damaged; going on from %s", last, newest)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a save directory that takes no files, before anything is trained.
+
+    Raises:
+        UserError: names the folder.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise UserError(
+            f"--save-dir {folder} cannot be written to ({error.strerror}); name "
+            "another, or --no-save"
+        ) from None
+
+
+# --- data ----------------------------------------------------------------------------
+
+
+def check_unchanged(
+    now: Mapping[str, str], then: Mapping[str, str], checkpoint: str
+) -> None:
+    """Refuse to go on with other data.
+
+    Args:
+        now: digest of each data file by path.
+        then: the same, when the run began.
+        checkpoint: named in the error.
+
+    Raises:
+        UserError: names the first file that differs.
+
+    """
+    for path, digest in then.items():
+        if now.get(path, digest) != digest:
+            raise UserError(
+                f"{path} has changed since the run in {checkpoint} began; put it "
+                "back, or start anew with another --save-dir"
+            )
+
+
+# --- signals -------------------------------------------------------------------------
+
+
+class Stop:
+    """Remembers that a signal asked the run to end; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGUSR1 from now on."""
+        for number in _SIGNALS:
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        logger.warning("%s: saving after this update, then stopping", name)
+        self.asked = True
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+    def agreed(self, device: torch.device) -> bool:
+        """Whether any worker was asked; every worker calls this after each update."""
+        if not torch.distributed.is_initialized():
+            return self.asked
+        flag = torch.tensor(float(self.asked), device=device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return bool(flag)
+
+
+STOP = Stop()
+
+
+def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
+    """After the update in which a signal came: save, and leave with :data:`REQUEUE`."""
+
+    @functools.wraps(validate_and_save)
+    def wrapped(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *rest: Any) -> Any:
+        losses, done = validate_and_save(cfg, trainer, task, epoch_itr, *rest)
+        if not done and not cfg.checkpoint.no_save and STOP.agreed(trainer.device):
+            # Evaluates nothing that an uninterrupted run would not.
+            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+            logger.warning("stopped by a signal; started again, the run goes on")
+            sys.exit(REQUEUE)
+        return losses, done
+
+    return wrapped
+
+
+# --- workers -------------------------------------------------------------------------
+
+
+def check_workers(world_size: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse to train N copies that never talk to each other.
+
+    Raises:
+        UserError: a launcher started more workers than fairseq knows of.
+
+    """
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        started = environment.get(name, "1")
+        if started.isdigit() and int(started) > 1 and world_size == 1:
+            raise UserError(
+                f"{started} workers were started ({name}), but each of them would "
+                "train alone, as torchrun's do on a machine without GPUs; start them "
+                "with scripts/launch/local.sh"
+            )
+
+
+def broadcast(obj: Any, src_rank: int, group: Any, dist_device: torch.device) -> Any:
+    """In place of fairseq's, whose ``torch.load`` refuses the configuration it sent."""
+    found = [obj]
+    torch.distributed.broadcast_object_list(found, src_rank, group, dist_device)
+    return found[0]
+
+
+def prepare(cfg: Any) -> None:
+    """Before a training run loads its checkpoint.
+
+    Raises:
+        UserError: the workers are alone, or the save directory is of no use.
+
+    """
+    parallel = cfg.distributed_training
+    check_workers(parallel.distributed_world_size)
+    if cfg.checkpoint.no_save:
+        return
+    if parallel.distributed_rank == 0:
+        check_writable(Path(cfg.checkpoint.save_dir))
+        if cfg.checkpoint.restore_file == _LAST:
+            fall_back(Path(cfg.checkpoint.save_dir))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    STOP.listen()
+
+
+def install() -> None:
+    """Change fairseq's saving, and its training loop where one is loaded."""
+    checkpoint_utils.torch_persistent_save = save_whole
+    distributed_utils._broadcast_object_slow = broadcast
+    PathManager.copy = staticmethod(copy_whole)
+    loop: Any = sys.modules.get("fairseq_cli.train")
+    if loop is not None:
+        loop.validate_and_save = stopping(loop.validate_and_save)
