@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -207,28 +208,54 @@ def test_torchrun_on_a_cpu_is_an_error(
     assert "2 workers were started (WORLD_SIZE)" in done.stderr.splitlines()[-1]
 
 
+def workers(arguments: list[str]) -> list[subprocess.Popen[str]]:
+    """Two gloo processes."""
+    common = [
+        *(*arguments, "--distributed-world-size=2", "--distributed-no-spawn"),
+        *("--distributed-backend=gloo", "--ddp-backend=legacy_ddp"),
+        f"--distributed-init-method=tcp://127.0.0.1:{free_port()}",
+    ]
+    return [start(*common, f"--distributed-rank={rank}") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("lost", "number"),
+    [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)],
+)
+def test_who_is_left_stops_and_names_who_is_lost(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    lost: int,
+    number: signal.Signals,
+) -> None:
+    arguments = flags(models, cola_data, "plain", tmp_path)
+    both = workers([*arguments, "--steady-peer-timeout=8"])
+    wait_for(both[0], '"num_updates": "3"')
+    both[lost].send_signal(number)
+    started = time.monotonic()
+    rest = both[1 - lost].communicate(timeout=60)[0]
+    assert time.monotonic() - started < 8 + 5 + 15
+    both[lost].kill()
+    assert both[1 - lost].returncode == 1
+    # torch puts the rank before what a worker says last.
+    assert f"]: error: worker {1 - lost} stops: worker {lost} died" in rest, rest[-2000:]
+    assert "Traceback" not in rest
+
+
 def test_two_workers_stop_together_and_go_on(
     models: dict[str, Path], cola_data: Path, tmp_path: Path
 ) -> None:
     """The signal reaches one; both save, and leave with the same status."""
-    distributed = [
-        *("--distributed-world-size=2", "--distributed-no-spawn"),
-        *("--distributed-backend=gloo", "--ddp-backend=legacy_ddp"),
-    ]
-
-    def workers(port: int, out: Path) -> list[subprocess.Popen[str]]:
-        common = [*flags(models, cola_data, "r3f", out), *distributed]
-        common += [f"--distributed-init-method=tcp://127.0.0.1:{port}"]
-        return [start(*common, f"--distributed-rank={rank}") for rank in (0, 1)]
-
-    whole = workers(free_port(), tmp_path / "whole")
-    stopped = workers(free_port(), tmp_path / "parts")
+    whole = workers(flags(models, cola_data, "r3f", tmp_path / "whole"))
+    parts = flags(models, cola_data, "r3f", tmp_path / "parts")
+    stopped = workers(parts)
     wait_for(stopped[0], '"num_updates": "7"')
     stopped[1].send_signal(signal.SIGUSR1)
     for process in stopped:
         rest = process.communicate(timeout=120)[0]
         assert process.returncode == durable.REQUEUE, rest[-2000:]
-    again = workers(free_port(), tmp_path / "parts")
+    again = workers(parts)
     for process in reversed((*whole, *again)):
         rest = process.communicate(timeout=120)[0]
         assert process.returncode == 0, rest[-2000:]

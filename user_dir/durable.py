@@ -7,8 +7,11 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -180,8 +183,11 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(validate_and_save)
     def wrapped(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *rest: Any) -> Any:
-        losses, done = validate_and_save(cfg, trainer, task, epoch_itr, *rest)
-        if not done and not cfg.checkpoint.no_save and STOP.agreed(trainer.device):
+        with naming_the_lost():
+            losses, done = validate_and_save(cfg, trainer, task, epoch_itr, *rest)
+        with naming_the_lost():
+            asked = not done and STOP.agreed(trainer.device)
+        if asked and not cfg.checkpoint.no_save:
             # Evaluates nothing that an uninterrupted run would not.
             checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
             logger.warning("stopped by a signal; started again, the run goes on")
@@ -218,6 +224,56 @@ def broadcast(obj: Any, src_rank: int, group: Any, dist_device: torch.device) ->
     return found[0]
 
 
+#: What torch's backends say when a peer is gone or does not answer.
+_LOST_SIGNS = ("closed by peer", "reset by peer", "Timed out", "timeout", "Broken pipe")
+#: Seconds for the others to say that they are there.
+_ROLL_CALL = 5.0
+
+
+@contextmanager
+def naming_the_lost() -> Iterator[None]:
+    """Turn a lost connection into one line that names the workers that are gone.
+
+    Raises:
+        UserError: names them.
+
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        known = any(sign.lower() in str(error).lower() for sign in _LOST_SIGNS)
+        if not (known and torch.distributed.is_initialized()):
+            raise
+        gone = ", ".join(str(rank) for rank in _absent()) or "unknown"
+        own = torch.distributed.get_rank()
+        raise UserError(
+            f"worker {own} stops: worker {gone} died, or did not answer for "
+            "--steady-peer-timeout seconds; see its log. Started again, the run goes "
+            "on from the last checkpoint"
+        ) from None
+
+
+def _absent() -> list[int]:
+    """Ranks that do not answer a roll call; 0 keeps the list, so without it, 0."""
+    world = torch.distributed.get_world_size()
+    try:
+        store = torch.distributed.distributed_c10d._get_default_store()
+        store.set(f"steady/{torch.distributed.get_rank()}", "1")
+        time.sleep(_ROLL_CALL)
+        return [r for r in range(world) if not store.check([f"steady/{r}"])]
+    except RuntimeError:
+        return [0]
+
+
+def set_timeout(seconds: float) -> None:
+    """How long a worker waits for the others in one exchange."""
+    groups = torch.distributed.distributed_c10d._world.pg_map
+    for group in list(groups):
+        torch.distributed.distributed_c10d._set_pg_timeout(
+            timedelta(seconds=seconds), group
+        )
+
+
 def prepare(cfg: Any) -> None:
     """Before a training run loads its checkpoint.
 
@@ -225,17 +281,17 @@ def prepare(cfg: Any) -> None:
         UserError: the workers are alone, or the save directory is of no use.
 
     """
-    parallel = cfg.distributed_training
+    parallel, saves = cfg.distributed_training, not cfg.checkpoint.no_save
     check_workers(parallel.distributed_world_size)
-    if cfg.checkpoint.no_save:
-        return
-    if parallel.distributed_rank == 0:
+    if saves and parallel.distributed_rank == 0:
         check_writable(Path(cfg.checkpoint.save_dir))
         if cfg.checkpoint.restore_file == _LAST:
             fall_back(Path(cfg.checkpoint.save_dir))
     if torch.distributed.is_initialized():
+        set_timeout(getattr(cfg.task, "steady_peer_timeout", 300))
         torch.distributed.barrier()
-    STOP.listen()
+    if saves:
+        STOP.listen()
 
 
 def install() -> None:

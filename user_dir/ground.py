@@ -150,7 +150,8 @@ def _notifying(train_step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(train_step)
     def step(trainer: Any, *args: Any, **kwargs: Any) -> Any:
         before = trainer.get_num_updates()
-        result = train_step(trainer, *args, **kwargs)
+        with durable.naming_the_lost():
+            result = train_step(trainer, *args, **kwargs)
         criterion, after = trainer.get_criterion(), trainer.get_num_updates()
         # With --amp the trainer calls itself to repeat a batch that overflowed.
         repeated = getattr(trainer, _NOTIFIED, None) == after

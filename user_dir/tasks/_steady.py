@@ -78,6 +78,11 @@ class SteadyTaskConfig(FairseqDataclass):
         "folder for a JSON file per evaluation: metrics at full precision, outputs and "
         "gold labels in the data's order; and the configuration",
     )
+    steady_peer_timeout: int = option(
+        300,
+        "seconds that a worker waits for the others in one exchange, from 1, before it "
+        "says which is lost and stops",
+    )
     seed: int = II("common.seed")
     optimizer: Any = II("optimizer._name")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
@@ -285,6 +290,7 @@ def _check_start(cfg: SteadyTaskConfig) -> None:
         "steady_mixout": 0 <= cfg.steady_mixout < 1,
         "steady_updates": cfg.steady_updates == 0 or cfg.steady_updates >= 10,
         "steady_epochs": cfg.steady_epochs >= 0,
+        "steady_peer_timeout": cfg.steady_peer_timeout >= 1,
     }
     for name, good in ranges.items():
         if not good:
