@@ -1,0 +1,143 @@
+"""The launchers: what they start, and how it ends."""
+
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, environment
+from fairseq_steady import durable
+from test_durable import flags, wait_for
+from test_training import assert_equal_weights, checkpoint, free_port
+
+LAUNCH = ROOT / "scripts" / "launch"
+
+
+def launch(script: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["bash", str(LAUNCH / script), *arguments],
+        env=environment(PORT=str(free_port()), **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def dry(script: str, *arguments: str, **variables: str) -> list[list[str]]:
+    """What would be started, a line each."""
+    process = launch(script, "--dry-run", *arguments, **variables)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, said
+    return [line.split() for line in said.splitlines()]
+
+
+def value(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+def test_a_dry_run_says_what_each_worker_would_get() -> None:
+    cpu = dry("local.sh", "2", "data", "--task=cola", GPUS="0", NODES="2", NODE="1")
+    assert [value(c, "--distributed-rank") for c in cpu] == ["2", "3"]
+    assert {value(c, "--distributed-world-size") for c in cpu} == {"4"}
+    assert all("--cpu" in c and "--device-id" not in c for c in cpu)
+    gpu = dry("local.sh", "2", "data", GPUS="8")
+    assert [value(c, "--device-id") for c in gpu] == ["0", "1"]
+    assert all("--cpu" not in c for c in gpu)
+    (many,) = dry("torchrun.sh", "data", GPUS="4", NODES="3", NODE="2", MASTER="n0")
+    assert value(many, "--nnodes") == "3"
+    assert value(many, "--node-rank") == "2"
+    assert value(many, "--master-addr") == "n0"
+    assert value(many, "--distributed-world-size") == "12"
+    (job,) = dry("slurm.sh", "data", SLURM_NTASKS="16")
+    assert job[0] == "srun"
+    assert value(job, "--distributed-world-size") == "16"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "gpus", "message"),
+    [
+        ("local.sh", ["two", "data"], "0", "'two' is no number of workers"),
+        ("local.sh", ["4", "data"], "2", "4 workers asked for and 2 GPUs here"),
+        ("torchrun.sh", ["data"], "0", "no GPU here; use scripts/launch/local.sh"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    script: str, arguments: list[str], gpus: str, message: str
+) -> None:
+    process = launch(script, *arguments, GPUS=gpus)
+    assert message in process.communicate(timeout=60)[0]
+    assert process.returncode == 2
+
+
+def test_two_nodes_of_two_workers_equal_two_workers_with_accumulation(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    """Four real processes that two copies of the script start."""
+    exact = ["--dropout=0", "--attention-dropout=0", "--pooler-dropout=0"]
+    exact += ["--adam-eps=1e-3", "--disable-validation", "--max-update=5"]
+    port = str(free_port())
+
+    def arguments(out: Path) -> list[str]:
+        return [*flags(models, cola_data, "r3f", out), *exact, "--batch-size=2"]
+
+    nodes = [
+        subprocess.Popen(
+            ["bash", LAUNCH / "local.sh", "2", *arguments(tmp_path / "four")]
+            + ["--user-dir=user_dir"],
+            env=environment(GPUS="0", NODES="2", NODE=str(node), PORT=port),
+            cwd=ROOT,
+        )
+        for node in (0, 1)
+    ]
+    assert [node.wait(timeout=200) for node in nodes] == [0, 0]
+    two = [*arguments(tmp_path / "two"), "--update-freq=2", "--user-dir=user_dir"]
+    process = launch("local.sh", "2", *two, GPUS="0")
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, said[-2000:]
+    assert_equal_weights(tmp_path / "four", tmp_path / "two", 1e-6)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_signal_saves_and_a_lost_worker_ends_the_rest(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, lost: bool
+) -> None:
+    arguments = [*flags(models, cola_data, "plain", tmp_path), "--user-dir=user_dir"]
+    process = launch("local.sh", "2", *arguments, GPUS="0")
+    wait_for(process, '"num_updates": "5"')
+    if lost:
+        listed = ["pgrep", "-f", f"{tmp_path}.*--distributed-rank 1"]
+        worker = subprocess.run(listed, capture_output=True, text=True, check=True)
+        os.kill(int(worker.stdout.split()[0]), signal.SIGKILL)
+    else:
+        process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=100)[0]
+    if lost:
+        assert process.returncode == 137, said[-2000:]
+        assert "worker 0 stops: worker 1 died" in said
+    else:
+        assert process.returncode == durable.REQUEUE, said[-2000:]
+        kept = checkpoint(tmp_path)["optimizer_history"][-1]["num_updates"]
+        assert kept >= 5
+
+
+@pytest.mark.parametrize("status", [0, 1, 75])
+def test_slurms_job_goes_back_into_the_queue_when_it_was_stopped(
+    tmp_path: Path, status: int
+) -> None:
+    """srun and scontrol stand in for a cluster's; what they are given is checked."""
+    bodies = {"srun": f"exit {status}", "scontrol": f"echo $* >{tmp_path}/said"}
+    for name, body in bodies.items():
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    search = f"{tmp_path}:{os.environ['PATH']}"
+    process = launch("slurm.sh", "data", PATH=search, SLURM_JOB_ID="7")
+    process.communicate(timeout=60)
+    assert process.returncode == status
+    said = tmp_path / "said"
+    assert (said.read_text() if said.exists() else "") == (
+        "requeue 7\n" if status == 75 else ""
+    )
