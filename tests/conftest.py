@@ -99,10 +99,7 @@ def make_model_directory(
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Model directories by family."""
     base = tmp_path_factory.mktemp("models")
-    return {
-        name: make_model_directory(base / name, name).path
-        for name in FAMILIES
-    }
+    return {name: make_model_directory(base / name, name).path for name in FAMILIES}
 
 
 def sentences(count: int, seed: int = 0) -> list[tuple[str, int]]:

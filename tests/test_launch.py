@@ -81,19 +81,19 @@ def test_two_nodes_of_two_workers_equal_two_workers_with_accumulation(
     port = str(free_port())
 
     def arguments(out: Path) -> list[str]:
-        return [*flags(models, cola_data, "r3f", out), *exact, "--batch-size=2"]
+        own = ["--batch-size=2", "--user-dir=user_dir"]
+        return [*flags(models, cola_data, "r3f", out), *exact, *own]
 
     nodes = [
         subprocess.Popen(
-            ["bash", LAUNCH / "local.sh", "2", *arguments(tmp_path / "four")]
-            + ["--user-dir=user_dir"],
+            ["bash", LAUNCH / "local.sh", "2", *arguments(tmp_path / "four")],
             env=environment(GPUS="0", NODES="2", NODE=str(node), PORT=port),
             cwd=ROOT,
         )
         for node in (0, 1)
     ]
     assert [node.wait(timeout=200) for node in nodes] == [0, 0]
-    two = [*arguments(tmp_path / "two"), "--update-freq=2", "--user-dir=user_dir"]
+    two = [*arguments(tmp_path / "two"), "--update-freq=2"]
     process = launch("local.sh", "2", *two, GPUS="0")
     said = process.communicate(timeout=200)[0]
     assert process.returncode == 0, said[-2000:]

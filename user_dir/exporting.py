@@ -251,9 +251,7 @@ def _special_ids(source: Source) -> dict[str, Any]:
     special = source.directory.manifest.special_tokens
     tokenizer = load_tokenizer(source.directory.tokenizer_path)
     names = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}
-    ids = {
-        f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names.items()
-    }
+    ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names.items()}
     if source.kind in importing.SEQ2SEQ:
         ids["decoder_start_token_id"] = tokenizer.encode("").ids[-1]
         ids["forced_eos_token_id"] = ids["eos_token_id"]
