@@ -1,7 +1,7 @@
 """The eight GLUE tasks: how their official files read.
 
-GLUE's TSVs have no quoting: a quote is a quote. A row that does not fit is an error with
-its line; nothing is dropped.
+GLUE's TSVs have no quoting: a quote is a quote. A row that does not fit is an error
+with its line; nothing is dropped.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -87,7 +87,7 @@ LAYOUTS = {
         labels=None,
         metric="pearson",
         files=_STSB_FILES,
-        bare={name: _STSB for name in ("sts-train.csv", "sts-dev.csv", "sts-test.csv")},
+        bare=dict.fromkeys(("sts-train.csv", "sts-dev.csv", "sts-test.csv"), _STSB),
     ),
     "qqp": Layout("QQP", ["question1", "question2"], "is_duplicate", _BINARY, "f1"),
     "mnli": Layout(
@@ -190,7 +190,8 @@ def _with_header(path: Path, layout: Layout) -> Iterator[Example]:
     header = next(lines)[1].split("\t")
     if layout.label not in header and any("index" in n or n == "id" for n in header):
         raise UserError(
-            f"{path} has no labels: it is for the leaderboard; evaluate on another split"
+            f"{path} has no labels: it is for the leaderboard; evaluate on another "
+            "split"
         )
     *texts, label = _places(path, header, [*layout.texts, layout.label])
     for number, line in lines:

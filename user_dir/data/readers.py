@@ -57,9 +57,7 @@ def find_file(folder: Path, *names: str) -> Path:
 
     """
     if not folder.is_dir():
-        raise UserError(
-            f"{folder} is not a folder; name the one that holds {names[0]}"
-        )
+        raise UserError(f"{folder} is not a folder; name the one that holds {names[0]}")
     found = [path for name in names for path in sorted(folder.rglob(name))]
     if not found:
         raise UserError(

@@ -36,9 +36,7 @@ class SentenceTokenizer:
         self.ids = _fairseq_ids(self._tokenizer, dictionary, directory)
         self._pad = dictionary.pad()
 
-    def encode(
-        self, texts: Sequence[tuple[str, ...]]
-    ) -> tuple[list[np.ndarray], int]:
+    def encode(self, texts: Sequence[tuple[str, ...]]) -> tuple[list[np.ndarray], int]:
         """Ids with special tokens for each text or pair.
 
         Returns:
@@ -49,7 +47,6 @@ class SentenceTokenizer:
         encodings = self._tokenizer.encode_batch(batch)
         truncated = sum(bool(encoding.overflowing) for encoding in encodings)
         return [self.ids[encoding.ids] for encoding in encodings], truncated
-
 
     def form(self) -> list[int]:
         """Ids that stand around a text: those of an empty one."""

@@ -14,8 +14,8 @@ from fairseq import utils
 from fairseq.models.roberta.model import RobertaEncoder
 from fairseq.models.transformer import TransformerConfig, TransformerEncoder
 from fairseq.modules import FairseqDropout, LayerNorm
-from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
+from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,13 +81,14 @@ class RelativePositions(nn.Module):
     def forward(self, steps: int) -> Relative:
         """What sentences of ``steps`` positions need."""
         weight = self.embedding.weight
-        distance = torch.arange(1 - steps, steps, device=weight.device)
+        distance = torch.arange(1 - steps, steps)  # on the CPU: a GPU need not wait
         rows = bucket(distance, self.buckets, self.furthest) + self.span
         rows = rows.clamp(0, 2 * self.span - 1)
         first, last = int(rows[0]), int(rows[-1])
         table = weight[first : last + 1]
         return Relative(
-            table if self.layer_norm is None else self.layer_norm(table), rows - first
+            table if self.layer_norm is None else self.layer_norm(table),
+            (rows - first).to(weight.device),
         )
 
 

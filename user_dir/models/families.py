@@ -18,7 +18,7 @@ from .deberta import DebertaEncoder
 def _without_foreign_bounds(
     model: nn.Module, state: dict[str, Tensor], upgrade: Callable[[], None]
 ) -> None:
-    """Upgrade a state dict, leaving out r4f's vectors unless it and the model have them.
+    """Upgrade a state dict; r4f's vectors stay where it and the model have them.
 
     fairseq fills in whatever a checkpoint lacks of a head, which would put the model's
     own matrix beside the checkpoint's.
@@ -42,7 +42,9 @@ class SteadyRoberta(RobertaModel):
         super().__init__(args, encoder)
         self.encoder.lm_head = None
 
-    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+    def upgrade_state_dict_named(
+        self, state_dict: dict[str, Tensor], name: str
+    ) -> None:
         """Drop a language-model head from a checkpoint that has one."""
         upgrade = super().upgrade_state_dict_named
         _without_foreign_bounds(self, state_dict, lambda: upgrade(state_dict, name))
@@ -53,7 +55,9 @@ class SteadyRoberta(RobertaModel):
 class SteadyBart(BARTModel):
     """BART that reads the checkpoints of r4f."""
 
-    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+    def upgrade_state_dict_named(
+        self, state_dict: dict[str, Tensor], name: str
+    ) -> None:
         """Leave out what r4f keeps beside its head."""
         upgrade = super().upgrade_state_dict_named
         _without_foreign_bounds(self, state_dict, lambda: upgrade(state_dict, name))

@@ -52,15 +52,17 @@ def reinitialise(model: nn.Module, layers: int, head: bool, seed: int) -> list[s
     side = "decoder" if counts["decoder"] else "encoder"
     if not 0 <= layers <= counts[side]:
         raise UserError(
-            f"--steady-reinit-layers {layers} is not in 0 to {counts[side]}, the layers "
-            f"of this model's {side}"
+            f"--steady-reinit-layers {layers} is not in 0 to {counts[side]}, the "
+            f"layers of this model's {side}"
         )
     top = sum(counts.values())
     changed = []
     with torch.no_grad():
         for name, parameter in named:
             tag = tag_of(parameter)
-            if tag is None or not (top - layers < tag.depth <= top or tag.head and head):
+            if tag is None:
+                continue
+            if not (top - layers < tag.depth <= top or (tag.head and head)):
                 continue
             changed.append(name)
             if tag.norm:
