@@ -1,0 +1,140 @@
+"""Kill training at random points, start it again, and compare with a run left alone.
+
+    python scripts/kill_resume.py DATA MODEL OUT [--methods smart r4f] [--points 20]
+
+DATA is CoLA's folder, MODEL a model directory (a small one will do). Each method
+trains once undisturbed and once killed (SIGKILL) at random updates, saving every few.
+Printed is a row for each: kills, how many of them fell into the writing of a
+checkpoint, and whether weights, teacher and best score end up bit-identical. A finished
+method is not run again.
+"""
+
+import argparse
+import random
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq_steady.ground import load_safely
+
+ROOT = Path(__file__).parent.parent
+METHODS = {
+    "plain": "--criterion plain",
+    "sift": "--criterion sift",
+    "smart": "--criterion smart --smart-bregman momentum",
+    "smart-vanilla": "--criterion smart --smart-bregman vanilla --smart-refresh 7",
+    "r3f": "--criterion r3f",
+    "r4f": "--criterion r4f",
+    "r_drop": "--criterion r_drop",
+    "hype": "--criterion hype",
+    "freelb": "--criterion freelb",
+    "pats_adamax": "--optimizer pats_adamax",
+    "sage": "--optimizer sage",
+}
+
+
+def command(args: argparse.Namespace, method: str, out: Path) -> list[str]:
+    """fairseq-train with one method."""
+    flags = shlex.split(METHODS[method])
+    own = [] if "--optimizer" in flags else ["--optimizer", "bert_adam"]
+    return [
+        str(Path(sys.executable).with_name("fairseq-train")),
+        *(str(args.data), "--user-dir", str(ROOT / "user_dir"), "--task", "cola"),
+        *("--steady-model", str(args.model), "--steady-train-size", "200"),
+        *("--batch-size", "8", "--lr", "1e-3", "--clip-norm", "1"),
+        *("--max-update", str(args.updates), "--save-interval-updates", "3"),
+        *("--keep-interval-updates", "1", "--no-epoch-checkpoints"),
+        *("--log-interval", "1", "--log-format", "json", "--save-dir", str(out)),
+        *(*own, *flags),
+    ]
+
+
+def log_of(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Its lines as they come."""
+    assert process.stdout is not None  # noqa: S101  a pipe was asked for
+    yield from process.stdout
+
+
+def run_until(words: list[str], update: int | None) -> int:
+    """Start it; kill it once an update is logged. The exit status."""
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    tail: list[str] = []
+    for line in log_of(process):
+        tail = [*tail[-20:], line]
+        if update is not None and f'"num_updates": "{update}"' in line:
+            process.send_signal(signal.SIGKILL)
+    status = process.wait()
+    if status not in (0, -signal.SIGKILL):
+        raise SystemExit("".join(tail))
+    return status
+
+
+def final(folder: Path) -> dict[str, Any]:
+    """What must be the same: weights, a teacher, the best score."""
+    state = load_safely(folder / "checkpoint_last.pt")
+    extra = state["extra_state"]
+    kept = extra.get("fairseq_steady", {}).get("teacher", {}).get("model", {})
+    return {**state["model"], **{f"teacher.{n}": t for n, t in kept.items()}} | {
+        "best": torch.tensor(extra["best"])
+    }
+
+
+def disturbed(args: argparse.Namespace, method: str, folder: Path) -> tuple[int, int]:
+    """Kills, and how many left a half-written checkpoint behind."""
+    rng = random.Random(f"{args.seed} {method}")
+    kills = half = 0
+    points = sorted(rng.choices(range(1, args.updates), k=args.points))
+    for point in points:
+        # Before the last checkpoint's update a run never comes by again.
+        done = saved_updates(folder)
+        kills += run_until(command(args, method, folder), max(point, done + 1)) != 0
+        half += any(folder.glob("*.tmp"))
+    run_until(command(args, method, folder), None)
+    return kills, half
+
+
+def saved_updates(folder: Path) -> int:
+    """Updates of the last checkpoint; 0 without one."""
+    path = folder / "checkpoint_last.pt"
+    if not path.is_file():
+        return 0
+    return int(load_safely(path)["optimizer_history"][-1]["num_updates"])
+
+
+def main() -> None:
+    """One row per method."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("data", "model", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--points", type=int, default=20, help="kills per method")
+    parser.add_argument("--updates", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="of the points")
+    args = parser.parse_args()
+    print(
+        "| method | kills | in a write | bit-identical |\n|---|---|---|---|", flush=True
+    )
+    for method in args.methods:
+        row = args.out / f"{method}.md"
+        if not row.is_file():
+            whole, parts = args.out / method / "whole", args.out / method / "parts"
+            run_until(command(args, method, whole), None)
+            kills, half = disturbed(args, method, parts)
+            one, two = final(whole), final(parts)
+            same = one.keys() == two.keys() and all(
+                torch.equal(one[name], two[name]) for name in one
+            )
+            text = f"| {method} | {kills} | {half} | {'yes' if same else 'NO'} |"
+            row.write_text(text + "\n")
+        print(row.read_text().rstrip(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
