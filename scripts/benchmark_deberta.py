@@ -3,8 +3,8 @@
     python scripts/benchmark_deberta.py [--layers 2] [--width 768] [--rounds 5]
 
 Random weights of version 3's and version 1's form, forward and backward, dropout on,
-without padding, one CPU thread (or the GPU). Each model is measured in a process of
-its own; memory is the most that the updates add to the process.
+without padding, one CPU thread (or the GPU). For time the two take turns in one
+process; memory is the most that two updates add to a process of each one's own.
 """
 
 import argparse
@@ -101,25 +101,35 @@ def update(model: Any, hidden: Callable[[Any], Tensor]) -> float:
     return time.process_time() - started
 
 
+def of_tokens(which: str, tokens: Tensor) -> Callable[[Any], Tensor]:
+    """How either model is called."""
+    if which == "theirs":
+        return lambda model: model(tokens).last_hidden_state  # type: ignore[no-any-return]
+    return lambda model: model(tokens, features_only=True)[0]  # type: ignore[no-any-return]
+
+
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Median seconds and added memory of one model at one length."""
+    """Added memory of one model; median seconds of both, taking turns."""
     torch.set_num_threads(1)
     config = config_of(args.form, args.layers, args.width)
-    model = {"ours": ours, "theirs": theirs}[args.which](config)
-    shape = (_BATCH[args.length], args.length)
-    tokens = torch.randint(10, _WORDS, shape)
+    tokens = torch.randint(10, _WORDS, (_BATCH[args.length], args.length))
+    names = ["ours", "theirs"] if args.which == "both" else [args.which]
+    models = {name: _MODELS[name](config) for name in names}
     if _CUDA:
-        model, tokens = model.cuda(), tokens.cuda()
-
-    def hidden(model: Any) -> Tensor:
-        if args.which == "theirs":
-            found: Tensor = model(tokens).last_hidden_state
-            return found
-        return model(tokens, features_only=True)[0]  # type: ignore[no-any-return]
-
+        tokens = tokens.cuda()
+        models = {name: model.cuda() for name, model in models.items()}
     before = peak()
-    times = [update(model, hidden) for _ in range(args.rounds + 1)]
-    return {"seconds": statistics.median(times[1:]), "bytes": peak() - before}
+    rounds = args.rounds + 1 if args.which == "both" else 2
+    times = [
+        {name: update(model, of_tokens(name, tokens)) for name, model in models.items()}
+        for _ in range(rounds)
+    ]
+    if args.which == "both":
+        return {n: statistics.median(row[n] for row in times[1:]) for n in names}
+    return {"bytes": peak() - before}
+
+
+_MODELS = {"ours": ours, "theirs": theirs}
 
 
 def main() -> None:
@@ -130,7 +140,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--form", choices=list(_FORMS), help=argparse.SUPPRESS)
     parser.add_argument("--length", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--which", choices=["ours", "theirs"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--which", choices=["ours", "theirs", "both"], help=argparse.SUPPRESS
+    )
     args = parser.parse_args()
     if args.which:
         print(json.dumps(measure(args)))
@@ -138,22 +150,29 @@ def main() -> None:
     for form in _FORMS:
         for length in _BATCH:
             chosen = ["--form", form, "--length", str(length)]
-            found = {}
-            for which in ("ours", "theirs"):
-                command = [*sys.argv, *chosen, "--which", which]
-                done = subprocess.run(
-                    [sys.executable, *command], stdout=subprocess.PIPE, check=True
-                )
-                found[which] = json.loads(done.stdout.splitlines()[-1])
-            print(_row(form, length, found["ours"], found["theirs"]), flush=True)
+            found = {which: run([*chosen, "--which", which]) for which in _PARTS}
+            seconds = {n: found["both"][n] for n in _MODELS}
+            held = {n: found[n]["bytes"] for n in _MODELS}
+            print(f"{form}, length {length}: {_row(seconds, held)}", flush=True)
 
 
-def _row(
-    form: str, length: int, mine: dict[str, float], other: dict[str, float]
-) -> str:
-    ratios = " ".join(f"{name} {mine[name] / other[name]:.2f} x," for name in mine)
-    absolute = f"{mine['seconds']:.2f} s, {mine['bytes'] / 2**20:.0f} MB"
-    return f"{form}, length {length}: {ratios} ours {absolute}"
+_PARTS = ("both", "ours", "theirs")
+
+
+def run(chosen: list[str]) -> dict[str, float]:
+    """One measurement in a process of its own."""
+    command = [sys.executable, *sys.argv, *chosen]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _row(seconds: dict[str, float], held: dict[str, float]) -> str:
+    ratios = [found["ours"] / found["theirs"] for found in (seconds, held)]
+    return (
+        f"seconds {ratios[0]:.2f} x, memory {ratios[1]:.2f} x, ours "
+        f"{seconds['ours']:.2f} s, {held['ours'] / 2**20:.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,12 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 from fairseq_steady.checking import load_encoder
 from fairseq_steady.importing import import_hf
 from fairseq_steady.importing_deberta import SECOND, join
-from fairseq_steady.models.deberta import Relative, RelativePositions, bucket
+from fairseq_steady.models.deberta import (
+    Relative,
+    RelativePositions,
+    bucket,
+    by_distance,
+)
 from test_family_training import FLAGS
 from test_importing import DEBERTA, make_source
 from test_training import logged
@@ -94,6 +99,19 @@ def test_buckets_are_those_of_the_published_weights(
     expected = make_log_bucket_position(distance, buckets, furthest).long()
     assert torch.equal(bucket(distance, buckets, furthest), expected)
     assert torch.equal(bucket(distance, 0, furthest), distance)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 256, 300])
+def test_products_by_distance_are_those_of_each_pair(steps: int) -> None:
+    """In blocks too, uneven ones included."""
+    own = torch.randn(2, 3, steps, 4, dtype=torch.float64)
+    distances = torch.randn(3, 4, 2 * steps - 1, dtype=torch.float64)
+    found = by_distance(own, distances)
+    assert found.shape == (2, 3, steps, steps)
+    products = own @ distances
+    for i, j in ((0, 0), (0, steps - 1), (steps - 1, 0), (steps // 2, steps // 3)):
+        expected = products[:, :, i, j - i + steps - 1]
+        torch.testing.assert_close(found[:, :, i, j], expected)
 
 
 def test_only_the_distances_that_occur_are_projected() -> None:

@@ -92,24 +92,45 @@ class RelativePositions(nn.Module):
         )
 
 
-def by_distance(scores: Tensor, batch: int) -> Tensor:
-    """Scores by (own, distance) as scores by (own, other): a view.
+def by_distance(own: Tensor, distances: Tensor) -> Tensor:
+    """Products of positions with distances, by own and other position.
 
-    Each own position reads T of its 2T - 1 columns, the next one starting one earlier.
+    Each own position needs T of the 2T - 1 distances, the next one starting one
+    earlier: a view of the products. Long sentences go in blocks of own positions,
+    which leave out most of what is not needed.
 
     Args:
-        scores: shape (H, B * T, 2T - 1), contiguous; column c is the distance
-            c - (T - 1), other position minus own.
-        batch: B.
+        own: shape (B, H, T, D).
+        distances: shape (H, D, 2T - 1); column c is the distance c - (T - 1), other
+            position minus own.
 
     Returns:
         Shape (B, H, T, T).
 
     """
-    heads, rows, columns = scores.shape
-    steps = rows // batch
-    strides = (steps * columns, rows * columns, columns - 1, 1)
-    return scores.as_strided((batch, heads, steps, steps), strides, steps - 1)
+    steps = own.size(2)
+    size = steps if steps < _BLOCKED else -(-steps // _BLOCKS)
+    blocks = []
+    for start in range(0, steps, size):
+        rows = own[:, :, start : start + size]
+        count = rows.size(2)
+        columns = distances[..., steps - start - count : 2 * steps - 1 - start]
+        blocks.append(_skewed(rows, columns, steps))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 2)
+
+
+#: Sentences from this length on go in so many blocks.
+_BLOCKED, _BLOCKS = 256, 4
+
+
+def _skewed(rows: Tensor, columns: Tensor, steps: int) -> Tensor:
+    """One block of own positions, shape (B, H, R, D), as (B, H, R, T)."""
+    batch, heads, count, _ = rows.shape
+    # One product per head, the batch folded into its rows.
+    scores = rows.transpose(0, 1).flatten(1, 2) @ columns
+    width = columns.size(-1)
+    strides = (count * width, batch * count * width, width - 1, 1)
+    return scores.as_strided((batch, heads, count, steps), strides, count - 1)
 
 
 class DisentangledAttention(nn.Module):
@@ -168,7 +189,7 @@ class DisentangledAttention(nn.Module):
             q,
             k,
             v,
-            attn_mask=self._bias(q, k, padding, relative),
+            attn_mask=self._bias(q, k, padding if packing.padded else None, relative),
             dropout_p=self.dropout_module.p if self.training else 0.0,
             scale=self.scale,
         )
@@ -176,7 +197,7 @@ class DisentangledAttention(nn.Module):
         return output
 
     def _bias(
-        self, q: Tensor, k: Tensor, padding: Tensor, relative: Relative
+        self, q: Tensor, k: Tensor, padding: Tensor | None, relative: Relative
     ) -> Tensor:
         """What positions add to the scaled scores; minus infinity at padding."""
         table = self.position_dropout(relative.table)
@@ -184,23 +205,20 @@ class DisentangledAttention(nn.Module):
         if "c2p" in self.terms:
             projection = getattr(self, "position_k_proj", self.k_proj)
             keys = self._positions(projection, table, relative.rows.flip(0))
-            bias = bias + by_distance(_folded(q) @ keys, len(q))
+            bias = bias + by_distance(q, keys)
         if "p2c" in self.terms:
             projection = getattr(self, "position_q_proj", self.q_proj)
             queries = self._positions(projection, table, relative.rows)
-            found = by_distance(_folded(k) @ queries, len(k))
+            found = by_distance(k, queries)
             bias = bias + found.transpose(2, 3)
-        return bias.masked_fill(padding[:, None, None, :], -math.inf)
+        if padding is None:
+            return bias
+        return bias.masked_fill_(padding[:, None, None, :], -math.inf)
 
     def _positions(self, projection: nn.Module, table: Tensor, rows: Tensor) -> Tensor:
         """One scaled column for each distance, shape (H, C / H, 2T - 1)."""
         projected: Tensor = projection(table) * self.scale
         return projected[rows].view(len(rows), self.heads, -1).permute(1, 2, 0)
-
-
-def _folded(x: Tensor) -> Tensor:
-    """Shape (B, H, T, D) to (H, B * T, D)."""
-    return x.transpose(0, 1).flatten(1, 2)
 
 
 class LocalConvolution(nn.Module):

@@ -23,7 +23,9 @@ class Packing:
     def __init__(self, padding: Tensor) -> None:
         self.shape = padding.shape
         self.real: Tensor | None = None
-        if padding.device.type == "cpu" and bool(padding.any()):
+        #: whether there may be padding; a GPU is not asked, it would have to wait
+        self.padded = padding.device.type != "cpu" or bool(padding.any())
+        if self.padded and padding.device.type == "cpu":
             self.real = (~padding).flatten().nonzero().squeeze(1)
 
     def pack(self, x: Tensor) -> Tensor:
