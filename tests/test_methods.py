@@ -777,7 +777,7 @@ def seq2seq(method: str, smoothing: float = 0.0, **flags: Any) -> Any:
     made = make_criterion(method, **flags)
     from fairseq_steady.criterions._kinds import Tokens
 
-    made.kind = Tokens(1, smoothing, per_sentence=False)
+    made.kinds[None] = made.kind = Tokens(1, smoothing, per_sentence=False)
     return made
 
 
