@@ -15,7 +15,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +53,13 @@ def command(args: argparse.Namespace, method: str, out: Path) -> list[str]:
     ]
 
 
-def log_of(process: subprocess.Popen[str]) -> Iterator[str]:
-    """Its lines as they come."""
-    assert process.stdout is not None  # noqa: S101  a pipe was asked for
-    yield from process.stdout
-
-
 def run_until(words: list[str], update: int | None) -> int:
     """Start it; kill it once an update is logged. The exit status."""
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     tail: list[str] = []
-    for line in log_of(process):
+    for line in process.stdout or ():
         tail = [*tail[-20:], line]
         if update is not None and f'"num_updates": "{update}"' in line:
             process.send_signal(signal.SIGKILL)

@@ -112,8 +112,7 @@ def convert_weights(weights: Weights, form: dict[str, Any]) -> dict[str, Tensor]
 
     """
     state = {"relative.embedding.weight": weights("encoder.rel_embeddings.weight")}
-    parts = {"weight", "bias"}
-    for part in parts:
+    for part in ("weight", "bias"):
         if form["deberta_relative_norm"]:
             state[f"relative.layer_norm.{part}"] = weights(f"encoder.LayerNorm.{part}")
         if form["deberta_conv_kernel"]:
