@@ -235,8 +235,9 @@ def test_who_is_left_stops_and_names_who_is_lost(
     both[lost].send_signal(number)
     started = time.monotonic()
     rest = both[1 - lost].communicate(timeout=60)[0]
-    assert time.monotonic() - started < 8 + 5 + 15
+    took = time.monotonic() - started
     both[lost].kill()
+    assert took < 8 + 5 + 15
     assert both[1 - lost].returncode == 1
     # torch puts the rank before what a worker says last.
     assert f"]: error: worker {1 - lost} stops: worker {lost} died" in rest
