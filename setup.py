@@ -34,6 +34,7 @@ setup(
         "fairseq-fixed==0.12.3.1",
         "numpy",
         "protobuf",
+        "psutil",
         "rouge-score",
         "safetensors",
         "scikit-learn",

@@ -12,7 +12,7 @@ from test_training import (
     assert_equal_weights,
     checkpoint,
     logged,
-    train_on_two_workers,
+    train_on_workers,
 )
 from tiny import FAMILIES
 
@@ -40,29 +40,43 @@ def cola(models: dict[str, Path], data: Path, method: str) -> list[Any]:
     return [data, "--task=cola", model, *FLAGS[method], "--no-epoch-checkpoints"]
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "accumulated", "backend"),
+    [
+        (2, 1, "legacy_ddp"),
+        (2, 2, "c10d"),
+        pytest.param(2, 2, "legacy_ddp", marks=pytest.mark.slow),
+        pytest.param(2, 1, "c10d", marks=pytest.mark.slow),
+        pytest.param(4, 1, "legacy_ddp", marks=pytest.mark.slow),
+        pytest.param(4, 1, "c10d", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("method", FLAGS)
-def test_two_workers_equal_one_process(
+def test_workers_equal_one_process(
     models: dict[str, Path],
     cola_data: Path,
     tmp_path: Path,
     fairseq_train: Trainer,
     zygote: Zygote,
     method: str,
+    workers: int,
     accumulated: int,
+    backend: str,
 ) -> None:
-    """Weights, and a teacher's too, to 1e-6 after 4 updates on the same batches.
+    """Weights, and a teacher's too, to 1e-6 after 20 updates on the same batches.
 
+    An epoch has nine batches, the last of three sentences: some workers get none.
     Attention does not see the bias of its keys: Adam with a small epsilon would blow
     the rounding of that gradient up to full steps.
     """
     common = [*cola(models, cola_data, method), *NO_DROPOUT, "--disable-validation"]
-    common += ["--max-update=4", "--batch-size=4", "--adam-eps=1e-3"]
+    common += ["--max-update=20", "--batch-size=4", "--steady-train-size=35"]
+    common += ["--adam-eps=1e-3"]
     one, two = tmp_path / "one", tmp_path / "two"
-    fairseq_train(*common, f"--update-freq={2 * accumulated}", f"--save-dir={one}")
-    train_on_two_workers(
-        zygote, *common, f"--update-freq={accumulated}", f"--save-dir={two}"
-    )
+    alone = f"--update-freq={workers * accumulated}"
+    fairseq_train(*common, alone, f"--save-dir={one}")
+    common += [f"--update-freq={accumulated}", f"--save-dir={two}"]
+    train_on_workers(zygote, *common, count=workers, backend=backend)
     assert_equal_weights(one, two, tolerance=1e-6)
     kept = [
         checkpoint(folder)["extra_state"].get("fairseq_steady") for folder in (one, two)

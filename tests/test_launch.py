@@ -1,9 +1,11 @@
 """The launchers: what they start, and how it ends."""
 
+import contextlib
 import os
 import signal
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,13 +74,46 @@ def test_what_cannot_work_is_refused(
     assert process.returncode == 2
 
 
+Hosts = tuple[list[list[str]], str]
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    """How to start a program on each of two hosts, and the address of the first.
+
+    They are network namespaces with a wire between them where this machine lets us
+    make any, else twice this machine.
+    """
+    names = [f"steady-{os.getpid()}-{i}" for i in (0, 1)]
+    wires = [f"st{os.getpid() % 10**6}w{i}" for i in (0, 1)]
+    steps = [f"netns add {name}" for name in names]
+    steps += ["link add {2} netns {0} type veth peer name {3} netns {1}"]
+    for i in (0, 1):
+        host = f"-n {names[i]}"
+        steps += [f"{host} addr add 10.77.0.{i + 1}/24 dev {wires[i]}"]
+        steps += [f"{host} link set {wires[i]} up", f"{host} link set lo up"]
+    try:
+        for step in steps:
+            words = step.format(*names, *wires).split()
+            subprocess.run(["ip", *words], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        yield [[], []], "127.0.0.1"
+    else:
+        yield [["ip", "netns", "exec", name] for name in names], "10.77.0.1"
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError):
+                gone = ["ip", "netns", "del", name]
+                subprocess.run(gone, check=False, capture_output=True)
+
+
 def test_two_nodes_of_two_workers_equal_two_workers_with_accumulation(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, hosts: Hosts
 ) -> None:
     """Four real processes that two copies of the script start."""
     exact = ["--dropout=0", "--attention-dropout=0", "--pooler-dropout=0"]
     exact += ["--adam-eps=1e-3", "--disable-validation", "--max-update=5"]
-    port = str(free_port())
+    shared = {"GPUS": "0", "NODES": "2", "PORT": str(free_port()), "MASTER": hosts[1]}
 
     def arguments(out: Path) -> list[str]:
         own = ["--batch-size=2", "--user-dir=user_dir"]
@@ -86,11 +121,11 @@ def test_two_nodes_of_two_workers_equal_two_workers_with_accumulation(
 
     nodes = [
         subprocess.Popen(
-            ["bash", LAUNCH / "local.sh", "2", *arguments(tmp_path / "four")],
-            env=environment(GPUS="0", NODES="2", NODE=str(node), PORT=port),
+            [*host, "bash", LAUNCH / "local.sh", "2", *arguments(tmp_path / "four")],
+            env=environment(**shared, NODE=str(node)),
             cwd=ROOT,
         )
-        for node in (0, 1)
+        for node, host in enumerate(hosts[0])
     ]
     assert [node.wait(timeout=200) for node in nodes] == [0, 0]
     two = [*arguments(tmp_path / "two"), "--update-freq=2"]

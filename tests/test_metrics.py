@@ -1,9 +1,12 @@
 """Scores from sums equal the libraries' scores from predictions."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from fairseq_steady.metrics import (
+    CONFUSION,
     classification_scores,
     confusion_counts,
     correlation_scores,
@@ -41,6 +44,12 @@ def test_a_constant_prediction_scores_0() -> None:
     assert scores["f1"] == 0
     constant = torch.stack([torch.ones(5), torch.arange(5.0), torch.ones(5)])
     assert correlation_scores(constant) == {"pearson": 0, "spearman": 0}
+
+
+def test_without_a_sentence_there_is_no_score() -> None:
+    """As when every step of an epoch overflowed."""
+    counts = {f"{CONFUSION}{i}_{j}": 0.0 for i in (0, 1) for j in (0, 1)}
+    assert all(math.isnan(score) for score in classification_scores(counts).values())
 
 
 def test_correlations() -> None:

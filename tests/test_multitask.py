@@ -21,7 +21,7 @@ from test_training import (
     assert_equal_weights,
     checkpoint,
     logged,
-    train_on_two_workers,
+    train_on_workers,
 )
 
 # --- the mixture --------------------------------------------------------------------
@@ -129,12 +129,14 @@ def found_pearson(done: Any) -> str:
     return str(logged(done, "stsb")[-1]["stsb_pearson"])
 
 
+@pytest.mark.parametrize("backend", ["legacy_ddp", "c10d"])
 def test_two_workers_equal_one_process(
     glue: Path,
     models: dict[str, Path],
     tmp_path: Path,
     fairseq_train: Trainer,
     zygote: Zygote,
+    backend: str,
 ) -> None:
     """Also where the two have batches of different tasks."""
     common = [*arguments(glue, models, "sst2,stsb,cola"), *NO_DROPOUT]
@@ -142,7 +144,7 @@ def test_two_workers_equal_one_process(
     common += ["--adam-eps=1e-3", *FLAGS["r3f"]]
     one, two = tmp_path / "one", tmp_path / "two"
     fairseq_train(*common, "--update-freq=2", f"--save-dir={one}")
-    train_on_two_workers(zygote, *common, "--update-freq=1", f"--save-dir={two}")
+    train_on_workers(zygote, *common, f"--save-dir={two}", backend=backend)
     assert_equal_weights(one, two, 1e-6)
 
 

@@ -33,7 +33,7 @@ from test_training import (
     assert_equal_weights,
     checkpoint,
     logged,
-    train_on_two_workers,
+    train_on_workers,
 )
 
 # --- files ------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_two_workers_equal_one(
     common += ["--attention-dropout=0", "--summarization-decode=20"]
     one, two = ([f"--save-dir={tmp_path / name}"] for name in ("one", "two"))
     done = fairseq_train(*common, *one, "--batch-size=8", "--update-freq=2")
-    logs = train_on_two_workers(zygote, *common, *two, "--batch-size=8")
+    logs = train_on_workers(zygote, *common, *two, "--batch-size=8")
     assert_equal_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-6)
     alone = logged(done, "valid")[-1]
     together = logged(type(done)([], 0, logs[0], ""), "valid")[-1]

@@ -389,19 +389,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def train_on_two_workers(zygote: Zygote, *flags: object) -> list[str]:
-    """Two real gloo processes; returns their logs."""
-    port = free_port()
-    commands = []
-    for rank in (0, 1):
-        distributed = [
-            *("--distributed-world-size=2", f"--distributed-rank={rank}"),
-            *("--distributed-no-spawn", "--distributed-backend=gloo"),
-            *("--ddp-backend=legacy_ddp",),
-            f"--distributed-init-method=tcp://127.0.0.1:{port}",
-        ]
-        commands.append(["fairseq-train", *map(str, (*TRAIN, *flags, *distributed))])
-    done = zygote.run(*commands)
+def train_on_workers(
+    zygote: Zygote, *flags: object, count: int = 2, backend: str = "legacy_ddp"
+) -> list[str]:
+    """Real gloo processes; returns their logs."""
+    together = [
+        *(f"--distributed-world-size={count}", "--distributed-no-spawn"),
+        *("--distributed-backend=gloo", f"--ddp-backend={backend}"),
+        f"--distributed-init-method=tcp://127.0.0.1:{free_port()}",
+    ]
+    command = ["fairseq-train", *map(str, (*TRAIN, *flags, *together))]
+    ranks = (f"--distributed-rank={rank}" for rank in range(count))
+    done = zygote.run(*([*command, rank] for rank in ranks))
     for worker in done:
         assert worker.returncode == 0, worker.stderr[-3000:]
     return [worker.stderr for worker in done]
@@ -446,7 +445,7 @@ def test_two_workers_equal_one_process(
         for name in ("one", "two")
     )
     done = fairseq_train(*common, *one, "--update-freq=2")
-    logs = train_on_two_workers(zygote, *common, *both)
+    logs = train_on_workers(zygote, *common, *both)
     assert_equal_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-6)
     assert_equal_records(tmp_path / "one", tmp_path / "two")
     two = subprocess.CompletedProcess([], 0, logs[0], "")

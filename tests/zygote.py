@@ -15,7 +15,12 @@ from collections.abc import Callable
 import fairseq_cli.train
 import fairseq_cli.validate
 import fairseq_steady.hydra_train
-import torch._dynamo  # noqa: F401  every optimizer imports it, for seconds
+import torch
+import torch._dynamo
+
+if not torch.cuda.is_available():
+    # After an fp16 overflow fairseq's trainer sends a zero to the GPU, even with --cpu.
+    torch.Tensor.cuda = lambda tensor: tensor
 
 
 def preprocess() -> object:

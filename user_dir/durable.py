@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -15,7 +16,9 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
@@ -51,7 +54,7 @@ def _replacing(write: Callable[[str], Any], path: str) -> None:
 
 
 def save_whole(obj: Any, filename: str, async_write: bool = False) -> None:
-    """In place of fairseq's ``torch_persistent_save``.
+    """In place of fairseq's ``torch_persistent_save``; never asynchronous.
 
     Raises:
         UserError: the file cannot be written; the one before it is intact.
@@ -97,7 +100,8 @@ def fall_back(folder: Path) -> None:
             "to start anew"
         )
     newest = max(others, key=lambda path: path.stat().st_mtime_ns)
-    last.replace(last.with_name(f"{_LAST}.damaged"))
+    # Copied, not moved: killed in between, the next start must find it damaged again.
+    copy_whole(str(last), f"{last}.damaged")
     copy_whole(str(newest), str(last))
     logger.warning("%s is damaged; going on from %s", last, newest)
 
@@ -161,7 +165,8 @@ class Stop:
 
     def _hear(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
-        logger.warning("%s: saving after this update, then stopping", name)
+        # A log that the signal came in the middle of must not be written to.
+        os.write(2, f"{name}: saving after this update, then stopping\n".encode())
         self.asked = True
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
@@ -185,9 +190,9 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *rest: Any) -> Any:
         with naming_the_lost():
             losses, done = validate_and_save(cfg, trainer, task, epoch_itr, *rest)
-        with naming_the_lost():
-            asked = not done and STOP.agreed(trainer.device)
-        if asked and not cfg.checkpoint.no_save:
+            goes_on = not (done or cfg.checkpoint.no_save)
+            asked = goes_on and STOP.agreed(trainer.device)
+        if asked:
             # Evaluates nothing that an uninterrupted run would not.
             checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
             logger.warning("stopped by a signal; started again, the run goes on")
@@ -215,6 +220,38 @@ def check_workers(world_size: int, environment: Mapping[str, str] = os.environ) 
                 "train alone, as torchrun's do on a machine without GPUs; start them "
                 "with scripts/launch/local.sh"
             )
+
+
+def interface_to(host: str, port: int) -> str | None:
+    """Name of this machine's network interface that reaches a host, if one does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, port))  # sends nothing
+        except OSError:
+            return None
+        own = probe.getsockname()[0]
+    for name, addresses in psutil.net_if_addrs().items():
+        if own in (address.address for address in addresses):
+            return str(name)
+    return None
+
+
+def meeting(distributed_init: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Have gloo tell the other machines an address at which they reach this one.
+
+    Left to itself it tells what the host's name stands for here, often 127.0.0.1.
+    """
+
+    @functools.wraps(distributed_init)
+    def wrapped(cfg: Any) -> Any:
+        place = urlsplit(cfg.distributed_training.distributed_init_method or "")
+        if place.scheme == "tcp" and place.hostname and place.port:
+            name = interface_to(place.hostname, place.port)
+            if name:
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        return distributed_init(cfg)
+
+    return wrapped
 
 
 def broadcast(obj: Any, src_rank: int, group: Any, dist_device: torch.device) -> Any:
@@ -298,6 +335,7 @@ def install() -> None:
     """Change fairseq's saving, and its training loop where one is loaded."""
     checkpoint_utils.torch_persistent_save = save_whole
     distributed_utils._broadcast_object_slow = broadcast
+    distributed_utils.distributed_init = meeting(distributed_utils.distributed_init)
     PathManager.copy = staticmethod(copy_whole)
     loop: Any = sys.modules.get("fairseq_cli.train")
     if loop is not None:

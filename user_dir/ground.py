@@ -21,7 +21,10 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils, options
 from fairseq.logging import meters
+from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from . import durable
 from .errors import UserError
@@ -210,6 +213,15 @@ def _defaulting(add: Callable[..., Any]) -> Callable[..., Any]:
     return add_model_args
 
 
+def _in_parallel(
+    module: nn.Module, device_ids: Any, output_device: Any, **options: Any
+) -> DistributedDataParallel:
+    """Torch's wrapper; fairseq names GPU 0 also for a model on the CPU."""
+    if next(module.parameters()).device.type == "cpu":
+        device_ids = output_device = None
+    return DistributedDataParallel(module, device_ids, output_device, **options)
+
+
 def _hush() -> None:
     """Warnings that fairseq's own code causes at every batch and no user can mend."""
     warnings.filterwarnings("ignore", r".*torch\.cuda\.amp\.", FutureWarning)
@@ -226,6 +238,7 @@ def prepare_fairseq() -> None:
         checkpoint_utils.load_checkpoint_to_cpu
     )
     checkpoint_utils.load_checkpoint = _insisting(checkpoint_utils.load_checkpoint)
+    distributed_fairseq_model.DistributedDataParallel = _in_parallel
     options.add_model_args = _defaulting(options.add_model_args)
     Trainer.train_step = _notifying(Trainer.train_step)
     Trainer.state_dict = _keeping(Trainer.state_dict)

@@ -6,6 +6,7 @@ themselves: each goes to its own place in a vector, the vectors are added, and s
 gets the sum.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -56,9 +57,11 @@ def classification_scores(counts: Mapping[str, float]) -> dict[str, float]:
     """Accuracy, F1 and Matthews correlation in [-1, 1] from summed confusion counts.
 
     F1 is that of class 1 when there are two classes, else the unweighted mean over
-    classes.
+    classes. All are nan without a sentence, as when every step of an epoch overflowed.
     """
     gold, predicted, weights = _samples(counts)
+    if not any(weights):
+        return dict.fromkeys(("accuracy", "f1", "mcc"), math.nan)
     average = "binary" if len(counts) == 4 else "macro"
     f1 = f1_score(
         gold, predicted, average=average, sample_weight=weights, zero_division=0

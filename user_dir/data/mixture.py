@@ -64,8 +64,9 @@ class Mixture(FairseqDataset):
         """Task after task; in training a new draw each epoch."""
         orders = []
         for place, (name, part) in enumerate(zip(self.names, self.parts, strict=True)):
-            order = part.ordered_indices()
-            if self.shares is not None:
+            if self.shares is None:
+                order = part.ordered_indices()
+            else:
                 order = self._drawn(place, len(part), self.shares[name])
             orders.append(order + self.starts[place])
         return np.concatenate(orders)

@@ -256,24 +256,14 @@ class DisentangledLayer(TransformerEncoderLayerBase):
     Args:
         cfg: fairseq's.
         form: the ``deberta_`` arguments of the model.
-        first: whether the model's convolution, if any, belongs here.
 
     """
 
-    def __init__(
-        self, cfg: TransformerConfig, form: argparse.Namespace, first: bool
-    ) -> None:
+    def __init__(self, cfg: TransformerConfig, form: argparse.Namespace) -> None:
         self.form = form
         super().__init__(cfg)
-        self.conv = None
-        if first and form.deberta_conv_kernel:
-            self.conv = LocalConvolution(
-                self.embed_dim,
-                form.deberta_conv_kernel,
-                form.deberta_conv_groups,
-                form.deberta_conv_activation,
-                cfg.dropout,
-            )
+        #: the model's convolution, given to its first layer
+        self.conv: LocalConvolution | None = None
 
     def build_self_attention(self, embed_dim: int, cfg: Any) -> nn.Module:
         """In place of fairseq's own."""
@@ -300,8 +290,16 @@ class DisentangledEncoder(TransformerEncoder):
     """Embeds tokens, then layers that see relative positions."""
 
     def __init__(self, args: argparse.Namespace, dictionary: Any, words: Any) -> None:
-        self.form, self._built = args, 0
+        self.form = args
         super().__init__(args, dictionary, words)
+        if args.deberta_conv_kernel:
+            self.layers[0].conv = LocalConvolution(
+                words.embedding_dim,
+                args.deberta_conv_kernel,
+                args.deberta_conv_groups,
+                args.deberta_conv_activation,
+                args.dropout,
+            )
         self.relative = RelativePositions(
             words.embedding_dim,
             args.deberta_buckets,
@@ -310,10 +308,8 @@ class DisentangledEncoder(TransformerEncoder):
         )
 
     def build_encoder_layer(self, cfg: Any) -> nn.Module:
-        """One layer; called once for each, in order."""
-        self._built += 1
-        config = TransformerConfig.from_namespace(cfg)
-        return DisentangledLayer(config, self.form, first=self._built == 1)
+        """In place of fairseq's own."""
+        return DisentangledLayer(TransformerConfig.from_namespace(cfg), self.form)
 
     def forward(
         self,

@@ -119,7 +119,7 @@ def _part(
     """One task, reading GLUE's folder with the same flags."""
     own: Any = copy.copy(cfg)
     if OmegaConf.is_config(cfg):
-        own = OmegaConf.create(OmegaConf.to_container(cfg))
+        own = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     own.glue_task = name
     part = GlueTask(own, directory)
     part.head, part.files = name, files

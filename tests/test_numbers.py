@@ -1,0 +1,196 @@
+"""Half precision, overflows, accumulation and clipping, in real fairseq runs."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import (
+    TRAIN,
+    Trainer,
+    Zygote,
+    environment,
+    fairseq_command,
+)
+from test_family_training import FLAGS, cola, start_from_yaml
+from test_optim_training import EPSILON
+from test_training import NO_DROPOUT, assert_equal_weights, checkpoint, logged
+
+OPTIMIZERS = {
+    "bert_adam": ["--optimizer=bert_adam", *EPSILON["bert_adam"]],
+    "pats_adamax": [
+        *("--optimizer=pats_adamax", "--pats-lambda=0.03", "--pats-gate=none"),
+        # Else fp16's rounding of the smallest sensitivities would decide.
+        *(*EPSILON["pats_adamax"], "--pats-eps=1e-3"),
+    ],
+    "sage": ["--optimizer=sage", "--sage-bias-correction", *EPSILON["sage"]],
+}
+HALF = ["--fp16", "--fp16-no-flatten-grads"]
+#: What of the family keeps a state or takes gradients of its own.
+STATEFUL = ["smart", "smart-vanilla", "freelb", "r3f"]
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+def run(zygote: Zygote, gpu: bool, *flags: Any) -> subprocess.CompletedProcess[str]:
+    """fairseq-train on the CPU, or, with nothing but --cpu left out, on a GPU."""
+    if not gpu:
+        (done,) = zygote.run(["fairseq-train", *map(str, (*TRAIN, *flags))])
+    else:
+        visible = environment()
+        del visible["CUDA_VISIBLE_DEVICES"]
+        done = subprocess.run(
+            fairseq_command(*(f for f in TRAIN if f != "--cpu"), *flags),
+            capture_output=True,
+            check=False,
+            env=visible,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.mark.parametrize("gpu", [False, pytest.param(True, marks=GPU)])
+@pytest.mark.parametrize("method", ["smart", "smart-vanilla", *OPTIMIZERS])
+def test_an_overflow_skips_the_step_for_all_that_counts_steps(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    zygote: Zygote,
+    method: str,
+    gpu: bool,
+) -> None:
+    """All sentences are one batch: a skipped step must leave no trace.
+
+    Teacher, optimizer state, noise and schedule end as in a run without overflows, but
+    for fp16's rounding, which is small beside PATS's noise.
+    """
+    tolerance = 5e-3
+    flags = OPTIMIZERS.get(method, OPTIMIZERS["bert_adam"])
+    common = [*cola(models, cola_data, method if method in FLAGS else "plain"), *flags]
+    common += [*NO_DROPOUT, *HALF, "--batch-size=64", "--max-update=6"]
+    common += ["--lr-scheduler=polynomial_decay", "--warmup-updates=2"]
+    common += ["--total-num-update=6", "--disable-validation"]
+    runs = []
+    for scale in (2**2, 2**26):
+        out = tmp_path / str(scale)
+        own = [f"--fp16-init-scale={scale}", f"--save-dir={out}"]
+        runs.append((out, run(zygote, gpu, *common, *own)))
+    (calm, quiet), (rough, loud) = runs
+    assert "gradient overflow detected" not in quiet.stderr
+    assert loud.stderr.count("gradient overflow detected") >= 2
+    rates = [[line["lr"] for line in logged(done, "train_inner")] for _, done in runs]
+    assert rates[0] == rates[1]
+    assert_equal_weights(calm, rough, tolerance)
+    a, b = (checkpoint(folder) for folder in (calm, rough))
+    for state in b["last_optimizer_state"]["state"].values():
+        assert state.get("step", 6) == 6
+    if method.startswith("smart"):
+        mine, theirs = (s["extra_state"]["fairseq_steady"]["teacher"] for s in (a, b))
+        assert mine["updates"] == theirs["updates"] == 6
+        for name, tensor in mine["model"].items():
+            torch.testing.assert_close(
+                tensor, theirs["model"][name], rtol=0, atol=tolerance, msg=name
+            )
+
+
+@pytest.mark.parametrize("method", STATEFUL)
+def test_accumulated_batches_are_one(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    method: str,
+) -> None:
+    """Batches of 18 and 17 sentences, or all 35."""
+    common = [*cola(models, cola_data, method), *NO_DROPOUT, "--disable-validation"]
+    common += ["--steady-train-size=35", "--max-update=8", "--adam-eps=1e-3"]
+    for size, times in ((35, 1), (18, 2)):
+        own = [f"--batch-size={size}", f"--update-freq={times}"]
+        fairseq_train(*common, *own, f"--save-dir={tmp_path / str(size)}")
+    assert_equal_weights(tmp_path / "35", tmp_path / "18", tolerance=1e-6)
+
+
+@pytest.mark.parametrize("method", STATEFUL)
+def test_clipping_holds_for_the_whole_gradient_of_an_update(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    method: str,
+) -> None:
+    """One step of SGD with rate 1 is as long as --clip-norm says."""
+    common = [*cola(models, cola_data, method), "--disable-validation"]
+    common += ["--optimizer=sgd", "--max-update=1", "--update-freq=2"]
+    ends = []
+    for rate in (0, 1):
+        own = [f"--lr={rate}", "--clip-norm=0.01", f"--save-dir={tmp_path / str(rate)}"]
+        fairseq_train(*common, *own)
+        ends.append(checkpoint(tmp_path / str(rate))["model"])
+    moved = torch.stack([(ends[1][n] - ends[0][n]).norm() for n in ends[0]]).norm()
+    assert float(moved) == pytest.approx(0.01, rel=1e-3)
+
+
+LARGE = {
+    "sift": ["criterion.sift_init=0.05", "criterion.sift_step=0.05"],
+    "smart": [
+        *("criterion.smart_eps=0.05", "criterion.smart_step=0.05"),
+        "criterion.smart_init=0.05",
+    ],
+    "r3f": ["criterion.r3f_eps=0.5"],
+    "freelb": ["criterion.freelb_step=0.5", "criterion.freelb_eps=2"],
+}
+
+
+@pytest.mark.parametrize("method", LARGE)
+def test_bf16_through_hydra_is_near_fp32(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    zygote: Zygote,
+    method: str,
+) -> None:
+    """fairseq-train's own --bf16 is for TPUs."""
+    still = [f"+model.{name}=0" for name in ("dropout", "attention_dropout")]
+    common = [
+        *LARGE[method],
+        *still,
+        "+model.pooler_dropout=0",
+        "dataset.batch_size=64",
+    ]
+    common += ["common.log_format=json", "optimization.max_update=4"]
+    common += ["lr_scheduler.warmup_updates=1", "optimization.lr=[1e-3]"]
+    found = []
+    for half in ("false", "true"):
+        log = start_from_yaml(
+            *(zygote, "cola", method, models["roberta"], cola_data, tmp_path),
+            *(*common, f"common.bf16={half}"),
+        )
+        line = re.findall(r'{.*"train_loss".*}', log)[-1]
+        found.append({k: float(v) for k, v in json.loads(line).items() if v})
+    exact, rough = found
+    for name in ("train_loss", "train_task_loss", f"train_{method}_divergence"):
+        if name in exact:
+            assert rough[name] == pytest.approx(exact[name], rel=0.05), name
+    assert rough["train_loss"] != exact["train_loss"]
+
+
+@pytest.mark.parametrize("gpu", [False, pytest.param(True, marks=GPU)])
+def test_amp_counts_each_update_once(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    zygote: Zygote,
+    gpu: bool,
+) -> None:
+    """On a CPU --amp changes nothing."""
+    common = [*cola(models, cola_data, "smart"), *NO_DROPOUT, "--max-update=6"]
+    common += ["--disable-validation", "--fp16-init-scale=67108864"]
+    for flag in ("--amp", "--seed=1"):
+        run(zygote, gpu, *common, flag, f"--save-dir={tmp_path / flag}")
+    teacher = checkpoint(tmp_path / "--amp")["extra_state"]["fairseq_steady"]["teacher"]
+    assert teacher["updates"] == 6
+    limit = 1e-2 if gpu else 0.0
+    assert_equal_weights(tmp_path / "--amp", tmp_path / "--seed=1", limit)
