@@ -7,6 +7,7 @@ Importing fairseq takes seconds; this pays for it once.
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -29,6 +30,9 @@ def preprocess() -> object:
 
     return cli_main()
 
+
+#: Seconds until a command that hangs is ended by a signal.
+LIMIT = 150
 
 COMMANDS: dict[str, Callable[[], object]] = {
     "fairseq-preprocess": preprocess,
@@ -59,6 +63,7 @@ def start(arguments: list[str]) -> tuple[int, int]:
     os.unlink(path)
     child = os.fork()
     if child == 0:
+        signal.alarm(LIMIT)
         status = 99
         try:
             status = run(arguments, output)
