@@ -168,7 +168,7 @@ def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(
     assert not list((tmp_path / "out").glob("*.tmp"))
 
 
-def test_data_that_changed_between_two_runs_are_refused(
+def test_data_that_changed_or_vanished_between_two_runs_are_refused(
     models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
 ) -> None:
     import shutil
@@ -186,6 +186,12 @@ def test_data_that_changed_between_two_runs_are_refused(
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert "data/in_domain_train.tsv has changed since the run in" in last
+    path.rename(tmp_path / "away")
+    (done,) = zygote.run(["fairseq-train", *arguments])
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: {data} holds no in_domain_train.tsv")
+    (tmp_path / "away").rename(path)
     # As a start for something else the checkpoint is as good as ever.
     fresh = [*arguments, f"--finetune-from-model={tmp_path / 'out/checkpoint_last.pt'}"]
     fresh += [f"--save-dir={tmp_path / 'other'}"]

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -416,29 +415,6 @@ def test_bin_shards_prefixes_and_old_names_give_the_same_weights(
     (source / "shard1.bin").unlink()
     with pytest.raises(UserError, match=r"lacks shard1\.bin"):
         import_hf(source, tmp_path / "n")
-
-
-class Attack:
-    """Runs code when unpickled without care."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.proof}",)
-
-
-def test_a_bin_that_could_run_code_is_refused_by_name(
-    sources: dict[str, Path], tmp_path: Path
-) -> None:
-    source = tmp_path / "evil"
-    shutil.copytree(sources["bert-cased"], source)
-    (source / "model.safetensors").unlink()
-    torch.save({"w": Attack(tmp_path / "proof")}, source / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"(posix|os)\.system.*do not load it"):
-        import_hf(source, tmp_path / "m")
-    assert not (tmp_path / "proof").exists()
-    assert not (tmp_path / "m").exists()
 
 
 # --- bad sources: one clear error, nothing half-written -----------------------------

@@ -308,19 +308,26 @@ def test_decoding_leaves_training_alone(
     assert_equal_weights(tmp_path / "a", tmp_path / "b")
 
 
-def test_two_workers_equal_one(
+@pytest.mark.parametrize(
+    ("workers", "backend"),
+    [(2, "legacy_ddp"), pytest.param(4, "c10d", marks=pytest.mark.slow)],
+)
+def test_workers_equal_one(
     leads: Path,
     models: dict[str, Path],
     tmp_path: Path,
     fairseq_train: Trainer,
     zygote: Zygote,
+    workers: int,
+    backend: str,
 ) -> None:
     common = flags(leads, models["bart"], "--max-update=4", "--steady-train-size=64")
     common += ["--criterion=r3f", "--r3f-eps=0.1", "--dropout=0", "--adam-eps=1e-3"]
     common += ["--attention-dropout=0", "--summarization-decode=20"]
     one, two = ([f"--save-dir={tmp_path / name}"] for name in ("one", "two"))
-    done = fairseq_train(*common, *one, "--batch-size=8", "--update-freq=2")
-    logs = train_on_workers(zygote, *common, *two, "--batch-size=8")
+    common += ["--batch-size=8"]
+    done = fairseq_train(*common, *one, f"--update-freq={workers}")
+    logs = train_on_workers(zygote, *common, *two, count=workers, backend=backend)
     assert_equal_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-6)
     alone = logged(done, "valid")[-1]
     together = logged(type(done)([], 0, logs[0], ""), "valid")[-1]

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
-    ROOT,
     SCORE_FLAGS,
     TRAIN,
     Trainer,
@@ -253,31 +252,6 @@ def test_a_model_directorys_checkpoint_can_be_restored_by_hand(
     got = checkpoint(tmp_path)["model"]
     for name, tensor in checkpoint(models["roberta"], "model.pt")["model"].items():
         assert torch.equal(got[name], tensor), name
-
-
-class Attack:
-    """Would run code when unpickled without care."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        import os
-
-        return os.system, ("touch hacked",)
-
-
-def test_a_checkpoint_with_a_foreign_class_is_refused_by_name(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
-) -> None:
-    torch.save({"model": {}, "extra": Attack()}, tmp_path / "bad.pt")
-    done = fairseq_train(
-        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}"),
-        *("--criterion=plain", "--restore-file", tmp_path / "bad.pt"),
-        f"--save-dir={tmp_path / 'out'}",
-        status=1,
-    )
-    assert "posix.system" in done.stderr.splitlines()[-1]
-    assert "do not load it" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert not (ROOT / "hacked").exists()
 
 
 def test_published_checkpoints_with_meters_and_numbers_load(tmp_path: Path) -> None:

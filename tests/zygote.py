@@ -32,7 +32,7 @@ def preprocess() -> object:
 
 
 #: Seconds until a command that hangs is ended by a signal.
-LIMIT = 150
+LIMIT = int(os.environ.get("ZL", "150"))
 
 COMMANDS: dict[str, Callable[[], object]] = {
     "fairseq-preprocess": preprocess,

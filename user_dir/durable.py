@@ -188,7 +188,7 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(validate_and_save)
     def wrapped(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *rest: Any) -> Any:
-        with naming_the_lost():
+        with naming_the_lost(), naming_the_metric(cfg.checkpoint):
             losses, done = validate_and_save(cfg, trainer, task, epoch_itr, *rest)
             goes_on = not (done or cfg.checkpoint.no_save)
             asked = goes_on and STOP.agreed(trainer.device)
@@ -200,6 +200,25 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
         return losses, done
 
     return wrapped
+
+
+@contextmanager
+def naming_the_metric(cfg: Any) -> Iterator[None]:
+    """Turn fairseq's KeyError into one line.
+
+    Raises:
+        UserError: the metric that picks checkpoints is not among those logged.
+
+    """
+    try:
+        yield
+    except KeyError as error:
+        if error.args != (cfg.best_checkpoint_metric,):
+            raise
+        raise UserError(
+            f"--best-checkpoint-metric {cfg.best_checkpoint_metric} is not in what "
+            "the evaluation logs; name one of the values in its line of the log"
+        ) from None
 
 
 # --- workers -------------------------------------------------------------------------

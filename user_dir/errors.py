@@ -1,7 +1,17 @@
 """Errors that a user can mend, shown in one line instead of a traceback."""
 
+import re
 import sys
 from types import TracebackType
+
+#: What fairseq and numpy say of a flag that cannot be meant, and the mend.
+_KNOWN = (
+    (
+        r"^The dataset is empty",
+        "no sentence fits into a batch: raise --max-tokens, or use --batch-size",
+    ),
+    (r"^Seed must be between", "--seed is not in 0 to 4294967295"),
+)
 
 
 class UserError(ValueError):
@@ -11,8 +21,9 @@ class UserError(ValueError):
 def _show(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    if isinstance(error, UserError):
-        print(f"error: {error}", file=sys.stderr)
+    known = [said for pattern, said in _KNOWN if re.search(pattern, str(error))]
+    if isinstance(error, UserError) or known:
+        print(f"error: {known[0] if known else error}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 

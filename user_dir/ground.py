@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, options
+from fairseq.dataclass import utils as dataclass_utils
 from fairseq.logging import meters
 from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
@@ -222,6 +223,19 @@ def _in_parallel(
     return DistributedDataParallel(module, device_ids, output_device, **options)
 
 
+def _numbers(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """argparse reports a ValueError as a wrong flag, but not a SyntaxError."""
+
+    @functools.wraps(parse)
+    def eval_str_list(text: Any, *args: Any) -> Any:
+        try:
+            return parse(text, *args)
+        except SyntaxError:
+            raise ValueError(text) from None
+
+    return eval_str_list
+
+
 def _hush() -> None:
     """Warnings that fairseq's own code causes at every batch and no user can mend."""
     warnings.filterwarnings("ignore", r".*torch\.cuda\.amp\.", FutureWarning)
@@ -238,6 +252,7 @@ def prepare_fairseq() -> None:
         checkpoint_utils.load_checkpoint_to_cpu
     )
     checkpoint_utils.load_checkpoint = _insisting(checkpoint_utils.load_checkpoint)
+    dataclass_utils.eval_str_list = _numbers(dataclass_utils.eval_str_list)
     distributed_fairseq_model.DistributedDataParallel = _in_parallel
     options.add_model_args = _defaulting(options.add_model_args)
     Trainer.train_step = _notifying(Trainer.train_step)

@@ -161,6 +161,7 @@ class SteadyTask(FairseqTask):
         root: Any = getattr(cfg, "_get_root", dict)()
         if "optimization" not in root:  # a checkpoint's, to evaluate
             return
+        _check_updates(root.optimization)
         self._apply_length(root)
         if cfg.steady_record:
             self.recorder = Recorder(cfg.steady_record, root)
@@ -280,6 +281,16 @@ class SteadyTask(FairseqTask):
 
 #: Optimizers that scale learning rates by layer.
 OPTIMIZERS = ("bert_adam", "pats_adamax", "sage")
+
+
+def _check_updates(cfg: Any) -> None:
+    """Refuse what fairseq would hang on, or climb with."""
+    for flag, values, least in (
+        ("--update-freq", cfg.update_freq, 1),
+        ("--lr", cfg.lr, 0),
+    ):
+        if not values or not min(values) >= least:
+            raise UserError(f"{flag} {values or ''} is not {least} or more")
 
 
 def _check_start(cfg: SteadyTaskConfig) -> None:

@@ -1,0 +1,132 @@
+"""Nothing that is loaded runs code."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Trainer, make_model_directory
+from fairseq_steady.data import cache, pair_dataset
+from fairseq_steady.errors import UserError
+from fairseq_steady.exporting import export_hf
+from fairseq_steady.generating import Trained
+from fairseq_steady.ground import load_safely
+from fairseq_steady.importing import import_hf
+from fairseq_steady.importing_bart import import_fairseq
+from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.predicting import Predictor
+from fairseq_steady.probing import take_encoder
+from test_importing import make_release
+
+
+class Attack:
+    """Runs code when unpickled without care."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.proof}",)
+
+
+def bare_pickle(folder: Path) -> Path:
+    """A checkpoint that is poisoned where a user's own never would be."""
+    path = folder / "checkpoint_best.pt"
+    state = {"model": {}, "args": None, "cfg": None, "extra": Attack(folder / "proof")}
+    torch.save(state, path)
+    return path
+
+
+def model_directory(folder: Path) -> Any:
+    """With a manifest that vouches for the poisoned weights."""
+    made = make_model_directory(folder / "m")
+    shutil.copy(bare_pickle(folder), made.path / "model.pt")
+    manifest = json.loads((made.path / "manifest.json").read_text())
+    manifest["files"].pop("model.pt", None)
+    (made.path / "manifest.json").write_text(json.dumps(manifest))
+    return ModelDirectory.open(made.path).weights()
+
+
+def hugging_face(folder: Path) -> Any:
+    (folder / "source").mkdir()
+    shutil.copy(bare_pickle(folder), folder / "source" / "pytorch_model.bin")
+    config = {"model_type": "bert", "vocab_size": 5, "hidden_size": 4}
+    (folder / "source" / "config.json").write_text(json.dumps(config))
+    return import_hf(folder / "source", folder / "out")
+
+
+def release(folder: Path) -> Any:
+    source = make_release(folder / "large")
+    shutil.copy(bare_pickle(folder), source / "model.pt")
+    return import_fairseq(source, source, folder / "out")
+
+
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    "checkpoint": lambda folder: load_safely(bare_pickle(folder)),
+    "predict": lambda folder: Predictor(bare_pickle(folder)),
+    "summarize": lambda folder: Trained(bare_pickle(folder)),
+    "export": lambda folder: export_hf(bare_pickle(folder), folder / "out"),
+    "probe": lambda folder: take_encoder(torch.nn.Linear(1, 1), bare_pickle(folder)),
+    "model directory": model_directory,
+    "Hugging Face's .bin": hugging_face,
+    "fairseq's release": release,
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"(posix|os)\.system.*do not load it"):
+        LOADERS[name](tmp_path)
+    assert not (tmp_path / "proof").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--restore-file", "--finetune-from-model"])
+def test_training_does_not_start_from_one(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    flag: str,
+) -> None:
+    done = fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}"),
+        *(flag, bare_pickle(tmp_path), f"--save-dir={tmp_path / 'out'}"),
+        status=1,
+    )
+    assert "posix.system" in done.stderr.splitlines()[-1]
+    assert "do not load it" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_poisoned_cache_is_made_anew(tmp_path: Path) -> None:
+    poison = np.array([Attack(tmp_path / "proof")], dtype=object)
+    np.savez(tmp_path / "a.npz", tokens=poison, lengths=poison)
+    assert cache._load(tmp_path / "a.npz") is None
+    np.save(tmp_path / "source.ends.npy", poison)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        pair_dataset._ragged(tmp_path / "source.bin")
+    assert not (tmp_path / "proof").exists()
+
+
+def test_nothing_else_unpickles() -> None:
+    unsafe = re.compile(
+        r"pickle\.loads?\(|torch\.load\(|allow_pickle=True|yaml\.(unsafe_)?load\(|"
+        r"joblib|weights_only=False|\beval\(['\"a-z]|\bexec\("
+    )
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for folder in ("user_dir", "scripts", "examples")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if unsafe.search(line)
+    ]
+    where = 'return torch.load(path, map_location="cpu", weights_only=True)'
+    assert found == [f"user_dir/ground.py: {where}"]
