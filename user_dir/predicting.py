@@ -85,8 +85,9 @@ class Predictor:
 
         """
         pad = self.task.dictionary.pad()
-        for row in in_batches(texts, self._encode, self._logits, pad, max_tokens):
-            yield self._prediction(row)
+        seq2seq = hasattr(self.model, "decoder")
+        found = in_batches(texts, self._encode, self._logits, pad, max_tokens, seq2seq)
+        yield from map(self._prediction, found)
 
     def _encode(self, texts: Sequence[Text]) -> Sequence[np.ndarray]:
         pairs = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
@@ -96,8 +97,6 @@ class Predictor:
 
     @torch.no_grad()
     def _logits(self, net_input: dict[str, Tensor]) -> list[list[float]]:
-        if hasattr(self.model, "decoder"):
-            net_input["prev_output_tokens"] = _rotated(**net_input)
         if self.cuda:
             net_input = {name: tensor.cuda() for name, tensor in net_input.items()}
         logits = self.kind.logits(self.model, {"net_input": net_input}).float()
@@ -111,9 +110,3 @@ class Predictor:
         probabilities = dict(zip(self.labels, row, strict=True))
         best = max(probabilities, key=lambda label: probabilities[label])
         return Prediction(best, probabilities)
-
-
-def _rotated(src_tokens: Tensor, src_lengths: Tensor) -> Tensor:
-    """Each row's last real token moved to its front, padding left where it is."""
-    rows = zip(src_tokens, src_lengths.tolist(), strict=True)
-    return torch.stack([torch.cat([row[:n].roll(1), row[n:]]) for row, n in rows])

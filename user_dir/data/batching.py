@@ -17,22 +17,46 @@ NetInput = dict[str, Tensor]
 _WINDOW = 2048
 
 
+def padded(tokens: Sequence[Tensor], pad: int, decoder_input: bool) -> NetInput:
+    """What a model reads of some sentences.
+
+    Args:
+        tokens: ids of B sentences, the longest of length T.
+        pad: id of padding.
+        decoder_input: also give ``prev_output_tokens``, as BART needs to classify.
+
+    Returns:
+        ``src_tokens`` of shape (B, T), ``src_lengths`` (B,), and, if asked, each
+        sentence with its last token in front.
+
+    """
+    net_input = {
+        "src_tokens": data_utils.collate_tokens(tokens, pad),
+        "src_lengths": torch.tensor([len(one) for one in tokens]),
+    }
+    if decoder_input:
+        rolled = [one.roll(1) for one in tokens]
+        net_input["prev_output_tokens"] = data_utils.collate_tokens(rolled, pad)
+    return net_input
+
+
 def in_batches(
     texts: Iterable[Text],
     encode: Callable[[Sequence[Text]], Sequence[np.ndarray]],
     run: Callable[[NetInput], Sequence[Result]],
     pad: int,
     max_tokens: int,
+    decoder_input: bool = False,
 ) -> Iterator[Result]:
     """One result per text, in order.
 
     Args:
         texts: read a window at a time.
         encode: gives the ids of some texts.
-        run: gives the results of a batch, whose ``src_tokens`` have shape (B, T) and
-            ``src_lengths`` (B,).
+        run: gives the results of a batch of :func:`padded` texts.
         pad: id of padding.
         max_tokens: B * T of a batch, at most, unless one text is longer.
+        decoder_input: as in :func:`padded`.
 
     """
     left = iter(texts)
@@ -42,11 +66,8 @@ def in_batches(
         found: dict[int, Result] = {}
         for rows in _split(order, ids, max_tokens):
             tokens = [torch.from_numpy(ids[row]).long() for row in rows]
-            net_input = {
-                "src_tokens": data_utils.collate_tokens(tokens, pad),
-                "src_lengths": torch.tensor([len(one) for one in tokens]),
-            }
-            found |= zip(rows, run(net_input), strict=True)
+            results = run(padded(tokens, pad, decoder_input))
+            found |= zip(rows, results, strict=True)
         yield from (found[row] for row in range(len(window)))
 
 

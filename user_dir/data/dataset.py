@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import Dictionary, FairseqDataset, data_utils
+from fairseq.data import Dictionary, FairseqDataset
 
+from .batching import padded
 from .cache import Encoded
 
 
@@ -72,22 +73,13 @@ class SentenceDataset(EveryExample, FairseqDataset):
         if not samples:
             return {}
         tokens = [sample["tokens"] for sample in samples]
-        lengths = torch.tensor([len(t) for t in tokens])
-        net_input = {
-            "src_tokens": data_utils.collate_tokens(tokens, self.pad),
-            "src_lengths": lengths,
-        }
-        if self.decoder_input:
-            rolled = [torch.roll(t, 1) for t in tokens]
-            net_input["prev_output_tokens"] = data_utils.collate_tokens(
-                rolled, self.pad
-            )
+        net_input = padded(tokens, self.pad, self.decoder_input)
         return {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "net_input": net_input,
             "target": torch.from_numpy(np.array([s["target"] for s in samples])),
             "nsentences": len(samples),
-            "ntokens": int(lengths.sum()),
+            "ntokens": int(net_input["src_lengths"].sum()),
             "total": len(self),
             "recorded": self.recorded,
         }
