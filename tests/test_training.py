@@ -1,6 +1,8 @@
 """fairseq-train with the plugin, as a user runs it: real processes, tiny models."""
 
+import contextlib
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -358,9 +360,12 @@ def test_from_scratch_is_a_flag_and_differs_from_pretrained(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports that the system gives to whoever connects to something."""
+    while True:
+        port = random.SystemRandom().randrange(20000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def train_on_workers(
