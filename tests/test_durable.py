@@ -12,6 +12,7 @@ import torch
 from conftest import TRAIN, Zygote, environment, fairseq_command
 from fairseq_steady import durable
 from fairseq_steady.errors import UserError
+from fairseq_steady.workers import check_workers
 from test_family_training import FLAGS
 from test_training import assert_equal_weights, checkpoint, free_port
 
@@ -67,11 +68,11 @@ def test_a_folder_that_takes_no_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_workers_that_would_train_alone_are_refused() -> None:
-    durable.check_workers(2, {"WORLD_SIZE": "2"})
-    durable.check_workers(1, {"WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "1"})
-    durable.check_workers(1, {})
+    check_workers(2, {"WORLD_SIZE": "2"})
+    check_workers(1, {"WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "1"})
+    check_workers(1, {})
     with pytest.raises(UserError, match=r"4 workers were started \(WORLD_SIZE\)"):
-        durable.check_workers(1, {"WORLD_SIZE": "4"})
+        check_workers(1, {"WORLD_SIZE": "4"})
 
 
 # --- whole runs -----------------------------------------------------------------------

@@ -27,7 +27,7 @@ from fairseq.trainer import Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from . import durable
+from . import durable, workers
 from .errors import UserError
 
 #: Model that --steady-model describes; used when --arch is not given.
@@ -154,7 +154,7 @@ def _notifying(train_step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(train_step)
     def step(trainer: Any, *args: Any, **kwargs: Any) -> Any:
         before = trainer.get_num_updates()
-        with durable.naming_the_lost():
+        with workers.naming_the_lost():
             result = train_step(trainer, *args, **kwargs)
         criterion, after = trainer.get_criterion(), trainer.get_num_updates()
         # With --amp the trainer calls itself to repeat a batch that overflowed.
@@ -247,6 +247,7 @@ def prepare_fairseq() -> None:
     """Allow-list checkpoints, let silent failures speak, call criterions back."""
     _hush()
     durable.install()
+    workers.install()
     torch.serialization.add_safe_globals(_safe_globals())
     checkpoint_utils.load_checkpoint_to_cpu = _refusing(
         checkpoint_utils.load_checkpoint_to_cpu
