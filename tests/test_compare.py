@@ -20,7 +20,7 @@ import pytest
 from comparison import card, execution, figures, reading, statistics, table
 from comparison.execution import Local, run_all
 from comparison.plan import Plan, PlanError, Run, named, points
-from comparison.results import Result, write
+from comparison.results import Result, seconds_per_update, write
 from comparison.statistics import (
     difference,
     expected_best,
@@ -391,6 +391,23 @@ def result(method: str, seed: int, *scores: float, **changed: Any) -> Result:
         "versions": {"torch": "2"},
     }
     return Result(method=method, seed=seed, **{**given, **changed})
+
+
+def test_the_pace_leaves_out_evaluations_and_the_start() -> None:
+    """Training time where its whole seconds say enough, else updates per second."""
+
+    def lines(*entries: tuple[int, float, int]) -> list[str]:
+        names = ("num_updates", "ups", "train_wall")
+        return [
+            f"t | INFO | train_inner | {json.dumps(dict(zip(names, e, strict=True)))}"
+            for e in entries
+        ]
+
+    slow = lines((10, 0.1, 40), (20, 0.1, 21), (30, 0.4, 19))
+    assert seconds_per_update(["x | y", *slow]) == 2.0
+    assert seconds_per_update(slow[:1]) == 4.0
+    assert seconds_per_update(lines((10, 5, 0), (20, 50, 0), (30, 40, 0))) == 1 / 45
+    assert seconds_per_update([]) is None
 
 
 class Instant:

@@ -147,12 +147,21 @@ def read_log_line(line: str) -> tuple[str, dict[str, Any]] | None:
 
 
 def seconds_per_update(lines: Iterable[str]) -> float | None:
-    """Median over a log, its first entry left out; None for too short a run."""
+    """Mean over a log, its first entry left out; None for too short a run.
+
+    fairseq's updates per second count the time of evaluations; its training time does
+    not, but has whole seconds, which say nothing of a run of less than one.
+    """
     entries = [entry for entry in map(read_log_line, lines) if entry]
-    speeds = [float(values["ups"]) for tag, values in entries if tag == "train_inner"]
-    steady = speeds[1:] or speeds
-    median = statistics.median(steady) if steady else 0.0
-    return 1 / median if median else None
+    found = [values for tag, values in entries if tag == "train_inner"]
+    if not found:
+        return None
+    before = found[0] if len(found) > 1 else {"num_updates": 0}
+    rest = found[1:] or found
+    seconds = sum(float(values["train_wall"]) for values in rest)
+    updates = int(rest[-1]["num_updates"]) - int(before["num_updates"])
+    speed = statistics.median(float(values["ups"]) for values in rest)
+    return seconds / updates if seconds else 1 / speed if speed else None
 
 
 def collect(result: Result, record: Path) -> None:

@@ -187,9 +187,9 @@ def definitions(scored: Scored) -> str:
         "scores. difference: mean over seeds of the score minus the first method's "
         "with the same seed, with its 95 % BCa bootstrap interval over seeds (3 or "
         "more). p: two-sided paired permutation test of that difference; in brackets "
-        "after Holm's correction over the methods of the table. s/update: median over "
-        "a run's log, then over runs, evaluations left out. time, memory: medians "
-        "(memory: of each run's peak) as multiples of the first method's."
+        "after Holm's correction over the methods of the table. s/update: mean over a "
+        "run's log, evaluations left out, then the median over runs. time, memory: "
+        "medians (memory: of each run's peak) as multiples of the first method's."
     )
 
 
