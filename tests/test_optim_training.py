@@ -27,10 +27,11 @@ FLAGS = {
     "sage": ["--optimizer=sage", "--sage-bias-correction"],
 }
 #: Attention does not see the bias of its keys, so that bias has the rounding of zero
-#: for a gradient, which a small epsilon would blow up to full steps.
+#: for a gradient, which a small epsilon would blow up to full steps; and PATS's noise
+#: takes its size from one over such roundings.
 EPSILON = {
     "bert_adam": ["--bert-adam-eps=1e-3"],
-    "pats_adamax": ["--pats-adamax-eps=1e-3"],
+    "pats_adamax": ["--pats-adamax-eps=1e-3", "--pats-eps=1e-5"],
     "pats-B": ["--pats-adamax-eps=1e-3"],
     "sage": ["--sage-eps=1e-3", "--sage-guard=1e-6"],
 }
