@@ -15,6 +15,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import torch
 from fairseq_steady.ground import load_safely
 
 ROOT = Path(__file__).parent.parent
+#: Seconds over which a kill falls: some updates and the writing of a checkpoint.
+_SPREAD = 0.3
 METHODS = {
     "plain": "--criterion plain",
     "sift": "--criterion sift",
@@ -53,8 +56,8 @@ def command(args: argparse.Namespace, method: str, out: Path) -> list[str]:
     ]
 
 
-def run_until(words: list[str], update: int | None) -> int:
-    """Start it; kill it once an update is logged. The exit status."""
+def run_until(words: list[str], update: int | None, delay: float = 0.0) -> int:
+    """Start it; kill it some seconds after an update is logged. The exit status."""
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -62,6 +65,7 @@ def run_until(words: list[str], update: int | None) -> int:
     for line in process.stdout or ():
         tail = [*tail[-20:], line]
         if update is not None and f'"num_updates": "{update}"' in line:
+            time.sleep(delay)
             process.send_signal(signal.SIGKILL)
     status = process.wait()
     if status not in (0, -signal.SIGKILL):
@@ -87,7 +91,8 @@ def disturbed(args: argparse.Namespace, method: str, folder: Path) -> tuple[int,
     for point in points:
         # Before the last checkpoint's update a run never comes by again.
         done = saved_updates(folder)
-        kills += run_until(command(args, method, folder), max(point, done + 1)) != 0
+        words, at = command(args, method, folder), max(point, done + 1)
+        kills += run_until(words, at, rng.uniform(0, _SPREAD)) != 0
         half += any(folder.glob("*.tmp"))
     run_until(command(args, method, folder), None)
     return kills, half

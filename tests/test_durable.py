@@ -151,6 +151,26 @@ def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
         assert ends[0] == ends[1]
 
 
+def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    uninterrupted(zygote, models, cola_data, "plain", whole)
+    arguments = flags(models, cola_data, "plain", parts)
+    while not list(parts.glob("*.tmp")):  # a kill can come too late
+        process = start(*arguments)
+        wait_for(process, '"num_updates": "5"')  # one is written by now
+        while not list(parts.glob("*.tmp")):
+            assert process.poll() is None
+        process.kill()
+        process.communicate(timeout=60)
+    assert durable.is_whole(parts / "checkpoint_last.pt")
+    (done,) = zygote.run(["fairseq-train", *arguments])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Loaded checkpoint" in done.stderr
+    assert_equal_weights(whole, parts)
+
+
 def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(
     models: dict[str, Path], cola_data: Path, tmp_path: Path
 ) -> None:

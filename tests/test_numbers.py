@@ -30,7 +30,7 @@ OPTIMIZERS = {
 }
 HALF = ["--fp16", "--fp16-no-flatten-grads"]
 #: What of the family keeps a state or takes gradients of its own.
-STATEFUL = ["smart", "smart-vanilla", "freelb", "r3f"]
+STATEFUL = ["smart", "freelb", "r3f"]
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
