@@ -29,8 +29,15 @@ OPTIMIZERS = {
     "sage": ["--optimizer=sage", "--sage-bias-correction", *EPSILON["sage"]],
 }
 HALF = ["--fp16", "--fp16-no-flatten-grads"]
+
+
+def slowly(*names: str) -> list[Any]:
+    """Tests that only `-m slow` runs: more of what another one shows."""
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 #: What of the family keeps a state or takes gradients of its own.
-STATEFUL = ["smart", "freelb", "r3f"]
+STATEFUL = ["smart", *slowly("freelb", "r3f")]
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
@@ -53,7 +60,9 @@ def run(zygote: Zygote, gpu: bool, *flags: Any) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize("gpu", [False, pytest.param(True, marks=GPU)])
-@pytest.mark.parametrize("method", ["smart", "smart-vanilla", *OPTIMIZERS])
+@pytest.mark.parametrize(
+    "method", ["smart", "pats_adamax", "sage", *slowly("smart-vanilla", "bert_adam")]
+)
 def test_an_overflow_skips_the_step_for_all_that_counts_steps(
     models: dict[str, Path],
     cola_data: Path,
@@ -144,7 +153,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("method", LARGE)
+@pytest.mark.parametrize("method", ["sift", "smart", *slowly("r3f", "freelb")])
 def test_bf16_through_hydra_is_near_fp32(
     models: dict[str, Path],
     cola_data: Path,
