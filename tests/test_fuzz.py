@@ -7,6 +7,7 @@ tries other cases at each start, for ten minutes.
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -192,6 +193,10 @@ def is_clear(done: subprocess.CompletedProcess[str]) -> bool:
     return done.returncode == 0 or "error: " in last
 
 
+#: What is written there must not be written into this checkout.
+FOLDERS = re.compile(r"^(--steady-(?:record|cache-dir)=)(?=.)")
+
+
 def run(
     zygote: Zygote, models: dict[str, Path], case: tuple[str, list[Edit], list[str]]
 ) -> None:
@@ -205,7 +210,8 @@ def run(
         for edit in edits:
             edit.apply(data)
         words = [*TRAIN, data, f"--task={task}", f"--steady-model={models[family]}"]
-        words += [*own, "--no-save", f"--save-dir={folder / 'out'}", *typed]
+        words += [*own, "--no-save", f"--save-dir={folder / 'out'}"]
+        words += [FOLDERS.sub(rf"\1{folder}/", word) for word in typed]
         (done,) = zygote.run(["fairseq-train", *map(str, words), "--max-update=1"])
         shutil.rmtree(data)
     assert is_clear(done), done.stderr[-2500:]
