@@ -21,7 +21,7 @@ for method in "${methods[@]}"; do
   started="$out/twitter/${method%%=*}/seed{seed}/checkpoint_best.pt"
   further+=("$method --finetune-from-model $started")
 done
-exec "$python" scripts/compare.py --out "$out/uci" --jobs 2 --seeds "$@" \
+exec "$python" scripts/compare.py --out "$out/uci" --jobs 2 --seeds "$@" --select amazon \
   --methods "${further[@]}" -- "${common[@]}" --uci-stage uci --warmup-updates 8 \
   --total-num-update 80 --max-update 80 --validate-interval 100 \
-  --valid-subset amazon,imdb,yelp --select amazon
+  --valid-subset amazon,imdb,yelp
