@@ -4,7 +4,7 @@
 # STUDY is one of
 #   bias     bert_adam with and without bias correction (arXiv 2006.05987)
 #   reinit   the top 0 to 6 layers re-initialised
-#   longer   100 to 1600 updates on the same 1,000 sentences
+#   longer   100 to 1600 updates on the same 1,000 sentences (LENGTHS changes them)
 #   noise    pats_adamax paper-A, paper-B, NoisyTune, sage, Adamax
 # DATA is CoLA's folder. SIZE, UPDATES and RATE change the 2,500 sentences (as many as
 # RTE has), the 234 updates (3 epochs) and the learning rate.
@@ -27,7 +27,7 @@ case $study in
     done ;;
   longer)
     size=${SIZE:-1000} methods=()
-    for length in 100 200 400 800 1600; do
+    for length in ${LENGTHS:-100 200 400 800 1600}; do
       methods+=("updates$length=$corrected --steady-updates $length")
     done ;;
   noise)
