@@ -5,6 +5,7 @@
 #   bias     bert_adam with and without bias correction (arXiv 2006.05987)
 #   reinit   the top 0 to 6 layers re-initialised
 #   longer   100 to 1600 updates on the same 1,000 sentences (LENGTHS changes them)
+#   rates    Adamax with four learning rates
 #   noise    pats_adamax paper-A, paper-B, NoisyTune, sage, Adamax
 # DATA is CoLA's folder. SIZE, UPDATES and RATE change the 2,500 sentences (as many as
 # RTE has), the 234 updates (3 epochs) and the learning rate.
@@ -16,6 +17,7 @@ python=${PYTHON:-.venv/bin/python}
 size=${SIZE:-2500} updates=${UPDATES:-234} rate=${RATE:-1e-4}
 corrected="--optimizer bert_adam --bert-adam-bias-correction"
 length="--steady-updates $updates"
+adamax="--optimizer pats_adamax $length"
 case $study in
   bias)
     methods=("corrected=$corrected $length"
@@ -30,14 +32,18 @@ case $study in
     for length in ${LENGTHS:-100 200 400 800 1600}; do
       methods+=("updates$length=$corrected --steady-updates $length")
     done ;;
+  rates)
+    methods=()
+    for one in 1e-4 2e-4 4e-4 8e-4; do
+      methods+=("adamax-$one=$adamax --pats-lambda 0 --lr $one")
+    done ;;
   noise)
-    adamax="--optimizer pats_adamax $length"
     methods=("adamax=$adamax --pats-lambda 0"
       "paper-A=$adamax --pats-preset paper-A"
       "paper-B=$adamax --pats-preset paper-B"
       "noisytune=$adamax --pats-lambda 0 --steady-noisytune 0.15"
       "sage=--optimizer sage --sage-base adamax --sage-bias-correction $length") ;;
-  *) echo "few_sample: $study is none of bias, reinit, longer, noise" >&2; exit 1 ;;
+  *) echo "few_sample: $study is none of bias, reinit, longer, rates, noise" >&2; exit 1 ;;
 esac
 exec "$python" scripts/compare.py --out "$out/$study" --jobs 2 --seeds "$@" \
   --methods "${methods[@]}" -- "$data" --user-dir user_dir --task cola \
