@@ -14,6 +14,7 @@ from conftest import ROOT, run_script
 from fairseq_steady import probing
 from fairseq_steady.errors import UserError
 from fairseq_steady.models.steady import HEAD
+from test_glue import row, write
 from tiny import FAMILIES, batch, build, make_dataset
 
 # --- features and fits -------------------------------------------------------------
@@ -45,8 +46,11 @@ def test_a_linear_probe_finds_what_is_linear() -> None:
     predicted = probing.outputs(nothing, features[200:], regression=False)
     assert abs(probing.score(predicted, coins[200:], 2)["mcc"]) < 0.3
 
+    with pytest.raises(UserError, match="loss cannot choose a linear probe.*mcc"):
+        probing.fit(features[:200], coins[:200], "loss")
+
     scores = features[:, 2] * 3 + 1
-    fitted = probing.fit(features[:200], scores[:200], "pearson")
+    fitted = probing.fit(features[:200], scores[:200], None)
     predicted = probing.outputs(fitted, features[200:], regression=True)
     assert probing.score(predicted, scores[200:], 1)["pearson"] > 0.99
 
@@ -128,12 +132,16 @@ def test_generalization_end_to_end(
         f"sts={score_data} --task text_regression --steady-text-column a "
         "--steady-pair-column b --steady-label-column score"
     )
+    for split in ("train", "valid"):
+        write(tmp_path, "rte", split, [row("rte", n) for n in range(12)])
+    pairs = f"rte={tmp_path} --task glue --glue-task rte"
+    out = tmp_path / "out"
 
-    def run(*more: Any) -> Any:
+    def run() -> Any:
         return run_script(
-            "probe.py", "generalization", "--out", tmp_path, "--jobs", 2, *more,
+            "probe.py", "generalization", "--out", out, "--jobs", 2,
             "--methods", "plain", "--seeds", 1, "--tasks",
-            f"cola={cola_data} --task cola", scores, "--",
+            f"cola={cola_data} --task cola", scores, pairs, "--",
             "--user-dir", ROOT / "user_dir", "--cpu", "--batch-size", 8,
             f"--steady-model={models['roberta']}", "--optimizer=adam", "--lr=1e-3",
             "--max-update=6",
@@ -141,15 +149,17 @@ def test_generalization_end_to_end(
 
     done = run()
     assert done.returncode == 0, done.stderr[-2000:]
-    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    rows = list(csv.DictReader((out / "table.csv").open()))
     assert {(r["method"], r["metric"], r["setting"]) for r in rows} == {
         ("plain", "pearson", "sts"),
         ("pretrained", "pearson", "sts"),
+        ("plain", "accuracy", "rte"),
+        ("pretrained", "accuracy", "rte"),
     }
     # Fine-tuning changed the features, so the probes differ.
     assert rows[0]["mean ± std"] != rows[1]["mean ± std"]
-    assert (tmp_path / "probes.png").read_bytes().startswith(b"\x89PNG")
-    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("result.json")}
-    assert len(stamps) == 3
+    assert (out / "probes.png").read_bytes().startswith(b"\x89PNG")
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}
+    assert len(stamps) == 5
     assert run().returncode == 0
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps

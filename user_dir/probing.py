@@ -106,25 +106,38 @@ def _first_token(hidden: Tensor) -> Tensor:
     return hidden[:, 0] if hidden.dim() == 3 else hidden
 
 
-def fit(features: np.ndarray, targets: np.ndarray, metric: str) -> Any:
-    """Logistic or ridge regression on standardised features.
+def fit(features: np.ndarray, targets: np.ndarray, metric: str | None) -> Any:
+    """Logistic or, without a metric, ridge regression on standardised features.
 
-    The penalty is chosen by cross-validation on the same data, by the task's metric.
+    The penalty is chosen by cross-validation on the same data, by the metric.
+
+    Raises:
+        UserError: classes cannot be judged by that metric.
+
     """
-    linear = (
-        RidgeCV(alphas=[1 / penalty for penalty in _PENALTIES])
-        if metric not in _SCORERS
-        else LogisticRegressionCV(
-            Cs=list(_PENALTIES),
-            cv=5,
-            max_iter=1000,
-            scoring=_SCORERS[metric],
-            l1_ratios=(0.0,),
-            use_legacy_attributes=False,
-            random_state=0,
-        )
-    )
+    linear = _ridge() if metric is None else _logistic(metric)
     return make_pipeline(StandardScaler(), linear).fit(features, targets)
+
+
+def _ridge() -> RidgeCV:
+    return RidgeCV(alphas=[1 / penalty for penalty in _PENALTIES])
+
+
+def _logistic(metric: str) -> LogisticRegressionCV:
+    if metric not in _SCORERS:
+        raise UserError(
+            f"--best-checkpoint-metric {metric} cannot choose a linear probe of "
+            f"classes; choose from {', '.join(_SCORERS)}"
+        )
+    return LogisticRegressionCV(
+        Cs=list(_PENALTIES),
+        cv=5,
+        max_iter=1000,
+        scoring=_SCORERS[metric],
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
+        random_state=0,
+    )
 
 
 def outputs(fitted: Any, features: np.ndarray, regression: bool) -> Tensor:
@@ -152,7 +165,8 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
     """Metrics by subset, written to ``--steady-record`` if that is given.
 
     Raises:
-        UserError: the checkpoint does not fit the model directory.
+        UserError: the checkpoint does not fit the model directory, or the metric
+            that picks checkpoints is none of classes.
 
     """
     task: Any = tasks.setup_task(cfg.task)
@@ -164,7 +178,8 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
     task.load_dataset("train")
     train = task.datasets["train"]
     targets = train.encoded.targets
-    fitted = fit(sentence_features(model, train), targets, task.metric)
+    metric = None if task.regression else cfg.checkpoint.best_checkpoint_metric
+    fitted = fit(sentence_features(model, train), targets, metric)
     found = {}
     for subset in cfg.dataset.valid_subset.split(","):
         task.load_dataset(subset)
