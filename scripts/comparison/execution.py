@@ -24,7 +24,17 @@ from rich.progress import (
 )
 
 from .plan import PlanError, Run
-from .results import BEST, LOG, RECORD, RESULT, Result, earlier, load, read_log_line
+from .results import (
+    BEST,
+    LOG,
+    RECORD,
+    RESULT,
+    Result,
+    earlier,
+    load,
+    read_log_line,
+    write_json,
+)
 from .worker import TASK, gpus, locked, train
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -189,9 +199,7 @@ def prepare(run: Run) -> None:
         "keep": run.keep,
         "after": str(run.after.folder / BEST) if run.after else None,
     }
-    scratch = run.folder / f"{TASK}.tmp"
-    scratch.write_text(json.dumps(task), "utf-8")
-    scratch.replace(run.folder / TASK)
+    write_json(run.folder / TASK, task)
 
 
 def crashed(run: Run, reason: str) -> Result:

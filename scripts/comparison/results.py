@@ -92,11 +92,16 @@ class Result:
         return pick(self.evaluations, key=lambda one: float(one[select][metric]))
 
 
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file, whole or not at all."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(content), "utf-8")
+    scratch.replace(path)
+
+
 def write(path: Path, result: Result) -> None:
     """Write result.json, whole or not at all."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(asdict(result)), "utf-8")
-    scratch.replace(path)
+    write_json(path, asdict(result))
 
 
 def load(path: Path) -> Result:
