@@ -2,7 +2,7 @@
 
     bash scripts/test.sh -m slow tests/test_fuzz.py
 
-tries other cases at each start, for ten minutes.
+tries other cases at each start.
 """
 
 import dataclasses

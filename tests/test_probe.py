@@ -38,19 +38,19 @@ def test_a_linear_probe_finds_what_is_linear() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(300, 8)).astype(np.float32)
     targets = (features[:, 0] - 2 * features[:, 1] > 0).astype(np.int64)
-    fitted = probing.fit(features[:200], targets[:200], "mcc")
+    fitted = probing.linear("mcc").fit(features[:200], targets[:200])
     predicted = probing.outputs(fitted, features[200:], regression=False)
     assert probing.score(predicted, targets[200:], 2)["mcc"] > 0.8
     coins = rng.integers(0, 2, 300)
-    nothing = probing.fit(features[:200], coins[:200], "accuracy")
+    nothing = probing.linear("accuracy").fit(features[:200], coins[:200])
     predicted = probing.outputs(nothing, features[200:], regression=False)
     assert abs(probing.score(predicted, coins[200:], 2)["mcc"]) < 0.3
 
     with pytest.raises(UserError, match="loss cannot choose a linear probe.*mcc"):
-        probing.fit(features[:200], coins[:200], "loss")
+        probing.linear("loss")
 
     scores = features[:, 2] * 3 + 1
-    fitted = probing.fit(features[:200], scores[:200], None)
+    fitted = probing.linear(None).fit(features[:200], scores[:200])
     predicted = probing.outputs(fitted, features[200:], regression=True)
     assert probing.score(predicted, scores[200:], 1)["pearson"] > 0.99
 

@@ -19,7 +19,7 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.utils import move_to_cuda
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
@@ -106,17 +106,17 @@ def _first_token(hidden: Tensor) -> Tensor:
     return hidden[:, 0] if hidden.dim() == 3 else hidden
 
 
-def fit(features: np.ndarray, targets: np.ndarray, metric: str | None) -> Any:
+def linear(metric: str | None) -> Pipeline:
     """Logistic or, without a metric, ridge regression on standardised features.
 
-    The penalty is chosen by cross-validation on the same data, by the metric.
+    Fitting it chooses the penalty by cross-validation on the same data, by the metric.
 
     Raises:
         UserError: classes cannot be judged by that metric.
 
     """
-    linear = _ridge() if metric is None else _logistic(metric)
-    return make_pipeline(StandardScaler(), linear).fit(features, targets)
+    model = _ridge() if metric is None else _logistic(metric)
+    return make_pipeline(StandardScaler(), model)
 
 
 def _ridge() -> RidgeCV:
@@ -170,6 +170,8 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
 
     """
     task: Any = tasks.setup_task(cfg.task)
+    metric = cfg.checkpoint.best_checkpoint_metric
+    fitted = linear(None if task.regression else metric)
     model = task.build_model(cfg.model)
     if cfg.checkpoint.finetune_from_model:
         take_encoder(model, cfg.checkpoint.finetune_from_model)
@@ -177,9 +179,7 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
         model.cuda()
     task.load_dataset("train")
     train = task.datasets["train"]
-    targets = train.encoded.targets
-    metric = None if task.regression else cfg.checkpoint.best_checkpoint_metric
-    fitted = fit(sentence_features(model, train), targets, metric)
+    fitted.fit(sentence_features(model, train), train.encoded.targets)
     found = {}
     for subset in cfg.dataset.valid_subset.split(","):
         task.load_dataset(subset)
