@@ -37,6 +37,7 @@ from comparison.table import Scored, unique
 
 #: The row of the encoder as it was before any fine-tuning.
 PRETRAINED = "pretrained"
+NO_SEED = -1
 #: a task to fine-tune on, and the tasks to probe then by setting
 Link = tuple[str, dict[str, str]]
 #: probes by setting, with what each is compared on
@@ -139,10 +140,15 @@ def judged(results: Sequence[Result]) -> Judged:
 
 
 def with_pretrained(study: Study, results: Sequence[Result]) -> list[Result]:
-    """Show the pretrained encoder under every setting that probes the same task."""
+    """Show the pretrained encoder under every setting that probes the same task.
+
+    It has no seed, so it is paired with none of a method's.
+    """
     known = {r.setting: r for r in results if r.method == PRETRAINED}
     rest = [r for r in results if r.method != PRETRAINED]
-    repeated = [replace(known[t], setting=s) for s, t in study.target.items()]
+    repeated = [
+        replace(known[t], setting=s, seed=NO_SEED) for s, t in study.target.items()
+    ]
     return [*rest, *repeated]
 
 
@@ -197,11 +203,11 @@ def draw(out: Path, study: Study, found: Judged) -> None:
 
 DESCRIBED = (
     "Scores of linear models on frozen features. mean ± std: over fine-tuning seeds, "
-    "ddof 1; pretrained: the encoder before fine-tuning, which has no seeds. n: probes "
-    "that ended, of those planned. failed: probes at or below what always answering "
-    "the most frequent class scores. difference, p: against the first method, paired "
-    "by seed; 95 % BCa bootstrap interval, permutation test, Holm's correction over "
-    "the methods of the table."
+    "ddof 1; pretrained: the encoder before fine-tuning, which has no seed (-1) and is "
+    "paired with none. n: probes that ended, of those planned. failed: probes at or "
+    "below what always answering the most frequent class scores. difference, p: "
+    "against the first method, paired by seed; 95 % BCa bootstrap interval, "
+    "permutation test, Holm's correction over the methods of the table."
 )
 
 

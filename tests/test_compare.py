@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -466,6 +466,23 @@ def test_what_started_from_a_lost_run_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "a" / "result.json").unlink()
     run_all(runs, executor)
     assert executor.started[2:] == ["a seed 1", "b seed 1"]
+
+
+def test_a_checkpoint_is_needed_only_while_something_starts_from_it(
+    tmp_path: Path,
+) -> None:
+    executor = Instant(lambda _: 0.5)
+    first, last = chain(tmp_path, "a", "b")
+    kept = replace(first, keep=True)
+    runs = [kept, replace(last, after=kept)]
+    run_all(runs, executor)
+    run_all(runs, executor)  # nothing wrote a checkpoint, and nothing misses it
+    assert executor.started == ["a seed 1", "b seed 1"]
+    (tmp_path / "b" / "result.json").unlink()
+    run_all(runs, executor)
+    assert executor.started[2:] == ["a seed 1", "b seed 1"]
+    run_all([kept], executor)  # asked for by itself
+    assert executor.started[4:] == ["a seed 1"]
 
 
 def test_a_lock_is_free_when_its_process_is_gone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .execution import Executor, Local, Slurm, python_path
 from .plan import PlanError, Run
-from .results import Result, earlier
+from .results import Result, standing
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,8 @@ def check(runs: Sequence[Run]) -> None:
         PlanError: it refuses one.
 
     """
-    kinds = {(r.setting, r.method): r for r in runs if earlier(r) is None}
+    known = standing(runs)
+    kinds = {(r.setting, r.method): r for r in runs if r.folder not in known}
     if not kinds:
         return
     commands = {f"{s} {m}".strip(): r.command[1:] for (s, m), r in kinds.items()}

@@ -30,9 +30,9 @@ from .results import (
     RECORD,
     RESULT,
     Result,
-    earlier,
     load,
     read_log_line,
+    standing,
     write_json,
 )
 from .worker import TASK, gpus, locked, train
@@ -312,17 +312,12 @@ def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
         KeyboardInterrupt: after stopping what was running.
 
     """
-    known = {run.folder: result for run in runs if (result := _standing(run))}
+    known = standing(runs)
     waiting = [run for run in runs if run.folder not in known]
     with interruptible(), _progress() as progress:
         view = View(progress, len(runs), len(runs) - len(waiting))
         _Loop(executor, view, known).work(waiting)
     return [known[run.folder] for run in runs]
-
-
-def _standing(run: Run) -> Result | None:
-    """An earlier result, unless the run it starts from is to be made again."""
-    return earlier(run) if run.after is None or _standing(run.after) else None
 
 
 class _Loop:

@@ -3,6 +3,7 @@
 import json
 import shlex
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -119,18 +120,43 @@ def load(path: Path) -> Result:
         ) from None
 
 
-def earlier(run: Run) -> Result | None:
-    """A finished result of this very run, or None.
+def standing(runs: Sequence[Run]) -> dict[Path, Result]:
+    """Earlier results that need not be made again, by their runs' folders.
+
+    A checkpoint that was to be left may be gone once all that starts from it has ended.
+    What starts from a run that is to be made again does not stand either.
 
     Raises:
-        PlanError: the folder holds a result of another command.
+        PlanError: a folder holds a result of another command.
 
     """
+    runs = sorted(runs, key=_depth)
+    found = {run.folder: result for run in runs if (result := _earlier(run))}
+    following: dict[Path, list[Path]] = defaultdict(list)
+    for run in runs:
+        if run.after:
+            following[run.after.folder].append(run.folder)
+    for run in reversed(runs):
+        later = following[run.folder]
+        needed = run.keep and not (later and all(folder in found for folder in later))
+        if needed and not (run.folder / BEST).is_file():
+            found.pop(run.folder, None)
+    for run in runs:
+        if run.after and run.after.folder not in found:
+            found.pop(run.folder, None)
+    return found
+
+
+def _depth(run: Run) -> int:
+    return 1 + _depth(run.after) if run.after else 0
+
+
+def _earlier(run: Run) -> Result | None:
     path = run.folder / RESULT
     if not path.is_file():
         return None
     result = load(path)
-    if not result.ok or (run.keep and not (run.folder / BEST).is_file()):
+    if not result.ok:
         return None
     if tuple(result.command) != run.command:
         raise PlanError(
