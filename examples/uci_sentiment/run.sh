@@ -22,6 +22,6 @@ for method in "${methods[@]}"; do
   further+=("$method --finetune-from-model $started")
 done
 exec "$python" scripts/compare.py --out "$out/uci" --jobs 2 --seeds "$@" --select amazon \
-  --methods "${further[@]}" -- "${common[@]}" --uci-stage uci --warmup-updates 8 \
-  --total-num-update 80 --max-update 80 --validate-interval 100 \
+  --methods "${further[@]}" -- "${common[@]}" --uci-stage uci --warmup-updates 5 \
+  --total-num-update 50 --max-update 50 --validate-interval 100 \
   --valid-subset amazon,imdb,yelp
