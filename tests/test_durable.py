@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TRAIN, Zygote, environment, fairseq_command
+from fairseq.data import iterators
 from fairseq_steady import durable
 from fairseq_steady.errors import UserError
 from fairseq_steady.workers import check_workers
@@ -288,3 +289,12 @@ def test_two_workers_stop_together_and_go_on(
         rest = process.communicate(timeout=120)[0]
         assert process.returncode == 0, rest[-2000:]
     assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_thread_that_reads_ahead_is_ended() -> None:
+    batches = iterators.BufferedIterator(2, range(10**9))
+    assert next(batches) == 0
+    consumer = batches._consumer
+    assert consumer.is_alive()
+    durable.stop_reading()
+    assert not consumer.is_alive()

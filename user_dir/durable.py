@@ -1,21 +1,26 @@
 """What a run survives: signals, full disks, damaged checkpoints, changed data."""
 
+import atexit
 import functools
 import logging
 import os
+import queue
 import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq.data.iterators import BackgroundConsumer
 from fairseq.file_io import PathManager
 
 from .errors import UserError
@@ -195,6 +200,22 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
         return losses, done
 
     return wrapped
+
+
+@atexit.register
+def stop_reading(patience: float = 5.0) -> None:
+    """Let fairseq's threads that read batches ahead end, for some seconds at most.
+
+    They are daemons: one that Python, as it ends, cuts off inside a torch operation
+    aborts the process, whose exit status is lost.
+    """
+    until = time.monotonic() + patience
+    for thread in threading.enumerate():
+        if isinstance(thread, BackgroundConsumer):
+            thread._max_len = 0
+            while thread.is_alive() and time.monotonic() < until:
+                with suppress(queue.Empty):
+                    thread._queue.get(timeout=0.01)
 
 
 @contextmanager
