@@ -35,6 +35,7 @@ setup(
         "numpy",
         "protobuf",
         "psutil",
+        "pydantic>=2",
         "rouge-score",
         "safetensors",
         "scikit-learn",
@@ -42,6 +43,7 @@ setup(
         "sentencepiece",
         "tensorboard",
         "tokenizers",
+        "typing_extensions",
     ],
     extras_require={
         "compare": ["matplotlib", "rich", "statsmodels", "submitit", "tabulate"],

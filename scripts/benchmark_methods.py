@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fairseq_steady  # noqa: F401  registers the criterions
+import fairseq_steady.plugin  # noqa: F401  registers the criterions
 import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from noise_radius import inputs, load

@@ -136,6 +136,8 @@ def load_trained(
         UserError: the checkpoint or the model directory is missing, or the head.
 
     """
+    from . import plugin  # noqa: F401  fairseq must know the model and the task
+
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} does not exist")
     moved = {"steady_model": model} if model else {}

@@ -56,6 +56,11 @@ def _safe_globals() -> list[Any]:
     return [argparse.Namespace, *logged, *moved, *numbers, *dtypes]
 
 
+@functools.cache
+def _allow_checkpoints() -> None:
+    torch.serialization.add_safe_globals(_safe_globals())
+
+
 def _unsafe_names(path: str, error: pickle.UnpicklingError) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -72,6 +77,7 @@ def load_safely(path: str | os.PathLike[str]) -> Any:
             does not need; the message names it.
 
     """
+    _allow_checkpoints()
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -248,7 +254,7 @@ def prepare_fairseq() -> None:
     _hush()
     durable.install()
     workers.install()
-    torch.serialization.add_safe_globals(_safe_globals())
+    _allow_checkpoints()
     checkpoint_utils.load_checkpoint_to_cpu = _refusing(
         checkpoint_utils.load_checkpoint_to_cpu
     )

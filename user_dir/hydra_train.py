@@ -8,6 +8,7 @@ import os
 
 from fairseq_cli.hydra_train import cli_main
 
+from . import plugin  # noqa: F401
 from .errors import install_excepthook
 
 

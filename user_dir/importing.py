@@ -17,8 +17,9 @@ from torch import Tensor
 
 from . import importing_bart, importing_deberta
 from .errors import UserError
+from .files import sha256
 from .ground import load_safely
-from .model_dir import Manifest, ModelDirectory, sha256, write_model_directory
+from .model_dir import Manifest, ModelDirectory, write_model_directory
 
 #: fairseq's name for each special token, in the order of its ids 0 to 3, then mask.
 SPECIAL = {

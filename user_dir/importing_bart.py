@@ -13,8 +13,9 @@ from tokenizers.processors import RobertaProcessing
 from torch import Tensor
 
 from .errors import UserError
+from .files import sha256
 from .ground import load_safely
-from .model_dir import Manifest, ModelDirectory, sha256, write_model_directory
+from .model_dir import Manifest, ModelDirectory, write_model_directory
 
 #: Hugging Face's name of each setting and fairseq's.
 _SETTINGS = {

@@ -6,7 +6,6 @@ tokenizers library). The manifest names the architecture, so nothing else has to
 said on a command line.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from .errors import UserError
+from .files import sha256
 from .ground import load_safely
 
 MANIFEST, WEIGHTS, DICTIONARY, TOKENIZER = (
@@ -30,12 +30,6 @@ MANIFEST, WEIGHTS, DICTIONARY, TOKENIZER = (
     "tokenizer.json",
 )
 FORMAT = 1
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass

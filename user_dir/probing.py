@@ -23,6 +23,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from . import plugin  # noqa: F401
 from .criterions._kinds import Classes
 from .data import SentenceDataset
 from .errors import UserError, install_excepthook

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..model_dir import sha256
+from ..files import sha256
 from .readers import Example, error_at, shown
 from .tokenizing import SentenceTokenizer
 

@@ -17,7 +17,7 @@ from fairseq.data import Dictionary, LanguagePairDataset
 from torch import Tensor
 
 from ..errors import UserError
-from ..model_dir import sha256
+from ..files import sha256
 from .cache import CACHE_FOLDER
 from .dataset import EveryExample
 from .pairs import Pair

@@ -9,7 +9,8 @@ from fairseq.data import Dictionary
 from tokenizers import Tokenizer
 
 from ..errors import UserError
-from ..model_dir import ModelDirectory, sha256
+from ..files import sha256
+from ..model_dir import ModelDirectory
 
 
 class SentenceTokenizer:

@@ -14,8 +14,9 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 
 from ..errors import UserError
+from ..files import sha256
 from ..metrics import SCATTERED
-from ..model_dir import ModelDirectory, sha256
+from ..model_dir import ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters

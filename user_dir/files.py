@@ -1,0 +1,209 @@
+"""Reading and writing whole files: the one place where either is done.
+
+What is written appears under its name when it is complete, or not at all; scratch
+names cannot be guessed and never follow a link; permissions follow the umask. What is
+read back from disk is checked for its structure by :func:`read_json` or
+:func:`conform`.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from .errors import UserError
+
+Model = TypeVar("Model")
+
+#: Characters of a name that a scratch name repeats; file systems end at 255 bytes.
+_KEPT = 60
+#: Largest JSON file that is read: far above any of ours, far below memory.
+_JSON_BYTES = 2**30
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- whole or not at all --------------------------------------------------------------
+
+
+def _scratch(path: Path) -> Path:
+    """A name beside ``path`` that nobody can have put a link at."""
+    return path.with_name(f".{path.name[:_KEPT]}-{secrets.token_hex(8)}.tmp")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a scratch file for writing; its content takes ``path``'s place at the end.
+
+    A link at ``path`` is replaced, not followed. After an exception nothing is left.
+
+    Args:
+        path: in a folder that exists.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    """
+    scratch = _scratch(path)
+    descriptor = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+        scratch.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            scratch.unlink()
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Make a scratch folder; it becomes ``path`` at the end, with all that is in it.
+
+    After an exception nothing is left.
+
+    Args:
+        path: its parent is made where it is missing.
+
+    Raises:
+        UserError: ``path`` exists.
+        OSError: the folder cannot be written.
+
+    """
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists; remove it or choose another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = _scratch(path)
+    scratch.mkdir()
+    try:
+        yield scratch
+        scratch.rename(path)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, whole or not at all; the folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    """Write JSON, whole or not at all; what JSON does not have becomes text."""
+    text = json.dumps(content, default=str, indent=indent, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+# --- believed or not ------------------------------------------------------------------
+
+
+def foreign(path: Path) -> str | None:
+    """Who else could have written a file or folder, or None if only this user could.
+
+    Args:
+        path: exists; a link is judged itself, not what it leads to.
+
+    Returns:
+        ``user 1001``, ``everybody`` or None. Root may write anywhere, so it is trusted.
+
+    """
+    found = path.lstat()
+    if found.st_uid not in (0, os.geteuid()):
+        return f"user {found.st_uid}"
+    if path.is_dir() and not path.is_symlink():
+        sticky = found.st_mode & 0o1000
+        return "everybody" if found.st_mode & 0o002 and not sticky else None
+    return "everybody" if path.is_symlink() or found.st_mode & 0o002 else None
+
+
+# --- checked as it is read ------------------------------------------------------------
+
+
+@functools.cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _refusal(where: object, error: ValidationError, mend: str) -> UserError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "json_invalid":
+        return UserError(f"{where} is not JSON ({first['msg']}); {mend}")
+    problem = first["msg"][:1].lower() + first["msg"][1:]
+    if first["type"] in ("missing", "missing_argument"):
+        return UserError(f"{where}: field '{place}' is missing; {mend}")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return UserError(f"{where}: there is no field '{place}'; {mend}")
+    found = "" if isinstance(first["input"], dict | list) else _short(first["input"])
+    found = found or f"a {type(first['input']).__name__}"
+    field = f"field '{place}'" if place else "the whole"
+    return UserError(f"{where}: {field}: {problem}, not {found}; {mend}")
+
+
+def conform(schema: type[Model], data: Any, where: object, mend: str) -> Model:
+    """Data as a schema describes it.
+
+    Args:
+        schema: a type pydantic knows: a TypedDict, a dataclass, a BaseModel.
+        data: of unknown structure.
+        where: the file, for the error.
+        mend: what the user can do about it.
+
+    Raises:
+        UserError: names ``where``, the field, what it should be and what it is.
+
+    """
+    try:
+        found: Model = _adapter(cast(Hashable, schema)).validate_python(
+            data, strict=True
+        )
+    except ValidationError as error:
+        raise _refusal(where, error, mend) from None
+    return found
+
+
+def read_json(path: Path, schema: type[Model], mend: str) -> Model:
+    """A JSON file as a schema describes it.
+
+    Args:
+        path: of the file.
+        schema: as :func:`conform` takes it.
+        mend: what the user can do about a file that is not so.
+
+    Raises:
+        UserError: the file cannot be read, is no JSON, or a field is not as the schema
+            says; the message names file and field.
+
+    """
+    try:
+        if path.stat().st_size > _JSON_BYTES:
+            raise UserError(f"{path} is too large to be what it should be; {mend}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {mend}") from None
+    try:
+        found: Model = _adapter(cast(Hashable, schema)).validate_json(
+            content, strict=True
+        )
+    except ValidationError as error:
+        raise _refusal(path, error, mend) from None
+    return found
