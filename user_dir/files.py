@@ -12,10 +12,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -133,9 +133,11 @@ def foreign(path: Path) -> str | None:
 # --- checked as it is read ------------------------------------------------------------
 
 
-@functools.cache
-def _adapter(schema: Any) -> TypeAdapter[Any]:
+def _make(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(_make)
 
 
 def _short(value: object) -> str:
@@ -173,9 +175,7 @@ def conform(schema: type[Model], data: Any, where: object, mend: str) -> Model:
 
     """
     try:
-        found: Model = _adapter(cast(Hashable, schema)).validate_python(
-            data, strict=True
-        )
+        found: Model = _adapter(schema).validate_python(data, strict=True)
     except ValidationError as error:
         raise _refusal(where, error, mend) from None
     return found
@@ -201,9 +201,7 @@ def read_json(path: Path, schema: type[Model], mend: str) -> Model:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {mend}") from None
     try:
-        found: Model = _adapter(cast(Hashable, schema)).validate_json(
-            content, strict=True
-        )
+        found: Model = _adapter(schema).validate_json(content, strict=True)
     except ValidationError as error:
         raise _refusal(path, error, mend) from None
     return found

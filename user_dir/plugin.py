@@ -4,13 +4,8 @@ Imported by the package itself where fairseq is there already, as under fairseq-
 with ``--user-dir``, and by whatever loads a fairseq model or task.
 """
 
-import logging
-
-# As it is imported fairseq asks for tensorboardX, which nothing here needs.
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
-
-from . import criterions, models, optimizers, tasks  # noqa: E402
-from .ground import prepare_fairseq  # noqa: E402
+from . import criterions, models, optimizers, tasks
+from .ground import prepare_fairseq
 
 __all__ = ["criterions", "models", "optimizers", "tasks"]
 
