@@ -9,6 +9,8 @@ from typing import Any
 import fairseq.options  # noqa: F401  fills the registries
 from fairseq.registry import REGISTRIES
 
+from . import plugin  # noqa: F401
+
 
 def _registries() -> dict[str, dict[str, Any]]:
     from fairseq.models import MODEL_DATACLASS_REGISTRY
