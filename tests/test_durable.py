@@ -5,6 +5,8 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,21 +22,29 @@ from test_training import assert_equal_weights, checkpoint, free_port
 # --- checkpoints ----------------------------------------------------------------------
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file grows beyond 1,000 bytes, also for root."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint_last.pt"
+    path, best = tmp_path / "checkpoint_last.pt", tmp_path / "checkpoint_best.pt"
     durable.save_whole({"a": torch.ones(3)}, str(path))
-    before = path.read_bytes()
-    # /dev/full is a disk with no space left, also for root.
-    (tmp_path / "checkpoint_last.pt.tmp").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"last\.pt could not be written.*is intact"):
-        durable.save_whole({"a": torch.zeros(300000)}, str(path))
-    assert path.read_bytes() == before
-    best = tmp_path / "checkpoint_best.pt"
     durable.copy_whole(str(path), str(best))
-    (tmp_path / "checkpoint_best.pt.tmp").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"best\.pt could not be written"):
-        durable.copy_whole(str(path), str(best))
+    before = path.read_bytes()
     assert best.read_bytes() == before
+    message = r"{}\.pt could not be written \(.*is intact"
+    with full_disk(), pytest.raises(UserError, match=message.format("last")):
+        durable.save_whole({"a": torch.zeros(300000)}, str(path))
+    with full_disk(), pytest.raises(UserError, match=message.format("best")):
+        durable.copy_whole(str(path), str(best))
+    assert path.read_bytes() == best.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == [best.name, path.name]
 
 

@@ -129,4 +129,4 @@ def test_nothing_else_unpickles() -> None:
         if unsafe.search(line)
     ]
     where = 'return torch.load(path, map_location="cpu", weights_only=True)'
-    assert found == [f"user_dir/ground.py: {where}"]
+    assert found == [f"user_dir/checkpoints.py: {where}"]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import torch
 from fairseq import checkpoint_utils
@@ -24,6 +24,7 @@ from fairseq.data.iterators import BackgroundConsumer
 from fairseq.file_io import PathManager
 
 from .errors import UserError
+from .files import foreign, whole_file
 from .workers import check_workers, naming_the_lost, set_timeout
 
 logger = logging.getLogger(__name__)
@@ -38,14 +39,12 @@ _LAST = "checkpoint_last.pt"
 # --- whole checkpoints or none -------------------------------------------------------
 
 
-def _replacing(write: Callable[[str], Any], path: str) -> None:
+def _replacing(write: Callable[[IO[bytes]], Any], path: str) -> None:
     """Write beside a file, then put the result in its place."""
-    scratch = f"{path}.tmp"
     try:
-        write(scratch)
-        os.replace(scratch, path)
+        with whole_file(Path(path)) as file:
+            write(file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
-        Path(scratch).unlink(missing_ok=True)
         raise UserError(
             f"{path} could not be written ({str(error).splitlines()[0]}); the one "
             "before it is intact: free some space, or name another --save-dir, and "
@@ -60,7 +59,7 @@ def save_whole(obj: Any, filename: str, async_write: bool = False) -> None:
         UserError: the file cannot be written; the one before it is intact.
 
     """
-    _replacing(lambda scratch: torch.save(obj, scratch), filename)
+    _replacing(lambda file: torch.save(obj, file), filename)
 
 
 def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
@@ -70,7 +69,8 @@ def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
         UserError: the copy cannot be written; the one before it is intact.
 
     """
-    _replacing(lambda scratch: shutil.copyfile(src_path, scratch), dst_path)
+    with open(src_path, "rb") as source:
+        _replacing(lambda file: shutil.copyfileobj(source, file, 2**20), dst_path)
     return True
 
 
@@ -122,6 +122,18 @@ def check_writable(folder: Path) -> None:
             f"--save-dir {folder} cannot be written to ({error.strerror}); name "
             "another, or --no-save"
         ) from None
+
+
+def warn_of_others(folder: Path) -> None:
+    """Say who else could have written what a run is about to go on from."""
+    for path in (folder, folder / _LAST):
+        who = foreign(path) if path.exists() else None
+        if who:
+            logger.warning(
+                "%s can be written by %s: go on from it only if you trust them",
+                path,
+                who,
+            )
 
 
 # --- data ----------------------------------------------------------------------------
@@ -251,6 +263,7 @@ def prepare(cfg: Any) -> None:
     check_workers(parallel.distributed_world_size)
     if saves and parallel.distributed_rank == 0:
         check_writable(Path(cfg.checkpoint.save_dir))
+        warn_of_others(Path(cfg.checkpoint.save_dir))
         if cfg.checkpoint.restore_file == _LAST:
             fall_back(Path(cfg.checkpoint.save_dir))
     if torch.distributed.is_initialized():

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -115,19 +116,18 @@ def foreign(path: Path) -> str | None:
     """Who else could have written a file or folder, or None if only this user could.
 
     Args:
-        path: exists; a link is judged itself, not what it leads to.
+        path: exists; of a link both it and what it leads to are judged.
 
     Returns:
         ``user 1001``, ``everybody`` or None. Root may write anywhere, so it is trusted.
 
     """
-    found = path.lstat()
-    if found.st_uid not in (0, os.geteuid()):
-        return f"user {found.st_uid}"
-    if path.is_dir() and not path.is_symlink():
-        sticky = found.st_mode & 0o1000
-        return "everybody" if found.st_mode & 0o002 and not sticky else None
-    return "everybody" if path.is_symlink() or found.st_mode & 0o002 else None
+    for found in (path.lstat(), path.stat()):
+        if found.st_uid not in (0, os.geteuid()):
+            return f"user {found.st_uid}"
+    sticky_folder = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    open_to_all = found.st_mode & stat.S_IWOTH and not sticky_folder
+    return "everybody" if open_to_all else None
 
 
 # --- checked as it is read ------------------------------------------------------------
@@ -140,7 +140,8 @@ def _make(schema: Any) -> TypeAdapter[Any]:
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(_make)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as an error shows it: quoted and short."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -155,7 +156,7 @@ def _refusal(where: object, error: ValidationError, mend: str) -> UserError:
         return UserError(f"{where}: field '{place}' is missing; {mend}")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return UserError(f"{where}: there is no field '{place}'; {mend}")
-    found = "" if isinstance(first["input"], dict | list) else _short(first["input"])
+    found = "" if isinstance(first["input"], dict | list) else short(first["input"])
     found = found or f"a {type(first['input']).__name__}"
     field = f"field '{place}'" if place else "the whole"
     return UserError(f"{where}: {field}: {problem}, not {found}; {mend}")

@@ -7,28 +7,25 @@ alone wherever it already works.
 import argparse
 import copy
 import functools
-import inspect
 import logging
 import os
-import pickle
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 from fairseq import checkpoint_utils, options
 from fairseq.dataclass import utils as dataclass_utils
-from fairseq.logging import meters
 from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from . import durable, workers
+from . import durable, literals, workers
+from .checkpoints import allow_checkpoints, known_only, load_checkpoint, load_safely
 from .errors import UserError
+
+__all__ = ["load_safely", "prepare_fairseq"]
 
 #: Model that --steady-model describes; used when --arch is not given.
 DEFAULT_ARCH = "steady"
@@ -39,76 +36,6 @@ _KEPT = "fairseq_steady"
 _DATA = "fairseq_steady_data"
 #: Where a trainer remembers the last update its criterion heard of.
 _NOTIFIED = "_fairseq_steady_notified"
-
-
-def _safe_globals() -> list[Any]:
-    """Classes that fairseq's own and published checkpoints hold, and nothing else."""
-    logged = [
-        cls
-        for _, cls in inspect.getmembers(meters, inspect.isclass)
-        if issubclass(cls, meters.Meter)
-    ]
-    # Checkpoints from before 2020 name the meters by their old module.
-    moved = [(cls, f"fairseq.meters.{cls.__name__}") for cls in logged]
-    scalar = np.float64(0).__reduce__()[0]
-    numbers = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype]
-    dtypes = [type(np.dtype(t)) for t in ("f4", "f8", "i4", "i8", "bool")]
-    return [argparse.Namespace, *logged, *moved, *numbers, *dtypes]
-
-
-@functools.cache
-def _allow_checkpoints() -> None:
-    torch.serialization.add_safe_globals(_safe_globals())
-
-
-def _unsafe_names(path: str, error: pickle.UnpicklingError) -> str:
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # an old format that cannot be listed: take torch's word
-        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
-    return ", ".join(sorted(names)) or "an object it should not need"
-
-
-def load_safely(path: str | os.PathLike[str]) -> Any:
-    """``torch.load`` on the CPU that never runs code from the file.
-
-    Raises:
-        UserError: the file is missing, damaged, or holds a class that a checkpoint
-            does not need; the message names it.
-
-    """
-    _allow_checkpoints()
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except pickle.UnpicklingError as error:
-        raise UserError(_refusal(str(path), error)) from None
-    except (RuntimeError, EOFError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} is not a whole torch checkpoint ({first}); write or download it "
-            "again"
-        ) from None
-
-
-def _refusal(path: str, error: pickle.UnpicklingError) -> str:
-    return (
-        f"{path} holds {_unsafe_names(path, error)}, which a checkpoint does not need "
-        "and which could run code when loaded: do not load it; get the weights from "
-        "a source you trust, as safetensors or a plain state dict"
-    )
-
-
-def _refusing(load: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(load)
-    def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return load(path, *args, **kwargs)
-        except pickle.UnpicklingError as error:
-            raise UserError(_refusal(path, error)) from None
-
-    return load_checkpoint_to_cpu
 
 
 def _insisting(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -254,9 +181,11 @@ def prepare_fairseq() -> None:
     _hush()
     durable.install()
     workers.install()
-    _allow_checkpoints()
-    checkpoint_utils.load_checkpoint_to_cpu = _refusing(
-        checkpoint_utils.load_checkpoint_to_cpu
+    allow_checkpoints()
+    literals.install()
+    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint
+    checkpoint_utils.load_model_ensemble_and_task = known_only(
+        checkpoint_utils.load_model_ensemble_and_task
     )
     checkpoint_utils.load_checkpoint = _insisting(checkpoint_utils.load_checkpoint)
     dataclass_utils.eval_str_list = _numbers(dataclass_utils.eval_str_list)

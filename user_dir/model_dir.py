@@ -6,22 +6,22 @@ tokenizers library). The manifest names the architecture, so nothing else has to
 said on a command line.
 """
 
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import torch
 from fairseq.data import Dictionary
+from pydantic import ConfigDict, Field, InstanceOf
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from .architectures import check_architecture
+from .checkpoints import load_safely
 from .errors import UserError
-from .files import sha256
-from .ground import load_safely
+from .files import conform, read_json, sha256, whole_folder, write_json
 
 MANIFEST, WEIGHTS, DICTIONARY, TOKENIZER = (
     "manifest.json",
@@ -29,7 +29,18 @@ MANIFEST, WEIGHTS, DICTIONARY, TOKENIZER = (
     "dict.txt",
     "tokenizer.json",
 )
-FORMAT = 1
+FORMAT: Literal[1] = 1
+_MEND = "import the model again"
+
+#: The tokeniser's token for each of fairseq's.
+SpecialTokens = dict[Annotated[str, Field(pattern=r"^<(s|pad|/s|unk|mask)>$")], str]
+
+
+class _Weights(TypedDict):
+    """What of ``model.pt`` is read."""
+
+    model: dict[str, InstanceOf[Tensor]]
+    pooler: NotRequired[dict[str, InstanceOf[Tensor]]]
 
 
 @dataclass
@@ -49,13 +60,15 @@ class Manifest:
 
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     family: str
     architecture: dict[str, Any]
-    special_tokens: dict[str, str]
+    special_tokens: SpecialTokens
     source: dict[str, Any] = field(default_factory=dict)
     licence: str | None = None
     files: dict[str, str] = field(default_factory=dict)
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,8 @@ class ModelDirectory:
                 f"{folder} is not a model directory (no {MANIFEST}); make one with: "
                 "python scripts/import_hf.py SRC OUT"
             )
-        manifest = _read_manifest(manifest_path)
+        manifest = read_json(manifest_path, Manifest, _MEND)
+        check_architecture(manifest.family, manifest.architecture, manifest_path)
         for name in (WEIGHTS, DICTIONARY, TOKENIZER):
             if not (folder / name).is_file():
                 raise UserError(f"{folder} lacks {name}; import the model again")
@@ -93,8 +107,15 @@ class ModelDirectory:
         return self.path / TOKENIZER
 
     def dictionary(self) -> Dictionary:
-        """Fairseq's dictionary."""
-        return Dictionary.load(str(self.path / DICTIONARY))
+        """Fairseq's dictionary.
+
+        Raises:
+            UserError: a line is not ``symbol count``, or a symbol stands twice.
+
+        """
+        path = self.path / DICTIONARY
+        _check_dictionary(path)
+        return Dictionary.load(str(path))
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The model's state dict and the pooler's (``dense.weight``, ... or empty).
@@ -110,23 +131,24 @@ class ModelDirectory:
                 f"{path} is not the file its manifest describes (sha256 differs); "
                 "import the model again"
             )
-        state = load_safely(path)
+        state = conform(_Weights, load_safely(path), path, _MEND)
         return state["model"], state.get("pooler", {})
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _check_dictionary(path: Path) -> None:
+    """Fairseq's own errors show lines of the file, which may be a link to another."""
+    seen = set()
     try:
-        manifest = Manifest(**json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); import the model again"
-        ) from None
-    if manifest.format != FORMAT:
-        raise UserError(
-            f"{path} has format {manifest.format}, this version reads {FORMAT}; "
-            "import the model again"
-        )
-    return manifest
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                symbol, _, count = line.rstrip("\n").rpartition(" ")
+                if not symbol or not count.isascii() or not count.isdigit():
+                    raise UserError(f"{path}:{number}: not 'symbol count'; {_MEND}")
+                if symbol in seen:
+                    raise UserError(f"{path}:{number}: a symbol twice; {_MEND}")
+                seen.add(symbol)
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8; {_MEND}") from None
 
 
 def write_model_directory(
@@ -152,22 +174,12 @@ def write_model_directory(
 
     """
     target = Path(out)
-    if target.exists():
-        raise UserError(f"{target} exists; remove it or choose another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with whole_folder(target) as scratch:
         torch.save(_checkpoint(manifest, model, pooler or {}), scratch / WEIGHTS)
         dictionary.save(str(scratch / DICTIONARY))
         (scratch / TOKENIZER).write_text(tokenizer, "utf-8")
         manifest.files = {p.name: sha256(p) for p in sorted(scratch.iterdir())}
-        text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False)
-        (scratch / MANIFEST).write_text(text + "\n", "utf-8")
-        scratch.chmod(0o755)
-        scratch.rename(target)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        write_json(scratch / MANIFEST, asdict(manifest), indent=2)
     return ModelDirectory(target, manifest)
 
 

@@ -1,10 +1,9 @@
 """Tokenise each file once."""
 
-import contextlib
 import hashlib
 import logging
-import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..files import sha256
+from ..files import foreign, sha256, whole_file
 from .readers import Example, error_at, shown
 from .tokenizing import SentenceTokenizer
 
 logger = logging.getLogger(__name__)
 
 CACHE_FOLDER = ".steady-cache"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,11 @@ def encode_cached(
     key = hashlib.sha256(repr((*recipe, tokenizer.max_length)).encode()).hexdigest()
     folder = cache_dir or path.parent / CACHE_FOLDER
     cached = folder / f"{path.stem}-{key[:16]}.npz"
-    encoded = _load(cached)
+    classes = None if labels is None else len(labels)
+    encoded = _load(cached, key, tokenizer.symbols, classes)
     if encoded is None:
         encoded = _encode(path, reader, labels, tokenizer)
-        _save(encoded, cached)
+        _save(encoded, cached, key)
     if encoded.truncated:
         logger.warning(
             "%s: %d of %d sentences cut to %d tokens",
@@ -155,35 +155,105 @@ def _encode(
     return Encoded(tokens, targets, truncated)
 
 
-def _load(path: Path) -> Encoded | None:
-    """A cache entry, or None when there is none or it is damaged."""
+def believed(path: Path) -> bool:
+    """Whether a cache entry is there and only this user can have written it."""
+    if not path.exists():
+        return False
+    for place in (path.parent, path):
+        if who := foreign(place):
+            logger.warning(
+                "%s can be written by %s and is not believed; made again", place, who
+            )
+            return False
+    return True
+
+
+def _load(path: Path, key: str, symbols: int, classes: int | None) -> Encoded | None:
+    """A cache entry, or None when there is none, or it is damaged or of other data."""
     try:
+        if not believed(path):
+            return None
+        _check_stored(path)
         with np.load(path, allow_pickle=False) as stored:
-            tokens = np.split(stored["tokens"], np.cumsum(stored["lengths"])[:-1])
-            return Encoded(tokens, stored["targets"], int(stored["truncated"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            found = {name: stored[name] for name in _FIELDS}
+        check_ids(found["tokens"], found["lengths"], symbols)
+        _check_targets(found["targets"], len(found["lengths"]), classes)
+        truncated = int(found["truncated"])
+        if str(found["key"]) != key or not 0 <= truncated <= len(found["lengths"]):
+            raise ValueError("of other data")
+    except DAMAGES:
         return None
+    ends = np.cumsum(found["lengths"])[:-1]
+    return Encoded(np.split(found["tokens"], ends), found["targets"], truncated)
 
 
-def _save(encoded: Encoded, path: Path) -> None:
+#: What numpy and zipfile say of a file that is damaged, or made to do damage.
+DAMAGES = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+)
+_FIELDS = ("tokens", "lengths", "targets", "truncated", "key")
+
+
+def _check_stored(path: Path) -> None:
+    """Our entries are not compressed, so that none unpacks to more than it is."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("compressed")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError("larger than its file")
+
+
+def check_ids(ids: np.ndarray, lengths: np.ndarray, symbols: int) -> None:
+    """Refuse sequences that are not of a dictionary's ids.
+
+    Args:
+        ids: of all sequences, end to end, shape (total,).
+        lengths: of each sequence, shape (N,).
+        symbols: of the dictionary.
+
+    Raises:
+        ValueError: a shape, type or range is wrong.
+
+    """
+    if any(array.ndim != 1 or array.dtype.kind != "i" for array in (ids, lengths)):
+        raise ValueError("shape or type")
+    if len(lengths) and lengths.min() < 1:
+        raise ValueError("an empty sequence")
+    if lengths.sum() != len(ids):
+        raise ValueError("cut off")
+    if len(ids) and not (ids.min() >= 0 and ids.max() < symbols):
+        raise ValueError("an id outside the dictionary")
+
+
+def _check_targets(targets: np.ndarray, count: int, classes: int | None) -> None:
+    """As many classes below ``classes``, or as many finite scores, as sentences."""
+    kind = "f" if classes is None else "i"
+    if targets.shape != (count,) or targets.dtype.kind != kind:
+        raise ValueError("targets")
+    if not np.isfinite(targets).all():
+        raise ValueError("a score that is not finite")
+    if classes and count and not (targets.min() >= 0 and targets.max() < classes):
+        raise ValueError("a class that is not there")
+
+
+def _save(encoded: Encoded, path: Path, key: str) -> None:
     """Write whole or not at all; a folder that cannot be written costs only time."""
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
+        with whole_file(path) as file:
             np.savez(
                 file,
                 tokens=np.concatenate(encoded.tokens),
                 lengths=np.array([len(tokens) for tokens in encoded.tokens]),
                 targets=encoded.targets,
                 truncated=encoded.truncated,
+                key=key,
             )
-        scratch.replace(path)
     except OSError as error:
         logger.warning(
             "cannot cache in %s (%s); name a folder with --steady-cache-dir",
             path.parent,
             error.strerror,
         )
-        with contextlib.suppress(OSError):
-            scratch.unlink()

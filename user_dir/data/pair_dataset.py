@@ -1,6 +1,5 @@
 """Tokenised articles and summaries, kept on disk and read as they are needed."""
 
-import contextlib
 import hashlib
 import itertools
 import logging
@@ -8,17 +7,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
+from pydantic import Field
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from ..errors import UserError
-from ..files import sha256
-from .cache import CACHE_FOLDER
+from ..files import read_json, sha256, whole_folder, write_json
+from .cache import CACHE_FOLDER, DAMAGES, believed, check_ids
 from .dataset import EveryExample
 from .pairs import Pair
 from .tokenizing import SentenceTokenizer
@@ -26,7 +28,9 @@ from .tokenizing import SentenceTokenizer
 logger = logging.getLogger(__name__)
 
 #: Version of the stored form; articles tokenised at a time.
-_VERSION, _CHUNK = 1, 1000
+_VERSION, _CHUNK = 2, 1000
+_ABOUT = "about.json"
+Number = Annotated[int, Field(ge=0)]
 
 
 class Ragged:
@@ -101,9 +105,10 @@ def encode_pairs(
     first = files[0]
     sides = [(t.digest, t.max_length) for t in tokenizers]
     known = [(str(path), _fingerprint(path)) for path in files]
-    key = hashlib.sha256(repr((_VERSION, known, description, sides)).encode())
+    recipe = repr((_VERSION, known, description, sides)).encode()
+    key = hashlib.sha256(recipe).hexdigest()
     folder = cache_dir or first.parent / CACHE_FOLDER
-    cached = folder / f"{first.stem}-{key.hexdigest()[:16]}"
+    cached = Entry(folder / f"{first.stem}-{key[:16]}", key, tokenizers[0].symbols)
     encoded = _load(cached) or _encode(read(), tokenizers, cached)
     for what, count, tokenizer in zip(
         ("articles", "summaries"), encoded.truncated, tokenizers, strict=True
@@ -117,11 +122,35 @@ def encode_pairs(
 
 
 def _fingerprint(path: Path) -> str:
-    """Of a file its content, of a folder names, sizes and times."""
+    """Of the content, also of each file of a folder."""
     if path.is_file():
         return sha256(path)
-    entries = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in path.iterdir()]
-    return hashlib.sha256(repr(sorted(entries)).encode()).hexdigest()
+    inside = sorted(p for p in path.iterdir() if p.is_file())
+    entries = [(p.name, sha256(p)) for p in inside]
+    return hashlib.sha256(repr(entries).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cache entry: a folder.
+
+    Args:
+        folder: holds the two sides.
+        key: digest of the data's content and of all that decides how it is read.
+        symbols: of the dictionary.
+
+    """
+
+    folder: Path
+    key: str
+    symbols: int
+
+
+class _About(TypedDict):
+    """What an entry says about itself."""
+
+    key: str
+    truncated: tuple[Number, Number]
 
 
 class _Writer:
@@ -143,48 +172,59 @@ class _Writer:
         np.save(self.path.with_suffix(".ends.npy"), ends)
 
 
-def _ragged(path: Path) -> Ragged:
-    ends = np.load(path.with_suffix(".ends.npy"), allow_pickle=False)
+def _ragged(path: Path, symbols: int) -> Ragged:
+    ends = np.load(path.with_suffix(".ends.npy"), mmap_mode="r", allow_pickle=False)
     ids = np.memmap(path, np.int32, mode="r")
-    if len(ids) != ends[-1]:
-        raise ValueError("cut off")
-    return Ragged(ids, ends)
+    check_ids(ids, np.diff(ends, prepend=0), symbols)
+    return Ragged(ids, np.array(ends))
 
 
 def _encode(
     pairs: Iterable[Pair],
     tokenizers: tuple[SentenceTokenizer, SentenceTokenizer],
-    cached: Path,
+    cached: Entry,
 ) -> EncodedPairs:
     """Tokenise a chunk at a time into a scratch folder, then move it into place."""
-    parent = _writable(cached.parent)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{cached.name}-", dir=parent))
-    truncated = [0, 0]
+    target = replace(cached, folder=_free(cached.folder))
     try:
-        writers = [_Writer(scratch / side) for side in ("source.bin", "target.bin")]
-        left = iter(pairs)
-        while chunk := list(itertools.islice(left, _CHUNK)):
-            texts = [[(p.source,) for p in chunk], [(p.target,) for p in chunk]]
-            for side in (0, 1):
-                ids, cut = tokenizers[side].encode(texts[side])
-                writers[side].add(ids)
-                truncated[side] += cut
-        for writer in writers:
-            writer.close()
-        np.save(scratch / "truncated.npy", np.array(truncated))
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    target = cached if parent == cached.parent else parent / cached.name
-    if _load(target) is None:  # else another worker was faster
-        shutil.rmtree(target, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            scratch.rename(target)
-    shutil.rmtree(scratch, ignore_errors=True)
+        with whole_folder(target.folder) as scratch:
+            truncated = _write(pairs, tokenizers, scratch)
+            write_json(scratch / _ABOUT, {"key": target.key, "truncated": truncated})
+    except OSError as error:  # unless another worker was faster
+        if (found := _load(target)) is None:
+            raise UserError(f"{target.folder} cannot be written ({error})") from None
+        return found
     loaded = _load(target)
     if loaded is None:
-        raise UserError(f"{target} cannot be read back; is the disk full?")
+        raise UserError(f"{target.folder} cannot be read back; is the disk full?")
     return loaded
+
+
+def _write(
+    pairs: Iterable[Pair],
+    tokenizers: tuple[SentenceTokenizer, SentenceTokenizer],
+    folder: Path,
+) -> list[int]:
+    """Both sides into a folder; how many of each were cut."""
+    truncated = [0, 0]
+    writers = [_Writer(folder / side) for side in ("source.bin", "target.bin")]
+    left = iter(pairs)
+    while chunk := list(itertools.islice(left, _CHUNK)):
+        texts = [[(p.source,) for p in chunk], [(p.target,) for p in chunk]]
+        for side in (0, 1):
+            ids, cut = tokenizers[side].encode(texts[side])
+            writers[side].add(ids)
+            truncated[side] += cut
+    for writer in writers:
+        writer.close()
+    return truncated
+
+
+def _free(folder: Path) -> Path:
+    """Where an entry can be made: what is there is damaged, or somebody else's."""
+    wanted = _writable(folder.parent) / folder.name
+    shutil.rmtree(wanted, ignore_errors=True)
+    return Path(tempfile.mkdtemp()) / folder.name if wanted.exists() else wanted
 
 
 def _writable(folder: Path) -> Path:
@@ -202,14 +242,22 @@ def _writable(folder: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix="steady-"))
 
 
-def _load(folder: Path) -> EncodedPairs | None:
-    """A cache entry, or None when there is none or it is damaged."""
+def _load(cached: Entry) -> EncodedPairs | None:
+    """A cache entry, or None when there is none, or it is damaged or of other data."""
+    folder = cached.folder
     try:
-        source, target = (_ragged(folder / f"{s}.bin") for s in ("source", "target"))
-        cut = np.load(folder / "truncated.npy", allow_pickle=False)
-        return EncodedPairs(source, target, (int(cut[0]), int(cut[1])))
-    except (OSError, ValueError, EOFError, IndexError):
+        if not believed(folder):
+            return None
+        about = read_json(folder / _ABOUT, _About, "make it again")
+        source, target = (
+            _ragged(folder / f"{side}.bin", cached.symbols)
+            for side in ("source", "target")
+        )
+        if about["key"] != cached.key or len(source) != len(target):
+            raise ValueError("of other data")
+    except DAMAGES:
         return None
+    return EncodedPairs(source, target, about["truncated"])
 
 
 class PairDataset(EveryExample, LanguagePairDataset):

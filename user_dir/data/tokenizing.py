@@ -36,6 +36,8 @@ class SentenceTokenizer:
         #: fairseq's id of each of the tokeniser's, -1 where it has none
         self.ids = _fairseq_ids(self._tokenizer, dictionary, directory)
         self._pad = dictionary.pad()
+        #: how many ids the dictionary has
+        self.symbols = len(dictionary)
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> tuple[list[np.ndarray], int]:
         """Ids with special tokens for each text or pair.

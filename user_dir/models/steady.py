@@ -11,6 +11,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
+from ..architectures import check_architecture
 from ..errors import UserError
 from ..model_dir import Manifest, ModelDirectory
 from ..regularizers.injection import find_encoder
@@ -56,6 +57,19 @@ def _arguments(cfg: SteadyModelConfig, manifest: dict[str, Any]) -> argparse.Nam
     return argparse.Namespace(**{"task": None, **manifest["architecture"], **chosen})
 
 
+def _described(text: str) -> dict[str, Any]:
+    """Family and architecture as JSON, checked again: this is fairseq's door."""
+    where = "the checkpoint's architecture"
+    try:
+        described: dict[str, Any] = json.loads(text)
+        check_architecture(described["family"], described["architecture"], where)
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{where} cannot be read; train it again") from None
+    return described
+
+
 @register_model("steady", dataclass=SteadyModelConfig)
 class SteadyModel(BaseFairseqModel):
     """Builds the fairseq model of a model directory."""
@@ -73,12 +87,7 @@ class SteadyModel(BaseFairseqModel):
                 "--arch steady needs a task of this plugin and --steady-model DIR; for "
                 "another task name fairseq's own architecture: --arch roberta_base"
             )
-        described = json.loads(cfg.architecture)
-        if described["family"] not in FAMILIES:
-            known = ", ".join(FAMILIES)
-            raise UserError(
-                f"model family '{described['family']}' is not one of: {known}"
-            )
+        described = _described(cfg.architecture)
         model_class, complete = FAMILIES[described["family"]]
         args = _arguments(cfg, described)
         complete(args)

@@ -1,7 +1,5 @@
 """Evaluations as files: every metric at full precision, and every prediction."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +9,9 @@ from fairseq.distributed import utils as distributed_utils
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ..files import write_json
+
 CONFIG = "config.json"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    scratch.write_text(json.dumps(content, default=str), "utf-8")
-    scratch.replace(path)
 
 
 class Recorder:
