@@ -26,7 +26,7 @@ from typing_extensions import TypedDict
 
 from .architectures import check_architecture
 from .errors import UserError
-from .files import conform
+from .files import conform, short
 
 #: Models and tasks of fairseq's own that a checkpoint may name; this plugin's besides.
 _MODELS = ("bart", "roberta", "transformer")
@@ -175,7 +175,7 @@ def check_checkpoint(state: Any, path: object) -> None:
         for _, name, kind, _ in group:
             if kind not in _METERS:
                 raise UserError(
-                    f"{path}: meter '{name}' is of no kind {kind!r}; {_MEND}"
+                    f"{path}: no kind of meter is {kind!r} ({name}); {_MEND}"
                 )
     _check_interpolations(found.get("cfg"), path)
     _check_described(found, path)
@@ -222,9 +222,8 @@ def _check_described(state: Mapping[str, Any], path: object) -> None:
             form = json.loads(described)
             family, architecture = form["family"], form["architecture"]
         except (ValueError, TypeError, KeyError, RecursionError):
-            raise UserError(
-                f"{path}: its architecture is unreadable; {_MEND}"
-            ) from None
+            problem = f"field 'cfg.model.architecture' is {short(described)}"
+            raise UserError(f"{path}: {problem}; {_MEND}") from None
         check_architecture(family, architecture, path)
 
 
