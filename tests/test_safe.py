@@ -8,15 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Trainer, make_model_directory
-from fairseq_steady.data import cache, pair_dataset
+from fairseq_steady.checkpoints import load_safely
 from fairseq_steady.errors import UserError
 from fairseq_steady.exporting import export_hf
 from fairseq_steady.generating import Trained
-from fairseq_steady.ground import load_safely
 from fairseq_steady.importing import import_hf
 from fairseq_steady.importing_bart import import_fairseq
 from fairseq_steady.model_dir import ModelDirectory
@@ -103,16 +101,6 @@ def test_training_does_not_start_from_one(
     assert "posix.system" in done.stderr.splitlines()[-1]
     assert "do not load it" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "proof").exists()
-
-
-def test_a_poisoned_cache_is_made_anew(tmp_path: Path) -> None:
-    poison = np.array([Attack(tmp_path / "proof")], dtype=object)
-    np.savez(tmp_path / "a.npz", tokens=poison, lengths=poison)
-    assert cache._load(tmp_path / "a.npz") is None
-    np.save(tmp_path / "source.ends.npy", poison)
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        pair_dataset._ragged(tmp_path / "source.bin")
     assert not (tmp_path / "proof").exists()
 
 

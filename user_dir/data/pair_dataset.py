@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -148,6 +148,8 @@ class Entry:
 
 class _About(TypedDict):
     """What an entry says about itself."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     key: str
     truncated: tuple[Number, Number]
