@@ -21,6 +21,7 @@ from fairseq_steady.exporting import export_hf
 from fairseq_steady.generating import Trained
 from fairseq_steady.importing_bart import import_fairseq
 from fairseq_steady.literals import EVALUATING, literal
+from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.predicting import Predictor
 from fairseq_steady.probing import take_encoder
 from omegaconf import OmegaConf
@@ -377,6 +378,33 @@ def test_a_hostile_manifest_is_refused_at_every_door(
     assert "Traceback" not in done.stderr
     assert "manifest.json" in done.stderr.splitlines()[-1]
     assert not proven(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("secret 1\nsecret\n", ":2: not 'symbol count'"),
+        ("secret x\n", ":1: not 'symbol count'"),
+        ("secret\n", ":1: not 'symbol count'"),
+        ("a 1\n\nb 1\n", ":2: not 'symbol count'"),
+        ("secret 1\nsecret 2\n", ":2: a symbol twice"),
+        ("a 1 #fairseq:overwrite\n", ":1: not 'symbol count'"),
+        ("secret \xb2\n", ":1: not 'symbol count'"),  # a digit that is no number
+        (b"a 1\nsecret\xff 1\n", " is not UTF-8"),
+    ],
+)
+def test_a_malformed_dictionary_names_the_line_and_shows_nothing(
+    tmp_path: Path, content: str | bytes, said: str
+) -> None:
+    """It may be a link to a file that the user did not mean to show."""
+    made = make_model_directory(tmp_path / "m")
+    path, other = made.path / "dict.txt", tmp_path / "other"
+    other.write_bytes(content.encode() if isinstance(content, str) else content)
+    path.unlink()
+    path.symlink_to(other)
+    with pytest.raises(UserError) as caught:
+        ModelDirectory.open(made.path).dictionary()
+    assert str(caught.value) == f"{path}{said}; import the model again"
 
 
 def test_a_hostile_release_is_imported_without_it(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import ast
 import builtins
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import fairseq_cli.train
 import fairseq_cli.validate
@@ -58,6 +60,17 @@ def preprocess() -> object:
     return cli_main()
 
 
+def script() -> None:
+    """A script of this checkout, by its name: ``script predict.py ...``."""
+    os.chdir(tempfile.mkdtemp())  # where a name without a folder is written
+    sys.argv = sys.argv[1:]
+    sys.argv[0] = str(SCRIPTS / sys.argv[0])
+    sys.path.insert(0, str(SCRIPTS))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
 #: Seconds until a command that hangs is ended by a signal.
 LIMIT = int(os.environ.get("ZL", "150"))
 
@@ -65,6 +78,7 @@ COMMANDS: dict[str, Callable[[], object]] = {
     "fairseq-preprocess": preprocess,
     "fairseq-train": fairseq_cli.train.cli_main,
     "fairseq-validate": fairseq_cli.validate.cli_main,
+    "script": script,
     "hydra": fairseq_steady.hydra_train.main,
 }
 

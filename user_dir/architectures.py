@@ -4,7 +4,7 @@ An architecture comes from files: a model directory's manifest, a checkpoint, a 
 Nothing in it reaches fairseq before :func:`check_architecture` has seen it.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
@@ -32,15 +32,15 @@ class Encoder(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
-    encoder_layers: Layers
-    encoder_embed_dim: Count
-    encoder_ffn_embed_dim: Count
-    encoder_attention_heads: Count
+    encoder_layers: Required[Layers]
+    encoder_embed_dim: Required[Count]
+    encoder_ffn_embed_dim: Required[Count]
+    encoder_attention_heads: Required[Count]
     encoder_normalize_before: bool
     encoder_learned_pos: bool
     encoder_layerdrop: Rate
     encoder_layers_to_keep: Kept | None
-    max_positions: Positions
+    max_positions: Required[Positions]
     max_source_positions: Positions
     max_target_positions: Positions
     activation_fn: Activation
@@ -78,10 +78,10 @@ class Deberta(Encoder, total=False):
 class Bart(Encoder, total=False):
     """Encoder-decoders."""
 
-    decoder_layers: Layers
+    decoder_layers: Required[Layers]
     decoder_embed_dim: Count
     decoder_ffn_embed_dim: Count
-    decoder_attention_heads: Count
+    decoder_attention_heads: Required[Count]
     decoder_input_dim: Count
     decoder_output_dim: Count
     decoder_normalize_before: bool

@@ -11,7 +11,12 @@ from torch import Tensor
 from .data import SentenceTokenizer
 from .errors import UserError
 from .model_dir import ModelDirectory
-from .models.steady import SteadyModel, SteadyModelConfig, record_architecture
+from .models.steady import (
+    SteadyModel,
+    SteadyModelConfig,
+    load_pretrained,
+    record_architecture,
+)
 
 TOLERANCE = 1e-4
 
@@ -39,7 +44,7 @@ def load_encoder(directory: ModelDirectory) -> Any:
     cfg = SteadyModelConfig()
     record_architecture(cfg, directory.manifest)
     model = SteadyModel.build_model(cfg, _Bare(directory))
-    model.load_state_dict(directory.weights()[0], strict=True)
+    load_pretrained(model, directory)
     return model.eval()
 
 

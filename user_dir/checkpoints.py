@@ -20,6 +20,7 @@ from fairseq.logging import meters
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, InstanceOf
 from torch import Tensor
 from typing_extensions import TypedDict
@@ -39,6 +40,11 @@ _TASKS = (
     "translation_from_pretrained_bart",
 )
 _METERS = tuple(name for name, value in vars(meters).items() if isinstance(value, type))
+#: What fairseq, torch and OmegaConf raise over the content of a checkpoint.
+_UNBUILT = (
+    *(AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError),
+    *(RuntimeError, OmegaConfBaseException),
+)
 _MEND = "it is damaged or no checkpoint of fairseq's: write or download it again"
 
 Number = Annotated[int, Field(ge=0)]
@@ -300,6 +306,14 @@ def known_only(load: Callable[..., Any]) -> Callable[..., Any]:
             check_names(state, name)
         if len(states) == 1:
             kwargs["state"] = states[0]
-        return load(filenames, arg_overrides, *args, **kwargs)
+        try:
+            return load(filenames, arg_overrides, *args, **kwargs)
+        except UserError:
+            raise
+        except _UNBUILT as error:  # a setting of another type, weights that do not fit
+            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            raise UserError(
+                f"{filenames[0]}: what it describes cannot be built ({said}); {_MEND}"
+            ) from error
 
     return load_model_ensemble_and_task
