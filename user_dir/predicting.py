@@ -102,7 +102,7 @@ class Predictor:
 
     def _parts(self, text: Text) -> tuple[str, ...]:
         """A sentence or a pair as training reads it: no blanks around."""
-        parts = (text,) if isinstance(text, str) else tuple(text)
+        parts = text if isinstance(text, tuple | list) else (text,)
         if len(parts) != len(self.columns) or not all(
             isinstance(part, str) for part in parts
         ):

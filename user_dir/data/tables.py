@@ -164,9 +164,10 @@ def _looks_quoted(cell: str) -> bool:
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    blank, last, lost = 0, 1, _Swallowed(path)
+    blank, last, lost = 0, 0, _Swallowed(path)
     try:
         header = as_header(path, next(reader), columns)
+        last = reader.line_num
         for cells in reader:
             if blank and cells:
                 raise error_at(path, blank, "an empty line", "remove it")
@@ -177,9 +178,9 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 blank = blank or reader.line_num
             last = reader.line_num
     except csv.Error as error:
-        raise error_at(
-            path, reader.line_num, f"not CSV ({error})", "mend the quotes"
-        ) from None
+        # Where the row begins: the quote that is never closed is there.
+        problem = f"not CSV ({error})"
+        raise error_at(path, last + 1, problem, "mend the quotes") from None
     lost.warn()
 
 
