@@ -4,53 +4,86 @@
     some-program | python scripts/predict.py CHECKPOINT --tsv > predictions.tsv
     python scripts/predict.py CHECKPOINT dev.csv --text-column a --pair-column b
 
-Text files and standard input have a sentence a line (a tab parts the two of a pair);
-.tsv, .csv and .jsonl have named columns. One line comes out for each that goes in.
+Text files and standard input have a sentence a line, or two with a tab between them
+where the checkpoint was trained on pairs; .tsv, .csv and .jsonl have named columns, by
+default those of the training. One line comes out for each that goes in.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from fairseq_steady.data.pairs import TABLES
-from fairseq_steady.data.readers import read_lines, read_named
+from fairseq_steady.data.readers import (
+    Where,
+    error_at,
+    filled,
+    is_table,
+    read_inputs,
+    shown,
+)
+from fairseq_steady.data.tables import read_named, text_cell
 from fairseq_steady.errors import UserError
+from fairseq_steady.output import write_lines
 from fairseq_steady.predicting import Prediction, Predictor, Text
 from rich.console import Console
 from rich.progress import track
 
 
-def as_text(line: str) -> Text:
-    """A sentence, or the two that a tab parts."""
-    first, tab, second = line.partition("\t")
-    return (first, second) if tab else first
+def as_text(where: Where, number: int, line: str, pairs: bool) -> Text:
+    """A sentence, or the two that a tab parts.
+
+    Raises:
+        UserError: the line has another form than the checkpoint's texts.
+
+    """
+    cells = line.split("\t")
+    if len(cells) != 1 + pairs:
+        form = "pairs, a tab between the two" if pairs else "sentences without tabs"
+        mend = f"the checkpoint reads {form}; a table is named .tsv and has a header"
+        problem = f"{len(cells) - 1} tabs in {shown(line)}"
+        raise error_at(where, number, problem, mend)
+    return one_or_two(filled(where, number, cells))
 
 
-def read_texts(path: Path, text: str, pair: str | None) -> list[Text]:
-    """The sentences or pairs of a file.
+def one_or_two(texts: Sequence[str]) -> Text:
+    """A sentence or a pair."""
+    return (texts[0], texts[1]) if len(texts) == 2 else texts[0]
+
+
+def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator[Text]:
+    """The sentences or pairs of a file, or of standard input.
 
     Raises:
         UserError: the file cannot be read, or lacks a column.
 
     """
-    if path.suffix not in TABLES:
-        return [as_text(line) for _, line in read_lines(path)]
-    columns = [text, *([pair] if pair else [])]
+    if path is None or not is_table(path):
+        for where, number, line in read_inputs(path):
+            yield as_text(where, number, line, len(columns) == 2)
+        return
     mend = "name yours with --text-column and --pair-column"
-    rows = [row for _, row in read_named(path, columns, mend)]
-    if pair:
-        return [(str(row[text]), str(row[pair])) for row in rows]
-    return [str(row[text]) for row in rows]
+    for number, row in read_named(path, columns, mend):
+        cells = [text_cell(path, number, row, name) for name in columns]
+        yield one_or_two(filled(path, number, cells))
 
 
-def texts_of(args: argparse.Namespace) -> Sequence[Text]:
-    """From files, or from standard input."""
-    if args.inputs:
-        read = [read_texts(p, args.text_column, args.pair_column) for p in args.inputs]
-        return [text for texts in read for text in texts]
-    return [as_text(line) for line in sys.stdin.read().split("\n") if line.strip()]
+def columns_of(args: argparse.Namespace, trained: Sequence[str]) -> Sequence[str]:
+    """The checkpoint's columns, or what the command line calls them.
+
+    Raises:
+        UserError: it asks for pairs of a checkpoint that reads sentences.
+
+    """
+    if args.pair_column and len(trained) == 1:
+        raise UserError(
+            f"{args.checkpoint} was trained on single sentences; leave --pair-column "
+            f"{args.pair_column} out"
+        )
+    given = (args.text_column, args.pair_column)
+    return [own or name for own, name in zip(given, trained, strict=False)]
 
 
 def as_json(found: Prediction) -> str:
@@ -68,8 +101,26 @@ def as_tsv(found: Prediction) -> str:
 
 
 def header(predictor: Predictor) -> str:
-    """The first line of a TSV."""
+    """The first line of a TSV.
+
+    Raises:
+        UserError: a label would be two cells, or two lines.
+
+    """
+    for label in predictor.labels or ():
+        if len(label.split("\t")) + len(label.splitlines()) > 2:
+            raise UserError(f"label {shown(label)} does not fit into a TSV; omit --tsv")
     return "\t".join(["label", *predictor.labels]) if predictor.labels else "score"
+
+
+def answers(predictor: Predictor, texts: Sequence[Text], args: Any) -> Iterator[str]:
+    """A line for each text, after the header of a TSV."""
+    if args.tsv:
+        yield header(predictor)
+    console = Console(stderr=True)
+    found = predictor(texts, args.max_tokens)
+    for one in track(found, "predicting", total=len(texts), console=console):
+        yield as_tsv(one) if args.tsv else as_json(one)
 
 
 def main() -> None:
@@ -80,24 +131,19 @@ def main() -> None:
     add = parser.add_argument
     add("checkpoint", type=Path)
     add("inputs", nargs="*", type=Path, help="files; default: standard input")
-    add("--text-column", default="text", help="of tables")
-    add("--pair-column", help="of tables, for pairs")
+    add("--text-column", help="of tables; default: as in training")
+    add("--pair-column", help="of tables, for pairs; default: as in training")
     add("--tsv", action="store_true", help="TSV with a header instead of JSON lines")
     add("--model", help="model directory, where it has moved since the training")
     add("--max-tokens", type=int, default=8192, help="of a batch, padding included")
     add("--head", help="which task, for glue_multitask's checkpoints")
     add("--cpu", action="store_true")
     args = parser.parse_args()
-    texts = texts_of(args)
-    if not texts:
-        raise UserError("there is nothing to predict")
     predictor = Predictor(args.checkpoint, args.model, args.cpu, args.head)
-    if args.tsv:
-        print(header(predictor))
-    console = Console(stderr=True)
-    found = predictor(texts, args.max_tokens)
-    for one in track(found, "predicting", total=len(texts), console=console):
-        print(as_tsv(one) if args.tsv else as_json(one), flush=True)
+    columns = columns_of(args, predictor.columns)
+    paths = args.inputs or [None]
+    texts = [text for path in paths for text in read_texts(path, columns)]
+    write_lines(answers(predictor, texts, args))
     if predictor.truncated:
         print(f"{predictor.truncated} texts were cut to fit", file=sys.stderr)
 

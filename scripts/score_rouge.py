@@ -12,8 +12,8 @@ import statistics
 from pathlib import Path
 
 from comparison.statistics import interval
-from fairseq_steady.data.pairs import TABLES
-from fairseq_steady.data.readers import read_named, read_text
+from fairseq_steady.data.readers import is_table, read_text
+from fairseq_steady.data.tables import read_named, text_cell
 from fairseq_steady.errors import UserError
 from fairseq_steady.rouge import NAMES, rouge
 
@@ -25,9 +25,9 @@ def read(path: Path, column: str) -> list[str]:
         UserError: the file cannot be read, or lacks the column.
 
     """
-    if path.suffix in TABLES:
-        mend = "name yours with --column"
-        return [str(row[column]) for _, row in read_named(path, (column,), mend)]
+    if is_table(path):
+        rows = read_named(path, (column,), "name yours with --column")
+        return [text_cell(path, number, row, column) for number, row in rows]
     return read_text(path).removesuffix("\n").split("\n")
 
 

@@ -15,38 +15,35 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairseq_steady.data.pairs import TABLES
-from fairseq_steady.data.readers import read_lines, read_named, read_text
-from fairseq_steady.errors import UserError
+from fairseq_steady.data.readers import (
+    filled,
+    is_table,
+    read_inputs,
+    read_text,
+)
+from fairseq_steady.data.tables import read_named, text_cell
 from fairseq_steady.generating import Trained
+from fairseq_steady.output import write_lines
 from fairseq_steady.rouge import as_lines
 from rich.console import Console
 from rich.progress import track
 
 
-def read_articles(path: Path, column: str) -> list[str]:
-    """The articles of one file.
+def read_articles(path: Path | None, column: str) -> Iterator[str]:
+    """The articles of one file, or of standard input.
 
     Raises:
-        UserError: the file cannot be read, or lacks the column.
+        UserError: the file cannot be read, lacks the column, or has an empty article.
 
     """
-    if path.suffix == ".story":
+    if path is not None and path.suffix.lower() == ".story":
         text = read_text(path).partition("@highlight")[0]
-        return [" ".join(text.split())]
-    if path.suffix in TABLES:
-        mend = "name yours with --column"
-        return [str(row[column]) for _, row in read_named(path, (column,), mend)]
-    return [line for _, line in read_lines(path)]
-
-
-def articles(args: argparse.Namespace) -> Sequence[str]:
-    """From files, or from standard input."""
-    if args.inputs:
-        return [
-            text for path in args.inputs for text in read_articles(path, args.column)
-        ]
-    return [line for line in sys.stdin.read().split("\n") if line.strip()]
+        yield filled(path, 1, [" ".join(text.split())])[0]
+    elif path is not None and is_table(path):
+        for number, row in read_named(path, (column,), "name yours with --column"):
+            yield filled(path, number, [text_cell(path, number, row, column)])[0]
+    else:
+        yield from (line for _, _, line in read_inputs(path))
 
 
 def lead(text: str, sentences: int) -> str:
@@ -98,17 +95,15 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Read, summarise, write as they come."""
     args = parse()
-    texts = articles(args)
-    if not texts:
-        raise UserError("there are no articles to summarise")
+    paths = args.inputs or [None]
+    texts = [text for path in paths for text in read_articles(path, args.column)]
     shown = track(
         summaries(args, texts),
         "summarising",
         total=len(texts),
         console=Console(stderr=True),
     )
-    for summary in shown:
-        print(" ".join(summary.split()), flush=True)
+    write_lines(" ".join(summary.split()) for summary in shown)
 
 
 if __name__ == "__main__":

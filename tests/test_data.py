@@ -75,7 +75,7 @@ def test_tables_with_named_columns(tmp_path: Path, form: str) -> None:
     else:
         text = "\n".join(["a\tb\ts", *("\t".join(row) for row in rows)])
     path = write(tmp_path / f"f.{form}", "\ufeff" + text if form == "csv" else text)
-    examples = list(read_table(path, ["a", "b"], "s"))
+    examples = list(read_table(path, ["a", "b"], "s", scores=True))
     assert [e.texts for e in examples] == [(a, b) for a, b, _ in rows]
     assert [float(e.label) for e in examples] == [1.5, 0.0]
 

@@ -449,5 +449,5 @@ def test_every_yaml_starts(
     assert "num_updates: 1 >= max_update: 1" in done.stderr
     assert "rouge1" in done.stderr
     if name == "reddit_tifu":
-        assert "valid: 3 articles" in done.stderr
-        assert "train: 24 articles" in done.stderr
+        assert f"valid: {data / 'tifu.json'}: 3 articles" in done.stderr
+        assert f"train: {data / 'tifu.json'}: 24 articles" in done.stderr

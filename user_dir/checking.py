@@ -68,7 +68,7 @@ def hidden_state_error(
     theirs = AutoModel.from_pretrained(source, dtype=torch.float32).eval()
     length = directory.manifest.architecture["max_positions"]
     dictionary = directory.dictionary()
-    ours_tokenizer = SentenceTokenizer(directory, dictionary, length)
+    ours_tokenizer = SentenceTokenizer(directory, dictionary, length, spelled=True)
     ids, _ = ours_tokenizer.encode([(sentence,) for sentence in sentences])
     batch = theirs_tokenizer(
         list(sentences),

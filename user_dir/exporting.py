@@ -113,7 +113,8 @@ class Source:
     def tokenizer(self) -> SentenceTokenizer:
         """The model directory's."""
         dictionary = self.directory.dictionary()
-        return SentenceTokenizer(self.directory, dictionary, self.form["max_positions"])
+        longest = self.form["max_positions"]
+        return SentenceTokenizer(self.directory, dictionary, longest, spelled=True)
 
     @cached_property
     def rows(self) -> Tensor:

@@ -202,7 +202,8 @@ class Trained:
         yield from in_batches(texts, self._encode, self._batch, self.pad, max_tokens)
 
     def _encode(self, texts: Sequence[str]) -> Sequence[np.ndarray]:
-        ids, truncated = self.articles.encode([(text,) for text in texts])
+        # As training reads them: no blanks around.
+        ids, truncated = self.articles.encode([(text.strip(),) for text in texts])
         self.truncated += truncated
         return ids
 

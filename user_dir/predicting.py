@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .criterions._kinds import Classes
 from .data.batching import in_batches
+from .data.readers import shown
 from .data.tokenizing import SentenceTokenizer
 from .errors import UserError
 from .generating import load_trained
@@ -66,6 +67,8 @@ class Predictor:
             raise UserError(f"{checkpoint} is of {name}, which predicts no label")
         self.task: Any = task
         self.labels: Sequence[str] | None = task.labels
+        #: names of the text columns it was trained on: one, or two for pairs
+        self.columns: Sequence[str] = task.columns
         self.tokenizer: SentenceTokenizer = task.tokenizer
         self.kind = Classes(task.head, task.num_classes)
         self.cuda = torch.cuda.is_available() and not cpu
@@ -80,8 +83,11 @@ class Predictor:
         """One prediction per text or pair, in order.
 
         Args:
-            texts: sentences, or pairs of them.
+            texts: sentences, or pairs of them, as the checkpoint was trained on.
             max_tokens: of a batch, padding included.
+
+        Raises:
+            UserError: a pair for a checkpoint of sentences, or the other way round.
 
         """
         pad = self.task.dictionary.pad()
@@ -90,10 +96,21 @@ class Predictor:
         yield from map(self._prediction, found)
 
     def _encode(self, texts: Sequence[Text]) -> Sequence[np.ndarray]:
-        pairs = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        ids, truncated = self.tokenizer.encode(pairs)
+        ids, truncated = self.tokenizer.encode([self._parts(text) for text in texts])
         self.truncated += truncated
         return ids
+
+    def _parts(self, text: Text) -> tuple[str, ...]:
+        """A sentence or a pair as training reads it: no blanks around."""
+        parts = text if isinstance(text, tuple | list) else (text,)
+        if len(parts) != len(self.columns) or not all(
+            isinstance(part, str) for part in parts
+        ):
+            form = "pairs: give (first, second)"
+            if len(self.columns) == 1:
+                form = "single sentences: give a string"
+            raise UserError(f"{shown(text)}: the checkpoint was trained on {form}")
+        return tuple(part.strip() for part in parts)
 
     @torch.no_grad()
     def _logits(self, net_input: dict[str, Tensor]) -> list[list[float]]:

@@ -2,8 +2,9 @@
 
 from .cache import Encoded, encode_cached
 from .dataset import SentenceDataset
-from .readers import Example, find_file, read_table, read_text
+from .readers import Example, find_file, read_text
 from .sampling import halves, stratified_subset
+from .tables import read_table
 from .tokenizing import SentenceTokenizer
 
 __all__ = [

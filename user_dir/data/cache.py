@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import foreign, sha256, whole_file
-from .readers import Example, error_at, shown
+from .readers import Example, error_at, plain_number, shown
 from .tokenizing import SentenceTokenizer
 
 logger = logging.getLogger(__name__)
@@ -84,10 +84,7 @@ def score_targets(path: Path, examples: Sequence[Example]) -> np.ndarray:
     """
     scores = []
     for example in examples:
-        try:
-            score = float(example.label)
-        except ValueError:
-            score = np.nan
+        score = plain_number(example.label)
         if not np.isfinite(score):
             problem = f"score {shown(example.label)} is not a finite number"
             raise error_at(path, example.line, problem, "mend the row")
@@ -117,6 +114,8 @@ def encode_cached(
         UserError: the file cannot be read or a row is wrong. Nothing is cached then.
 
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a file; rename or remove it")
     if not path.is_file():
         raise UserError(f"{path} does not exist; get it with scripts/get_data.py")
     recipe = (_VERSION, sha256(path), description, labels, tokenizer.digest)

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
-from .readers import Example, checked, error_at, read_columns, read_lines, shown
+from .readers import (
+    Example,
+    checked,
+    entries,
+    error_at,
+    read_columns,
+    read_lines,
+    shown,
+)
+from .tables import as_header, as_row
 
 #: GLUE's own dev.tsv and test.tsv, unless a task says otherwise.
 _FILES = {"train": ("train.tsv",), "valid": ("dev.tsv",), "test": ("test.tsv",)}
@@ -128,13 +137,16 @@ def find_split(data: Path, layout: Layout, split: str) -> Path:
         raise UserError(f"{layout.folder} has no split '{split}'; choose from {known}")
     inside = data / layout.folder
     folder = inside if inside.is_dir() else data
-    for name in layout.files[split]:
-        if (folder / name).is_file():
-            return folder / name
-    names = " or ".join(layout.files[split])
+    names = layout.files[split]
+    for path in entries(folder, [name.lower() for name in names]):
+        if path.is_file():
+            return path
+        raise UserError(f"{path} is a folder, not a file; rename or remove it")
+    mend = f"name GLUE's folder, or {layout.folder}'s"
+    if split == "valid" and entries(folder, [n.lower() for n in layout.files["test"]]):
+        mend += ", or evaluate on 'test', if it has labels: --valid-subset test"
     raise UserError(
-        f"{folder} has no {names} for the split '{split}'; name GLUE's folder, or "
-        f"{layout.folder}'s"
+        f"{folder} has no {' or '.join(names)} for the split '{split}'; {mend}"
     )
 
 
@@ -166,23 +178,17 @@ def _scored(
         yield checked(path, number, [cells[i] for i in texts], cells[label])
 
 
-def _places(path: Path, header: Sequence[str], names: Sequence[str]) -> list[int]:
+def _columns(path: Path, header: list[str], names: Sequence[str]) -> list[str]:
+    """The file's own name of each column."""
     found = []
     for name in names:
         known = [alias for alias in name.split("|") if alias in header]
         if not known:
             problem = f"no column {shown(name)} among: {', '.join(header)}"
             raise error_at(path, 1, problem, "is this the file of another task?")
-        found.append(header.index(known[0]))
+        found.append(known[0])
+    as_header(path, header, found)
     return found
-
-
-def _cells(path: Path, number: int, line: str, width: int) -> list[str]:
-    cells = line.split("\t")
-    if len(cells) != width:
-        problem = f"{len(cells)} columns where the header has {width}"
-        raise error_at(path, number, problem, "mend the row's tabs or line ends")
-    return cells
 
 
 def _with_header(path: Path, layout: Layout) -> Iterator[Example]:
@@ -193,10 +199,13 @@ def _with_header(path: Path, layout: Layout) -> Iterator[Example]:
             f"{path} has no labels: it is for the leaderboard; evaluate on another "
             "split"
         )
-    *texts, label = _places(path, header, [*layout.texts, layout.label])
+    *texts, label = _columns(path, header, [*layout.texts, layout.label])
+    number = 0
     for number, line in lines:
-        cells = _cells(path, number, line, len(header))
-        yield checked(path, number, [cells[i] for i in texts], cells[label])
+        row = as_row(path, number, header, line.split("\t"))
+        yield checked(path, number, [row[name] for name in texts], row[label])
+    if not number:
+        raise UserError(f"{path} has a header and no rows; get it again")
 
 
 def read_unlabelled(path: Path, layout: Layout) -> Iterator[tuple[str, ...]]:
@@ -208,10 +217,10 @@ def read_unlabelled(path: Path, layout: Layout) -> Iterator[tuple[str, ...]]:
     """
     lines = read_lines(path)
     header = next(lines)[1].split("\t")
-    places = _places(path, header, layout.texts)
+    columns = _columns(path, header, layout.texts)
     for number, line in lines:
-        cells = _cells(path, number, line, len(header))
-        yield tuple(cells[place] for place in places)
+        row = as_row(path, number, header, line.split("\t"))
+        yield tuple(row[name] for name in columns)
 
 
 def reader(layout: Layout) -> Callable[[Path], Iterator[Example]]:

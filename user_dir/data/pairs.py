@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,16 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from ..errors import UserError
-from .readers import error_at, read_named, read_text
+from .readers import (
+    TABLES,
+    entries,
+    error_at,
+    is_table,
+    read_text,
+    the_only,
+    unpaired,
+)
+from .tables import read_named, text_cell
 
 #: Other names that files of a split go by.
 STEMS = {
@@ -24,7 +33,6 @@ STEMS = {
     "valid": ("valid", "validation", "val", "dev"),
     "test": ("test",),
 }
-TABLES = (".csv", ".tsv", ".jsonl", ".json")
 #: Suffixes of line-aligned files: articles, summaries.
 ALIGNED = (
     (".source", ".target"),
@@ -70,15 +78,20 @@ def find_pairs(folder: Path, split: str) -> list[Path]:
     A folder's only table, named after no split, is every split's.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or several tables or aligned files that differ.
 
     """
     stems = STEMS.get(split, (split,))
+    alone = [[path] for stem in stems for path in _named(folder, stem, TABLES)]
+    aligned = [_named(folder, stem, sides) for stem in stems for sides in ALIGNED]
+    found = [*alone, *(files for files in aligned if len(files) == 2)]
+    if found:
+        return list(the_only(found, split))
     for stem in stems:
         for files in _candidates(folder, stem):
             if files and all(path.exists() for path in files):
                 return files
-    tables = [p for p in folder.glob("*") if p.suffix in TABLES]
+    tables = [p for p in sorted(folder.glob("*")) if is_table(p)]
     if len(tables) == 1 and split in STEMS and not named_after_split(tables[0]):
         return tables
     raise UserError(
@@ -90,12 +103,15 @@ def find_pairs(folder: Path, split: str) -> list[Path]:
 
 def named_after_split(path: Path) -> bool:
     """Whether a table is that of one split, not of all of them."""
-    return path.stem in {stem for stems in STEMS.values() for stem in stems}
+    return path.stem.lower() in {stem for stems in STEMS.values() for stem in stems}
+
+
+def _named(folder: Path, stem: str, suffixes: Sequence[str]) -> list[Path]:
+    return entries(folder, [f"{stem}{suffix}" for suffix in suffixes])
 
 
 def _candidates(folder: Path, stem: str) -> Iterator[list[Path]]:
-    yield from ([folder / f"{stem}{suffix}"] for suffix in TABLES)
-    yield from ([folder / f"{stem}{side}" for side in sides] for sides in ALIGNED)
+    """CNN/DM's own forms, as its makers leave them side by side."""
     for base in (folder, folder / "finished_files"):
         yield [base / f"{stem}.bin"]
         yield sorted((base / "chunked").glob(f"{stem}_*.bin"))
@@ -116,7 +132,7 @@ def read_pairs(files: list[Path], source: str, target: str) -> Iterator[Pair]:
 
     """
     first = files[0]
-    if first.suffix in TABLES:
+    if is_table(first):
         return _table(first, source, target)
     if first.suffix == ".bin":
         return itertools.chain.from_iterable(map(_examples, files))
@@ -130,7 +146,8 @@ def read_pairs(files: list[Path], source: str, target: str) -> Iterator[Pair]:
 def _table(path: Path, source: str, target: str) -> Iterator[Pair]:
     mend = "name yours with --summarization-source-column and -target-column"
     for line, row in read_named(path, (source, target), mend):
-        yield checked(path, line, str(row[source]), str(row[target]))
+        article, summary = (text_cell(path, line, row, c) for c in (source, target))
+        yield checked(path, line, article, summary)
 
 
 def _aligned(source: Path, target: Path) -> Iterator[Pair]:
@@ -190,13 +207,16 @@ def _json_story(path: Path) -> tuple[str, str]:
     try:
         content = json.loads(read_text(path))
         sides = [content["article"], content["abstract"]]
+        texts = [" ".join(sides[0]), "\n".join(sides[1])]  # TypeError: no strings
         if not all(isinstance(side, list) for side in sides):
             raise TypeError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f'{path} is not {{"article": [...], "abstract": [...]}}; mend or remove it'
         ) from None
-    return " ".join(map(str, sides[0])), "\n".join(map(str, sides[1]))
+    for half in filter(None, map(unpaired, texts)):
+        raise error_at(path, 1, half, "remove it")
+    return texts[0], texts[1]
 
 
 def _joined(text: str, separator: str) -> str:

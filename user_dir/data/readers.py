@@ -3,23 +3,27 @@
 Every error names the file, the line, the offending value and the mend.
 """
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator, Sequence
+import codecs
+import re
+import shlex
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import UserError
 
 #: Long enough for any sentence, short enough to name a file that is not text.
-_SHOWN = 60
-csv.field_size_limit(10_000_000)
+SHOWN = 60
 
-
-#: Line number, and the line's cells by column.
-Row = tuple[int, dict[str, Any]]
+#: Suffixes of files with named columns, in any case.
+TABLES = (".tsv", ".csv", ".jsonl", ".json")
+#: What an error names: a file, or standard input.
+Where = Path | str
+STDIN = "standard input"
+#: The byte order mark, which belongs at the start of a file alone.
+BOM = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,39 @@ class Example:
 
 
 def shown(value: object) -> str:
-    """A value as an error message shows it: quoted and short."""
+    """A value as an error message shows it: quoted, short, nothing hidden in it."""
     text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    if not unicodedata.is_normalized("NFC", text):
+        text = ascii(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
-def error_at(path: Path, line: int, problem: str, mend: str) -> UserError:
+def error_at(where: Where, line: int, problem: str, mend: str) -> UserError:
     """The one form of every data error."""
-    return UserError(f"{path}:{line}: {problem}; {mend}")
+    return UserError(f"{where}:{line}: {problem}; {mend}")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file has named columns, by its suffix."""
+    return path.suffix.lower() in TABLES
+
+
+#: ASCII digits, a point, an exponent: no underscores, hexadecimals, "inf" or "nan".
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def plain_number(text: str) -> float:
+    """A decimal or scientific number; NaN for anything else."""
+    return float(text) if _NUMBER.fullmatch(text.strip()) else float("nan")
+
+
+def unpaired(text: str) -> str | None:
+    """The first half of a character without its other half, as JSON can write it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"half a character, {text[error.start]!a}"
+    return None
 
 
 def find_file(folder: Path, *names: str) -> Path:
@@ -70,31 +99,129 @@ def find_file(folder: Path, *names: str) -> Path:
     return found[0]
 
 
+# --- files ---------------------------------------------------------------------------
+
+
+def entries(folder: Path, names: Sequence[str]) -> list[Path]:
+    """What a folder holds under some names, in any case, in the names' order.
+
+    Raises:
+        UserError: it is no folder.
+
+    """
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; name the folder that holds it")
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; name the one with the data")
+    there = sorted(folder.iterdir())
+    return [path for name in names for path in there if path.name.lower() == name]
+
+
+def the_only(found: Sequence[Sequence[Path]], split: str) -> Sequence[Path]:
+    """The first of several candidates for a split, all of the same content.
+
+    Args:
+        found: the files of each, at least one.
+        split: named in the error.
+
+    Raises:
+        UserError: they differ, so that one of them is stale; or one is a folder.
+
+    """
+    for path in (path for files in found for path in files):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, not a file; rename or remove it")
+    if len({tuple(path.read_bytes() for path in files) for files in found}) > 1:
+        places = ", ".join(" with ".join(map(str, files)) for files in found)
+        raise UserError(
+            f"several different files could be the {split} set: {places}; keep one"
+        )
+    return found[0]
+
+
+# --- bytes ---------------------------------------------------------------------------
+
+#: How files that are no UTF-8 text begin, what they are, and what makes them text.
+_BEGINNINGS = (
+    (codecs.BOM_UTF32_LE, "UTF-32 text", "iconv -f UTF-32 -t UTF-8 {file} > NEW"),
+    (codecs.BOM_UTF16_LE, "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {file} > NEW"),
+    (codecs.BOM_UTF16_BE, "UTF-16 text", "iconv -f UTF-16 -t UTF-8 {file} > NEW"),
+    (b"\x1f\x8b", "compressed by gzip", "gzip -dc {file} > NEW"),
+    (b"BZh", "compressed by bzip2", "bzip2 -dc {file} > NEW"),
+    (b"\xfd7zXZ\0", "compressed by xz", "xz -dc {file} > NEW"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", "zstd -dc {file} > NEW"),
+    (b"PK\x03\x04", "a zip archive or a workbook", "unzip {file}, or save it as CSV"),
+    (b"PAR1", "a Parquet file", "write it as CSV or JSON lines with pandas"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the data", "git lfs pull"),
+)
+
+
+def _refuse_other_forms(where: Where, data: bytes) -> None:
+    file = shlex.quote(str(where)) if isinstance(where, Path) else "-"
+    for beginning, what, mend in _BEGINNINGS:
+        if data.startswith(beginning):
+            raise UserError(
+                f"{where} is {what}; make it text: {mend.format(file=file)}"
+            )
+    for order, start in (("LE", 1), ("BE", 0)):
+        half = data[start:1000:2]
+        if half and half.count(0) > 0.4 * len(half):
+            mend = f"iconv -f UTF-16{order} -t UTF-8 {file} > NEW"
+            raise UserError(f"{where} looks like UTF-16 text; make it UTF-8: {mend}")
+
+
+def _not_utf8(where: Where, data: bytes, error: UnicodeDecodeError) -> UserError:
+    """What a byte that UTF-8 has not says of the file."""
+    file = shlex.quote(str(where)) if isinstance(where, Path) else "-"
+    line = data.count(b"\n", 0, error.start) + 1
+    problem = f"byte {data[error.start]:#04x} is not UTF-8"
+    if error.reason == "unexpected end of data":
+        return error_at(where, line, "the file ends within a character", "get it again")
+    if not data[: error.start].isascii():
+        return error_at(where, line, f"{problem}, the text before is", "mend the line")
+    mend = f"find the file's encoding, as with: file --mime-encoding {file}"
+    try:
+        data.decode("cp1252")
+        mend = f"convert the file, if Western, with: iconv -f cp1252 -t UTF-8 {file}"
+    except UnicodeDecodeError:
+        pass
+    return error_at(where, line, problem, mend)
+
+
+def decoded(where: Where, data: bytes) -> str:
+    r"""Bytes as text, a byte-order mark removed, line ends as "\n".
+
+    Raises:
+        UserError: they are empty, or not UTF-8.
+
+    """
+    _refuse_other_forms(where, data)
+    try:
+        text = data.decode("utf-8").lstrip(BOM)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(where, data, error) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise error_at(where, line, "a NUL character", "is this a text file?")
+    if not text.strip():
+        raise UserError(f"{where} is empty; it should hold sentences")
+    return text.replace("\r\n", "\n")
+
+
 def read_text(path: Path) -> str:
-    r"""The whole file as text, a byte-order mark removed, line ends as "\n".
+    """The whole file, :func:`decoded`.
 
     Raises:
         UserError: it is missing, empty or not UTF-8.
 
     """
     try:
-        data = path.read_bytes()
+        return decoded(path, path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        problem = f"byte {data[error.start]:#04x} is not UTF-8"
-        raise error_at(
-            path, line, problem, "convert the file, as with: iconv -f latin1 -t utf8"
-        ) from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise error_at(path, line, "a NUL character", "is this a text file?")
-    if not text.strip():
-        raise UserError(f"{path} is empty; it should hold labelled sentences")
-    return text.replace("\r\n", "\n")
+
+
+# --- lines ---------------------------------------------------------------------------
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -111,6 +238,38 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
+def read_inputs(path: Path | None) -> Iterator[tuple[Where, int, str]]:
+    r"""Lines to answer one by one: where each is, its number and its text.
+
+    Args:
+        path: a text file; None for standard input.
+
+    Raises:
+        UserError: as :func:`read_text`; or a line is empty, even the last.
+
+    """
+    where: Where = path or STDIN
+    text = read_text(path) if path else decoded(where, sys.stdin.buffer.read())
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        if not line.strip():
+            mend = "each line has an answer: remove it or fill it"
+            raise error_at(where, number, "an empty line", mend)
+        yield where, number, line
+
+
+def filled(where: Where, line: int, texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts without the blanks around them.
+
+    Raises:
+        UserError: there is nothing else in one.
+
+    """
+    stripped = tuple(text.strip() for text in texts)
+    if not all(stripped):
+        raise error_at(where, line, "an empty sentence", "remove the row or fill it")
+    return stripped
+
+
 def checked(path: Path, line: int, texts: Sequence[str], label: str) -> Example:
     """An example whose texts and label are there.
 
@@ -118,9 +277,7 @@ def checked(path: Path, line: int, texts: Sequence[str], label: str) -> Example:
         UserError: a text or the label is empty.
 
     """
-    stripped = tuple(text.strip() for text in texts)
-    if not all(stripped):
-        raise error_at(path, line, "an empty sentence", "remove the row or fill it")
+    stripped = filled(path, line, texts)
     if not label.strip():
         raise error_at(path, line, "an empty label", "remove the row or fill it")
     return Example(stripped, label.strip(), line)
@@ -162,100 +319,3 @@ def read_sentence_tab_label(path: Path) -> Iterator[Example]:
                 path, number, f"no tab in {shown(line)}", "write: sentence TAB label"
             )
         yield checked(path, number, [sentence], label)
-
-
-def read_named(path: Path, columns: Sequence[str], mend: str = "") -> Iterator[Row]:
-    """Rows of a TSV (no quoting), CSV (quoted) or JSON-lines file with some columns.
-
-    Args:
-        path: its suffix, .tsv, .csv, .jsonl or .json, tells the form.
-        columns: that each row must have.
-        mend: what to do about a missing one.
-
-    Raises:
-        UserError: another suffix, a missing column, a malformed row, or no rows.
-
-    """
-    forms: dict[str, Callable[[Path], Iterator[Row]]] = {
-        ".tsv": _tsv_rows,
-        ".csv": _csv_rows,
-        ".jsonl": _jsonl_rows,
-        ".json": _jsonl_rows,
-    }
-    if path.suffix.lower() not in forms:
-        known = ", ".join(forms)
-        raise UserError(f"{path} is none of {known}; rename or convert it")
-    empty = True
-    for number, row in forms[path.suffix.lower()](path):
-        missing = [name for name in columns if row.get(name) is None]
-        if missing:
-            has = ", ".join(str(name) for name in row)
-            problem = f"no column {shown(missing[0])} among: {has}"
-            raise error_at(path, number, problem, mend or "name yours")
-        empty = False
-        yield number, row
-    if empty:
-        raise UserError(f"{path} has a header and no rows; add some")
-
-
-def read_table(path: Path, text: Sequence[str], label: str) -> Iterator[Example]:
-    """Labelled sentences by named columns.
-
-    Args:
-        path: as :func:`read_named` takes it.
-        text: names of one or two text columns.
-        label: name of the label column.
-
-    Raises:
-        UserError: as :func:`read_named`; or a cell is empty.
-
-    """
-    mend = "name yours with --steady-text-column and --steady-label-column"
-    for number, row in read_named(path, (*text, label), mend):
-        yield checked(path, number, [str(row[t]) for t in text], str(row[label]))
-
-
-def _tsv_rows(path: Path) -> Iterator[Row]:
-    lines = read_lines(path)
-    header = next(lines)[1].split("\t")
-    for number, line in lines:
-        yield number, _row(path, number, header, line.split("\t"))
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        header = next(reader)
-        for cells in reader:
-            if cells:
-                yield reader.line_num, _row(path, reader.line_num, header, cells)
-    except csv.Error as error:
-        raise error_at(
-            path, reader.line_num, f"not CSV ({error})", "mend the quotes"
-        ) from None
-
-
-def _row(
-    path: Path, number: int, header: list[str], cells: list[str]
-) -> dict[str, str]:
-    if len(cells) != len(header):
-        raise error_at(
-            path,
-            number,
-            f"{len(cells)} columns where the header has {len(header)}",
-            "mend the row's separators",
-        )
-    return dict(zip(header, cells, strict=True))
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    for number, line in read_lines(path):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise error_at(
-                path, number, f"{shown(line)} is not a JSON object", "mend the line"
-            )
-        yield number, row

@@ -1,9 +1,12 @@
 """Sub-samples that keep the class proportions, by their own seed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from ..errors import UserError
+from .readers import plain_number, shown
 
 
 def parse_size(value: str, available: int, flag: str) -> int:
@@ -13,10 +16,7 @@ def parse_size(value: str, available: int, flag: str) -> int:
         UserError: neither, or more than there are.
 
     """
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
+    number = plain_number(value)
     wanted = number * available if 0 < number < 1 else number
     if not (1 <= wanted <= available) or (number >= 1 and number != int(number)):
         raise UserError(
@@ -27,32 +27,55 @@ def parse_size(value: str, available: int, flag: str) -> int:
 
 
 def stratified_subset(
-    targets: np.ndarray, size: int, seed: int
+    targets: np.ndarray, size: int, seed: int, labels: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into ``size`` of them and the rest, each sorted.
 
     Class targets are sampled in proportion; scores without strata.
 
+    Args:
+        targets: class indices (integers) or scores.
+        size: of the first part, from 1 to all.
+        seed: of what is drawn.
+        labels: names of the classes, for errors.
+
     Raises:
-        UserError: fewer sentences than classes on one of the sides.
+        UserError: a class is too small, or one of the parts, for one of each.
 
     """
     everything = np.arange(len(targets))
     if size == len(targets):
         return everything, everything[:0]
     strata = targets if targets.dtype.kind == "i" else None
-    try:
-        chosen, rest = train_test_split(
-            everything, train_size=size, stratify=strata, random_state=seed
-        )
-    except ValueError as error:
-        raise UserError(
-            f"cannot take {size} of {len(targets)} sentences in proportion to their "
-            f"classes ({error}); choose another size"
-        ) from None
+    if strata is not None:
+        _check_strata(strata, size, labels)
+    elif not 0 < size < len(targets):
+        raise UserError(f"cannot take {size} of {len(targets)} sentences; add some")
+    chosen, rest = train_test_split(
+        everything, train_size=size, stratify=strata, random_state=seed
+    )
     return np.sort(chosen), np.sort(rest)
 
 
-def halves(targets: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _check_strata(targets: np.ndarray, size: int, labels: Sequence[str] | None) -> None:
+    """Refuse what cannot be divided in proportion."""
+    classes, counts = np.unique(targets, return_counts=True)
+    refusal = f"cannot take {size} of {len(targets)} sentences in proportion"
+    rare = [labels[i] if labels else int(i) for i in classes[counts < 2]]
+    if rare:
+        raise UserError(
+            f"{refusal}: there is only one of class {', '.join(map(shown, rare[:5]))}; "
+            "add some of it, remove it, or use all sentences"
+        )
+    if min(size, len(targets) - size) < len(classes):
+        raise UserError(
+            f"{refusal}: there are {len(classes)} classes, so choose from "
+            f"{len(classes)} to {len(targets) - len(classes)}, or all"
+        )
+
+
+def halves(
+    targets: np.ndarray, seed: int, labels: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Two stratified halves, the first the smaller when the number is odd."""
-    return stratified_subset(targets, len(targets) // 2, seed)
+    return stratified_subset(targets, len(targets) // 2, seed, labels)

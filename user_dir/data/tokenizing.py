@@ -1,6 +1,13 @@
-"""Text to fairseq ids, through the tokenizers library."""
+"""Text to fairseq ids, through the tokenizers library.
 
-from collections.abc import Sequence
+Text is text: a special token's spelling in it is read as the characters it is made of.
+Special tokens come from the tokeniser's template alone.
+"""
+
+import json
+import logging
+import secrets
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +18,9 @@ from tokenizers import Tokenizer
 from ..errors import UserError
 from ..files import sha256
 from ..model_dir import ModelDirectory
+from .readers import shown, unpaired
+
+logger = logging.getLogger(__name__)
 
 
 class SentenceTokenizer:
@@ -20,6 +30,7 @@ class SentenceTokenizer:
         directory: the model directory.
         dictionary: its dictionary.
         max_length: tokens kept of a sentence or pair, special tokens included.
+        spelled: whether text may spell special tokens, as transformers reads it.
 
     Raises:
         UserError: the tokeniser's vocabulary and the dictionary disagree.
@@ -27,14 +38,25 @@ class SentenceTokenizer:
     """
 
     def __init__(
-        self, directory: ModelDirectory, dictionary: Dictionary, max_length: int
+        self,
+        directory: ModelDirectory,
+        dictionary: Dictionary,
+        max_length: int,
+        spelled: bool = False,
     ) -> None:
-        self.digest = sha256(directory.tokenizer_path)
+        #: of all that decides about ids, but for ``max_length``
+        self.digest = f"{sha256(directory.tokenizer_path)} spelled {spelled}"
         self.max_length = max_length
-        self._tokenizer = load_tokenizer(directory.tokenizer_path)
-        self._tokenizer.enable_truncation(max_length)
+        tokenizer = load_tokenizer(directory.tokenizer_path)
         #: fairseq's id of each of the tokeniser's, -1 where it has none
-        self.ids = _fairseq_ids(self._tokenizer, dictionary, directory)
+        self.ids = _fairseq_ids(tokenizer, dictionary, directory)
+        self._special = _special_tokens(tokenizer, directory)
+        #: special tokens that text cannot spell and has not been seen to
+        self._unseen = set() if spelled else set(self._special)
+        self._tokenizer = (
+            tokenizer if spelled else _unspeakable(tokenizer, self._special)
+        )
+        self._tokenizer.enable_truncation(max_length)
         self._pad = dictionary.pad()
         #: how many ids the dictionary has
         self.symbols = len(dictionary)
@@ -45,11 +67,29 @@ class SentenceTokenizer:
         Returns:
             One int32 array per text, and how many were truncated.
 
+        Raises:
+            UserError: a text holds half a character, which no encoding has.
+
         """
         batch = [pair if len(pair) == 2 else pair[0] for pair in texts]
+        self._notice(texts)
         encodings = self._tokenizer.encode_batch(batch)
         truncated = sum(bool(encoding.overflowing) for encoding in encodings)
         return [self.ids[encoding.ids] for encoding in encodings], truncated
+
+    def _notice(self, texts: Sequence[tuple[str, ...]]) -> None:
+        """Say once of each special token that text spells it."""
+        for text in (text for pair in texts for text in pair):
+            half = unpaired(text)
+            if half:
+                raise UserError(f"text {shown(text)} holds {half}; remove it")
+            for token in [token for token in self._unseen if token in text]:
+                self._unseen.remove(token)
+                logger.warning(
+                    "%s in %s is read as text; --steady-special-tokens makes such "
+                    "spellings the tokens they name",
+                    *(token, shown(text)),
+                )
 
     def form(self) -> list[int]:
         """Ids that stand around a text: those of an empty one."""
@@ -58,7 +98,8 @@ class SentenceTokenizer:
     @cached_property
     def _text_ids(self) -> dict[int, int]:
         """The tokeniser's id of each of fairseq's but those that stand around text."""
-        around = {*self.form(), self._pad}
+        special = self.ids[list(self._special.values())].tolist()
+        around = {*self.form(), self._pad, *special}
         found = {int(ours): theirs for theirs, ours in enumerate(self.ids)}
         return {ours: theirs for ours, theirs in found.items() if ours not in around}
 
@@ -83,6 +124,45 @@ def load_tokenizer(path: Path) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _special_tokens(tokenizer: Tokenizer, directory: ModelDirectory) -> dict[str, int]:
+    """Id of each token that is no text: marked so, or with a part in fairseq."""
+    marked = {
+        added.content: index
+        for index, added in tokenizer.get_added_tokens_decoder().items()
+        if added.special
+    }
+    named = directory.manifest.special_tokens.values()
+    found = {token: tokenizer.token_to_id(token) for token in named}
+    return marked | {token: i for token, i in found.items() if i is not None}
+
+
+def _unspeakable(tokenizer: Tokenizer, special: Collection[str]) -> Tokenizer:
+    """The same tokeniser, its special tokens under names that no text can hold.
+
+    The library's ``encode_special_tokens`` is not enough: vocabularies of words, of
+    WordPiece and of Unigram hold special tokens as entries like others, and find them.
+    """
+    names = {token: f"\uffff{secrets.token_hex(8)}\uffff" for token in special}
+    form = json.loads(tokenizer.to_str())
+    for added in form["added_tokens"]:
+        added["content"] = names.get(added["content"], added["content"])
+    model = form["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(t, t): i for t, i in model["vocab"].items()}
+    else:
+        model["vocab"] = [[names.get(t, t), score] for t, score in model["vocab"]]
+    if model.get("unk_token"):
+        model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+    if "merges" in model:
+        prefix = model["continuing_subword_prefix"] or ""
+        model["merges"] = [
+            (a, b)
+            for a, b in model["merges"]
+            if not names.keys() & {a, b, a + b.removeprefix(prefix)}
+        ]
+    return Tokenizer.from_str(json.dumps(form))
 
 
 def _fairseq_ids(

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_cached
 from ..data.cache import Reader
+from ..data.readers import entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
 from ..model_dir import ModelDirectory
@@ -54,18 +55,39 @@ class SentenceTask(SteadyTask):
     metric: ClassVar[str] = "accuracy"
     #: name of the head in the model
     head: str = HEAD
+    #: names of the one or two text columns, as tables to predict on have them
+    columns: Sequence[str] = ("text",)
 
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
         longest = directory.manifest.architecture["max_positions"]
         self.longest: int = cfg.steady_max_length or longest
-        self.tokenizer = SentenceTokenizer(directory, self.dictionary, self.longest)
+        self.tokenizer = SentenceTokenizer(
+            directory, self.dictionary, self.longest, cfg.steady_special_tokens
+        )
+        #: files read for the latest split
+        self._sources: list[str] = []
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
-        """The length must fit the model."""
+        """The length must fit the model, and the head the text."""
         cls.check_lengths(cfg, directory)
+        cls.check_ends(cfg, directory)
         super().check(cfg, directory)
+
+    @staticmethod
+    def check_ends(cfg: Any, directory: ModelDirectory) -> None:
+        """Refuse text that says where it ends, where the head looks for the end.
+
+        Raises:
+            UserError: names the flag.
+
+        """
+        if cfg.steady_special_tokens and directory.manifest.family == "bart":
+            raise UserError(
+                "--steady-special-tokens does not go with BART's head, which reads the "
+                "one place where a sentence ends; leave the flag out"
+            )
 
     @staticmethod
     def check_lengths(cfg: Any, directory: ModelDirectory) -> None:
@@ -108,6 +130,7 @@ class SentenceTask(SteadyTask):
     def encode(self, path: Path, reader: Reader, description: str) -> Encoded:
         """One file, tokenised and cached."""
         self.reads(path)
+        self._sources.append(str(path))
         return encode_cached(
             path, reader, description, self.labels, self.tokenizer, self.cache_dir
         )
@@ -116,15 +139,20 @@ class SentenceTask(SteadyTask):
         """A development set, or the half of it that ``split`` names."""
         if not self.cfg.steady_split_dev:
             return everything
-        first, second = halves(everything.targets, self.cfg.steady_subset_seed)
+        seed = self.cfg.steady_subset_seed
+        first, second = halves(everything.targets, seed, self.labels)
         return everything.take(second if split == "test" else first)
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Read a split and make it a data set."""
+        self._sources = []
         encoded = self.read(split)
+        sources = ", ".join(self._sources)
         training = split == "train"
         if training:
             encoded = self._subset(encoded)
+        if not encoded.tokens:
+            raise UserError(f"the {split} set is empty: {sources} has nothing for it")
         self.datasets[split] = SentenceDataset(
             encoded,
             self.dictionary,
@@ -132,9 +160,8 @@ class SentenceTask(SteadyTask):
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
         )
-        logger.info(
-            "%s: %d sentences%s", split, len(encoded.tokens), self._mix(encoded)
-        )
+        count = len(encoded.tokens)
+        logger.info("%s: %s: %d sentences%s", split, sources, count, self._mix(encoded))
 
     def _subset(self, encoded: Encoded) -> Encoded:
         if not self.cfg.steady_train_size:
@@ -143,7 +170,7 @@ class SentenceTask(SteadyTask):
             self.cfg.steady_train_size, len(encoded.tokens), "--steady-train-size"
         )
         chosen, _ = stratified_subset(
-            encoded.targets, size, self.cfg.steady_subset_seed
+            encoded.targets, size, self.cfg.steady_subset_seed, self.labels
         )
         return encoded.take(chosen)
 
@@ -184,18 +211,17 @@ def named_like(folder: str, split: str) -> Path:
     """The .tsv, .csv or .jsonl file of a split directly in a folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or there are several that differ.
 
     """
     names = [f"{stem}{suffix}" for stem in _stems(split) for suffix in SUFFIXES]
-    for name in names:
-        path = Path(folder) / name
-        if path.is_file():
-            return path
-    raise UserError(
-        f"{os.fspath(folder)} holds no {split} file; put one of these there: "
-        + ", ".join(names)
-    )
+    found = entries(Path(folder), names)
+    if not found:
+        raise UserError(
+            f"{os.fspath(folder)} holds no {split} file; put one of these there: "
+            + ", ".join(names)
+        )
+    return the_only([[path] for path in found], split)[0]
 
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")

@@ -46,6 +46,11 @@ class SteadyTaskConfig(FairseqDataclass):
     steady_subset_seed: int = option(
         0, "seed of the sub-sample and of the halves; --seed does not change them"
     )
+    steady_special_tokens: bool = option(
+        False,
+        "text may spell special tokens: </s> in a sentence ends it; default: text is "
+        "text, and special tokens come from the template alone",
+    )
     steady_cache_dir: Optional[str] = option(
         None, "where tokenised files are kept; default: .steady-cache beside each file"
     )

@@ -45,6 +45,7 @@ class GlueTask(SentenceTask):
         super().__init__(cfg, directory)
         self.layout = LAYOUTS[str(cfg.glue_task)]
         self.labels = self.layout.labels
+        self.columns = [name.split("|")[0] for name in self.layout.texts]
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:

@@ -64,6 +64,7 @@ class MultitaskTask(SteadyTask):
                 f"--multitask-temperature {cfg.multitask_temperature} is below 1"
             )
         GlueTask.check_lengths(cfg, directory)
+        GlueTask.check_ends(cfg, directory)
         super().check(cfg, directory)
         root: Any = getattr(cfg, "_get_root", dict)()
         if "checkpoint" in root and root.dataset.valid_subset == AUTO:

@@ -14,7 +14,8 @@ from fairseq.tasks import register_task
 
 from ..data import SentenceTokenizer
 from ..data.pair_dataset import EncodedPairs, PairDataset, encode_pairs
-from ..data.pairs import TABLES, find_pairs, named_after_split, read_pairs
+from ..data.pairs import find_pairs, named_after_split, read_pairs
+from ..data.readers import is_table
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
 from ..generating import DECODINGS, Decoding, Summarizer, select
@@ -114,7 +115,9 @@ class SummarizationTask(SteadyTask):
         super().__init__(cfg, directory)
         self.decoding = decoding_of(cfg)
         self.tokenizers = tuple(
-            SentenceTokenizer(directory, self.dictionary, length)
+            SentenceTokenizer(
+                directory, self.dictionary, length, cfg.steady_special_tokens
+            )
             for length in self._lengths(cfg, directory)
         )
         self._summarizer: tuple[Any, Summarizer] | None = None
@@ -170,7 +173,7 @@ class SummarizationTask(SteadyTask):
             self.cache_dir,
         )
         rows = None
-        if files[0].suffix in TABLES and not named_after_split(files[0]):
+        if is_table(files[0]) and not named_after_split(files[0]):
             rows = self._part(split, len(encoded.source))
         elif split == "train":
             rows = self._subset(np.arange(len(encoded.source)))
@@ -206,6 +209,9 @@ class SummarizationTask(SteadyTask):
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Read a split and make it a data set."""
         files, rows, encoded = self._read(split)
+        sources, count = ", ".join(map(str, files[:2])), len(encoded.source)
+        if not count:
+            raise UserError(f"the {split} set is empty: {sources} has nothing for it")
         start = self.tokenizers[1].form()[-1]
         training = split == "train"
         self.datasets[split] = PairDataset(encoded, self.dictionary, start, training)
@@ -213,7 +219,7 @@ class SummarizationTask(SteadyTask):
             texts = [pair.target for pair in read_pairs(files, *self.columns)]
             chosen = range(len(texts)) if rows is None else rows
             self._references[split] = [texts[row] for row in chosen]
-        logger.info("%s: %d articles with summaries", split, len(encoded.source))
+        logger.info("%s: %s: %d articles with summaries", split, sources, count)
 
     def max_positions(self) -> tuple[int, int]:
         """Tokens an article and a summary may have."""

@@ -7,6 +7,8 @@ from typing import ClassVar, Optional
 from fairseq.tasks import register_task
 
 from ..data import Encoded, read_table
+from ..data.labels import refuse_look_alikes
+from ..data.readers import shown
 from ..errors import UserError
 from ..model_dir import ModelDirectory
 from ._sentence import SentenceTask, SentenceTaskConfig, named_like, rows
@@ -38,7 +40,9 @@ class TextTask(SentenceTask):
 
     cfg: TextConfig
 
-    def _columns(self) -> list[str]:
+    @property
+    def columns(self) -> Sequence[str]:  # type: ignore[override]
+        """Names of the one or two text columns."""
         pair = self.cfg.steady_pair_column
         return [self.cfg.steady_text_column, *([pair] if pair else [])]
 
@@ -46,10 +50,9 @@ class TextTask(SentenceTask):
         """The split's own file; with ``--steady-split-dev``, 'test' is half of dev."""
         from_dev = split == "test" and self.cfg.steady_split_dev
         path = named_like(self.cfg.data, "valid" if from_dev else split)
-        columns, label = self._columns(), self.cfg.steady_label_column
-        encoded = self.encode(
-            path, rows(read_table, columns, label), f"table {columns} {label}"
-        )
+        columns, label = self.columns, self.cfg.steady_label_column
+        reader = rows(read_table, columns, label, self.regression)
+        encoded = self.encode(path, reader, f"table {columns} {label}")
         return self.dev(split, encoded) if split in ("valid", "test") else encoded
 
 
@@ -81,13 +84,26 @@ class TextClassificationTask(TextTask):
         return labels
 
     def _named_labels(self) -> list[str]:
-        named = self.cfg.steady_labels or ""
-        return [label.strip() for label in named.split(",") if label.strip()]
+        if not self.cfg.steady_labels:
+            return []
+        labels = [label.strip() for label in self.cfg.steady_labels.split(",")]
+        for label in labels:
+            problem = "is there twice" if label else "is empty"
+            if labels.count(label) > 1 or not label:
+                raise UserError(
+                    f"--steady-labels {self.cfg.steady_labels}: label {shown(label)} "
+                    f"{problem}; name each class once, with commas between them"
+                )
+        refuse_look_alikes(dict.fromkeys(labels, "--steady-labels"))
+        return labels
 
     def _labels_in_training_file(self) -> list[str]:
         path = named_like(self.cfg.data, "train")
-        examples = read_table(path, self._columns(), self.cfg.steady_label_column)
-        return sorted({example.label for example in examples})
+        places: dict[str, str] = {}
+        for example in read_table(path, self.columns, self.cfg.steady_label_column):
+            places.setdefault(example.label, f"{path}:{example.line}")
+        refuse_look_alikes(places)
+        return sorted(places)
 
 
 @register_task("text_regression", dataclass=TextConfig)

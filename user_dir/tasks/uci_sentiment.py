@@ -118,5 +118,5 @@ class UciSentimentTask(SentenceTask):
     ) -> tuple[Encoded, Encoded]:
         size = parse_size(part, len(encoded.tokens), flag)
         seed = self.cfg.steady_subset_seed
-        chosen, rest = stratified_subset(encoded.targets, size, seed)
+        chosen, rest = stratified_subset(encoded.targets, size, seed, self.labels)
         return encoded.take(chosen), encoded.take(rest)

@@ -1,0 +1,296 @@
+"""Tables with named columns: TSV, CSV and JSON lines, as people have them.
+
+Every error names the file, the line, the offending value and the mend.
+"""
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .readers import (
+    BOM,
+    SHOWN,
+    TABLES,
+    Example,
+    checked,
+    error_at,
+    is_table,
+    read_lines,
+    read_text,
+    shown,
+    unpaired,
+)
+
+logger = logging.getLogger(__name__)
+csv.field_size_limit(10_000_000)
+
+#: Line number, and the line's cells by column.
+Row = tuple[int, dict[str, Any]]
+
+
+def read_named(path: Path, columns: Sequence[str], mend: str = "") -> Iterator[Row]:
+    """Rows of a TSV (no quoting), CSV (quoted) or JSON-lines file with some columns.
+
+    Args:
+        path: its suffix, .tsv, .csv, .jsonl or .json, tells the form.
+        columns: that each row must have.
+        mend: what to do about a missing one.
+
+    Raises:
+        UserError: another suffix, a missing or doubled column, a malformed row, or no
+            rows.
+
+    """
+    forms: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
+        ".tsv": _tsv_rows,
+        ".csv": _csv_rows,
+        ".jsonl": _jsonl_rows,
+        ".json": _jsonl_rows,
+    }
+    if not is_table(path):
+        raise UserError(f"{path} is none of {', '.join(TABLES)}; rename or convert it")
+    empty = True
+    for number, row in forms[path.suffix.lower()](path, columns):
+        for name in columns:
+            if name not in row:
+                problem = f"no column {shown(name)} among: {', '.join(row)}"
+                raise error_at(path, number, problem, mend or "name yours")
+            if row[name] is None:
+                problem = f"column {shown(name)} is null"
+                raise error_at(path, number, problem, "fill it or remove the row")
+        empty = False
+        yield number, row
+    if empty:
+        raise UserError(f"{path} has a header and no rows; add some")
+
+
+def text_cell(path: Path, number: int, row: dict[str, Any], column: str) -> str:
+    """A cell that must be text.
+
+    Raises:
+        UserError: JSON has something else there, or half a character.
+
+    """
+    value = row[column]
+    if not isinstance(value, str):
+        problem = f"column {shown(column)} holds {_json(value)}, not text"
+        quoted = f", as in {json.dumps(_json(value))}" if _is_number(value) else ""
+        raise error_at(path, number, problem, f"write a string{quoted}")
+    half = unpaired(value)
+    if half:
+        problem = f"column {shown(column)} holds {half}"
+        raise error_at(path, number, problem, "remove it or write the whole character")
+    return value
+
+
+def label_cell(
+    path: Path, number: int, row: dict[str, Any], column: str, scores: bool
+) -> str:
+    """A cell that must be a class, a string or an integer, or a score.
+
+    Raises:
+        UserError: JSON has something else there: 1, 1.0 and true are not one class.
+
+    """
+    value = row[column]
+    if isinstance(value, str):
+        return text_cell(path, number, row, column)
+    if _is_number(value) and (scores or isinstance(value, int)):
+        return repr(value)
+    if scores:
+        mend = "write a number"
+    elif isinstance(value, float) and value.is_integer():
+        mend = f'write the class as {int(value)} or "{int(value)}"'
+    else:
+        mend = "write a string or an integer"
+    problem = f"column {shown(column)} holds {_json(value)}"
+    raise error_at(path, number, problem, mend)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _json(value: object) -> str:
+    """As the file has it."""
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def read_table(
+    path: Path, text: Sequence[str], label: str, scores: bool = False
+) -> Iterator[Example]:
+    """Labelled sentences by named columns.
+
+    Args:
+        path: as :func:`read_named` takes it.
+        text: names of one or two text columns.
+        label: name of the label column.
+        scores: labels are numbers, not classes.
+
+    Raises:
+        UserError: as :func:`read_named`; or a cell is empty or of a wrong kind.
+
+    """
+    mend = "name yours with --steady-text-column and --steady-label-column"
+    for number, row in read_named(path, (*text, label), mend):
+        texts = [text_cell(path, number, row, name) for name in text]
+        yield checked(path, number, texts, label_cell(path, number, row, label, scores))
+
+
+def _tsv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    lines, warned = read_lines(path), False
+    header = as_header(path, next(lines)[1].split("\t"), columns)
+    for number, line in lines:
+        cells = line.split("\t")
+        if not warned and any(map(_looks_quoted, cells)):
+            warned = True
+            logger.warning(
+                "%s:%d: a cell in doubled quotes, as pandas writes them; a .tsv has no "
+                "quoting here, so they stay in the text: write the table as .csv",
+                *(path, number),
+            )
+        yield number, as_row(path, number, header, cells)
+
+
+def _looks_quoted(cell: str) -> bool:
+    return len(cell) > 3 and cell[0] == cell[-1] == '"' and '""' in cell[1:-1]
+
+
+def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    blank, last, lost = 0, 0, _Swallowed(path)
+    try:
+        header = as_header(path, next(reader), columns)
+        last = reader.line_num
+        for cells in reader:
+            if blank and cells:
+                raise error_at(path, blank, "an empty line", "remove it")
+            if cells:
+                lost.see(cells, last + 1, reader.line_num)
+                yield reader.line_num, as_row(path, reader.line_num, header, cells)
+            else:
+                blank = blank or reader.line_num
+            last = reader.line_num
+    except csv.Error as error:
+        # Where the row begins: the quote that is never closed is there.
+        problem = f"not CSV ({error})"
+        raise error_at(path, last + 1, problem, "mend the quotes") from None
+    lost.warn()
+
+
+class _Swallowed:
+    """Rows of a CSV file within a quoted cell, as a stray quote makes them.
+
+    A line within a cell counts as a row if it has as many cells, and one of them is
+    what another row has in that column: a label, as a rule.
+
+    Args:
+        path: the file.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: set[tuple[int, str]] = set()
+        self._inner: list[tuple[int, int, list[str]]] = []
+
+    def see(self, cells: Sequence[str], first: int, last: int) -> None:
+        """Take a row that spans these lines."""
+        if first == last:
+            short = ((i, cell) for i, cell in enumerate(cells) if len(cell) <= SHOWN)
+            self._known.update(short)
+        for cell in cells if last > first + 1 else ():
+            for line in cell.split("\n")[1:-1]:
+                inner = line.split(",")
+                if len(inner) == len(cells):
+                    self._inner.append((first, last, inner))
+
+    def warn(self) -> None:
+        """Say where the first of them are."""
+        for first, last, inner in self._inner:
+            if any(cell and (i, cell) in self._known for i, cell in enumerate(inner)):
+                logger.warning(
+                    "%s:%d: a quoted cell spans %d lines, to line %d, and has rows "
+                    "within it, as %s; is there a stray quote?",
+                    *(self.path, first, last - first + 1, last),
+                    shown(",".join(inner)),
+                )
+                return
+
+
+def as_header(path: Path, names: list[str], columns: Sequence[str]) -> list[str]:
+    """A file's first line, each wanted column in it no more than once.
+
+    Raises:
+        UserError: a wanted column is there twice.
+
+    """
+    for name in columns:
+        if names.count(name) > 1:
+            problem = f"the header has column {shown(name)} {names.count(name)} times"
+            raise error_at(path, 1, problem, "rename or remove all but one")
+    return names
+
+
+def as_row(
+    path: Path, number: int, header: Sequence[str], cells: Sequence[str]
+) -> dict[str, str]:
+    """Cells by column.
+
+    Raises:
+        UserError: there are more or fewer than the header has, or they are the header.
+
+    """
+    if cells[0].startswith(BOM):
+        cells = [cells[0].lstrip(BOM), *cells[1:]]
+        logger.warning(
+            "%s:%d: a byte order mark, which is left out; are these two files, one "
+            "after the other?",
+            *(path, number),
+        )
+    if len(cells) != len(header):
+        raise error_at(
+            path,
+            number,
+            f"{len(cells)} columns where the header has {len(header)}",
+            "mend the row's separators",
+        )
+    if list(cells) == list(header):
+        mend = "are these two files, one after the other? remove the line"
+        raise error_at(path, number, "the header again", mend)
+    return dict(zip(header, cells, strict=True))
+
+
+class _DoubledError(ValueError):
+    """A name that is twice in one JSON object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise _DoubledError(name)
+    return dict(pairs)
+
+
+def _jsonl_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line.lstrip(BOM), object_pairs_hook=_object)
+        except _DoubledError as error:
+            problem = f"column {shown(str(error))} is there twice"
+            raise error_at(path, number, problem, "remove one") from None
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            listed = number == 1 and line.lstrip().startswith("[")
+            whole = "write one object a line, as with: jq -c '.[]'"
+            mend = whole if listed else "mend the line; it should be one whole object"
+            raise error_at(path, number, f"{shown(line)} is not a JSON object", mend)
+        yield number, row
