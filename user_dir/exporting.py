@@ -20,6 +20,7 @@ from .errors import UserError
 from .exporting_card import card
 from .generating import load_trained
 from .ground import load_safely
+from .importing_config import ACTIVATIONS, SEQ2SEQ
 from .model_dir import ModelDirectory
 
 #: Names of transformers' classes.
@@ -31,9 +32,7 @@ _CLASSES = {
     "bart": "Bart",
     "mbart": "MBart",
 }
-_ACTIVATIONS = {
-    ours: theirs for theirs, ours in reversed(importing.ACTIVATIONS.items())
-}
+_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 #: Where each form keeps the head's two layers, ``dense`` and ``out_proj``.
 _POOLED = {"dense": "pooler.dense", "out_proj": "classifier"}
 _DECODED = {n: f"classification_head.{n}" for n in ("dense", "out_proj")}
@@ -41,7 +40,7 @@ _HEADS = {
     "bert": {"dense": "bert.pooler.dense", "out_proj": "classifier"},
     "roberta": {"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
     **dict.fromkeys(importing_deberta.KINDS, _POOLED),
-    **dict.fromkeys(importing.SEQ2SEQ, _DECODED),
+    **dict.fromkeys(SEQ2SEQ, _DECODED),
 }
 
 State = dict[str, Tensor]
@@ -138,7 +137,7 @@ class Source:
 
 def weights(source: Source) -> State:
     """Every tensor by transformers' name."""
-    if source.kind in importing.SEQ2SEQ:
+    if source.kind in SEQ2SEQ:
         state = _encoder_decoder(source)
     else:
         body = f"{source.kind.partition('-')[0]}." if source.classifies else ""
@@ -148,7 +147,7 @@ def weights(source: Source) -> State:
         for ours, theirs in _HEADS[source.kind].items():
             for part in ("weight", "bias"):
                 state[f"{theirs}.{part}"] = head[f"{ours}.{part}"]
-    elif source.task is None and source.kind not in importing.SEQ2SEQ:
+    elif source.task is None and source.kind not in SEQ2SEQ:
         pooler = source.directory.weights()[1]
         state |= {f"pooler.{name}": tensor for name, tensor in pooler.items()}
     return {name: t.clone().contiguous() for name, t in state.items()}
@@ -214,7 +213,7 @@ def config(source: Source) -> dict[str, Any]:
         made["label2id"] = {label: index for index, label in enumerate(labels)}
         if source.task.labels is None:
             made["problem_type"] = "regression"
-    if kind in importing.SEQ2SEQ:
+    if kind in SEQ2SEQ:
         return made | importing_bart.restore_architecture(form, _activation(form))
     made |= {
         "num_hidden_layers": form["encoder_layers"],
@@ -237,7 +236,7 @@ def config(source: Source) -> dict[str, Any]:
 def _purpose(source: Source) -> str:
     if source.classifies:
         return "ForSequenceClassification"
-    return "ForConditionalGeneration" if source.kind in importing.SEQ2SEQ else "Model"
+    return "ForConditionalGeneration" if source.kind in SEQ2SEQ else "Model"
 
 
 def _activation(form: dict[str, Any]) -> str:
@@ -252,7 +251,7 @@ def _special_ids(source: Source) -> dict[str, Any]:
     tokenizer = load_tokenizer(source.directory.tokenizer_path)
     names = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}
     ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names.items()}
-    if source.kind in importing.SEQ2SEQ:
+    if source.kind in SEQ2SEQ:
         ids["decoder_start_token_id"] = tokenizer.encode("").ids[-1]
         ids["forced_eos_token_id"] = ids["eos_token_id"]
     return ids
@@ -337,13 +336,13 @@ def _outputs(
     length = torch.tensor([tokens.size(1)])
     if source.classifies:
         seq2seq = {"src_lengths": length, "prev_output_tokens": tokens.roll(1, 1)}
-        extra = seq2seq if kind in importing.SEQ2SEQ else {}
+        extra = seq2seq if kind in SEQ2SEQ else {}
         head = source.task.head
         found = ours(
             tokens, features_only=True, classification_head_name=head, **extra
         )[0]
         return found, theirs(**given).logits
-    if kind in importing.SEQ2SEQ:
+    if kind in SEQ2SEQ:
         found = ours(tokens, length, tokens)[0][..., source.rows]
         return found, theirs(**given, decoder_input_ids=given["input_ids"]).logits
     return ours(tokens, features_only=True)[0], theirs(**given).last_hidden_state
@@ -404,7 +403,7 @@ def export_hf(
 
 
 def _refuse(source: Source) -> None:
-    seq2seq = source.kind in importing.SEQ2SEQ
+    seq2seq = source.kind in SEQ2SEQ
     if seq2seq and source.form.get("layer_norm_eps", 1e-5) != 1e-5:
         raise UserError(
             "two copies of BERT (--bert2bert) have no form in transformers: BART's "
