@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .data import SentenceTokenizer
 from .errors import UserError
-from .importing_files import brief, wrong_shape
+from .importing_files import naming, wrong_shape
 from .model_dir import Manifest, ModelDirectory
 from .models.steady import SteadyModel, SteadyModelConfig, record_architecture
 
@@ -129,13 +129,9 @@ def _theirs(source: Path) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     options = {"local_files_only": True, "trust_remote_code": False}
-    try:
+    with naming(source, "transformers cannot load it"):
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
-    except Exception as error:  # anything, from deep inside
-        raise UserError(
-            f"{source}: transformers cannot load it ({brief(error)})"
-        ) from None
     return model.eval(), tokenizer
 
 

@@ -1,8 +1,7 @@
 """Model directories and checkpoints out, Hugging Face directories."""
 
-import json
+import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from . import importing, importing_bart, importing_deberta
-from .checking import SENTENCES, TOLERANCE, load_encoder
+from .checking import PAIRS, SENTENCES, TOLERANCE, load_encoder
 from .data.tokenizing import SentenceTokenizer, load_tokenizer
 from .errors import UserError
 from .exporting_card import card
+from .files import whole_folder, write_json, write_text
 from .generating import load_trained
 from .ground import load_safely
 from .importing_config import ACTIVATIONS, SEQ2SEQ
-from .model_dir import ModelDirectory
+from .importing_files import naming
+from .model_dir import MANIFEST, ModelDirectory
 
 #: Names of transformers' classes.
 _CLASSES = {
@@ -78,8 +80,9 @@ class Source:
             if teacher:
                 raise UserError(f"{path} is a model directory, which has no teacher")
             return cls(directory, load_encoder(directory), {})
-        loaded, task = load_trained(path, model, head)
         checkpoint = load_safely(path)
+        _check_model(checkpoint, path, model)
+        loaded, task = load_trained(path, model, head)
         if teacher:
             kept = checkpoint["extra_state"].get("fairseq_steady", {}).get("teacher")
             if kept is None:
@@ -132,6 +135,19 @@ class Source:
         }
 
 
+def _check_model(checkpoint: Any, path: Path, model: str | None) -> None:
+    """Say which flag names a model directory that has moved."""
+    try:
+        recorded = str(checkpoint["cfg"]["task"]["steady_model"])
+    except (TypeError, KeyError):  # no checkpoint of ours: whoever loads it says so
+        return
+    if model is None and not (Path(recorded) / MANIFEST).is_file():
+        raise UserError(
+            f"{path} was trained from the model directory {recorded}, which is not "
+            "there; name it with --model"
+        )
+
+
 # --- weights -------------------------------------------------------------------------
 
 
@@ -161,10 +177,12 @@ def _encoder(source: Source) -> State:
         first = 0 if source.kind == "roberta" else 2
         positions = ours["embed_positions.weight"][first:]
         state["embeddings.position_embeddings.weight"] = positions
-    if types := _types(source.kind):
+    if types := _types(source):
         # Type 0 went into the positions when the model was imported.
-        empty = words.new_zeros(types, words.size(1))
-        state["embeddings.token_type_embeddings.weight"] = empty
+        table = words.new_zeros(types, words.size(1))
+        if "embed_positions.second" in ours:
+            table[1] = ours["embed_positions.second"]
+        state[importing.TYPES] = table
     deberta = source.kind in importing_deberta.KINDS
     named = importing.LAYER if deberta else importing.ATTENTION | importing.LAYER
     for part in ("weight", "bias"):
@@ -179,8 +197,10 @@ def _encoder(source: Source) -> State:
     return state
 
 
-def _types(kind: str) -> int:
-    return {"bert": 2, "roberta": 1}.get(kind, 0)
+def _types(source: Source) -> int:
+    """Rows of the table of token types."""
+    paired = source.form.get("token_types", False)
+    return 2 if paired else {"bert": 2, "roberta": 1}.get(source.kind, 0)
 
 
 def _encoder_decoder(source: Source) -> State:
@@ -222,7 +242,7 @@ def config(source: Source) -> dict[str, Any]:
         "num_attention_heads": form["encoder_attention_heads"],
         "hidden_act": _activation(form),
         "max_position_embeddings": form["max_positions"] + 2 * (kind == "roberta"),
-        "type_vocab_size": _types(kind),
+        "type_vocab_size": _types(source),
         "layer_norm_eps": form.get("layer_norm_eps", 1e-5),
         "hidden_dropout_prob": form["dropout"],
         "attention_probs_dropout_prob": form["attention_dropout"],
@@ -261,10 +281,11 @@ def _tokenizer_config(source: Source) -> dict[str, Any]:
     special = source.directory.manifest.special_tokens
     names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>"}
     names |= {"unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
+    types = ["token_type_ids"] if source.form.get("token_types") else []
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": source.form["max_positions"],
-        "model_input_names": ["input_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *types, "attention_mask"],
         "clean_up_tokenization_spaces": False,
         **{f"{name}_token": special[symbol] for name, symbol in names.items()},
     }
@@ -291,8 +312,8 @@ def _generation_config(source: Source) -> dict[str, Any]:
 def logit_error(source: Source, folder: Path, texts: Sequence[str]) -> float:
     """Largest difference to what transformers computes from a folder.
 
-    Of logits; of the last hidden states for a model directory; each text tokenised by
-    either side's own tokeniser.
+    Of logits; of the last hidden states for a model directory; each text, and two pairs
+    unless summaries are made, tokenised by either side's own tokeniser.
 
     Args:
         source: what was exported.
@@ -311,19 +332,22 @@ def logit_error(source: Source, folder: Path, texts: Sequence[str]) -> float:
         "ForConditionalGeneration": transformers.AutoModelForSeq2SeqLM,
         "Model": transformers.AutoModel,
     }[purpose]
-    theirs, info = auto.from_pretrained(folder, output_loading_info=True)
+    with naming(folder, "transformers cannot load the export"):
+        theirs, info = auto.from_pretrained(folder, output_loading_info=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     missing = [n for n in info["missing_keys"] if not n.startswith("pooler.")]
     if missing or info["unexpected_keys"]:
         wrong = sorted([*missing, *info["unexpected_keys"]])[0]
         raise UserError(f"transformers and the export disagree about {wrong}")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    ids, _ = source.tokenizer.encode([(text,) for text in texts])
+    pairs = () if purpose == "ForConditionalGeneration" else PAIRS
+    given_texts = [*((text,) for text in texts), *pairs]
+    ids, _ = source.tokenizer.encode(given_texts)
     worst = 0.0
-    for text, own in zip(texts, ids, strict=True):
-        given = tokenizer(text, return_tensors="pt", truncation=True)
+    for text, own in zip(given_texts, ids, strict=True):
+        given = tokenizer(*text, return_tensors="pt", truncation=True)
         tokens = torch.from_numpy(own).long()[None]
         if not torch.equal(source.rows[given["input_ids"]], tokens):
-            raise UserError(f"the tokenisers disagree about {text!r}")
+            raise UserError(f"the tokenisers disagree about {text[0]!r}")
         mine, other = _outputs(source, theirs.eval(), tokens, given)
         worst = max(worst, float((mine - other).abs().max()))
     return worst
@@ -352,8 +376,8 @@ def _outputs(
 
 
 def export_hf(
-    path: Path,
-    out: Path,
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     model: str | None = None,
     teacher: bool = False,
     head: str | None = None,
@@ -379,26 +403,20 @@ def export_hf(
             is written then.
 
     """
-    if out.exists():
-        raise UserError(f"{out} exists; remove it or choose another folder")
-    source = Source.open(path, model, teacher, head)
+    source = Source.open(Path(path), model, teacher, head)
     _refuse(source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write(source, scratch)
-        worst = logit_error(source, scratch, texts)
-        if not worst <= TOLERANCE:
-            raise UserError(
-                f"logits of {path} and of its export differ by {worst:.2g}; nothing "
-                "was written"
-            )
-        (scratch / "README.md").write_text(card(source, teacher, table), "utf-8")
-        scratch.chmod(0o755)
-        scratch.rename(out)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        with whole_folder(Path(out)) as scratch:
+            _write(source, scratch)
+            worst = logit_error(source, scratch, texts)
+            if not worst <= TOLERANCE:
+                raise UserError(
+                    f"logits of {path} and of its export differ by {worst:.2g}; "
+                    "nothing was written"
+                )
+            write_text(scratch / "README.md", card(source, teacher, table))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{out} cannot be written ({error})") from None
     return worst
 
 
@@ -416,7 +434,9 @@ def _write(source: Source, folder: Path) -> None:
     if hasattr(source.task, "decoding"):
         files["generation_config"] = _generation_config(source)
     for name, content in files.items():
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        (folder / f"{name}.json").write_text(text + "\n", "utf-8")
+        write_json(folder / f"{name}.json", content, indent=2)
     shutil.copyfile(source.directory.tokenizer_path, folder / "tokenizer.json")
-    save_file(weights(source), folder / "model.safetensors", {"format": "pt"})
+    path = folder / "model.safetensors"
+    save_file(weights(source), path, {"format": "pt"})
+    # The library writes for the user alone, whatever the umask.
+    path.chmod((folder / "config.json").stat().st_mode & 0o777)

@@ -4,12 +4,11 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from fairseq.data import Dictionary
-from pydantic import Field
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import RobertaProcessing
@@ -24,11 +23,12 @@ from .importing_files import (
     DAMAGED,
     TokenizerOptions,
     Weights,
-    brief,
     filler,
     inside,
+    naming,
     needed,
     read_merges,
+    read_numbers,
     read_vocabulary,
     read_weights,
     weight_files,
@@ -73,7 +73,6 @@ LAYER = {
     "output.dense": "fc2",
     "output.LayerNorm": "final_layer_norm",
 }
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 _ENCODER = "encoder.sentence_encoder."
 WORDS = "embeddings.word_embeddings.weight"
 TYPES = "embeddings.token_type_embeddings.weight"
@@ -138,8 +137,9 @@ def _positions(
     width = config["hidden_size"]
     # RoBERTa's table already has fairseq's two rows before the first position.
     first = 2 if config["model_type"] == "roberta" else 0
-    table = weights("embeddings.position_embeddings.weight", -1, width)[first:]
-    types = weights.get(TYPES, -1, width)
+    rows = config["max_position_embeddings"]
+    table = weights("embeddings.position_embeddings.weight", rows, width)[first:]
+    types = weights.get(TYPES, config.get("type_vocab_size", -1), width)
     state = {}
     if types is not None and len(types):
         # Type-0 rows are the same for every token, so the positions can carry them.
@@ -158,21 +158,15 @@ def build_tokenizer(source: Path, kind: str) -> Tokenizer:
         UserError: there is no tokeniser, or it is not readable.
 
     """
-    try:
-        if path := inside(source, "tokenizer.json"):
+    if path := inside(source, "tokenizer.json"):
+        with naming(source, "the tokeniser cannot be read"):
             tokenizer = Tokenizer.from_file(str(path))
-        elif kind == "bert":
-            tokenizer = _wordpiece(source)
-        elif kind in _CONVERTED:
-            tokenizer = importing_bart.converted_tokenizer(source)
-        else:
-            tokenizer = _byte_level_bpe(source)
-    except UserError:
-        raise
-    except Exception as error:  # the library raises bare Exceptions
-        raise UserError(
-            f"{source}: the tokeniser cannot be read ({brief(error)}); {DAMAGED}"
-        ) from None
+    elif kind == "bert":
+        tokenizer = _wordpiece(source)
+    elif kind in _CONVERTED:
+        tokenizer = importing_bart.converted_tokenizer(source)
+    else:
+        tokenizer = _byte_level_bpe(source)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -194,22 +188,22 @@ def _or(value: bool | None, default: bool) -> bool:
 def _wordpiece(source: Path) -> Tokenizer:
     vocabulary = read_vocabulary(_vocabulary(source, "vocab.txt"))
     options = _tokenizer_options(source)
-    built = BertWordPieceTokenizer(
-        vocabulary,
-        lowercase=_or(options.get("do_lower_case"), True),
-        strip_accents=options.get("strip_accents"),
-        handle_chinese_chars=_or(options.get("tokenize_chinese_chars"), True),
-    )
+    with naming(source, "the tokeniser cannot be read"):
+        built = BertWordPieceTokenizer(
+            vocabulary,
+            lowercase=_or(options.get("do_lower_case"), True),
+            strip_accents=options.get("strip_accents"),
+            handle_chinese_chars=_or(options.get("tokenize_chinese_chars"), True),
+        )
     return Tokenizer.from_str(built.to_str())
 
 
 def _byte_level_bpe(source: Path) -> Tokenizer:
-    vocabulary = read_json(
-        _vocabulary(source, "vocab.json"), dict[str, TokenId], DAMAGED
-    )
+    vocabulary = read_numbers(_vocabulary(source, "vocab.json"))
     merges = read_merges(_vocabulary(source, "merges.txt"))
     space = _or(_tokenizer_options(source).get("add_prefix_space"), False)
-    built = ByteLevelBPETokenizer(vocabulary, merges, add_prefix_space=space)
+    with naming(source, "the tokeniser cannot be read"):
+        built = ByteLevelBPETokenizer(vocabulary, merges, add_prefix_space=space)
     special = list(SPECIAL["roberta"])
     built.add_special_tokens(special)
     last, first = ((name, built.token_to_id(name)) for name in ("</s>", "<s>"))
@@ -297,10 +291,11 @@ def _check_vocabulary(
                 f"{source}: the tokeniser has a token {token!r} besides "
                 f"{special[token]}, which fairseq calls so; rename or remove it"
             )
-        if "\n" in token or "\r" in token:
+        if not token or "\n" in token or "\r" in token:
             raise UserError(
-                f"{source}: the tokeniser's token {token!r} has a line break, and "
-                "fairseq's dictionary holds a token a line; remove it"
+                f"{source}: the tokeniser's token {token!r} (number {index}) is empty "
+                "or has a line break, and fairseq's dictionary is a token a line; "
+                "rename or remove it"
             )
 
 
@@ -308,7 +303,7 @@ def architecture(
     config: dict[str, Any], positions: dict[str, Tensor]
 ) -> dict[str, Any]:
     """fairseq's arguments for a Hugging Face encoder with such positions."""
-    table = positions.get("embed_positions.weight")
+    first = 2 if config["model_type"] == "roberta" else 0
     dropout = config.get("hidden_dropout_prob", 0.1)
     form = {
         "encoder_layers": config["num_hidden_layers"],
@@ -316,9 +311,7 @@ def architecture(
         "encoder_ffn_embed_dim": config["intermediate_size"],
         "encoder_attention_heads": config["num_attention_heads"],
         "activation_fn": ACTIVATIONS[activation(config)],
-        "max_positions": config["max_position_embeddings"]
-        if table is None
-        else len(table) - 2,
+        "max_positions": config["max_position_embeddings"] - first,
         "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
         "dropout": dropout,
         "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),

@@ -17,16 +17,17 @@ from typing_extensions import TypedDict
 
 from .checking import check_state
 from .errors import UserError
-from .files import conform, read_json, sha256
+from .files import conform, sha256
 from .ground import load_safely
-from .importing_config import Count, Layers, Positions, Rate
+from .importing_config import Count, Layers, Positions, Rate, check_heads
 from .importing_files import (
     DAMAGED,
     Weights,
-    brief,
     filler,
+    naming,
     needed,
     read_merges,
+    read_numbers,
     state_dict,
     text_lines,
 )
@@ -138,15 +139,11 @@ def converted_tokenizer(source: Path) -> Tokenizer:
             f"{source} has no tokenizer.json; making one of its vocabulary needs "
             "transformers: pip install transformers"
         ) from None
-    try:
+    with naming(source, "the tokeniser cannot be read"):
         loaded = AutoTokenizer.from_pretrained(
             source, use_fast=True, local_files_only=True, trust_remote_code=False
         )
         return Tokenizer.from_str(loaded.backend_tokenizer.to_str())
-    except Exception as error:  # anything, from deep inside
-        raise UserError(
-            f"{source}: the tokeniser cannot be read ({brief(error)}); {DAMAGED}"
-        ) from None
 
 
 # --- two copies of BERT ---------------------------------------------------------------
@@ -237,7 +234,7 @@ def import_fairseq(
 
     """
     release, gpt2 = Path(source), Path(bpe)
-    numbers = read_json(_part(gpt2, "encoder.json"), dict[str, int], DAMAGED)
+    numbers = read_numbers(_part(gpt2, "encoder.json"))
     merges = read_merges(_part(gpt2, "vocab.bpe"))
     theirs = _read_dictionary(_part(release, "dict.txt"))
     weights = _part(release, "model.pt")
@@ -256,7 +253,7 @@ def import_fairseq(
         dictionary.add_symbol(filler(index, dictionary.indices))
     manifest = Manifest(
         family=_family(given, weights),
-        architecture=_form(given),
+        architecture=_form(given, weights),
         special_tokens={s: s for s in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")},
         source={
             "name": f"fairseq {_arch(given)}",
@@ -339,12 +336,15 @@ def _family(given: dict[str, Any], path: Path) -> str:
     )
 
 
-def _form(given: dict[str, Any]) -> dict[str, Any]:
+def _form(given: dict[str, Any], path: Path) -> dict[str, Any]:
     """fairseq's arguments without those that are not said."""
+    for side in ("encoder", "decoder"):
+        check_heads(given, f"{side}_embed_dim", f"{side}_attention_heads", path)
+    longest = given.get("max_positions") or given.get("max_source_positions")
+    if longest is None:
+        raise UserError(f"{path} says neither max_positions nor max_source_positions")
     form = {n: v for n, v in given.items() if n not in ("arch", "_name")}
-    form["max_positions"] = given.get("max_positions") or given.get(
-        "max_source_positions"
-    )
+    form["max_positions"] = longest
     return {name: value for name, value in form.items() if value is not None}
 
 
@@ -389,13 +389,8 @@ def _gpt2(
             f"{source / 'dict.txt'} and GPT-2's encoder.json are not of one model: "
             f"{min(missing, default='nothing')!r} is in the second only"
         )
-    try:
+    with naming(source, "dict.txt and GPT-2's vocab.bpe are not of one model"):
         built = ByteLevelBPETokenizer(vocabulary, pairs)
-    except Exception as error:  # the library raises bare Exceptions
-        raise UserError(
-            f"{source / 'dict.txt'} and GPT-2's vocab.bpe are not of one model "
-            f"({brief(error)})"
-        ) from None
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
     built.add_special_tokens([s for s in specials if s in vocabulary])
     built._tokenizer.post_processor = RobertaProcessing(

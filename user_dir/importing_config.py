@@ -52,6 +52,7 @@ class Encoder(Config, total=False):
     num_attention_heads: Required[Count]
     max_position_embeddings: Required[Positions]
     layer_norm_eps: Epsilon
+    type_vocab_size: Annotated[int, Field(ge=0, le=1000)]
     hidden_dropout_prob: Rate
     attention_probs_dropout_prob: Rate
 
@@ -69,7 +70,6 @@ class Deberta(Encoder, total=False):
     talking_head: bool
     embedding_size: Count
     attention_head_size: Count
-    type_vocab_size: Annotated[int, Field(ge=0, le=1000)]
     conv_kernel_size: Annotated[int, Field(ge=0, le=1000)]
     conv_groups: Count
     conv_act: Activation
@@ -124,7 +124,9 @@ def read_config(source: Path) -> dict[str, Any]:
             + ", ".join(KINDS)
         )
     config: dict[str, Any] = read_json(path, KINDS[kind], DAMAGED)
-    _check_heads(config, path)
+    check_heads(config, "hidden_size", "num_attention_heads", path)
+    for side in ("encoder", "decoder"):
+        check_heads(config, "d_model", f"{side}_attention_heads", path)
     positions = config.get("position_embedding_type") or "absolute"
     decoder = config.get("is_decoder") and kind not in SEQ2SEQ
     if positions != "absolute" or decoder:
@@ -142,15 +144,18 @@ def read_config(source: Path) -> dict[str, Any]:
     return config
 
 
-def _check_heads(config: dict[str, Any], path: Path) -> None:
-    names = ("num", "encoder", "decoder")
-    for name in (f"{side}_attention_heads" for side in names):
-        width = "d_model" if "d_model" in config else "hidden_size"
-        if config[width] % config.get(name, 1):
-            raise UserError(
-                f"{path}: {width} {config[width]} is not a multiple of {name} "
-                f"{config[name]}; {DAMAGED}"
-            )
+def check_heads(settings: dict[str, Any], width: str, heads: str, path: Path) -> None:
+    """Refuse a width that the heads cannot share out; both are names of settings.
+
+    Raises:
+        UserError: names both.
+
+    """
+    if settings.get(width, 0) % settings.get(heads, 1):
+        raise UserError(
+            f"{path}: {width} {settings[width]} is not a multiple of {heads} "
+            f"{settings[heads]}; {DAMAGED}"
+        )
 
 
 def activation(config: dict[str, Any]) -> str:

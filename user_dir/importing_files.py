@@ -4,7 +4,8 @@ Files lie inside their folder; structures are checked by schemas, tensors by typ
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ _PREFIX = re.compile(r"^(module\.)?((bert|roberta|deberta|model)\.)?")
 _POINTER = b"version https://git-lfs."
 
 _Shard = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./ -]{1,250}$")]
+_Numbers = dict[str, Annotated[int, Field(ge=0, lt=2**31)]]
 
 
 class Index(TypedDict):
@@ -44,11 +46,23 @@ class TokenizerOptions(TypedDict, total=False):
     model_input_names: list[str] | None
 
 
-def brief(error: BaseException) -> str:
-    """A library's message, in one short line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines[:2]) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+@contextmanager
+def naming(where: object, problem: str) -> Iterator[None]:
+    """Make what a library raises inside one short line.
+
+    Raises:
+        UserError: names ``where``, ``problem`` and the library's first words.
+
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the libraries raise bare or unexported ones
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = " ".join(lines[:2]) or type(error).__name__
+        said = text if len(text) <= 200 else text[:197] + "..."
+        raise UserError(f"{where}: {problem} ({said}); {DAMAGED}") from None
 
 
 def inside(folder: Path, name: str) -> Path | None:
@@ -112,6 +126,24 @@ def text_lines(path: Path) -> list[str]:
         raise UserError(f"{path}: line {line} is not UTF-8; {DAMAGED}") from None
     lines = text.replace("\r\n", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
+
+
+def read_numbers(path: Path) -> dict[str, int]:
+    """Number of each token of a vocab.json or encoder.json.
+
+    Raises:
+        UserError: a number is none, or of two tokens.
+
+    """
+    numbers: dict[str, int] = read_json(path, _Numbers, DAMAGED)  # type: ignore[arg-type]
+    tokens: dict[int, str] = {}
+    for token, number in numbers.items():
+        if tokens.setdefault(number, token) != token:
+            raise UserError(
+                f"{path}: {tokens[number]!r} and {token!r} have the one number "
+                f"{number}; {DAMAGED}"
+            )
+    return numbers
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
@@ -210,12 +242,8 @@ def read_weights(files: list[Path]) -> dict[str, Tensor]:
 def _read_file(file: Path) -> dict[str, Tensor]:
     if file.suffix != ".safetensors":
         return state_dict(load_safely(file), file)
-    try:
+    with naming(file, "this is not a safetensors file"):
         return load_file(file)
-    except Exception as error:  # safetensors raises its own, and torch's
-        raise UserError(
-            f"{file} is not a safetensors file ({brief(error)}); {DAMAGED}"
-        ) from None
 
 
 def state_dict(found: Any, file: Path) -> dict[str, Tensor]:
