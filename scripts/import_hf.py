@@ -39,6 +39,16 @@ def main() -> None:
         help="source is a model directory; encoder and decoder both start from it",
     )
     args = parser.parse_args()
+    try:
+        run(args)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: {error.strerror}; nothing was written"
+        ) from None
+
+
+def run(args: argparse.Namespace) -> None:
+    """Import from whichever form the flags name."""
     if args.gpt2_bpe:
         import_fairseq(args.source, args.gpt2_bpe, args.out)
     elif args.bert2bert:
@@ -54,7 +64,7 @@ def import_checked(args: argparse.Namespace) -> str:
     if importlib.util.find_spec("transformers"):
         try:
             worst = assert_equal(args.source, directory)
-        except UserError:
+        except BaseException:
             shutil.rmtree(args.out)
             raise
         checked = f"equal to transformers within {worst:.1e} at every layer"

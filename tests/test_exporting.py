@@ -1,6 +1,8 @@
 """Exports predict the same in transformers; imported again, they are the same."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,23 @@ def test_the_export_imported_again_has_the_same_weights(
     assert again.dictionary().symbols == dictionary.symbols
 
 
+def test_pairs_go_out_with_their_token_types(
+    made: tuple[Path, Path], kind: str
+) -> None:
+    """BERT's forms alone were taught a type for the second sentence."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(made[1])
+    state = load_file(made[1] / "model.safetensors")
+    types = [t for n, t in state.items() if "token_type_embeddings" in n]
+    if kind in ("bert-cased", "deberta-c2p"):
+        assert tokenizer("a", "b")["token_type_ids"] == [0, 0, 0, 1, 1]
+        assert types[0].shape == (2, 24)
+        assert not types[0][0].any()
+        assert types[0][1].all()
+    else:
+        assert "token_type_ids" not in tokenizer("a", "b")
+        assert not any(t.any() for t in types)
+
+
 def test_the_card_says_what_it_is(made: tuple[Path, Path], kind: str) -> None:
     card = (made[1] / "README.md").read_text("utf-8")
     method = TRAINED[kind][0].removeprefix("--criterion=")
@@ -178,6 +197,48 @@ def test_scores_are_exported_as_a_regression(
     assert pipe("w1 w2 w3", function_to_apply="none")[0]["score"] == pytest.approx(
         mine.score, abs=1e-4
     )
+
+
+def test_labels_go_out_as_they_are_and_a_moved_model_is_named(
+    tmp_path: Path, fairseq_train: Trainer, models: dict[str, Path]
+) -> None:
+    """And every file may be read by whom the umask lets."""
+    labels = ['say "no"', "a\\b | <i>", "naïve ✓"]
+    data, model = tmp_path / "data", tmp_path / "model"
+    data.mkdir()
+    for split, count in (("train", 12), ("valid", 6)):
+        rows = [
+            {"text": t, "label": labels[i % 3]}
+            for i, (t, _) in enumerate(sentences(count))
+        ]
+        (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    shutil.copytree(models["roberta"], model)
+    fairseq_train(
+        *(data, "--task=text_classification", f"--steady-model={model}"),
+        *("--max-update=1", f"--save-dir={tmp_path / 'run'}", "--no-epoch-checkpoints"),
+    )
+    path, out = tmp_path / "run" / "checkpoint_last.pt", tmp_path / "out"
+    before = os.umask(0o027)
+    try:
+        export_hf(str(path), str(out), texts=["w1 w2"])
+    finally:
+        os.umask(before)
+    config = json.loads((out / "config.json").read_text("utf-8"))
+    assert config["id2label"] == {
+        str(i): label for i, label in enumerate(sorted(labels))
+    }
+    loaded = transformers.AutoConfig.from_pretrained(out)
+    assert loaded.label2id == {label: i for i, label in enumerate(sorted(labels))}
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (out, *out.iterdir())}
+    assert modes.pop("out") == 0o750
+    assert set(modes.values()) == {0o640}
+    model.rename(tmp_path / "moved")
+    with pytest.raises(
+        UserError, match="was trained from .*model, which is not there; "
+    ):
+        export_hf(path, tmp_path / "again")
+    moved = str(tmp_path / "moved")
+    assert export_hf(path, tmp_path / "again", moved, texts=["w1 w2"]) < 1e-4
 
 
 @pytest.mark.parametrize("kind_", ["bert-uncased", "deberta-v2-own", "bart"])
@@ -242,14 +303,25 @@ def test_what_cannot_be_exported_is_one_line(
     tmp_path: Path, models: dict[str, Path]
 ) -> None:
     (tmp_path / "there").mkdir()
-    for source, teacher, message in (
-        (tmp_path / "no.pt", False, "no.pt does not exist"),
-        (tmp_path / "there", False, "is not a model directory"),
-        (models["roberta"], True, "which has no teacher"),
-        (models["bart"], False, "no form in transformers"),
+    (tmp_path / "file").touch()
+    there, out = tmp_path / "there", tmp_path / "out"
+    for source, target, teacher, message in (
+        (tmp_path / "no.pt", out, False, "no.pt does not exist"),
+        (there, out, False, "is not a model directory"),
+        (models["roberta"], out, True, "which has no teacher"),
+        (models["bart"], out, False, "no form in transformers"),
+        (models["roberta"], there, False, "there exists; remove it"),
+        (
+            models["roberta"],
+            tmp_path / "file" / "m",
+            False,
+            "m cannot be written .*Not",
+        ),
     ):
-        with pytest.raises(UserError, match=message):
-            export_hf(source, tmp_path / "out", teacher=teacher)
+        with pytest.raises(UserError, match=message) as caught:
+            export_hf(source, target, teacher=teacher, texts=["w1"])
+        assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", there]
     done = run_script("export_hf.py", models["roberta"], tmp_path / "there")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

@@ -55,6 +55,7 @@ class Encoder(TypedDict, total=False):
     no_scale_embedding: bool
     no_token_positional_embeddings: bool
     untie_weights_roberta: bool
+    token_types: bool
 
 
 class Roberta(Encoder):

@@ -1,8 +1,7 @@
 """Model directories and checkpoints out, Hugging Face directories."""
 
-import json
+import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from . import importing, importing_bart, importing_deberta
-from .checking import SENTENCES, TOLERANCE, load_encoder
+from .checking import PAIRS, SENTENCES, TOLERANCE, load_encoder
 from .data.tokenizing import SentenceTokenizer, load_tokenizer
 from .errors import UserError
 from .exporting_card import card
+from .files import whole_folder, write_json, write_text
 from .generating import load_trained
 from .ground import load_safely
-from .model_dir import ModelDirectory
+from .importing_config import ACTIVATIONS, SEQ2SEQ
+from .importing_files import naming
+from .model_dir import MANIFEST, ModelDirectory
 
 #: Names of transformers' classes.
 _CLASSES = {
@@ -31,9 +34,7 @@ _CLASSES = {
     "bart": "Bart",
     "mbart": "MBart",
 }
-_ACTIVATIONS = {
-    ours: theirs for theirs, ours in reversed(importing.ACTIVATIONS.items())
-}
+_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 #: Where each form keeps the head's two layers, ``dense`` and ``out_proj``.
 _POOLED = {"dense": "pooler.dense", "out_proj": "classifier"}
 _DECODED = {n: f"classification_head.{n}" for n in ("dense", "out_proj")}
@@ -41,7 +42,7 @@ _HEADS = {
     "bert": {"dense": "bert.pooler.dense", "out_proj": "classifier"},
     "roberta": {"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
     **dict.fromkeys(importing_deberta.KINDS, _POOLED),
-    **dict.fromkeys(importing.SEQ2SEQ, _DECODED),
+    **dict.fromkeys(SEQ2SEQ, _DECODED),
 }
 
 State = dict[str, Tensor]
@@ -79,8 +80,9 @@ class Source:
             if teacher:
                 raise UserError(f"{path} is a model directory, which has no teacher")
             return cls(directory, load_encoder(directory), {})
-        loaded, task = load_trained(path, model, head)
         checkpoint = load_safely(path)
+        _check_model(checkpoint, path, model)
+        loaded, task = load_trained(path, model, head)
         if teacher:
             kept = checkpoint["extra_state"].get("fairseq_steady", {}).get("teacher")
             if kept is None:
@@ -134,12 +136,25 @@ class Source:
         }
 
 
+def _check_model(checkpoint: Any, path: Path, model: str | None) -> None:
+    """Say which flag names a model directory that has moved."""
+    try:
+        recorded = str(checkpoint["cfg"]["task"]["steady_model"])
+    except (TypeError, KeyError):  # no checkpoint of ours: whoever loads it says so
+        return
+    if model is None and not (Path(recorded) / MANIFEST).is_file():
+        raise UserError(
+            f"{path} was trained from the model directory {recorded}, which is not "
+            "there; name it with --model"
+        )
+
+
 # --- weights -------------------------------------------------------------------------
 
 
 def weights(source: Source) -> State:
     """Every tensor by transformers' name."""
-    if source.kind in importing.SEQ2SEQ:
+    if source.kind in SEQ2SEQ:
         state = _encoder_decoder(source)
     else:
         body = f"{source.kind.partition('-')[0]}." if source.classifies else ""
@@ -149,7 +164,7 @@ def weights(source: Source) -> State:
         for ours, theirs in _HEADS[source.kind].items():
             for part in ("weight", "bias"):
                 state[f"{theirs}.{part}"] = head[f"{ours}.{part}"]
-    elif source.task is None and source.kind not in importing.SEQ2SEQ:
+    elif source.task is None and source.kind not in SEQ2SEQ:
         pooler = source.directory.weights()[1]
         state |= {f"pooler.{name}": tensor for name, tensor in pooler.items()}
     return {name: t.clone().contiguous() for name, t in state.items()}
@@ -163,10 +178,12 @@ def _encoder(source: Source) -> State:
         first = 0 if source.kind == "roberta" else 2
         positions = ours["embed_positions.weight"][first:]
         state["embeddings.position_embeddings.weight"] = positions
-    if types := _types(source.kind):
+    if types := _types(source):
         # Type 0 went into the positions when the model was imported.
-        empty = words.new_zeros(types, words.size(1))
-        state["embeddings.token_type_embeddings.weight"] = empty
+        table = words.new_zeros(types, words.size(1))
+        if "embed_positions.second" in ours:
+            table[1] = ours["embed_positions.second"]
+        state[importing.TYPES] = table
     deberta = source.kind in importing_deberta.KINDS
     named = importing.LAYER if deberta else importing.ATTENTION | importing.LAYER
     for part in ("weight", "bias"):
@@ -181,8 +198,10 @@ def _encoder(source: Source) -> State:
     return state
 
 
-def _types(kind: str) -> int:
-    return {"bert": 2, "roberta": 1}.get(kind, 0)
+def _types(source: Source) -> int:
+    """Rows of the table of token types."""
+    paired = source.form.get("token_types", False)
+    return 2 if paired else {"bert": 2, "roberta": 1}.get(source.kind, 0)
 
 
 def _encoder_decoder(source: Source) -> State:
@@ -215,7 +234,7 @@ def config(source: Source) -> dict[str, Any]:
         made["label2id"] = {label: index for index, label in enumerate(labels)}
         if source.task.labels is None:
             made["problem_type"] = "regression"
-    if kind in importing.SEQ2SEQ:
+    if kind in SEQ2SEQ:
         return made | importing_bart.restore_architecture(form, _activation(form))
     made |= {
         "num_hidden_layers": form["encoder_layers"],
@@ -224,7 +243,7 @@ def config(source: Source) -> dict[str, Any]:
         "num_attention_heads": form["encoder_attention_heads"],
         "hidden_act": _activation(form),
         "max_position_embeddings": form["max_positions"] + 2 * (kind == "roberta"),
-        "type_vocab_size": _types(kind),
+        "type_vocab_size": _types(source),
         "layer_norm_eps": form.get("layer_norm_eps", 1e-5),
         "hidden_dropout_prob": form["dropout"],
         "attention_probs_dropout_prob": form["attention_dropout"],
@@ -238,7 +257,7 @@ def config(source: Source) -> dict[str, Any]:
 def _purpose(source: Source) -> str:
     if source.classifies:
         return "ForSequenceClassification"
-    return "ForConditionalGeneration" if source.kind in importing.SEQ2SEQ else "Model"
+    return "ForConditionalGeneration" if source.kind in SEQ2SEQ else "Model"
 
 
 def _activation(form: dict[str, Any]) -> str:
@@ -253,7 +272,7 @@ def _special_ids(source: Source) -> dict[str, Any]:
     tokenizer = load_tokenizer(source.directory.tokenizer_path)
     names = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}
     ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names.items()}
-    if source.kind in importing.SEQ2SEQ:
+    if source.kind in SEQ2SEQ:
         ids["decoder_start_token_id"] = tokenizer.encode("").ids[-1]
         ids["forced_eos_token_id"] = ids["eos_token_id"]
     return ids
@@ -263,10 +282,11 @@ def _tokenizer_config(source: Source) -> dict[str, Any]:
     special = source.directory.manifest.special_tokens
     names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>"}
     names |= {"unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
+    types = ["token_type_ids"] if source.form.get("token_types") else []
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": source.form["max_positions"],
-        "model_input_names": ["input_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *types, "attention_mask"],
         "clean_up_tokenization_spaces": False,
         **{f"{name}_token": special[symbol] for name, symbol in names.items()},
     }
@@ -293,8 +313,8 @@ def _generation_config(source: Source) -> dict[str, Any]:
 def logit_error(source: Source, folder: Path, texts: Sequence[str]) -> float:
     """Largest difference to what transformers computes from a folder.
 
-    Of logits; of the last hidden states for a model directory; each text tokenised by
-    either side's own tokeniser.
+    Of logits; of the last hidden states for a model directory; each text, and two pairs
+    unless summaries are made, tokenised by either side's own tokeniser.
 
     Args:
         source: what was exported.
@@ -313,19 +333,22 @@ def logit_error(source: Source, folder: Path, texts: Sequence[str]) -> float:
         "ForConditionalGeneration": transformers.AutoModelForSeq2SeqLM,
         "Model": transformers.AutoModel,
     }[purpose]
-    theirs, info = auto.from_pretrained(folder, output_loading_info=True)
+    with naming(folder, "transformers cannot load the export"):
+        theirs, info = auto.from_pretrained(folder, output_loading_info=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     missing = [n for n in info["missing_keys"] if not n.startswith("pooler.")]
     if missing or info["unexpected_keys"]:
         wrong = sorted([*missing, *info["unexpected_keys"]])[0]
         raise UserError(f"transformers and the export disagree about {wrong}")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    ids, _ = source.tokenizer.encode([(text,) for text in texts])
+    pairs = () if purpose == "ForConditionalGeneration" else PAIRS
+    given_texts = [*((text,) for text in texts), *pairs]
+    ids, _ = source.tokenizer.encode(given_texts)
     worst = 0.0
-    for text, own in zip(texts, ids, strict=True):
-        given = tokenizer(text, return_tensors="pt", truncation=True)
+    for text, own in zip(given_texts, ids, strict=True):
+        given = tokenizer(*text, return_tensors="pt", truncation=True)
         tokens = torch.from_numpy(own).long()[None]
         if not torch.equal(source.rows[given["input_ids"]], tokens):
-            raise UserError(f"the tokenisers disagree about {text!r}")
+            raise UserError(f"the tokenisers disagree about {text[0]!r}")
         mine, other = _outputs(source, theirs.eval(), tokens, given)
         worst = max(worst, float((mine - other).abs().max()))
     return worst
@@ -338,13 +361,13 @@ def _outputs(
     length = torch.tensor([tokens.size(1)])
     if source.classifies:
         seq2seq = {"src_lengths": length, "prev_output_tokens": tokens.roll(1, 1)}
-        extra = seq2seq if kind in importing.SEQ2SEQ else {}
+        extra = seq2seq if kind in SEQ2SEQ else {}
         head = source.task.head
         found = ours(
             tokens, features_only=True, classification_head_name=head, **extra
         )[0]
         return found, theirs(**given).logits
-    if kind in importing.SEQ2SEQ:
+    if kind in SEQ2SEQ:
         found = ours(tokens, length, tokens)[0][..., source.rows]
         return found, theirs(**given, decoder_input_ids=given["input_ids"]).logits
     return ours(tokens, features_only=True)[0], theirs(**given).last_hidden_state
@@ -354,8 +377,8 @@ def _outputs(
 
 
 def export_hf(
-    path: Path,
-    out: Path,
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     model: str | None = None,
     teacher: bool = False,
     head: str | None = None,
@@ -381,31 +404,25 @@ def export_hf(
             is written then.
 
     """
-    if out.exists():
-        raise UserError(f"{out} exists; remove it or choose another folder")
-    source = Source.open(path, model, teacher, head)
+    source = Source.open(Path(path), model, teacher, head)
     _refuse(source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write(source, scratch)
-        worst = logit_error(source, scratch, texts)
-        if not worst <= TOLERANCE:
-            raise UserError(
-                f"logits of {path} and of its export differ by {worst:.2g}; nothing "
-                "was written"
-            )
-        (scratch / "README.md").write_text(card(source, teacher, table), "utf-8")
-        scratch.chmod(0o755)
-        scratch.rename(out)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        with whole_folder(Path(out)) as scratch:
+            _write(source, scratch)
+            worst = logit_error(source, scratch, texts)
+            if not worst <= TOLERANCE:
+                raise UserError(
+                    f"logits of {path} and of its export differ by {worst:.2g}; "
+                    "nothing was written"
+                )
+            write_text(scratch / "README.md", card(source, teacher, table))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{out} cannot be written ({error})") from None
     return worst
 
 
 def _refuse(source: Source) -> None:
-    seq2seq = source.kind in importing.SEQ2SEQ
+    seq2seq = source.kind in SEQ2SEQ
     if seq2seq and source.form.get("layer_norm_eps", 1e-5) != 1e-5:
         raise UserError(
             "two copies of BERT (--bert2bert) have no form in transformers: BART's "
@@ -418,7 +435,9 @@ def _write(source: Source, folder: Path) -> None:
     if hasattr(source.task, "decoding"):
         files["generation_config"] = _generation_config(source)
     for name, content in files.items():
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        (folder / f"{name}.json").write_text(text + "\n", "utf-8")
+        write_json(folder / f"{name}.json", content, indent=2)
     shutil.copyfile(source.directory.tokenizer_path, folder / "tokenizer.json")
-    save_file(weights(source), folder / "model.safetensors", {"format": "pt"})
+    path = folder / "model.safetensors"
+    save_file(weights(source), path, {"format": "pt"})
+    # The library writes for the user alone, whatever the umask.
+    path.chmod((folder / "config.json").stat().st_mode & 0o777)

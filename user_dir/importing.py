@@ -1,25 +1,41 @@
 """Hugging Face directories in, model directories out."""
 
-import json
-import re
-from collections.abc import Callable, Sequence
+import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from fairseq.data import Dictionary
-from safetensors.torch import load_file
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import RobertaProcessing
 from torch import Tensor
 
 from . import importing_bart, importing_deberta
+from .checking import check_state
 from .errors import UserError
-from .files import sha256
-from .ground import load_safely
+from .files import read_json, sha256
+from .importing_config import ACTIVATIONS, SEQ2SEQ, activation, read_config
+from .importing_files import (
+    DAMAGED,
+    TokenizerOptions,
+    Weights,
+    filler,
+    inside,
+    naming,
+    needed,
+    read_merges,
+    read_numbers,
+    read_vocabulary,
+    read_weights,
+    weight_files,
+)
 from .model_dir import Manifest, ModelDirectory, write_model_directory
+
+logger = logging.getLogger(__name__)
 
 #: fairseq's name for each special token, in the order of its ids 0 to 3, then mask.
 SPECIAL = {
@@ -38,22 +54,12 @@ SPECIAL = {
         for kind in ("roberta", "bart", "mbart")
     },
 }
-#: Encoder-decoders among them.
-SEQ2SEQ = ("bart", "mbart")
 #: Model family of each kind but RoBERTa's form.
 _FAMILY = dict.fromkeys(SEQ2SEQ, "bart") | dict.fromkeys(
     importing_deberta.KINDS, "deberta"
 )
 #: Kinds whose vocabulary files transformers turns into a tokenizer.json.
 _CONVERTED = ("mbart", *importing_deberta.KINDS)
-#: Hugging Face's activation names and fairseq's for the same function.
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_accurate",
-    "gelu_pytorch_tanh": "gelu_accurate",
-    "relu": "relu",
-    "silu": "swish",
-}
 #: Hugging Face's names in a layer of BERT and fairseq's; attention apart.
 ATTENTION = {
     "attention.self.query": "self_attn.q_proj",
@@ -68,126 +74,21 @@ LAYER = {
     "output.LayerNorm": "final_layer_norm",
 }
 _ENCODER = "encoder.sentence_encoder."
-
-
-def read_config(source: Path) -> dict[str, Any]:
-    """The source's config.json, checked for what this importer can carry over.
-
-    Raises:
-        UserError: not a Hugging Face directory, or a form fairseq does not have.
-
-    """
-    path = source / "config.json"
-    if not path.is_file():
-        raise UserError(f"{source} has no config.json: not a Hugging Face directory")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from None
-    kind, positions = (
-        config.get("model_type"),
-        config.get("position_embedding_type") or "absolute",
-    )
-    if kind not in SPECIAL:
-        raise UserError(
-            f"{path}: model_type '{kind}' cannot be imported; known: "
-            + ", ".join(SPECIAL)
-        )
-    decoder = config.get("is_decoder") and kind not in SEQ2SEQ
-    if positions != "absolute" or decoder:
-        raise UserError(
-            f"{path}: fairseq has no {positions} positions or decoder in this form; "
-            "only encoders with absolute positions can be imported"
-        )
-    if activation(config) not in ACTIVATIONS:
-        raise UserError(
-            f"{path}: hidden_act '{activation(config)}' is none of "
-            + ", ".join(ACTIVATIONS)
-        )
-    if kind in importing_deberta.KINDS:
-        importing_deberta.check(config, path)
-    return config
-
-
-def activation(config: dict[str, Any]) -> str:
-    """Hugging Face's name of the activation."""
-    name: str = config.get("hidden_act") or config.get("activation_function", "gelu")
-    return name
-
-
-def weight_files(source: Path) -> list[Path]:
-    """Safetensors, one or sharded, before a pickled .bin.
-
-    Raises:
-        UserError: there are none, or a shard is missing.
-
-    """
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = source / f"{name}.index.json"
-        if (source / name).is_file():
-            return [source / name]
-        if index.is_file():
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            missing = [shard for shard in shards if not (source / shard).is_file()]
-            if missing:
-                raise UserError(
-                    f"{source} lacks {missing[0]}, which {index.name} names"
-                )
-            return [source / shard for shard in shards]
-    raise UserError(f"{source} has neither model.safetensors nor pytorch_model.bin")
-
-
-def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
-    """All tensors in fp32, names without the model's prefix.
-
-    Raises:
-        UserError: a file is damaged or could run code.
-
-    """
-    state: dict[str, Tensor] = {}
-    for file in files:
-        state.update(_read_file(file))
-    renamed = {}
-    for name, tensor in state.items():
-        short = re.sub(r"^(bert|roberta|deberta)\.", "", name)
-        short = short.replace("LayerNorm.gamma", "LayerNorm.weight")
-        short = short.replace("LayerNorm.beta", "LayerNorm.bias")
-        renamed[short] = tensor.float() if tensor.is_floating_point() else tensor
-    return renamed
-
-
-def _read_file(file: Path) -> dict[str, Tensor]:
-    if file.suffix != ".safetensors":
-        loaded: dict[str, Tensor] = load_safely(file)
-        return loaded
-    try:
-        return load_file(file)
-    except Exception as error:  # safetensors raises its own, unexported
-        raise UserError(f"{file} is not a safetensors file ({error})") from None
-
-
-class _Weights:
-    """The source's tensors, each asked for by name."""
-
-    def __init__(self, source: Path, tensors: dict[str, Tensor]) -> None:
-        self.source, self.tensors = source, tensors
-
-    def get(self, name: str) -> Tensor | None:
-        return self.tensors.get(name)
-
-    def __call__(self, name: str) -> Tensor:
-        if name not in self.tensors:
-            raise UserError(
-                f"{self.source}: the weights lack {name}; is this the whole model?"
-            )
-        return self.tensors[name]
+WORDS = "embeddings.word_embeddings.weight"
+TYPES = "embeddings.token_type_embeddings.weight"
+#: What imported models do without, and nobody misses: heads of pretraining, buffers.
+_UNMISSED = (
+    *("cls.", "lm_head.", "lm_predictions.", "mask_predictions.", "pooler."),
+    *("encoder.embed_tokens.", "decoder.embed_tokens.", "final_logits_bias"),
+    *("embeddings.position_ids", "embeddings.token_type_ids"),
+)
 
 
 def convert_weights(
-    weights: Callable[[str], Tensor],
+    weights: Callable[..., Tensor],
     form: dict[str, Any],
     rows: np.ndarray,
-    positions: Tensor | None,
+    positions: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """A fairseq RoBERTa or DeBERTa state dict from Hugging Face's tensors.
 
@@ -195,20 +96,15 @@ def convert_weights(
         weights: gives a tensor by its Hugging Face name.
         form: fairseq's arguments.
         rows: Hugging Face id of each fairseq id, -1 where fairseq has one more.
-        positions: embedding of each absolute position, from the first token's; None
-            where there are none.
+        positions: as :func:`_positions` gives them.
 
     Raises:
         UserError: a tensor is missing.
 
     """
     order = torch.from_numpy(rows)
-    words = weights("embeddings.word_embeddings.weight")[order.clamp(0)]
-    state = {"embed_tokens.weight": words * order.ge(0)[:, None]}
-    if positions is not None:
-        # fairseq counts positions from padding_idx + 1 = 2.
-        table = torch.cat([torch.zeros(2, words.size(1)), positions])
-        state["embed_positions.weight"] = table
+    words = weights(WORDS, -1, form["encoder_embed_dim"])[order.clamp(0)]
+    state = {"embed_tokens.weight": words * order.ge(0)[:, None], **positions}
     deberta = "deberta_terms" in form
     named = LAYER if deberta else ATTENTION | LAYER
     for kind in ("weight", "bias"):
@@ -219,24 +115,40 @@ def convert_weights(
                 state[f"layers.{i}.{ours}.{kind}"] = tensor
     if deberta:
         state |= importing_deberta.convert_weights(weights, form)
-    return {_ENCODER + name: t.clone().contiguous() for name, t in state.items()}
+    return {_ENCODER + name: tensor for name, tensor in state.items()}
 
 
 def _positions(
-    weights: "_Weights", config: dict[str, Any]
-) -> tuple[Tensor | None, int]:
-    """Absolute positions from the first token's on, and how many tokens fit."""
-    kind = config["model_type"]
+    weights: Weights, config: dict[str, Any], paired: bool
+) -> dict[str, Tensor]:
+    """fairseq's table of absolute positions, and what a pair's second sentence adds.
+
+    Args:
+        weights: the source's.
+        config: its configuration.
+        paired: whether its tokeniser gives pairs two token types.
+
+    Returns:
+        Nothing where there are no absolute positions.
+
+    """
     if not config.get("position_biased_input", True):
-        return None, config["max_position_embeddings"]
+        return {}
+    width = config["hidden_size"]
     # RoBERTa's table already has fairseq's two rows before the first position.
-    first = 2 if kind == "roberta" else 0
-    table = weights("embeddings.position_embeddings.weight")[first:]
-    types = weights.get("embeddings.token_type_embeddings.weight")
-    if types is not None:
+    first = 2 if config["model_type"] == "roberta" else 0
+    rows = config["max_position_embeddings"]
+    table = weights("embeddings.position_embeddings.weight", rows, width)[first:]
+    types = weights.get(TYPES, config.get("type_vocab_size", -1), width)
+    state = {}
+    if types is not None and len(types):
         # Type-0 rows are the same for every token, so the positions can carry them.
         table = table + types[0]
-    return table, table.size(0)
+        if paired and len(types) > 1:
+            state["embed_positions.second"] = types[1] - types[0]
+    # fairseq counts positions from padding_idx + 1 = 2.
+    table = torch.cat([torch.zeros(2, width), table])
+    return {"embed_positions.weight": table, **state}
 
 
 def build_tokenizer(source: Path, kind: str) -> Tokenizer:
@@ -246,54 +158,52 @@ def build_tokenizer(source: Path, kind: str) -> Tokenizer:
         UserError: there is no tokeniser, or it is not readable.
 
     """
-    path = source / "tokenizer.json"
-    try:
-        if path.is_file():
+    if path := inside(source, "tokenizer.json"):
+        with naming(source, "the tokeniser cannot be read"):
             tokenizer = Tokenizer.from_file(str(path))
-        elif kind == "bert":
-            tokenizer = _wordpiece(source)
-        elif kind in _CONVERTED:
-            tokenizer = importing_bart.converted_tokenizer(source)
-        else:
-            tokenizer = _byte_level_bpe(source)
-    except UserError:
-        raise
-    except Exception as error:  # the library raises bare Exceptions
-        raise UserError(f"{source}: the tokeniser cannot be read ({error})") from None
+    elif kind == "bert":
+        tokenizer = _wordpiece(source)
+    elif kind in _CONVERTED:
+        tokenizer = importing_bart.converted_tokenizer(source)
+    else:
+        tokenizer = _byte_level_bpe(source)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def _tokenizer_options(source: Path) -> dict[str, Any]:
-    path = source / "tokenizer_config.json"
-    options: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return options
+def _tokenizer_options(source: Path) -> TokenizerOptions:
+    path = inside(source, "tokenizer_config.json")
+    return read_json(path, TokenizerOptions, DAMAGED) if path else {}
 
 
-def _need(source: Path, *names: str) -> list[str]:
-    missing = [name for name in names if not (source / name).is_file()]
-    if missing:
-        raise UserError(f"{source} has neither tokenizer.json nor {missing[0]}")
-    return [str(source / name) for name in names]
+def _vocabulary(source: Path, name: str) -> Path:
+    return needed(source, name, f"{source} has neither tokenizer.json nor {name}")
+
+
+def _or(value: bool | None, default: bool) -> bool:
+    return default if value is None else value
 
 
 def _wordpiece(source: Path) -> Tokenizer:
-    (vocabulary,) = _need(source, "vocab.txt")
+    vocabulary = read_vocabulary(_vocabulary(source, "vocab.txt"))
     options = _tokenizer_options(source)
-    built = BertWordPieceTokenizer(
-        vocabulary,
-        lowercase=options.get("do_lower_case", True),
-        strip_accents=options.get("strip_accents"),
-        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
-    )
+    with naming(source, "the tokeniser cannot be read"):
+        built = BertWordPieceTokenizer(
+            vocabulary,
+            lowercase=_or(options.get("do_lower_case"), True),
+            strip_accents=options.get("strip_accents"),
+            handle_chinese_chars=_or(options.get("tokenize_chinese_chars"), True),
+        )
     return Tokenizer.from_str(built.to_str())
 
 
 def _byte_level_bpe(source: Path) -> Tokenizer:
-    vocabulary, merges = _need(source, "vocab.json", "merges.txt")
-    space = _tokenizer_options(source).get("add_prefix_space", False)
-    built = ByteLevelBPETokenizer(vocabulary, merges, add_prefix_space=space)
+    vocabulary = read_numbers(_vocabulary(source, "vocab.json"))
+    merges = read_merges(_vocabulary(source, "merges.txt"))
+    space = _or(_tokenizer_options(source).get("add_prefix_space"), False)
+    with naming(source, "the tokeniser cannot be read"):
+        built = ByteLevelBPETokenizer(vocabulary, merges, add_prefix_space=space)
     special = list(SPECIAL["roberta"])
     built.add_special_tokens(special)
     last, first = ((name, built.token_to_id(name)) for name in ("</s>", "<s>"))
@@ -301,6 +211,26 @@ def _byte_level_bpe(source: Path) -> Tokenizer:
         last, first, trim_offsets=True, add_prefix_space=space
     )
     return Tokenizer.from_str(built.to_str())
+
+
+def gives_two_types(source: Path, tokenizer: Tokenizer, separator: str) -> bool:
+    """Whether pairs have token type 1 after the first separator, as BERT's have.
+
+    Raises:
+        UserError: they have types in another order.
+
+    """
+    named = _tokenizer_options(source).get("model_input_names")
+    encoding = tokenizer.encode("a", "b")
+    if not any(encoding.type_ids) or (named and "token_type_ids" not in named):
+        return False
+    end = encoding.tokens.index(separator) if separator in encoding.tokens else -1
+    if encoding.type_ids != [int(i > end) for i in range(len(encoding.ids))]:
+        raise UserError(
+            f"{source}: its tokeniser gives a pair token types {encoding.type_ids}; "
+            f"only 1 after the first {separator} can be imported"
+        )
+    return True
 
 
 def build_dictionary(
@@ -323,6 +253,24 @@ def build_dictionary(
 
     """
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    _check_vocabulary(vocabulary, special, rows, source)
+    by_id = {index: token for token, index in vocabulary.items()}
+    names = {token: name for name, token in special.items()}
+    first = [special[name] for name in ("<s>", "<pad>", "</s>", "<unk>")]
+    dictionary, order = Dictionary(), [vocabulary[token] for token in first]
+    for index in range(rows):
+        token = by_id.get(index)
+        if token not in first:
+            name = filler(index, vocabulary) if token is None else token
+            dictionary.add_symbol(names.get(name, name))
+            order.append(index)
+    return dictionary, np.array(order)
+
+
+def _check_vocabulary(
+    vocabulary: dict[str, int], special: dict[str, str], rows: int, source: Path
+) -> None:
+    """Refuse tokens that a fairseq dictionary, a token a line, cannot hold."""
     for name, token in special.items():
         if token not in vocabulary and name != "<mask>":
             raise UserError(f"{source}: the tokeniser has no {token}")
@@ -331,22 +279,31 @@ def build_dictionary(
             f"{source}: the tokeniser has {max(vocabulary.values()) + 1} tokens and "
             f"the embedding table {rows} rows; they are not of one model"
         )
-    by_id = {index: token for token, index in vocabulary.items()}
-    names = {token: name for name, token in special.items()}
-    first = [special[name] for name in ("<s>", "<pad>", "</s>", "<unk>")]
-    dictionary, order = Dictionary(), [vocabulary[token] for token in first]
-    for index in range(rows):
-        token = by_id.get(index, f"madeupword{index:04d}")
-        if token not in first:
-            dictionary.add_symbol(names.get(token, token))
-            order.append(index)
-    if len(dictionary) != len(order):
-        raise UserError(f"{source}: two of the tokeniser's tokens have one name")
-    return dictionary, np.array(order)
+    seen: dict[int, str] = {}
+    for token, index in vocabulary.items():
+        if seen.setdefault(index, token) != token:
+            raise UserError(
+                f"{source}: the tokeniser has {seen[index]!r} and {token!r} for the "
+                f"one number {index}; {DAMAGED}"
+            )
+        if token in special and special[token] != token:
+            raise UserError(
+                f"{source}: the tokeniser has a token {token!r} besides "
+                f"{special[token]}, which fairseq calls so; rename or remove it"
+            )
+        if not token or "\n" in token or "\r" in token:
+            raise UserError(
+                f"{source}: the tokeniser's token {token!r} (number {index}) is empty "
+                "or has a line break, and fairseq's dictionary is a token a line; "
+                "rename or remove it"
+            )
 
 
-def architecture(config: dict[str, Any], positions: int) -> dict[str, Any]:
-    """fairseq's arguments for a Hugging Face encoder of so many positions."""
+def architecture(
+    config: dict[str, Any], positions: dict[str, Tensor]
+) -> dict[str, Any]:
+    """fairseq's arguments for a Hugging Face encoder with such positions."""
+    first = 2 if config["model_type"] == "roberta" else 0
     dropout = config.get("hidden_dropout_prob", 0.1)
     form = {
         "encoder_layers": config["num_hidden_layers"],
@@ -354,12 +311,14 @@ def architecture(config: dict[str, Any], positions: int) -> dict[str, Any]:
         "encoder_ffn_embed_dim": config["intermediate_size"],
         "encoder_attention_heads": config["num_attention_heads"],
         "activation_fn": ACTIVATIONS[activation(config)],
-        "max_positions": positions,
+        "max_positions": config["max_position_embeddings"] - first,
         "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
         "dropout": dropout,
         "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
         "pooler_dropout": dropout,
     }
+    if "embed_positions.second" in positions:
+        form["token_types"] = True
     if config["model_type"] in importing_deberta.KINDS:
         form |= importing_deberta.architecture(config)
     return form
@@ -367,23 +326,43 @@ def architecture(config: dict[str, Any], positions: int) -> dict[str, Any]:
 
 def stated_licence(source: Path) -> str | None:
     """The licence a model card's header or the config names, if any."""
-    card = source / "README.md"
-    lines = card.read_text("utf-8", "replace").splitlines() if card.is_file() else []
+    card = inside(source, "README.md")
+    lines = card.read_text("utf-8", "replace").splitlines() if card else []
     for line in lines[:40]:
         key, _, value = line.partition(":")
         if key.strip() in ("license", "licence") and value.strip():
             return value.strip().strip("\"'")
-    licence = read_config(source).get("license")
-    return str(licence) if licence else None
+    licence: str | None = read_config(source).get("license")
+    return licence or None
 
 
-def _pooler(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    names = ("dense.weight", "dense.bias")
-    found = {n: tensors[f"pooler.{n}"] for n in names if f"pooler.{n}" in tensors}
-    return found if len(found) == len(names) else {}
+def _pooler(weights: Weights, width: int) -> dict[str, Tensor]:
+    """BERT's, both parts of it or nothing."""
+    weight = weights.get("pooler.dense.weight", width, width)
+    bias = weights.get("pooler.dense.bias", width)
+    if weight is None or bias is None:
+        return {}
+    return {"dense.weight": weight, "dense.bias": bias}
 
 
-def import_hf(source: Path, out: Path, licence: str | None = None) -> ModelDirectory:
+def _say_what_is_left(weights: Weights, config: dict[str, Any]) -> None:
+    """One line for tensors that are not carried over, such as a classifier's head."""
+    left = [name for name in weights.left() if not name.startswith(_UNMISSED)]
+    if not left:
+        return
+    labels = [repr(str(label)) for label in (config.get("id2label") or {}).values()]
+    what = f"{len(left)} tensors are"
+    if any(name.startswith(("classifier.", "classification_head.")) for name in left):
+        what = f"the classification head with labels {', '.join(labels) or '?'} is"
+    some = ", ".join(left[:4]) + (", ..." if len(left) > 4 else "")
+    logger.warning("%s: %s not imported (%s)", weights.source, what, some)
+
+
+def import_hf(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    licence: str | None = None,
+) -> ModelDirectory:
     """Turn a Hugging Face directory into a model directory.
 
     Args:
@@ -396,32 +375,37 @@ def import_hf(source: Path, out: Path, licence: str | None = None) -> ModelDirec
             nothing is written then.
 
     """
-    config, files = read_config(source), weight_files(source)
+    folder = Path(source)
+    config, files = read_config(folder), weight_files(folder)
     kind = config["model_type"]
-    tensors = read_weights(files)
-    weights = _Weights(source, tensors)
-    tokenizer = build_tokenizer(source, kind)
-    words = "model.shared" if kind in SEQ2SEQ else "embeddings.word_embeddings"
-    size = weights(f"{words}.weight").size(0)
-    dictionary, rows = build_dictionary(tokenizer, SPECIAL[kind], size, source)
+    weights = Weights(folder, read_weights(files))
+    tokenizer = build_tokenizer(folder, kind)
+    table = weights(importing_bart.WORDS if kind in SEQ2SEQ else WORDS, -1, -1)
+    special = SPECIAL[kind]
+    dictionary, rows = build_dictionary(tokenizer, special, len(table), folder)
     if kind in SEQ2SEQ:
         form = importing_bart.architecture(config, ACTIVATIONS[activation(config)])
-        state = importing_bart.convert_weights(tensors, rows, source)
+        state, pooler = importing_bart.convert_weights(weights, rows), {}
     else:
-        positions, longest = _positions(weights, config)
-        form = architecture(config, longest)
+        paired = gives_two_types(folder, tokenizer, special["</s>"])
+        positions = _positions(weights, config, paired)
+        form = architecture(config, positions)
         state = convert_weights(weights, form, rows, positions)
+        pooler = _pooler(weights, config["hidden_size"])
     manifest = Manifest(
         family=_FAMILY.get(kind, "roberta"),
         architecture=form,
-        special_tokens=SPECIAL[kind],
+        special_tokens=special,
         source={
-            "name": config.get("_name_or_path") or source.name,
+            "name": config.get("_name_or_path") or folder.name,
             "model_type": kind,
             "files": {file.name: sha256(file) for file in files},
         },
-        licence=licence or stated_licence(source),
+        licence=licence or stated_licence(folder),
     )
+    check_state(state, manifest, dictionary, folder, weights.name_of)
+    _say_what_is_left(weights, config)
+    whole = {name: tensor.clone().contiguous() for name, tensor in state.items()}
     return write_model_directory(
-        out, manifest, state, dictionary, tokenizer.to_str(), _pooler(tensors)
+        out, manifest, whole, dictionary, tokenizer.to_str(), pooler
     )

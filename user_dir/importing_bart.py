@@ -1,9 +1,11 @@
 """Encoder-decoders as fairseq's BART: from Hugging Face, fairseq, or two BERTs."""
 
-import json
+import logging
+import os
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Required
 
 import numpy as np
 import torch
@@ -11,11 +13,27 @@ from fairseq.data import Dictionary
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import RobertaProcessing
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from .checking import check_state
 from .errors import UserError
-from .files import sha256
+from .files import conform, sha256
 from .ground import load_safely
+from .importing_config import Count, Layers, Positions, Rate, check_heads
+from .importing_files import (
+    DAMAGED,
+    Weights,
+    filler,
+    naming,
+    needed,
+    read_merges,
+    read_numbers,
+    state_dict,
+    text_lines,
+)
 from .model_dir import Manifest, ModelDirectory, write_model_directory
+
+logger = logging.getLogger(__name__)
 
 #: Hugging Face's name of each setting and fairseq's.
 _SETTINGS = {
@@ -29,6 +47,9 @@ _SETTINGS = {
     "attention_dropout": "attention_dropout",
     "activation_dropout": "activation_dropout",
 }
+WORDS = "shared.weight"
+#: Other names of the one table of words in Hugging Face's files.
+_TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
 _TABLES = ("encoder.embed_tokens", "decoder.embed_tokens", "decoder.output_projection")
 #: Standard deviation of BERT's initialisation.
 _STD = 0.02
@@ -66,36 +87,42 @@ def restore_architecture(form: dict[str, Any], activation: str) -> dict[str, Any
     }
 
 
-def convert_weights(
-    tensors: dict[str, Tensor], rows: np.ndarray, source: Path
-) -> dict[str, Tensor]:
+def convert_weights(weights: Weights, rows: np.ndarray) -> dict[str, Tensor]:
     """A fairseq BART state dict.
 
     Args:
-        tensors: Hugging Face's, by name.
+        weights: the source's.
         rows: Hugging Face id of each fairseq id.
-        source: named in errors.
 
     Raises:
-        UserError: the model adds a bias to its logits, which fairseq's cannot.
+        UserError: the model adds a bias to its logits, or has a second table of words,
+            which fairseq's cannot.
 
     """
-    bias = tensors.get("final_logits_bias")
+    source, words = weights.source, weights(WORDS, -1, -1)
+    bias = weights.get("final_logits_bias")
     if bias is not None and bool(bias.any()):
         raise UserError(
             f"{source}: final_logits_bias is not 0, and fairseq's BART has none"
         )
-    named = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    table = named["shared.weight"][torch.from_numpy(rows)]
+    for name in _TIED:
+        other = weights.get(name)
+        if other is not None and not torch.equal(other, words):
+            raise UserError(
+                f"{source}: {name} is not {WORDS}, and fairseq's BART has one table"
+            )
+    table = words[torch.from_numpy(rows)]
     body = {
-        name: tensor
-        for name, tensor in named.items()
+        name: weights(name)
+        for name in weights.tensors
         if name.startswith(("encoder.", "decoder.")) and "embed_tokens" not in name
     }
     state = body | {f"{name}.weight": table for name in _TABLES}
     # Without it fairseq takes the last layer norm of a pre-norm model away.
-    state |= {f"{side}.version": torch.tensor([3.0]) for side in ("encoder", "decoder")}
-    return {name: tensor.clone().contiguous() for name, tensor in state.items()}
+    version = {
+        f"{side}.version": torch.tensor([3.0]) for side in ("encoder", "decoder")
+    }
+    return state | version
 
 
 def converted_tokenizer(source: Path) -> Tokenizer:
@@ -112,18 +139,22 @@ def converted_tokenizer(source: Path) -> Tokenizer:
             f"{source} has no tokenizer.json; making one of its vocabulary needs "
             "transformers: pip install transformers"
         ) from None
-    try:
-        loaded = AutoTokenizer.from_pretrained(source, use_fast=True)
+    with naming(source, "the tokeniser cannot be read"):
+        loaded = AutoTokenizer.from_pretrained(
+            source, use_fast=True, local_files_only=True, trust_remote_code=False
+        )
         return Tokenizer.from_str(loaded.backend_tokenizer.to_str())
-    except Exception as error:  # anything, from deep inside
-        raise UserError(f"{source}: the tokeniser cannot be read ({error})") from None
 
 
 # --- two copies of BERT ---------------------------------------------------------------
 
 
-def bert2bert(source: ModelDirectory, out: Path, seed: int = 0) -> ModelDirectory:
+def bert2bert(
+    source: ModelDirectory, out: str | os.PathLike[str], seed: int = 0
+) -> ModelDirectory:
     """An encoder-decoder whose halves both start from one encoder.
+
+    Articles and summaries are single sentences: BERT's token types are left out.
 
     Source: Rothe et al. (arXiv 1907.12461), BERT2BERT with a shared word table;
     cross-attention is new, from N(0, 0.02^2) and biases 0.
@@ -142,6 +173,7 @@ def bert2bert(source: ModelDirectory, out: Path, seed: int = 0) -> ModelDirector
     weights, _ = source.weights()
     prefix = "encoder.sentence_encoder."
     body = {n.removeprefix(prefix): w for n, w in weights.items()}
+    body.pop("embed_positions.second", None)
     generator = torch.Generator().manual_seed(seed)
     state = {
         f"{side}.{n}": w for side in ("encoder", "decoder") for n, w in body.items()
@@ -175,7 +207,7 @@ def _doubled(encoder: dict[str, Any]) -> dict[str, Any]:
     positions = encoder["max_positions"]
     names = ("layers", "embed_dim", "ffn_embed_dim", "attention_heads")
     return {
-        **encoder,
+        **{name: value for name, value in encoder.items() if name != "token_types"},
         **{f"decoder_{name}": encoder[f"encoder_{name}"] for name in names},
         "max_source_positions": positions,
         "max_target_positions": positions,
@@ -185,7 +217,11 @@ def _doubled(encoder: dict[str, Any]) -> dict[str, Any]:
 # --- fairseq's own release ---
 
 
-def import_fairseq(source: Path, bpe: Path, out: Path) -> ModelDirectory:
+def import_fairseq(
+    source: str | os.PathLike[str],
+    bpe: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+) -> ModelDirectory:
     """A model directory from fairseq's own BART or RoBERTa.
 
     Args:
@@ -197,47 +233,119 @@ def import_fairseq(source: Path, bpe: Path, out: Path) -> ModelDirectory:
         UserError: a file is missing or is of another form.
 
     """
-    for path in (source / "dict.txt", bpe / "encoder.json", bpe / "vocab.bpe"):
-        if not path.is_file():
-            raise UserError(f"{path} is missing; --gpt2-bpe names GPT-2's BPE files")
-    checkpoint = load_safely(source / "model.pt")
-    args = checkpoint.get("args") or _model_config(checkpoint)
-    given = vars(args) if isinstance(args, Namespace) else dict(args)
-    state, family = checkpoint["model"], _family(given)
-    dictionary, tokenizer = _gpt2(source / "dict.txt", bpe)
-    size = state[_word_table(state)].size(0)
+    release, gpt2 = Path(source), Path(bpe)
+    numbers = read_numbers(_part(gpt2, "encoder.json"))
+    merges = read_merges(_part(gpt2, "vocab.bpe"))
+    theirs = _read_dictionary(_part(release, "dict.txt"))
+    weights = _part(release, "model.pt")
+    state, given = _read_release(weights)
+    dictionary, tokenizer = _gpt2(theirs, numbers, merges, release)
+    table = next((n for n in state if n.endswith("embed_tokens.weight")), None)
+    size = len(state[table]) if table and state[table].dim() == 2 else 0
+    if size < len(dictionary):
+        raise UserError(
+            f"{release}: dict.txt has {len(dictionary)} symbols and the embedding "
+            f"table {size} rows; they are not of one model"
+        )
     if size == len(dictionary) + 1:
         dictionary.add_symbol("<mask>")
     for index in range(len(dictionary), size):
-        dictionary.add_symbol(f"madeupword{index:04d}")
+        dictionary.add_symbol(filler(index, dictionary.indices))
     manifest = Manifest(
-        family=family,
-        architecture={k: v for k, v in given.items() if _architectural(k, v)},
+        family=_family(given, weights),
+        architecture=_form(given, weights),
         special_tokens={s: s for s in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")},
         source={
-            "name": f"fairseq {given.get('arch') or given.get('_name')}",
-            "files": {"model.pt": sha256(source / "model.pt")},
+            "name": f"fairseq {_arch(given)}",
+            "files": {"model.pt": sha256(weights)},
         },
     )
-    manifest.architecture.setdefault("max_positions", given.get("max_source_positions"))
     kept = {n: t for n, t in state.items() if _wanted(n)}
+    check_state(kept, manifest, dictionary, weights)
+    if heads := sorted(n for n in state if n.startswith("classification_heads.")):
+        logger.warning(
+            "%s: its classification heads are not imported: %s",
+            weights,
+            ", ".join(heads),
+        )
     return write_model_directory(out, manifest, kept, dictionary, tokenizer.to_str())
 
 
-def _model_config(checkpoint: dict[str, Any]) -> Any:
-    return (checkpoint.get("cfg") or {}).get("model") or {}
+def _part(folder: Path, name: str) -> Path:
+    missing = f"{folder / name} is missing; --gpt2-bpe names GPT-2's BPE files"
+    if name == "model.pt":
+        missing = f"{folder / name} does not exist; a release has model.pt and dict.txt"
+    return needed(folder, name, missing)
 
 
-def _family(given: dict[str, Any]) -> str:
-    name = str(given.get("arch") or given.get("_name") or "")
+class Release(TypedDict, total=False):
+    """What matters of a release's settings; fairseq keeps hundreds beside them.
+
+    Whatever else changes a model's form shows in its tensors, which are checked.
+    """
+
+    arch: str
+    _name: str
+    encoder_layers: Required[Layers]
+    encoder_embed_dim: Required[Count]
+    encoder_ffn_embed_dim: Required[Count]
+    encoder_attention_heads: Required[Count]
+    encoder_normalize_before: bool
+    decoder_layers: Layers
+    decoder_embed_dim: Count
+    decoder_ffn_embed_dim: Count
+    decoder_attention_heads: Count
+    decoder_normalize_before: bool
+    max_positions: Positions | None
+    max_source_positions: Positions | None
+    max_target_positions: Positions | None
+    activation_fn: Literal["gelu", "gelu_accurate", "gelu_fast", "relu", "tanh"]
+    pooler_activation_fn: Literal["gelu", "gelu_accurate", "relu", "tanh", "linear"]
+    no_scale_embedding: bool
+    layernorm_embedding: bool
+    dropout: Rate
+    attention_dropout: Rate
+    activation_dropout: Rate
+    pooler_dropout: Rate
+
+
+def _read_release(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name, and the settings that matter."""
+    checkpoint = load_safely(path)
+    if not isinstance(checkpoint, Mapping) or "model" not in checkpoint:
+        raise UserError(f"{path}: field 'model' is missing; {DAMAGED}")
+    state = state_dict(checkpoint["model"], path)
+    args = checkpoint.get("args")
+    if args is None:
+        cfg = checkpoint.get("cfg")
+        args = cfg.get("model") if isinstance(cfg, Mapping) else None
+    given = vars(args) if isinstance(args, Namespace) else args
+    return state, conform(Release, given, path, DAMAGED)  # type: ignore[arg-type,return-value]
+
+
+def _arch(given: dict[str, Any]) -> str:
+    return str(given.get("arch") or given.get("_name") or "")
+
+
+def _family(given: dict[str, Any], path: Path) -> str:
     for family in ("bart", "roberta"):
-        if family in name:
+        if family in _arch(given):
             return family
-    raise UserError(f"architecture '{name}' is neither BART's nor RoBERTa's")
+    raise UserError(
+        f"{path}: architecture '{_arch(given)}' is neither BART's nor RoBERTa's"
+    )
 
 
-def _word_table(state: dict[str, Tensor]) -> str:
-    return next(name for name in state if name.endswith("embed_tokens.weight"))
+def _form(given: dict[str, Any], path: Path) -> dict[str, Any]:
+    """fairseq's arguments without those that are not said."""
+    for side in ("encoder", "decoder"):
+        check_heads(given, f"{side}_embed_dim", f"{side}_attention_heads", path)
+    longest = given.get("max_positions") or given.get("max_source_positions")
+    if longest is None:
+        raise UserError(f"{path} says neither max_positions nor max_source_positions")
+    form = {n: v for n, v in given.items() if n not in ("arch", "_name")}
+    form["max_positions"] = longest
+    return {name: value for name, value in form.items() if value is not None}
 
 
 def _wanted(name: str) -> bool:
@@ -245,41 +353,44 @@ def _wanted(name: str) -> bool:
     return not name.endswith("_float_tensor") and not any(p in name for p in parts)
 
 
-#: Settings of the form, of those that fairseq keeps beside everything else.
-_FORM = ("encoder_", "decoder_", "max_", "share_", "no_", "layernorm_", "activation_fn")
+def _read_dictionary(path: Path) -> list[str]:
+    """fairseq's symbols, a line each: symbol, space, count."""
+    found: dict[str, int] = {}
+    for number, line in enumerate(text_lines(path), 1):
+        symbol, _, count = line.rpartition(" ")
+        if not symbol or not count.isdecimal():
+            raise UserError(
+                f"{path}: line {number} is not a symbol and its count; {DAMAGED}"
+            )
+        if found.setdefault(symbol, number) != number:
+            raise UserError(
+                f"{path}: line {number} repeats the symbol of line {found[symbol]}; "
+                f"{DAMAGED}"
+            )
+    return list(found)
 
-_TRAINING = (
-    *("max_epoch", "max_update", "max_tokens", "max_sentences"),
-    *("no_save", "no_progress", "no_epoch", "no_last", "no_seed", "no_bin"),
-)
 
-
-def _architectural(name: str, value: Any) -> bool:
-    rates = ("dropout", "attention_dropout", "activation_dropout", "pooler_dropout")
-    simple = isinstance(value, bool | int | float | str)
-    known = name in rates or name.startswith(_FORM)
-    return simple and known and not name.startswith(_TRAINING)
-
-
-def _gpt2(dictionary_path: Path, bpe: Path) -> tuple[Dictionary, Tokenizer]:
+def _gpt2(
+    symbols: list[str],
+    numbers: dict[str, int],
+    merges: list[tuple[str, str]],
+    source: Path,
+) -> tuple[Dictionary, Tokenizer]:
     """fairseq's dictionary with GPT-2's tokens for its numbers, and their tokeniser."""
-    numbers: dict[str, int] = json.loads((bpe / "encoder.json").read_text("utf-8"))
     tokens = {str(number): token for token, number in numbers.items()}
-    theirs = Dictionary.load(str(dictionary_path))
     ours = Dictionary()
-    for symbol in theirs.symbols[theirs.nspecial :]:
+    for symbol in symbols:
         ours.add_symbol(tokens.get(symbol, symbol))
     vocabulary = {symbol: index for index, symbol in enumerate(ours.symbols)}
-    lines = (bpe / "vocab.bpe").read_text("utf-8").split("\n")
-    merges = [tuple(line.split()) for line in lines[1:] if line]
     pairs = [(a, b) for a, b in merges if a + b in vocabulary]
     missing = {c for c in _alphabet(numbers) if c not in vocabulary}
-    if missing:
+    if missing or not numbers:
         raise UserError(
-            f"{dictionary_path} and {bpe} are not of one model: {min(missing)!r} is in "
-            "the second only"
+            f"{source / 'dict.txt'} and GPT-2's encoder.json are not of one model: "
+            f"{min(missing, default='nothing')!r} is in the second only"
         )
-    built = ByteLevelBPETokenizer(vocabulary, pairs)
+    with naming(source, "dict.txt and GPT-2's vocab.bpe are not of one model"):
+        built = ByteLevelBPETokenizer(vocabulary, pairs)
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
     built.add_special_tokens([s for s in specials if s in vocabulary])
     built._tokenizer.post_processor = RobertaProcessing(

@@ -24,7 +24,7 @@ FIRST = {"pos_proj": "position_k_proj", "pos_q_proj": "position_q_proj"}
 
 _TERM_OF = {"k": "c2p", "q": "p2c"}
 
-Weights = Callable[[str], Tensor]
+Weights = Callable[..., Tensor]
 
 
 def _terms(config: dict[str, Any]) -> list[str]:
@@ -121,7 +121,7 @@ def convert_weights(weights: Weights, form: dict[str, Any]) -> dict[str, Tensor]
                 state[f"layers.0.conv.{ours}.{part}"] = found
     for i in range(form["encoder_layers"]):
         prefix = f"encoder.layer.{i}.attention.self."
-        attention = _attention(lambda n, p=prefix: weights(p + n), form)  # type: ignore[misc]
+        attention = _attention(lambda n, *s, p=prefix: weights(p + n, *s), form)  # type: ignore[misc]
         state |= {f"layers.{i}.self_attn.{n}": w for n, w in attention.items()}
     return state
 
@@ -143,7 +143,8 @@ def _attention(weights: Weights, form: dict[str, Any]) -> dict[str, Tensor]:
 def _split(weights: Weights, form: dict[str, Any]) -> dict[str, Tensor]:
     """Version 1 keeps query, key and value of each head in one matrix."""
     heads = form["encoder_attention_heads"]
-    matrix = weights("in_proj.weight")
+    width = form["encoder_embed_dim"]
+    matrix = weights("in_proj.weight", 3 * width, width)
     joined = matrix.view(heads, 3, -1, matrix.size(1))
     names = ("q_proj", "k_proj", "v_proj")
     parts = {f"{n}.weight": joined[:, i].flatten(0, 1) for i, n in enumerate(names)}

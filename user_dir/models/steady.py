@@ -17,6 +17,7 @@ from ..model_dir import Manifest, ModelDirectory
 from ..regularizers.injection import find_encoder
 from .families import FAMILIES, set_layer_norm_eps
 from .packed import pack
+from .segments import add_segments
 
 HEAD = "sentence_classification_head"
 
@@ -95,6 +96,8 @@ class SteadyModel(BaseFairseqModel):
         model.form = vars(args)  # BART keeps only a part of it
         set_layer_norm_eps(model, described["architecture"].get("layer_norm_eps"))
         pack(find_encoder(model))
+        if described["architecture"].get("token_types"):
+            add_segments(find_encoder(model))
         return model
 
 
