@@ -122,9 +122,8 @@ def _safe_globals() -> list[Any]:
     return [argparse.Namespace, *logged, *moved, *numbers, *dtypes]
 
 
-@functools.cache
 def allow_checkpoints() -> None:
-    """Let torch load what checkpoints hold, once."""
+    """Let torch load what checkpoints hold; others may have taken it back."""
     torch.serialization.add_safe_globals(_safe_globals())
 
 
