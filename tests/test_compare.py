@@ -330,6 +330,11 @@ def test_tuning_sees_the_selecting_subset_only(tmp_path: Path) -> None:
         (["=x"], "has no name"),
         (["a="], "has no flags"),
         (["../a=--x"], "has no name"),
+        (["-x=--a 1"], "has no name.*the first of them not - or [.]"),
+        (["a" * 61 + "=--x"], "60 at most"),
+        (["Tuning=--x"], "Tuning would be mistaken for a file of the results"),
+        (["table.md=--x"], "mistaken for a file"),
+        (["A", "a"], "A is named twice"),
         (["a=--x 'y"], "mend the quotes"),
         (["a=--x {1,2}", "b=--x 1"], "a 2, b 1.*same number"),
     ],
@@ -341,7 +346,11 @@ def test_plans_are_checked(tmp_path: Path, methods: list[str], message: str) -> 
 
 @pytest.mark.parametrize(
     ("seeds", "message"),
-    [([], "expected at least one argument"), (["1", "1"], "a seed is given twice")],
+    [
+        ([], "expected at least one argument"),
+        (["1", "1"], "a seed is given twice"),
+        (["-1"], "error: seed -1 is not in 0 to 4294967295"),
+    ],
 )
 def test_an_empty_or_repeated_seed_list_is_refused(
     tmp_path: Path,

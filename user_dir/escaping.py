@@ -6,7 +6,6 @@ One function per format, called at the one place where text enters it.
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -51,10 +50,11 @@ def _longest(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
 
 
-def header(fields: dict[str, Any]) -> str:
-    """The YAML between the dashes at the head of a Markdown file."""
+def header(fields: dict[str, str]) -> str:
+    """The YAML between the dashes at the head of a Markdown file, a line a field."""
+    shown = {name: visible(text) for name, text in fields.items()}
     dumped = yaml.safe_dump(
-        fields, sort_keys=False, allow_unicode=True, width=float("inf")
+        shown, sort_keys=False, allow_unicode=True, width=float("inf")
     )
     return f"---\n{dumped}---"
 

@@ -86,7 +86,8 @@ def run(report: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
         print(f"error: {visible(str(error))}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(visible(f"error: {where}{error.strerror}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

@@ -182,13 +182,19 @@ class Slurm:
             job = self.submitit.SlurmJob(folder, _job_id(note))
             if not job.done():
                 return _Submitted(job)
-        executor = self.submitit.AutoExecutor(folder, cluster="slurm")
         try:
+            executor = self.submitit.AutoExecutor(folder, cluster="slurm")
             executor.update_parameters(name=run.method, **self.settings)
-        except (NameError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            job = executor.submit(train, run.folder)
+        except (
+            NameError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AssertionError,
+        ) as error:
+            reason = [*str(error).splitlines(), type(error).__name__][0]
             raise UserError(f"--slurm: submitit refuses it ({reason})") from None
-        job = executor.submit(train, run.folder)
         write_text(note, job.job_id)
         return _Submitted(job)
 

@@ -193,7 +193,8 @@ def train(folder: Path) -> None:
         try:
             collect(result, folder / RECORD)
         except UserError as error:
-            result.status = f"crashed: {error}"
+            if result.ok:  # else its own reason says more
+                result.status = f"crashed: {error}"
         if result.ok and not result.evaluations:
             result.status = (
                 "crashed: no evaluation was recorded; name a task of this plugin"
