@@ -354,8 +354,12 @@ def test_other_lines_of_a_log_are_passed_over() -> None:
     ],
 )
 def test_a_machine_without_slurm_says_so(
-    tmp_path: Path, settings: dict[str, Any], message: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    message: str,
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", "")  # which it sets for its jobs
     executor = execution.Slurm(1, settings)
     with pytest.raises(UserError, match=f"--slurm: {message}") as said:
         executor.start(Run("", "m", 1, tmp_path, ("c",)), 0)

@@ -168,6 +168,13 @@ def _train(folder: Path, task: Task, result: Result) -> None:
     result.seconds_per_update = seconds_per_update(lines)
 
 
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name not in _KEPT:
+            folded = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if folded else path.unlink()
+
+
 def train(folder: Path) -> None:
     """Train the run of a folder, unless another process is at it.
 
@@ -176,10 +183,7 @@ def train(folder: Path) -> None:
     with locked(folder) as mine:
         if not mine:
             return
-        for path in folder.iterdir():
-            if path.name not in _KEPT:
-                folded = path.is_dir() and not path.is_symlink()
-                shutil.rmtree(path) if folded else path.unlink()
+        _clear(folder)
         task = _task(folder / TASK)
         result = Result(
             *(task["setting"], task["method"], task["seed"], task["command"]),
