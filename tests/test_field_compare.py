@@ -247,6 +247,7 @@ def changed(*path: str | int, to: Any) -> str:
         (changed("config", "task", "data", to=None), "field 'config.task.data'"),
         (changed("evaluations", to=[]), "field 'evaluations': .* at least 1 item"),
         (changed("evaluations", 0, to=5), "field 'evaluations.0': .* not 5"),
+        (changed("evaluations", 0, to={"updates": 1}), "evaluations.0': .* 2 items"),
         (changed("evaluations", 1, "updates", to="ten"), "evaluations.1.updates"),
         (
             changed("evaluations", 1, "valid", "mcc", to="high"),
@@ -484,7 +485,7 @@ class Server(BaseHTTPRequestHandler):
 def answer(body: bytes, status: int = 200, **headers: object) -> Callable[[Any], None]:
     def send(server: Any) -> None:
         server.send_response(status)
-        given = {"Content-Length": len(body), **headers}
+        given = {"Content_Length": len(body), **headers}
         for name, text in given.items():
             if text is not None:
                 server.send_header(name.replace("_", "-"), str(text))
@@ -499,7 +500,7 @@ def answer(body: bytes, status: int = 200, **headers: object) -> Callable[[Any],
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where the files of ``cola`` are served, for this test."""
     server = HTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     where = f"http://127.0.0.1:{server.server_port}/made.zip"
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
     monkeypatch.setitem(

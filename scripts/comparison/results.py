@@ -79,11 +79,15 @@ class _Config(TypedDict):
     dataset: NotRequired[_Dataset]
 
 
+#: Updates and a subset or more.
+_OfSubset = Annotated[dict[str, Any], Field(min_length=2)]
+
+
 class _Ended(TypedDict):
     """What a run that ended well must have."""
 
     config: _Config
-    evaluations: Annotated[list[Any], Field(min_length=1)]
+    evaluations: Annotated[list[_OfSubset], Field(min_length=1)]
 
 
 @dataclass
