@@ -10,6 +10,7 @@ import math
 import os
 import shlex
 import struct
+import subprocess
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -134,7 +135,7 @@ def test_the_console_shows_names_as_they_are(
     shown = escaping.visible(name)
     assert f"{shown}, mcc on valid" in said
     assert f"about {shown}" in said
-    assert f"│ {shown} │" in said
+    assert f"\n│ {shown} " in said
     run = Run(name, name, 1, tmp_path, ("c",))
     execution.run_all([run], Instant(lambda _: 0.5))
     assert f"{shown} {shown} seed 1: ok" in capsys.readouterr().err
@@ -190,7 +191,12 @@ def test_a_card_holds_text_and_one_command(name: str) -> None:
 
 def test_a_command_for_bash_shows_what_a_terminal_would_obey() -> None:
     words = ["a\x1b[201~'\\", "é", "two words"]
-    assert escaping.command(words) == r"$'a\U0000001b[201~\'\\' é 'two words'"
+    shown = escaping.command(words)
+    assert shown == r"$'a\U0000001b[201~\'\\' 'é' 'two words'"
+    printed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {shown}"], capture_output=True, check=True
+    )
+    assert printed.stdout.decode().splitlines() == words
 
 
 def test_an_exported_cards_header_is_the_manifests_words() -> None:
