@@ -600,6 +600,18 @@ def test_a_bad_answer_is_one_line_and_the_same_command_mends_it(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == FILES
 
 
+@pytest.mark.parametrize(
+    "given", [answer(BODY), answer(BODY, 206, Content_Range=f"bytes 0-{len(BODY)}/*")]
+)
+def test_a_server_that_does_not_go_on_is_read_from_its_start(
+    address: str, tmp_path: Path, given: Callable[[Any], None]
+) -> None:
+    Server.answers = [given]
+    (tmp_path / ".cola.zip.part").write_bytes(b"a part of another file")
+    get_data.get("cola", tmp_path, None)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == FILES
+
+
 @pytest.mark.parametrize("length", ["abc", "-5", None])
 def test_a_length_that_is_none_does_not_matter(
     address: str, tmp_path: Path, length: str | None
@@ -609,9 +621,9 @@ def test_a_length_that_is_none_does_not_matter(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == FILES
 
 
-@pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to, "open"])
+@pytest.mark.parametrize("plant", ["link", "dangling", "hard link", "open"])
 def test_a_part_that_is_not_ours_is_refused(
-    address: str, tmp_path: Path, plant: Any
+    address: str, tmp_path: Path, plant: str
 ) -> None:
     Server.answers = [answer(BODY)]
     out, victim = tmp_path / "out", tmp_path / "victim"
@@ -621,12 +633,15 @@ def test_a_part_that_is_not_ours_is_refused(
     if plant == "open":
         part.touch()
         part.chmod(0o666)
+    elif plant == "hard link":
+        part.hardlink_to(victim)
     else:
-        plant(part, victim)
+        part.symlink_to(victim if plant == "link" else tmp_path / "new")
     with pytest.raises(UserError, match="cola.zip.part is not a file of this program"):
         get_data.get("cola", out, None)
     assert victim.read_text() == "keep"
     assert sorted(os.listdir(out)) == [".cola.zip.part"]
+    assert not (tmp_path / "new").exists()
 
 
 def test_files_take_the_place_of_links(address: str, tmp_path: Path) -> None:
