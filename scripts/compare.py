@@ -29,9 +29,11 @@ from pathlib import Path
 from comparison import card, figures, table
 from comparison.command import add_execution, check, make_executor, reasons, run
 from comparison.execution import Executor, run_all
-from comparison.plan import Plan, PlanError, Run, distinct, named
+from comparison.plan import Plan, Run, distinct, named
 from comparison.results import Result
 from comparison.table import Scored
+from fairseq_steady.errors import UserError
+from fairseq_steady.files import write_text
 
 #: Ends of the names of metrics of which less is better.
 SMALLER = ("loss", "ppl")
@@ -82,12 +84,12 @@ def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
     """What to compare on.
 
     Raises:
-        PlanError: every run crashed.
+        UserError: every run crashed.
 
     """
     ended = [result for result in results if result.ok]
     if not ended:
-        raise PlanError(f"every run crashed; {reasons(results)}")
+        raise UserError(f"every run crashed; {reasons(results)}")
     metric, larger = ended[0].own_metric
     if args.metric and args.metric != metric:
         metric, larger = args.metric, not args.metric.endswith(SMALLER)
@@ -102,14 +104,13 @@ def tune(
     results = run_all(every(tried), executor)
     scored = measure(args, results)
     found = {tuple(result.command): result for result in results}
-    pick = max if scored.larger else min
     chosen, notes = {}, []
     for key, grid in tried.items():
         scores = [_mean([found[run.command] for run in runs], scored) for runs in grid]
         known = [score for score in scores if score is not None]
         if not known:
-            raise PlanError(f"every grid point of {key[1]} crashed; {reasons(results)}")
-        chosen[key] = scores.index(pick(known))
+            raise UserError(f"every grid point of {key[1]} crashed; {reasons(results)}")
+        chosen[key] = scores.index(max(known, key=scored.rank))
         notes += _notes(plan, key, scores, chosen[key], scored)
     table.write_csv(args.out / "tuning.csv", notes)
     return chosen
@@ -163,10 +164,9 @@ def report(args: argparse.Namespace) -> int:
     chosen = tune(plan, executor, args) if plan.tuned else {}
     results = run_all(plan.runs(chosen), executor)
     scored = measure(args, results)
-    args.out.mkdir(parents=True, exist_ok=True)
     table.write_all(args.out, results, scored)
     figures.draw_all(args.out, results, scored)
-    (args.out / "card.md").write_text(card.card(results, scored), "utf-8")
+    write_text(args.out / "card.md", card.card(results, scored))
     table.show(table.tables(results, scored), table.definitions(scored))
     if crashes := reasons(results):
         print(f"error: {crashes}", file=sys.stderr)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from fairseq_steady.data.glue import LAYOUTS, SUBMISSIONS, find_split, read_unlabelled
 from fairseq_steady.errors import UserError
+from fairseq_steady.escaping import tsv_cell
+from fairseq_steady.files import write_text
 from fairseq_steady.predicting import Prediction, Predictor
 
 #: STS-B's scores are within these.
@@ -20,7 +22,7 @@ _LOWEST, _HIGHEST = 0.0, 5.0
 def shown(found: Prediction) -> str:
     """A prediction as the leaderboard reads it."""
     if found.label is not None:
-        return found.label
+        return tsv_cell(found.label)
     return f"{min(_HIGHEST, max(_LOWEST, found.score or 0.0)):.3f}"
 
 
@@ -48,9 +50,11 @@ def main() -> None:
         )
         lines = [f"{index}\t{shown(one)}" for index, one in enumerate(found)]
         written[args.out / f"{file}.tsv"] = "\n".join(["index\tprediction", *lines, ""])
-    args.out.mkdir(parents=True, exist_ok=True)
     for path, text in written.items():
-        path.write_text(text, "utf-8")
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror})") from None
         print(path)
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq_steady.errors import UserError
+from fairseq_steady.files import write_text
 from fairseq_steady.ground import load_safely
 
 ROOT = Path(__file__).parent.parent
@@ -57,19 +59,24 @@ def command(args: argparse.Namespace, method: str, out: Path) -> list[str]:
 
 
 def run_until(words: list[str], update: int | None, delay: float = 0.0) -> int:
-    """Start it; kill it some seconds after an update is logged. The exit status."""
+    """Start it; kill it some seconds after an update is logged. The exit status.
+
+    Raises:
+        UserError: it ended otherwise.
+
+    """
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    tail: list[str] = []
+    last = ""
     for line in process.stdout or ():
-        tail = [*tail[-20:], line]
+        last = line.strip() or last
         if update is not None and f'"num_updates": "{update}"' in line:
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
     status = process.wait()
     if status not in (0, -signal.SIGKILL):
-        raise SystemExit("".join(tail))
+        raise UserError(f"{shlex.join(words)} ended with status {status}: {last}")
     return status
 
 
@@ -116,6 +123,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="of the points")
     args = parser.parse_args()
+    if args.points < 0 or args.updates < 2:
+        raise UserError("--points is not 0 or more, or --updates not 2 or more")
     print(
         "| method | kills | in a write | bit-identical |\n|---|---|---|---|", flush=True
     )
@@ -130,8 +139,8 @@ def main() -> None:
                 torch.equal(one[name], two[name]) for name in one
             )
             text = f"| {method} | {kills} | {half} | {'yes' if same else 'NO'} |"
-            row.write_text(text + "\n")
-        print(row.read_text().rstrip(), flush=True)
+            write_text(row, text + "\n")
+        print(row.read_text("utf-8").rstrip(), flush=True)
 
 
 if __name__ == "__main__":

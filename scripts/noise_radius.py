@@ -9,6 +9,7 @@ does with noised token_embeddings, which it ignores. The head is fresh, from a s
 
 import argparse
 import csv
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,9 @@ from typing import Any
 import torch
 from fairseq.data.data_utils import collate_tokens
 from fairseq_steady.data import SentenceTokenizer
+from fairseq_steady.data.readers import read_text
+from fairseq_steady.errors import UserError
+from fairseq_steady.files import whole_file, write_text
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.steady import (
     HEAD,
@@ -52,10 +56,17 @@ def load(path: Path) -> tuple[Any, ModelDirectory]:
 
 
 def inputs(directory: ModelDirectory, path: Path, count: int) -> dict[str, Tensor]:
-    """The first sentences of a file, padded."""
-    lines = path.read_text("utf-8").splitlines()[:count]
+    """The first sentences of a file, padded.
+
+    Raises:
+        UserError: the file cannot be read, or there are none.
+
+    """
+    lines = read_text(path).split("\n")[: max(0, count)]
     dictionary = directory.dictionary()
     tokenizer = SentenceTokenizer(directory, dictionary, 64)
+    if not any(map(str.strip, lines)):
+        raise UserError(f"there is nothing in the first {count} lines of {path}")
     rows, _ = tokenizer.encode([(line,) for line in lines if line.strip()])
     tokens = [torch.from_numpy(row).long() for row in rows]
     lengths = torch.tensor([len(row) for row in tokens])
@@ -112,7 +123,7 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
 
     figure, axis = pyplot.subplots(figsize=(5.2, 3.6))
     radii = [row["radius"] for row in rows]
-    floor = min(row["ours"] for row in rows if row["ours"] > 0) / 10
+    floor = min((row["ours"] for row in rows if row["ours"] > 0), default=1.0) / 10
     axis.plot(radii, [row["ours"] for row in rows], "o-", label="r3f here, no dropout")
     flat = [max(row["fairseq"], floor) for row in rows]
     axis.plot(radii, flat, "s--", label="fairseq's r3f, no dropout (exactly 0)")
@@ -123,7 +134,8 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
     axis.set_ylabel("symmetric KL per sentence, nats")
     axis.legend(fontsize=8, loc=(0.38, 0.14))
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 def main() -> None:
@@ -136,11 +148,11 @@ def main() -> None:
     args = parser.parse_args()
     model, directory = load(args.model)
     rows = list(measure(model, inputs(directory, args.text, args.sentences)))
-    args.out.mkdir(parents=True, exist_ok=True)
-    with (args.out / "radius.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" for k, v in row.items()} for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows({k: f"{v:.4g}" for k, v in row.items()} for row in rows)
+    write_text(args.out / "radius.csv", text.getvalue())
     plot(rows, args.out / "radius.png")
     for row in rows:
         print("  ".join(f"{name} {value:.3g}" for name, value in row.items()))

@@ -31,9 +31,10 @@ from typing import Any
 from comparison import figures, table
 from comparison.command import add_execution, check, make_executor, reasons, run
 from comparison.execution import run_all
-from comparison.plan import Flags, PlanError, Run, distinct, named
+from comparison.plan import Flags, Run, distinct, named
 from comparison.results import Result
 from comparison.table import Scored, unique
+from fairseq_steady.errors import UserError
 
 #: The row of the encoder as it was before any fine-tuning.
 PRETRAINED = "pretrained"
@@ -48,11 +49,13 @@ def links(design: str, tasks: Sequence[str], cycles: int) -> list[Link]:
     """Tasks in the order of fine-tuning, each with the probes after it.
 
     Raises:
-        PlanError: fewer than two tasks.
+        UserError: fewer than two tasks, or no cycle.
 
     """
     if len(tasks) < 2:
-        raise PlanError(f"{design} needs two tasks or more, not {len(tasks)}")
+        raise UserError(f"{design} needs two tasks or more, not {len(tasks)}")
+    if cycles < 1:
+        raise UserError(f"--cycles {cycles} is not positive")
     first, *others = tasks
     if design == "generalization":
         return [(first, {task: task for task in others})]
@@ -82,7 +85,7 @@ class Study:
         self.links = links(args.design, list(self.tasks), args.cycles)
         self.target = {s: t for _, probes in self.links for s, t in probes.items()}
         if PRETRAINED in self.methods:
-            raise PlanError(
+            raise UserError(
                 f"{PRETRAINED} is the row of the encoder itself; rename yours"
             )
 
@@ -152,29 +155,22 @@ def with_pretrained(study: Study, results: Sequence[Result]) -> list[Result]:
     return [*rest, *repeated]
 
 
-def _scores(results: Sequence[Result], scored: Scored) -> list[float]:
-    return list(scored.scores(results, scored.select).values())
-
-
 def lines(axis: Any, probes: Judged) -> None:
     """Score from probe to probe: each method's mean, its seeds as points."""
     for method in unique([r.method for rs, _ in probes.values() for r in rs]):
         style = "--" if method == PRETRAINED else "-"
         seeds = [
-            list(
-                scored.scores(
-                    [r for r in rs if r.method == method], scored.select
-                ).values()
-            )
+            figures.finite(scored, [r for r in rs if r.method == method], scored.select)
             for rs, scored in probes.values()
         ]
         places = [place for place, scores in enumerate(seeds) if scores]
         means = [statistics.mean(seeds[place]) for place in places]
-        (line,) = axis.plot(places, means, style, label=method)
+        (line,) = axis.plot(places, means, style, label=figures.label(method))
         for place in places:
             x = [place] * len(seeds[place])
             axis.plot(x, seeds[place], ".", color=line.get_color(), alpha=0.5)
-    axis.set_xticks(range(len(probes)), list(probes), rotation=30, ha="right")
+    names = [*map(figures.label, probes)]
+    axis.set_xticks(range(len(probes)), names, rotation=30, ha="right")
     axis.tick_params(axis="x", labelsize=7)
 
 
@@ -195,8 +191,8 @@ def draw(out: Path, study: Study, found: Judged) -> None:
         else:
             lines(axis, mine)
             axis.legend(fontsize=7)
-        axis.set_ylabel(scored.metric)
-        axis.set_title(f"{task}, {scored.select}")
+        axis.set_ylabel(figures.label(scored.metric))
+        axis.set_title(figures.label(f"{task}, {scored.select}"))
         axis.grid(alpha=0.3)
     figures.save(figure, out / "probes")
 
@@ -219,7 +215,7 @@ def report(args: argparse.Namespace) -> int:
     results = with_pretrained(study, run_all(runs, executor))
     found = judged(results)
     if not found:
-        raise PlanError(f"every probe crashed; {reasons(results)}")
+        raise UserError(f"every probe crashed; {reasons(results)}")
     made: table.Tables = {}
     rows: list[table.Row] = []
     for mine, scored in found.values():

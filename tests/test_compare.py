@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from comparison import card, execution, figures, reading, statistics, table
 from comparison.execution import Local, run_all
-from comparison.plan import Plan, PlanError, Run, named, points
+from comparison.plan import Plan, Run, named, points
 from comparison.results import Result, seconds_per_update, write
 from comparison.statistics import (
     difference,
@@ -32,6 +32,7 @@ from comparison.statistics import (
 from comparison.table import Scored
 from comparison.worker import locked
 from conftest import ROOT, environment, run_script
+from fairseq_steady.errors import UserError
 from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
@@ -329,18 +330,27 @@ def test_tuning_sees_the_selecting_subset_only(tmp_path: Path) -> None:
         (["=x"], "has no name"),
         (["a="], "has no flags"),
         (["../a=--x"], "has no name"),
+        (["-x=--a 1"], "has no name.*the first of them not - or [.]"),
+        (["a" * 61 + "=--x"], "60 at most"),
+        (["Tuning=--x"], "Tuning would be mistaken for a file of the results"),
+        (["table.md=--x"], "mistaken for a file"),
+        (["A", "a"], "A is named twice"),
         (["a=--x 'y"], "mend the quotes"),
         (["a=--x {1,2}", "b=--x 1"], "a 2, b 1.*same number"),
     ],
 )
 def test_plans_are_checked(tmp_path: Path, methods: list[str], message: str) -> None:
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(UserError, match=message):
         plan(tmp_path, *methods)
 
 
 @pytest.mark.parametrize(
     ("seeds", "message"),
-    [([], "expected at least one argument"), (["1", "1"], "a seed is given twice")],
+    [
+        ([], "expected at least one argument"),
+        (["1", "1"], "a seed is given twice"),
+        (["-1"], "error: seed -1 is not in 0 to 4294967295"),
+    ],
 )
 def test_an_empty_or_repeated_seed_list_is_refused(
     tmp_path: Path,
@@ -554,8 +564,9 @@ def test_the_best_grid_point_is_chosen_and_written_down(
     chosen = compare.tune(made, executor, args)
     assert chosen == {("", "a"): 1, ("", "b"): 0}
     found = {(r["method"], r["flags"]): r for r in rows(tmp_path / "tuning.csv")}
-    assert found["a", "--l 2"]["chosen"] == "yes"
-    assert found["a", "--l 1"]["mcc valid"] == "-0.1000"
+    # A spreadsheet would read the flags as a formula; a negative number is one.
+    assert found["a", "'--l 2"]["chosen"] == "yes"
+    assert found["a", "'--l 1"]["mcc valid"] == "-0.1000"
     commands = {r.command for r in made.runs(chosen)}
     assert all("2" in c or "3" in c for c in commands)
     assert executor.started == [
@@ -622,7 +633,7 @@ def test_holms_correction() -> None:
 def test_majority_baselines(metric: str, expected: float) -> None:
     assert majority_baseline(metric, [1, 1, 0, 1]) == pytest.approx(expected)
     assert math.isnan(majority_baseline("loss", [1, 0]))
-    with pytest.raises(PlanError, match="dev has one class only"):
+    with pytest.raises(UserError, match="dev has one class only"):
         majority_baseline(metric, [1, 1], "dev")
 
 
@@ -675,9 +686,9 @@ def test_failed_runs_are_those_at_the_majority_baseline() -> None:
 
 
 def test_a_wrong_metric_or_subset_names_the_right_ones(stored: list[Result]) -> None:
-    with pytest.raises(PlanError, match="no metric f9; choose --metric from mcc"):
+    with pytest.raises(UserError, match="no metric f9; choose --metric from mcc"):
         Scored("f9", True, "valid").best(stored[0])
-    with pytest.raises(PlanError, match="not evaluated on test but on valid, ood"):
+    with pytest.raises(UserError, match="not evaluated on test but on valid, ood"):
         Scored("mcc", True, "test").best(stored[0])
 
 
@@ -705,7 +716,7 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
     write(tmp_path / "result.json", one)
     assert asdict(execution.load(tmp_path / "result.json")) == asdict(one)
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(PlanError, match=r"result.json cannot be read"):
+    with pytest.raises(UserError, match=r"result.json is not JSON.*train that run ag"):
         execution.load(tmp_path / "result.json")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -29,11 +30,11 @@ def launch(script: str, *arguments: str, **variables: str) -> subprocess.Popen[s
 
 
 def dry(script: str, *arguments: str, **variables: str) -> list[list[str]]:
-    """What would be started, a line each."""
+    """What would be started, a line each, as a shell reads it when it is pasted."""
     process = launch(script, "--dry-run", *arguments, **variables)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 0, said
-    return [line.split() for line in said.splitlines()]
+    return [shlex.split(line) for line in said.splitlines()]
 
 
 def value(command: list[str], flag: str) -> str:
@@ -58,19 +59,55 @@ def test_a_dry_run_says_what_each_worker_would_get() -> None:
     assert value(job, "--distributed-world-size") == "16"
 
 
+WORDS = [
+    "two words",
+    "$(id)",
+    "`id`",
+    "a;b",
+    "it's",
+    '"',
+    "*",
+    "$HOME",
+    "",
+    "{1,2}",
+    "~",
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "before", "gpus"),
+    [("local.sh", ["1"], "0"), ("torchrun.sh", [], "2"), ("slurm.sh", [], "0")],
+)
+def test_a_pasted_dry_run_has_the_words_that_were_given(
+    script: str, before: list[str], gpus: str
+) -> None:
+    (shown,) = dry(script, *before, "data", *WORDS, GPUS=gpus)
+    first = shown.index("data") + 1
+    assert shown[first : first + len(WORDS)] == WORDS
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "gpus", "message"),
     [
         ("local.sh", ["two", "data"], "0", "'two' is no number of workers"),
+        ("local.sh", ["08", "data"], "0", "'08' is no number of workers"),
+        ("local.sh", ["2"], "0", "no flags of fairseq-train are given"),
+        ("local.sh", ["2", "--dry-run"], "0", "--dry-run comes first, before 2"),
+        ("local.sh", ["2", "data"], "x[$(id)]", "GPUS 'x[$(id)]' is no number"),
         ("local.sh", ["4", "data"], "2", "4 workers asked for and 2 GPUs here"),
-        ("torchrun.sh", ["data"], "0", "no GPU here; use scripts/launch/local.sh"),
+        ("slurm.sh", ["data", "--dry-run"], "0", "--dry-run comes first"),
+        ("torchrun.sh", [], "2", "no flags of fairseq-train are given"),
+        (
+            *("torchrun.sh", ["data"], "0"),
+            "there is no GPU here; use scripts/launch/local.sh",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(
     script: str, arguments: list[str], gpus: str, message: str
 ) -> None:
     process = launch(script, *arguments, GPUS=gpus)
-    assert message in process.communicate(timeout=60)[0]
+    assert process.communicate(timeout=60)[0] == f"{script}: {message}\n"
     assert process.returncode == 2
 
 

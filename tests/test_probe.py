@@ -9,7 +9,6 @@ import numpy as np
 import probe
 import pytest
 import torch
-from comparison.plan import PlanError
 from conftest import ROOT, run_script
 from fairseq_steady import probing
 from fairseq_steady.errors import UserError
@@ -121,7 +120,7 @@ def test_every_link_starts_from_the_one_before(tmp_path: Path) -> None:
 
 
 def test_one_task_is_no_probe() -> None:
-    with pytest.raises(PlanError, match="chain needs two tasks or more, not 1"):
+    with pytest.raises(UserError, match="chain needs two tasks or more, not 1"):
         probe.links("chain", ["a"], 1)
 
 

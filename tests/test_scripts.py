@@ -15,6 +15,7 @@ import get_data
 import make_acceptability
 import pytest
 from conftest import ROOT, environment, run_script
+from fairseq_steady.errors import UserError
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
@@ -130,7 +131,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_broken_download_is_resumed_and_checked(served: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(get_data.FetchError, match="broke off after .* again"):
+    with pytest.raises(UserError, match="broke off after .* again"):
         get_data.get("cola", out, None)
     assert not (out / "one.txt").exists()
     get_data.get("cola", out, None)
@@ -148,10 +149,10 @@ def test_from_takes_folders_and_archives_and_refuses_other_content(
     get_data.get("cola", tmp_path / "b", tmp_path / "a")
     assert (tmp_path / "b" / "two.txt").read_bytes() == served["two.txt"]
     (tmp_path / "a" / "two.txt").write_text("changed")
-    with pytest.raises(get_data.FetchError, match="is not the published two"):
+    with pytest.raises(UserError, match="is not the published two"):
         get_data.get("cola", tmp_path / "c", tmp_path / "a")
     (tmp_path / "a" / "two.txt").unlink()
-    with pytest.raises(get_data.FetchError, match="two.* is missing"):
+    with pytest.raises(UserError, match="two.* is missing"):
         get_data.get("cola", tmp_path / "c", tmp_path / "a")
     assert not (tmp_path / "c").exists()
 
@@ -159,6 +160,7 @@ def test_from_takes_folders_and_archives_and_refuses_other_content(
 def test_data_that_is_not_free_says_where_it_is(tmp_path: Path) -> None:
     done = run_script("get_data.py", "twitter", tmp_path)
     assert done.returncode == 1
+    assert done.stderr.startswith("error: twitter is not free to redistribute")
     assert "Analytics Vidhya" in done.stderr
     assert "--from PATH" in done.stderr
     assert len(done.stderr.splitlines()) == 1

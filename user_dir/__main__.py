@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,10 @@ def main() -> None:
         "--list", action="store_true", help="list components with their flags"
     )
     args = parser.parse_args()
-    sys.stdout.write((listing() if args.list else str(Path(__file__).parent)) + "\n")
+    try:
+        print(listing() if args.list else Path(__file__).parent, flush=True)
+    except BrokenPipeError:  # as head leaves it; Python would flush again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

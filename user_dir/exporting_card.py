@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from .escaping import code, header
+from .escaping import markdown as text
+
 
 def card(source: Any, teacher: bool, table: str) -> str:
     """Markdown with a header: task, data, method with its flags, scores, limits.
@@ -14,18 +17,18 @@ def card(source: Any, teacher: bool, table: str) -> str:
     """
     manifest = source.directory.manifest
     licence = manifest.licence or "unknown"
-    base = f"`{manifest.source.get('name', 'unknown')}`, licence: {licence}"
-    header = {"library_name": "transformers", "license": licence}
+    name = str(manifest.source.get("name", "unknown"))
+    base = f"{code(name)}, licence: {text(licence)}"
+    fields = {"library_name": "transformers", "license": licence}
     if source.task is not None:
-        header["pipeline_tag"] = (
+        fields["pipeline_tag"] = (
             "text-classification" if source.classifies else "summarization"
         )
-    lines = [f"{name}: {value}" for name, value in header.items()]
     if source.task is None:
-        return _join(["---", *lines, "---", "", f"Base model: {base}."])
+        return _join([header(fields), "", f"Base model: {base}."])
     body = [*_described(source, base, teacher), "", "## Scores", "", *_scores(source)]
     scores = [table] if table else []
-    return _join(["---", *lines, "---", "", *body, *scores, _LIMITS])
+    return _join([header(fields), "", *body, *scores, _LIMITS])
 
 
 def _join(lines: list[str]) -> str:
@@ -36,17 +39,22 @@ def _described(source: Any, base: str, teacher: bool) -> list[str]:
     cfg = source.checkpoint["cfg"]
     task, labels = cfg["task"], getattr(source.task, "labels", None)
     data = str(task["data"]).rstrip("/").rpartition("/")[2]
-    trained = cfg["optimization"]
+    trained, name, method = (
+        cfg["optimization"],
+        task["_name"],
+        cfg["criterion"]["_name"],
+    )
     which = "smart's teacher, a mean over training" if teacher else "as trained"
     return [
-        f"# {task['_name']}, fine-tuned with {cfg['criterion']['_name']}",
+        f"# {text(f'{name}, fine-tuned with {method}')}",
         "",
-        f"- Task: {task['_name']}, on `{data}`",
-        *([f"- Labels: {', '.join(labels)}"] if labels else []),
+        f"- Task: {text(name)}, on {code(data)}",
+        *([f"- Labels: {text(', '.join(labels))}"] if labels else []),
         f"- Base model: {base}",
         f"- Method: {_settings(cfg['criterion'])}",
-        f"- Optimizer: {_settings(cfg['optimizer'])}, learning rate {trained['lr']}",
-        f"- Seed: {cfg['common']['seed']}; weights: {which}",
+        f"- Optimizer: {_settings(cfg['optimizer'])}, learning rate "
+        + text(str(trained["lr"])),
+        f"- Seed: {text(str(cfg['common']['seed']))}; weights: {which}",
     ]
 
 
@@ -54,8 +62,8 @@ def _settings(part: Any) -> str:
     """A component's name and its own flags."""
     name = part["_name"]
     own = {k: v for k, v in part.items() if k.startswith(f"{name}_")}
-    flags = [f"`--{k.replace('_', '-')} {v}`" for k, v in own.items()]
-    return " ".join([f"`{name}`", *flags])
+    flags = [code(f"--{k.replace('_', '-')} {v}") for k, v in own.items()]
+    return " ".join([code(name), *flags])
 
 
 def _scores(source: Any) -> list[str]:
@@ -65,7 +73,8 @@ def _scores(source: Any) -> list[str]:
     if "best" not in extra:
         return ["None were recorded in the checkpoint."]
     metric, best = cfg["best_checkpoint_metric"], extra["best"]
-    return [f"Best {metric} on the development set, which chose it: {best:.4f}."]
+    scored = f"Best {metric} on the development set, which chose it: {best:.4f}."
+    return [text(scored)]
 
 
 _LIMITS = """

@@ -1,9 +1,14 @@
 """A model card for the method that won, from the results alone."""
 
-import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NotRequired
+
+from fairseq_steady import escaping
+from fairseq_steady.escaping import code
+from fairseq_steady.escaping import markdown as text
+from fairseq_steady.files import read_json
+from typing_extensions import TypedDict
 
 from .results import Result
 from .table import Scored, definitions, markdown, tables, unique
@@ -11,21 +16,25 @@ from .table import Scored, definitions, markdown, tables, unique
 
 def winner(results: Sequence[Result], scored: Scored) -> str:
     """Method with the best mean score on the selecting subset; the first of equals."""
-    sign = 1 if scored.larger else -1
 
     def mean(method: str) -> float:
         mine = [r for r in results if r.method == method]
         scores = scored.scores(mine, scored.select).values()
-        return sign * sum(scores) / len(scores) if scores else float("-inf")
+        return scored.rank(sum(scores) / len(scores)) if scores else float("-inf")
 
     return max(unique([r.method for r in results]), key=mean)
 
 
+class _Manifest(TypedDict):
+    licence: NotRequired[str | None]
+
+
 def _licence(model: str) -> str:
-    manifest = Path(model) / "manifest.json"
-    if not manifest.is_file():
+    path = Path(model) / "manifest.json"
+    if not path.is_file():
         return "unknown"
-    return json.loads(manifest.read_text("utf-8")).get("licence") or "not stated"
+    manifest = read_json(path, _Manifest, "import the model again")
+    return manifest.get("licence") or "not stated"
 
 
 def card(results: Sequence[Result], scored: Scored) -> str:
@@ -38,25 +47,25 @@ def card(results: Sequence[Result], scored: Scored) -> str:
     software = ", ".join(f"{name} {v}" for name, v in one.versions.items())
     tried = ", ".join(unique([r.method for r in results]))
     seeds = unique([str(r.seed) for r in mine])
-    return f"""# {task["_name"]}, fine-tuned with {best}
+    chosen = f"{best}, the best of {tried} by mean {scored.metric} on {scored.select}"
+    select = text(scored.select)
+    return f"""# {text(f"{task['_name']}, fine-tuned with {best}")}
 
-- Task: {task["_name"]}, read from `{task["data"]}`; {_sizes(one)}
-- Base model: `{model}`, licence: {_licence(model)}
-- Method: {best}, the best of {tried} by mean {scored.metric} on {scored.select}
+- Task: {text(task["_name"])}, read from {code(task["data"])}; {text(_sizes(one))}
+- Base model: {code(model)}, licence: {text(_licence(model))}
+- Method: {text(chosen)}
 - Seeds: {", ".join(seeds)}
-- Trained on: {one.machine}; {one.seconds or 0:.0f} s a run
-- Software: {software}, commit {one.commit}
+- Trained on: {text(one.machine)}; {one.seconds or 0:.0f} s a run
+- Software: {text(f"{software}, commit {one.commit}")}
 
-```bash
-{shlex.join(one.command)}
-```
+{escaping.code_block(escaping.command(one.command), "bash")}
 
 ## Scores
 
 {markdown(tables(results, scored), definitions(scored))}
 ## Limits
 
-The method was chosen by its scores on {scored.select}, so these flatter it; subsets
+The method was chosen by its scores on {select}, so these flatter it; subsets
 that chose nothing do not. Seeds say how training varies on one sample of data, not
 how the scores would vary on another. Nothing was tested beyond the subsets above, nor
 for bias against groups of people.

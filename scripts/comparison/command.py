@@ -3,13 +3,17 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fairseq_steady.errors import UserError
+from fairseq_steady.escaping import visible
+
 from .execution import Executor, Local, Slurm, python_path
-from .plan import PlanError, Run
+from .plan import Run
 from .results import Result, standing
 
 
@@ -27,19 +31,19 @@ def make_executor(args: argparse.Namespace) -> Executor:
     """Where runs are trained.
 
     Raises:
-        PlanError: a SLURM setting is not KEY=VALUE, or jobs is not positive.
+        UserError: a SLURM setting is not KEY=VALUE, or jobs is not positive.
 
     """
     if args.jobs < 1:
-        raise PlanError(f"--jobs {args.jobs} is not positive")
+        raise UserError(f"--jobs {args.jobs} is not positive")
     if args.executor == "local":
         return Local(args.jobs)
     settings: dict[str, Any] = {}
     for text in args.slurm:
         key, equals, value = text.partition("=")
         if not equals:
-            raise PlanError(f"--slurm {text} is not KEY=VALUE")
-        settings[key] = int(value) if value.isdigit() else value
+            raise UserError(f"--slurm {text} is not KEY=VALUE")
+        settings[key] = int(value) if re.fullmatch(r"[0-9]{1,9}", value) else value
     return Slurm(args.jobs, settings)
 
 
@@ -47,7 +51,7 @@ def check(runs: Sequence[Run]) -> None:
     """Let fairseq read one command of each kind before anything is trained.
 
     Raises:
-        PlanError: it refuses one.
+        UserError: it refuses one.
 
     """
     known = standing(runs)
@@ -64,12 +68,13 @@ def check(runs: Sequence[Run]) -> None:
         env={**os.environ, "PYTHONPATH": python_path()},
     )
     if done.returncode:
-        raise PlanError(done.stderr.strip().splitlines()[-1])
+        said = done.stderr.strip().splitlines()
+        raise UserError(said[-1] if said else f"fairseq ended with {done.returncode}")
 
 
 def reasons(results: Sequence[Result]) -> str:
     """Why runs crashed, each reason once."""
-    found = [r.status for r in results if not r.ok]
+    found = [visible(r.status) for r in results if not r.ok]
     return "; ".join(f"{found.count(one)} {one}" for one in dict.fromkeys(found))
 
 
@@ -77,8 +82,12 @@ def run(report: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
     """Exit status of a command: 1 for an error, 130 if interrupted."""
     try:
         return report(args)
-    except PlanError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except UserError as error:
+        print(f"error: {visible(str(error))}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(visible(f"error: {where}{error.strerror}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

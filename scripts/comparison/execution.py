@@ -1,7 +1,7 @@
 """Runs what is missing, here or on a cluster, and shows how far everything is."""
 
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from fairseq_steady.errors import UserError
+from fairseq_steady.files import read_json, write_json, write_text
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,8 +24,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from typing_extensions import TypedDict
 
-from .plan import PlanError, Run
+from .plan import Run
 from .results import (
     BEST,
     LOG,
@@ -31,10 +34,11 @@ from .results import (
     RESULT,
     Result,
     load,
+    numbers,
     read_log_line,
     standing,
-    write_json,
 )
+from .table import printed
 from .worker import TASK, gpus, locked, train
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -175,18 +179,31 @@ class Slurm:
         """Submit, or find the job that an earlier call submitted."""
         folder, note = run.folder / "submitit", run.folder / "submitit" / "job"
         if note.is_file():
-            job = self.submitit.SlurmJob(folder, note.read_text("utf-8"))
+            job = self.submitit.SlurmJob(folder, _job_id(note))
             if not job.done():
                 return _Submitted(job)
-        executor = self.submitit.AutoExecutor(folder, cluster="slurm")
         try:
+            executor = self.submitit.AutoExecutor(folder, cluster="slurm")
             executor.update_parameters(name=run.method, **self.settings)
-        except (NameError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise PlanError(f"--slurm: submitit refuses it ({reason})") from None
-        job = executor.submit(train, run.folder)
-        note.write_text(job.job_id, "utf-8")
+            job = executor.submit(train, run.folder)
+        except (
+            NameError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AssertionError,
+        ) as error:
+            reason = [*str(error).splitlines(), type(error).__name__][0]
+            raise UserError(f"--slurm: submitit refuses it ({reason})") from None
+        write_text(note, job.job_id)
         return _Submitted(job)
+
+
+def _job_id(note: Path) -> str:
+    found = note.read_text("utf-8", "replace").strip()
+    if not re.fullmatch(r"[0-9]{1,20}(_[0-9]{1,20})?", found):
+        raise UserError(f"{note} names no SLURM job; remove it to submit the run again")
+    return found
 
 
 def prepare(run: Run) -> None:
@@ -245,12 +262,13 @@ class View:
 
     def _show(self, line: TaskID, tag: str, values: dict[str, Any]) -> None:
         if tag == "train_inner":
-            self.progress.update(line, completed=int(values["num_updates"]))
+            for done in numbers(values, "num_updates") or ():
+                self.progress.update(line, completed=int(done))
             return
         scores = [k for k in values if k.startswith(f"{tag}_best_")]
         if scores:
             name = scores[0].removeprefix(f"{tag}_best_")
-            self.progress.update(line, score=f"{name} {values[f'{tag}_{name}']}")
+            self.progress.update(line, score=f"{name} {values.get(f'{tag}_{name}')}")
 
     def finish(self, run: Run, result: Result) -> None:
         """Take a run's line away and leave a sentence."""
@@ -261,15 +279,23 @@ class View:
         text = f"{run.name}: {result.status}{seconds}"
         if not result.ok:
             text += f" (log: {run.folder / LOG})"
-        self.progress.console.print(text, markup=False, highlight=False)
+        self.progress.console.print(printed(text))
+
+
+class _Optimization(TypedDict):
+    max_update: int
+
+
+class _Planned(TypedDict):
+    optimization: _Optimization
 
 
 def _planned(run: Run) -> int | None:
-    config = run.folder / RECORD / "config.json"
-    if not config.is_file():
-        return None
-    updates = json.loads(config.read_text("utf-8"))["optimization"]["max_update"]
-    return int(updates) or None
+    """Updates that a run will have, once it has written its configuration."""
+    with suppress(UserError):  # not there yet; the worker judges what is
+        config = read_json(run.folder / RECORD / "config.json", _Planned, "")
+        return config["optimization"]["max_update"] or None
+    return None
 
 
 @contextmanager
@@ -292,10 +318,10 @@ def interruptible() -> Iterator[None]:
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[score]}"),
+        TextColumn("{task.fields[score]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
@@ -308,7 +334,7 @@ def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
     A run that starts ``after`` another waits for it, and crashes with it.
 
     Raises:
-        PlanError: a folder holds a result of another plan.
+        UserError: a folder holds a result of another plan.
         KeyboardInterrupt: after stopping what was running.
 
     """

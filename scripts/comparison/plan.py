@@ -3,18 +3,23 @@
 import itertools
 import re
 import shlex
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from fairseq_steady.errors import UserError
 
 Flags = tuple[str, ...]
 
 #: A grid inside a flag: two or more values in braces.
 _GRID = re.compile(r"\{([^{}]*,[^{}]*)\}")
-
-
-class PlanError(Exception):
-    """What cannot be compared, and the mend, in one line."""
+#: A name is that of a folder too, and of no flag.
+_NAME = re.compile(r"[\w+][\w.+-]{0,59}")
+#: What else lies in the folders of results.
+_RESERVED = re.compile(r"tuning|lock|submitit|.*\.(csv|json|log|md|png|pt|svg|tex)")
+#: numpy's seeds.
+_SEEDS = 2**32
 
 
 @dataclass(frozen=True)
@@ -52,23 +57,31 @@ def parse_named(text: str, kind: str) -> tuple[str, Flags]:
     """NAME=FLAGS as a name and its flags.
 
     Raises:
-        PlanError: the name is missing or no file name.
+        UserError: the name is missing, no file name or taken.
 
     """
     name, _, flags = text.partition("=")
-    if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-        raise PlanError(
+    if not _NAME.fullmatch(name):
+        raise UserError(
             f"{kind} {text!r} has no name; write NAME=FLAGS with letters, digits and "
-            "-_.+ in the name"
+            "-_.+ in the name, 60 at most, the first of them not - or ."
+        )
+    if _RESERVED.fullmatch(name.casefold()):
+        raise UserError(
+            f"{kind} {name} would be mistaken for a file of the results; rename it"
         )
     return name, _split(flags, text)
 
 
 def _split(flags: str, text: str) -> Flags:
     try:
+        flags.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{text!r} is not UTF-8; write it anew") from None
+    try:
         return tuple(shlex.split(flags))
     except ValueError as error:
-        raise PlanError(f"{text!r} cannot be read ({error}); mend the quotes") from None
+        raise UserError(f"{text!r} cannot be read ({error}); mend the quotes") from None
 
 
 def parse_method(text: str) -> tuple[str, Flags]:
@@ -77,7 +90,7 @@ def parse_method(text: str) -> tuple[str, Flags]:
         return parse_named(f"{text}=--criterion {text}", "method")
     name, flags = parse_named(text, "method")
     if not flags:
-        raise PlanError(
+        raise UserError(
             f"method {text!r} has no flags; write NAME=FLAGS, or NAME alone"
         )
     return name, flags
@@ -125,7 +138,7 @@ class Plan:
         budgets = {name: len(self.grid("", name)) for name in self.methods}
         if len(set(budgets.values())) > 1:
             shown = ", ".join(f"{name} {count}" for name, count in budgets.items())
-            raise PlanError(
+            raise UserError(
                 f"grids of different sizes ({shown}) would favour a method; give each "
                 "the same number of settings"
             )
@@ -193,26 +206,36 @@ def named(texts: Sequence[str], kind: str) -> dict[str, Flags]:
     """Methods or settings by name.
 
     Raises:
-        PlanError: two have the same name, or one cannot be read.
+        UserError: two have the same name but for capitals, or one cannot be read.
 
     """
     parse = parse_method if kind == "method" else lambda text: parse_named(text, kind)
     pairs = [parse(text) for text in texts]
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise PlanError(f"{kind} {twice} is named twice; name each once")
-    return found
+    folders = [_folder(name) for name, _ in pairs]
+    for (name, _), folder in zip(pairs, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(
+                f"{kind} {name} is named twice; name each once, in other letters than "
+                "capitals alone"
+            )
+    return dict(pairs)
+
+
+def _folder(name: str) -> str:
+    """Equal for names that some file systems do not tell apart."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def distinct(seeds: Sequence[int]) -> Sequence[int]:
     """Seeds, checked.
 
     Raises:
-        PlanError: one is given twice.
+        UserError: one is given twice, or is none.
 
     """
+    for seed in seeds:
+        if not 0 <= seed < _SEEDS:
+            raise UserError(f"seed {seed} is not in 0 to {_SEEDS - 1}")
     if len(set(seeds)) < len(seeds):
-        raise PlanError(f"a seed is given twice among {list(seeds)}; give each once")
+        raise UserError(f"a seed is given twice among {list(seeds)}; give each once")
     return seeds

@@ -1,15 +1,21 @@
 """What a run leaves behind: one result.json, and how it is read."""
 
 import json
-import shlex
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
-from .plan import PlanError, Run
+from fairseq_steady import escaping
+from fairseq_steady.errors import UserError
+from fairseq_steady.files import conform, read_json, write_json
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+from .plan import Run
 
 RESULT, LOG, RECORD, BEST = (
     "result.json",
@@ -17,6 +23,71 @@ RESULT, LOG, RECORD, BEST = (
     "evaluations",
     "checkpoint_best.pt",
 )
+_MEND = "remove it to train that run again"
+
+#: Time or memory.
+Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Predictions(TypedDict):
+    """Of one subset, in the data's order; a diverged model's are nan."""
+
+    outputs: Annotated[list[list[float]], Field(min_length=1)]
+    gold: Annotated[list[Finite], Field(min_length=1)]
+
+
+class Evaluation(TypedDict, extra_items=dict[str, float]):
+    """Metrics by subset; of a diverged run they may be nan or infinite."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    updates: int
+
+
+class _Recorded(TypedDict):
+    """One file of the record that the plugin keeps."""
+
+    subset: str
+    updates: int
+    metrics: dict[str, float]
+    peak_gpu_mb: NotRequired[Cost]
+    outputs: NotRequired[list[list[float]]]
+    gold: NotRequired[list[Finite]]
+
+
+class _Checkpoint(TypedDict):
+    best_checkpoint_metric: str
+    maximize_best_checkpoint_metric: bool
+
+
+class _Dataset(TypedDict):
+    valid_subset: str
+
+
+class _Task(TypedDict):
+    _name: str
+    data: str
+    steady_model: str
+
+
+class _Config(TypedDict):
+    """What is read of fairseq's configuration."""
+
+    checkpoint: _Checkpoint
+    task: _Task
+    dataset: NotRequired[_Dataset]
+
+
+#: Updates and a subset or more.
+_OfSubset = Annotated[dict[str, Any], Field(min_length=2)]
+
+
+class _Ended(TypedDict):
+    """What a run that ended well must have."""
+
+    config: _Config
+    evaluations: Annotated[list[_OfSubset], Field(min_length=1)]
 
 
 @dataclass
@@ -43,18 +114,20 @@ class Result:
 
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     setting: str
     method: str
     seed: int
-    command: list[str]
+    command: Annotated[list[str], Field(min_length=1)]
     status: str = "ok"
     config: dict[str, Any] = field(default_factory=dict)
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
-    predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seconds_per_update: float | None = None
-    seconds: float | None = None
-    peak_mb: float | None = None
-    peak_gpu_mb: float | None = None
+    evaluations: list[Evaluation] = field(default_factory=list)
+    predictions: dict[str, Predictions] = field(default_factory=dict)
+    seconds_per_update: Cost | None = None
+    seconds: Cost | None = None
+    peak_mb: Cost | None = None
+    peak_gpu_mb: Cost | None = None
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     machine: str = ""
@@ -76,28 +149,39 @@ class Result:
         """The evaluation with the best ``metric`` on ``select``; the first of equals.
 
         Raises:
-            PlanError: there is no such subset or metric.
+            UserError: there is no such subset or metric.
 
         """
         for one in self.evaluations:
             if select not in one:
                 has = ", ".join(name for name in one if name != "updates")
-                raise PlanError(
+                raise UserError(
                     f"{self.method} was not evaluated on {select} but on {has}; name "
                     "one of them with --select"
                 )
-            if metric not in one[select]:
-                has = ", ".join(one[select])
-                raise PlanError(f"no metric {metric}; choose --metric from {has}")
-        pick = max if larger else min
-        return pick(self.evaluations, key=lambda one: float(one[select][metric]))
+        found: list[dict[str, Any]] = [{**one} for one in self.evaluations]
+        return max(found, key=lambda one: rank(score(one, select, metric), larger))
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file, whole or not at all."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content), "utf-8")
-    scratch.replace(path)
+def rank(value: float, larger: bool) -> float:
+    """More is better whatever the metric; what is no finite number is worst."""
+    if not math.isfinite(value):
+        return -math.inf
+    return value if larger else -value
+
+
+def score(evaluation: Mapping[str, Any], subset: str, metric: str) -> float:
+    """A metric on a subset.
+
+    Raises:
+        UserError: there is no such subset or metric.
+
+    """
+    metrics = evaluation.get(subset, {})
+    if metric not in metrics:
+        has = ", ".join(metrics)
+        raise UserError(f"no metric {metric}; choose --metric from {has}")
+    return float(metrics[metric])
 
 
 def write(path: Path, result: Result) -> None:
@@ -109,15 +193,20 @@ def load(path: Path) -> Result:
     """Read a result.json.
 
     Raises:
-        PlanError: it is damaged or of another version of this program.
+        UserError: it is damaged or of another version of this program.
 
     """
-    try:
-        return Result(**json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise PlanError(
-            f"{path} cannot be read ({error}); remove it to train that run again"
-        ) from None
+    result = read_json(path, Result, _MEND)
+    if result.ok:
+        read = {"config": result.config, "evaluations": result.evaluations}
+        conform(_Ended, read, path, _MEND)
+    for subset, found in result.predictions.items():
+        if len(found["outputs"]) != len(found["gold"]):
+            raise UserError(
+                f"{path}: field 'predictions.{subset}': {len(found['outputs'])} "
+                f"outputs of {len(found['gold'])} gold answers; {_MEND}"
+            )
+    return result
 
 
 def standing(runs: Sequence[Run]) -> dict[Path, Result]:
@@ -127,7 +216,7 @@ def standing(runs: Sequence[Run]) -> dict[Path, Result]:
     What starts from a run that is to be made again does not stand either.
 
     Raises:
-        PlanError: a folder holds a result of another command.
+        UserError: a folder holds a result of another command.
 
     """
     runs = sorted(runs, key=_depth)
@@ -158,10 +247,11 @@ def _earlier(run: Run) -> Result | None:
     result = load(path)
     if not result.ok:
         return None
-    if tuple(result.command) != run.command:
-        raise PlanError(
+    made = (result.setting, result.method, result.seed, tuple(result.command))
+    if made != (run.setting, run.method, run.seed, run.command):
+        raise UserError(
             f"{path} is of another plan; choose another --out, or remove it. It was "
-            f"made by: {shlex.join(result.command)}"
+            f"made by: {escaping.command(result.command)}"
         )
     return result
 
@@ -173,8 +263,17 @@ def read_log_line(line: str) -> tuple[str, dict[str, Any]] | None:
         return None
     try:
         return parts[2].strip(), json.loads(parts[3])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+
+
+def numbers(values: Mapping[str, Any], *names: str) -> tuple[float, ...] | None:
+    """Finite numbers among a log line's values, or None if one is not there."""
+    try:
+        found = tuple(float(values[name]) for name in names)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found if all(map(math.isfinite, found)) else None
 
 
 def seconds_per_update(lines: Iterable[str]) -> float | None:
@@ -184,26 +283,36 @@ def seconds_per_update(lines: Iterable[str]) -> float | None:
     not, but has whole seconds, which say nothing of a run of less than one.
     """
     entries = [entry for entry in map(read_log_line, lines) if entry]
-    found = [values for tag, values in entries if tag == "train_inner"]
+    names = ("num_updates", "train_wall", "ups")
+    inner = [numbers(values, *names) for tag, values in entries if tag == "train_inner"]
+    found = [one for one in inner if one]
     if not found:
         return None
-    before = found[0] if len(found) > 1 else {"num_updates": 0}
+    before = found[0][0] if len(found) > 1 else 0
     rest = found[1:] or found
-    seconds = sum(float(values["train_wall"]) for values in rest)
-    updates = int(rest[-1]["num_updates"]) - int(before["num_updates"])
-    speed = statistics.median(float(values["ups"]) for values in rest)
-    return seconds / updates if seconds else 1 / speed if speed else None
+    seconds = sum(wall for _, wall, _ in rest)
+    updates = rest[-1][0] - before
+    speed = statistics.median(ups for _, _, ups in rest)
+    if seconds > 0 and updates > 0:
+        return seconds / updates
+    return 1 / speed if speed > 0 else None
 
 
 def collect(result: Result, record: Path) -> None:
-    """Take configuration, evaluations and predictions from a record folder."""
+    """Take configuration, evaluations and predictions from a record folder.
+
+    Raises:
+        UserError: a file of it is not as the plugin writes it.
+
+    """
     config = record / "config.json"
     if config.is_file():
-        result.config = json.loads(config.read_text("utf-8"))
-    files = [json.loads(p.read_text("utf-8")) for p in record.glob("*-*.json")]
+        result.config = read_json(config, dict[str, Any], _MEND)
+        conform(_Config, result.config, config, _MEND)
+    files = [read_json(p, _Recorded, _MEND) for p in record.glob("*-*.json")]
     subsets = list(dict.fromkeys(_subsets(result)))
     files.sort(key=lambda one: (one["updates"], _place(one["subset"], subsets)))
-    by_updates: dict[int, dict[str, Any]] = {}
+    by_updates: dict[int, Any] = {}
     for one in files:
         entry = by_updates.setdefault(one["updates"], {"updates": one["updates"]})
         entry[one["subset"]] = one["metrics"]
@@ -223,12 +332,12 @@ def _place(subset: str, subsets: Sequence[str]) -> int:
     return subsets.index(subset) if subset in subsets else len(subsets)
 
 
-def _take_predictions(result: Result, files: Sequence[dict[str, Any]]) -> None:
+def _take_predictions(result: Result, files: Sequence[_Recorded]) -> None:
     metric, larger = result.own_metric
     first = next(name for name in result.evaluations[0] if name != "updates")
     best = result.best(first, metric, larger)["updates"]
     result.predictions = {
         one["subset"]: {"outputs": one["outputs"], "gold": one["gold"]}
         for one in files
-        if one["updates"] == best and "outputs" in one
+        if one["updates"] == best and "outputs" in one and "gold" in one
     }

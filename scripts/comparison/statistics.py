@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from fairseq_steady.errors import UserError
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from statsmodels.stats.multitest import multipletests
-
-from .plan import PlanError
 
 #: Resamples of bootstrap and permutations; fewer permutations than this are all tried.
 _RESAMPLES = 9999
@@ -89,11 +88,13 @@ def permutation_p(one: Sequence[float], other: Sequence[float]) -> float:
 def difference(
     method: Mapping[int, float], baseline: Mapping[int, float]
 ) -> Difference:
-    """Compare scores by seed."""
+    """Compare scores by seed; nan where one is no finite number."""
     seeds = [seed for seed in method if seed in baseline]
     one = [method[seed] for seed in seeds]
     other = [baseline[seed] for seed in seeds]
     gaps = [a - b for a, b in zip(one, other, strict=True)]
+    if not all(map(math.isfinite, gaps)):
+        return Difference(*[math.nan] * 4, len(seeds))
     mean = float(np.mean(gaps)) if gaps else math.nan
     return Difference(mean, *interval(gaps), permutation_p(one, other), len(seeds))
 
@@ -121,11 +122,11 @@ def majority_baseline(
         The score; nan for a metric without such a baseline, as a loss.
 
     Raises:
-        PlanError: there is one class only.
+        UserError: there is one class only.
 
     """
     if len(set(gold)) < 2:
-        raise PlanError(
+        raise UserError(
             f"{subset} has one class only ({gold[0]:g}); no score can tell methods "
             "apart there, so evaluate on other data"
         )

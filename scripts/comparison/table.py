@@ -1,21 +1,28 @@
 """Results as rows, and rows as console table, Markdown, CSV and LaTeX."""
 
 import csv
+import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from fairseq_steady import escaping
+from fairseq_steady.files import write_text
 from rich.console import Console
 from rich.table import Table
-from tabulate import tabulate
+from rich.text import Text
+from tabulate import LATEX_ESCAPE_RULES, tabulate
 
-from .results import Result
+from .results import Result, rank, score
 from .statistics import Difference, difference, holm, majority_baseline
 
 Row = dict[str, str]
+
+#: The rules that tabulate itself has for cells.
+_LATEX = str.maketrans({**LATEX_ESCAPE_RULES, "±": r"$\pm$"})
 
 
 @dataclass(frozen=True)
@@ -36,14 +43,18 @@ class Scored:
     def scores(self, results: Sequence[Result], subset: str) -> dict[int, float]:
         """Score on a subset by seed, at each run's best evaluation."""
         return {
-            r.seed: float(self.best(r)[subset][self.metric])
+            r.seed: score(self.best(r), subset, self.metric)
             for r in results
             if r.ok and subset in r.evaluations[0]
         }
 
-    def best(self, result: Result) -> dict[str, dict[str, float]]:
+    def best(self, result: Result) -> dict[str, Any]:
         """A run's evaluation to report."""
         return result.best(self.select, self.metric, self.larger)
+
+    def rank(self, value: float) -> float:
+        """More is better whatever the metric; what is no finite number is worst."""
+        return rank(value, self.larger)
 
 
 def subsets(results: Sequence[Result]) -> list[str]:
@@ -58,7 +69,10 @@ def unique(values: Sequence[str]) -> list[str]:
 
 
 def failed(results: Sequence[Result], scored: Scored, subset: str) -> int | None:
-    """Runs at or below the majority baseline; None where there is no such baseline."""
+    """Runs at or below the majority baseline or without a finite score.
+
+    None where there is no such baseline.
+    """
     golds = [r.predictions[subset]["gold"] for r in results if subset in r.predictions]
     if not golds:
         return None
@@ -66,7 +80,7 @@ def failed(results: Sequence[Result], scored: Scored, subset: str) -> int | None
     if math.isnan(baseline):
         return None
     scores = scored.scores(results, subset).values()
-    return sum(score <= baseline + 1e-9 for score in scores)
+    return sum(not baseline + 1e-9 < score < math.inf for score in scores)
 
 
 def _number(value: float, digits: int = 3) -> str:
@@ -74,24 +88,34 @@ def _number(value: float, digits: int = 3) -> str:
 
 
 def _spread(scores: Sequence[float]) -> str:
+    if not all(map(math.isfinite, scores)):
+        return "nan"
     mean = statistics.mean(scores)
     if len(scores) < 2:
         return _number(mean)
     return f"{_number(mean)} ± {_number(statistics.stdev(scores))}"
 
 
-def _described(scores: Sequence[float], larger: bool) -> Row:
+def _described(scores: Sequence[float], scored: Scored) -> Row:
+    """Scores of the runs; a run without a finite one spoils the mean alone."""
     if not scores:
         return {}
+    ordered = sorted(scores, key=scored.rank)
     return {
         "mean ± std": _spread(scores),
-        "median": _number(statistics.median(scores)),
-        "best": _number(max(scores) if larger else min(scores)),
+        "median": _number(_middle(ordered)),
+        "best": _number(ordered[-1]),
     }
 
 
+def _middle(ordered: Sequence[float]) -> float:
+    """Median of what is in order."""
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else sum(ordered[half - 1 : half + 1]) / 2
+
+
 def _compared(found: Difference | None, p: float) -> Row:
-    if found is None or not found.pairs:
+    if found is None or math.isnan(found.mean):
         return {"difference [95 %]": "", "p (Holm)": ""}
     interval = (
         "" if math.isnan(found.low) else f" [{found.low:+.3f}, {found.high:+.3f}]"
@@ -140,7 +164,7 @@ def _rows_of(results: Sequence[Result], scored: Scored, subset: str) -> list[Row
         rows.append(
             {
                 "method": method,
-                **_described(list(scores[method].values()), scored.larger),
+                **_described(list(scores[method].values()), scored),
                 "n": f"{len(scores[method])} of {len(mine)}",
                 "failed": "" if count is None else str(count),
                 **_compared(found.get(method), corrected.get(method, math.nan)),
@@ -164,6 +188,7 @@ class Title(NamedTuple):
 
 
 Tables = dict[Title, list[Row]]
+Escape = Callable[[str], str]
 
 
 def tables(results: Sequence[Result], scored: Scored) -> Tables:
@@ -184,7 +209,8 @@ def definitions(scored: Scored) -> str:
         f"on {scored.select}, the first of equals. mean ± std: over seeds, ddof 1. n: "
         "runs that ended, of those planned; crashed runs are in no other column. "
         "failed: runs at or below what always answering the most frequent class "
-        "scores. difference: mean over seeds of the score minus the first method's "
+        "scores, and those without a finite score, which also make the mean nan and "
+        "rank last. difference: mean over seeds of the score minus the first method's "
         "with the same seed, with its 95 % BCa bootstrap interval over seeds (3 or "
         "more). p: two-sided paired permutation test of that difference; in brackets "
         "after Holm's correction over the methods of the table. s/update: mean over a "
@@ -204,23 +230,27 @@ def _filled(rows: Sequence[Row]) -> list[list[str]]:
     return [[row.get(column, "") for column in columns] for row in rows]
 
 
-def _tabulated(rows: Sequence[Row], form: str) -> str:
-    return tabulate(_filled(rows), _columns(rows), form, disable_numparse=True)
+def _tabulated(rows: Sequence[Row], form: str, escape: Escape) -> str:
+    cells = [[*map(escape, row)] for row in _filled(rows)]
+    columns = [*map(escape, _columns(rows))]
+    return tabulate(cells, columns, form, disable_numparse=True)
 
 
 def markdown(made: Tables, described: str) -> str:
     """Every table under its title, the definitions at the end."""
+    escape = escaping.markdown
     parts = [
-        f"**{title}**\n\n{_tabulated(rows, 'github')}\n" for title, rows in made.items()
+        f"**{escape(str(title))}**\n\n{_tabulated(rows, 'github', escape)}\n"
+        for title, rows in made.items()
     ]
-    return "\n".join([*parts, described, ""])
+    return "\n".join([*parts, escape(described), ""])
 
 
 def latex(made: Tables, described: str) -> str:
     """Tables with captions, for booktabs."""
     parts = [
         f"\\begin{{table}}\n\\centering\n\\caption{{{_tex(str(title))}}}\n"
-        + _tabulated(rows, "latex_booktabs").replace("±", r"$\pm$")
+        + _tabulated(rows, "latex_booktabs", escaping.visible).replace("±", r"$\pm$")
         + "\n\\end{table}\n"
         for title, rows in made.items()
     ]
@@ -228,15 +258,16 @@ def latex(made: Tables, described: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return text.replace("%", r"\%").replace("_", r"\_").replace("±", r"$\pm$")
+    return escaping.visible(text).translate(_LATEX)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Rows as CSV; columns in order of appearance."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(_columns(rows))
-        writer.writerows(_filled(rows))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    for row in (_columns(rows), *_filled(rows)):
+        writer.writerow(map(escaping.csv_cell, row))
+    write_text(path, text.getvalue())
 
 
 def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
@@ -249,9 +280,8 @@ def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
             best = scored.best(result)
             row["updates"] = str(best["updates"])
             row |= {
-                f"{scored.metric} {subset}": repr(float(metrics[scored.metric]))
-                for subset, metrics in best.items()
-                if subset != "updates"
+                f"{scored.metric} {subset}": repr(score(best, subset, scored.metric))
+                for subset in subsets([result])
             }
             row["s/update"] = _number(result.seconds_per_update or math.nan, 4)
             row["peak MB"] = _number(
@@ -271,18 +301,24 @@ def write_tables(out: Path, made: Tables, described: str) -> None:
     """table.csv, table.md and table.tex."""
     long = [{**title._asdict(), **row} for title, rows in made.items() for row in rows]
     write_csv(out / "table.csv", long)
-    (out / "table.md").write_text(markdown(made, described), "utf-8")
-    (out / "table.tex").write_text(latex(made, described), "utf-8")
+    write_text(out / "table.md", markdown(made, described))
+    write_text(out / "table.tex", latex(made, described))
 
 
 def show(made: Tables, described: str) -> None:
     """The tables on the console, with their definitions under them."""
     console = Console(width=max(120, Console().width))
     for title, rows in made.items():
-        table = Table(title=str(title), title_justify="left")
+        table = Table(title=printed(str(title)), title_justify="left")
         for column in _columns(rows):
-            table.add_column(column, justify="left" if column == "method" else "right")
+            side: Any = "left" if column == "method" else "right"
+            table.add_column(printed(column), justify=side)
         for cells in _filled(rows):
-            table.add_row(*cells)
+            table.add_row(*map(printed, cells))
         console.print(table)
-    console.print(described, style="dim")
+    console.print(printed(described), style="dim")
+
+
+def printed(text: str) -> Text:
+    """Text for rich's console, which reads markup and emoji in strings."""
+    return Text(escaping.visible(text))

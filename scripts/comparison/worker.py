@@ -6,7 +6,6 @@ is held meanwhile.
 """
 
 import fcntl
-import json
 import os
 import platform
 import shutil
@@ -17,7 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import IO, Annotated
+
+from fairseq_steady.errors import UserError
+from fairseq_steady.files import read_json
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from .results import (
     BEST,
@@ -32,6 +37,8 @@ from .results import (
 
 TASK, LOCK = "run.json", "lock"
 _KEPT = (TASK, LOCK, "submitit")
+#: Characters of a reason that are kept.
+_LONGEST = 500
 _VERSIONS = ("fairseq-fixed", "fairseq-steady", "numpy", "torch")
 #: Large temporaries stay in the heap: fewer page faults, faster steps on the CPU.
 _MALLOC = {
@@ -46,10 +53,42 @@ PROGRAMS = {
 }
 
 
+class Task(TypedDict):
+    """What run.json says; see :class:`.plan.Run`."""
+
+    setting: str
+    method: str
+    seed: int
+    command: Annotated[list[str], Field(min_length=1)]
+    keep: bool
+    after: str | None
+
+
+def own(path: Path, mode: str) -> IO[str]:
+    """Open a file of a run's folder for writing; no link is followed.
+
+    Raises:
+        UserError: it is a link or no file.
+
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+    try:
+        file = open(path, mode, encoding="utf-8", opener=opener)  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from None
+    if not S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UserError(f"{path} is no file; remove it")
+    return file
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
     """Hold a run's folder; False if another process does."""
-    with (folder / LOCK).open("w") as file:
+    with own(folder / LOCK, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -87,7 +126,15 @@ def gpus() -> list[str]:
     return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
 
 
-def _flags(folder: Path, task: dict[str, Any]) -> list[str]:
+def _task(path: Path) -> Task:
+    mend = "start the comparison again"
+    task = read_json(path, Task, mend)
+    if task["command"][0] not in PROGRAMS:
+        raise UserError(f"{path}: field 'command' starts with no program; {mend}")
+    return task
+
+
+def _flags(folder: Path, task: Task) -> list[str]:
     """What a run needs besides its command: logs, records and checkpoints."""
     saving = ["--no-epoch-checkpoints", "--no-last-checkpoints"]
     saving += ["--keep-interval-updates", "1"]
@@ -99,11 +146,11 @@ def _flags(folder: Path, task: dict[str, Any]) -> list[str]:
     ]
 
 
-def _train(folder: Path, task: dict[str, Any], result: Result) -> None:
+def _train(folder: Path, task: Task, result: Result) -> None:
     """Run the command, its output in the log; fill in status and costs."""
     program, *flags = task["command"]
     with (
-        (folder / LOG).open("w", encoding="utf-8") as log,
+        own(folder / LOG, "w") as log,
         subprocess.Popen(
             [*PROGRAMS[program], *flags, *_flags(folder, task)],
             stdout=log,
@@ -117,8 +164,15 @@ def _train(folder: Path, task: dict[str, Any], result: Result) -> None:
     lines = (folder / LOG).read_text("utf-8", "replace").splitlines()
     if process.returncode:
         reason = lines[-1].strip() if lines else f"exit status {process.returncode}"
-        result.status = f"crashed: {reason}"
+        result.status = f"crashed: {reason[:_LONGEST]}"
     result.seconds_per_update = seconds_per_update(lines)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name not in _KEPT:
+            folded = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if folded else path.unlink()
 
 
 def train(folder: Path) -> None:
@@ -129,12 +183,10 @@ def train(folder: Path) -> None:
     with locked(folder) as mine:
         if not mine:
             return
-        for path in folder.iterdir():
-            if path.name not in _KEPT:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        task = json.loads((folder / TASK).read_text("utf-8"))
+        _clear(folder)
+        task = _task(folder / TASK)
         result = Result(
-            **{name: task[name] for name in ("setting", "method", "seed", "command")},
+            *(task["setting"], task["method"], task["seed"], task["command"]),
             versions={name: metadata.version(name) for name in _VERSIONS},
             commit=_commit(),
             machine=_machine(),
@@ -142,7 +194,11 @@ def train(folder: Path) -> None:
         started = time.monotonic()
         _train(folder, task, result)
         result.seconds = time.monotonic() - started
-        collect(result, folder / RECORD)
+        try:
+            collect(result, folder / RECORD)
+        except UserError as error:
+            if result.ok:  # else its own reason says more
+                result.status = f"crashed: {error}"
         if result.ok and not result.evaluations:
             result.status = (
                 "crashed: no evaluation was recorded; name a task of this plugin"

@@ -7,17 +7,23 @@
 set -uo pipefail
 dry=
 if [ "${1:-}" = --dry-run ]; then dry=1; shift; fi
+fail() { echo "local.sh: $1" >&2; exit 2; }
+# Bash would evaluate an expression.
+number() { [[ $2 =~ ^(0|[1-9][0-9]{0,5})$ ]] || fail "$1 '$2' is no number"; }
 count=${1:-}
-case $count in
-  '' | *[!0-9]* | 0) echo "local.sh: '$count' is no number of workers" >&2; exit 2 ;;
-esac
+[[ $count =~ ^[1-9][0-9]{0,5}$ ]] || fail "'$count' is no number of workers"
 shift
+[ "$#" -gt 0 ] || fail "no flags of fairseq-train are given"
+case " $* " in *" --dry-run "*) fail "--dry-run comes first, before $count" ;; esac
+number NODES "${NODES:-1}"; number NODE "${NODE:-0}"; number PORT "${PORT:-29500}"
+[ "${NODE:-0}" -lt "${NODES:-1}" ] || fail "NODE ${NODE:-0} is not below NODES ${NODES:-1}"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=$(dirname "${PYTHON:-$here/.venv/bin/python}")
+[ -x "$bin/python" ] || fail "$bin has no python; run scripts/setup.sh"
 gpus=${GPUS:-$("$bin/python" -c 'import torch; print(torch.cuda.device_count())')}
+number GPUS "$gpus"
 if [ "$gpus" -gt 0 ] && [ "$gpus" -lt "$count" ]; then
-  echo "local.sh: $count workers asked for and $gpus GPUs here" >&2
-  exit 2
+  fail "$count workers asked for and $gpus GPUs here"
 fi
 kind=()
 [ "$gpus" -gt 0 ] || kind=(--cpu --distributed-backend gloo --ddp-backend legacy_ddp)
@@ -29,7 +35,7 @@ for ((local = 0; local < count; local++)); do
     --distributed-rank $((count * ${NODE:-0} + local)))
   [ "$gpus" -eq 0 ] || command+=(--device-id "$local")
   if [ -n "$dry" ]; then
-    echo "${command[*]}"
+    printf '%q ' "${command[@]}"; echo
   else
     "${command[@]}" &
     workers+=($!)
