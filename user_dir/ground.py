@@ -5,7 +5,6 @@ alone wherever it already works.
 """
 
 import argparse
-import copy
 import functools
 import inspect
 import logging
@@ -13,6 +12,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -69,8 +69,10 @@ def _unsafe_names(path: str, error: pickle.UnpicklingError) -> str:
     return ", ".join(sorted(names)) or "an object it should not need"
 
 
-def load_safely(path: str | os.PathLike[str]) -> Any:
+def load_safely(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     """``torch.load`` on the CPU that never runs code from the file.
+
+    ``mmap`` leaves tensors on disk until they are looked at.
 
     Raises:
         UserError: the file is missing, damaged, or holds a class that a checkpoint
@@ -79,7 +81,8 @@ def load_safely(path: str | os.PathLike[str]) -> Any:
     """
     _allow_checkpoints()
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        lazy = mmap and zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except pickle.UnpicklingError as error:
@@ -142,16 +145,17 @@ def _files(trainer: Any) -> dict[str, str]:
 
 @contextmanager
 def _new_heads(trainer: Any) -> Iterator[None]:
-    """``--steady-new-head``: what is loaded inside leaves the heads as they were."""
-    wanted = getattr(getattr(trainer.task, "cfg", None), "steady_new_head", False)
+    """The checkpoint's heads become what the task has settled, before they load."""
     heads = getattr(trainer.get_model(), "classification_heads", None)
-    if not wanted or heads is None:
+    adapt = getattr(trainer.task, "adapt_heads", None)
+    if heads is None or adapt is None:
         yield
         return
-    fresh = copy.deepcopy(heads.state_dict())
-    yield
-    if trainer.get_num_updates() == 0:  # not when a run goes on
-        heads.load_state_dict(fresh)
+    hook = heads.register_load_state_dict_pre_hook(adapt)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _notifying(train_step: Callable[..., Any]) -> Callable[..., Any]:
@@ -195,13 +199,12 @@ def _restoring(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_checkpoint(
         trainer: Any,
         filename: str,
-        reset_optimizer: bool = False,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        extra = load(trainer, filename, reset_optimizer, *args, **kwargs)
+        extra = load(trainer, filename, *args, **kwargs)
         kept = (extra or {}).pop(_KEPT, None)
-        if kept and not reset_optimizer:
+        if kept and trainer.get_num_updates() > 0:
             getattr(trainer.get_criterion(), "restore_kept", lambda _: None)(kept)
         return extra
 

@@ -9,6 +9,7 @@ from fairseq.tasks import register_task
 from ..data import Encoded, read_table
 from ..errors import UserError
 from ..model_dir import ModelDirectory
+from ._heads import Head, repeated
 from ._sentence import SentenceTask, SentenceTaskConfig, named_like, rows
 from ._steady import option
 
@@ -81,8 +82,19 @@ class TextClassificationTask(TextTask):
         return labels
 
     def _named_labels(self) -> list[str]:
-        named = self.cfg.steady_labels or ""
-        return [label.strip() for label in named.split(",") if label.strip()]
+        given = self.cfg.steady_labels or ""
+        named = [label.strip() for label in given.split(",") if label.strip()]
+        if twice := repeated(named):
+            raise UserError(f"--steady-labels {given} names '{twice}' twice")
+        return named
+
+    def adopt(self, head: Head | None) -> None:
+        """A checkpoint's classes and order, where the data has no others."""
+        old = list(head.labels or ()) if head else []
+        if not old or self._named_labels():
+            return
+        if set(self._labels_in_training_file()) <= set(old):
+            self.state.merge_state_dict({"labels": old})
 
     def _labels_in_training_file(self) -> list[str]:
         path = named_like(self.cfg.data, "train")
