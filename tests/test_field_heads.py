@@ -16,7 +16,7 @@ from fairseq_steady import probing
 from fairseq_steady.criterions._kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import PlainCriterion
 from fairseq_steady.errors import UserError
-from fairseq_steady.metrics import COUNTS, class_counts, one_class, one_score
+from fairseq_steady.metrics import COUNTS, SCATTERED, class_counts, one_class, one_score
 from fairseq_steady.model_dir import write_model_directory
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.predicting import Predictor
@@ -292,7 +292,7 @@ def test_a_run_goes_on_with_the_classes_it_began_with(
 
 
 @pytest.mark.parametrize("precision", [[], HALF])
-def test_a_new_head_stays_new(
+def test_a_new_head_leaves_the_checkpoints_behind(
     tables: dict[str, Path],
     trained: dict[str, Path],
     tmp_path: Path,
@@ -301,19 +301,31 @@ def test_a_new_head_stays_new(
 ) -> None:
     """Also where the optimizer has a copy of the weights."""
     new = ["--steady-new-head", "--seed=7", *precision]
-    done = go_on(tables["three"], trained["moods"], *new)
+    go_on(tables["mail"], trained["moods"], *new)
+    before, after = (
+        checkpoint(folder)["model"]
+        for folder in (trained["moods"], tmp_path / "second")
+    )
+    change = {
+        n: float((after[n].float() - old).abs().max()) for n, old in before.items()
+    }
+    heads = [name for name in change if name.startswith("classification_heads")]
+    assert change[OUTPUT + "weight"] > 0.1
+    assert max(change[name] for name in change.keys() - heads) < 1e-3
+    # A run that goes on keeps the head it has trained.
+    go_on(tables["mail"], trained["moods"], *new, "--max-update=2")
+    again = checkpoint(tmp_path / "second")
+    assert again["optimizer_history"][-1]["num_updates"] == 2
+    assert all(torch.equal(after[name], again["model"][name]) for name in heads)
+
+
+def test_a_new_head_may_have_other_classes(
+    tables: dict[str, Path], trained: dict[str, Path], tmp_path: Path, go_on: Run
+) -> None:
+    done = go_on(tables["three"], trained["moods"], "--steady-new-head")
     assert "train: 64 sentences, 22 a" in done.stderr
     model = checkpoint(tmp_path / "second")["model"]
     assert model[OUTPUT + "weight"].shape == (3, 16)
-    third = tmp_path / "third"
-    go_on(tables["mail"], trained["moods"], *new, f"--save-dir={third}")
-    before, after = (checkpoint(p)["model"] for p in (trained["moods"], third))
-    change = {
-        name: (after[name].float() - old).abs().max() for name, old in before.items()
-    }
-    assert change[OUTPUT + "weight"] > 0.1
-    heads = [name for name in change if name.startswith("classification_heads")]
-    assert max(change[name] for name in change.keys() - heads) < 1e-3
 
 
 # --- one task after another -----------------------------------------------------------
@@ -547,7 +559,7 @@ def test_a_resumed_epoch_counts_its_first_half_too(
 # --- what is said of scores -----------------------------------------------------------
 
 
-def test_f1_names_its_class(
+def test_a_record_names_the_class_of_f1(
     models: dict[str, Path],
     tables: dict[str, Path],
     tmp_path: Path,
@@ -557,9 +569,12 @@ def test_f1_names_its_class(
         record = tmp_path / data
         done = fairseq_train(
             *(tables[data], TEXT, f"--steady-model={models['roberta']}", *STILL),
-            *("--no-save", f"--steady-record={record}"),
+            *(f"--save-dir={record}", f"--steady-record={record}"),
         )
         assert f"f1 is of: {of}" in done.stderr
+        # Predictions are in the record, and not in the checkpoint too.
+        kept = checkpoint(record)["extra_state"]["metrics"]["valid"]
+        assert [meter["sum"] for _, name, _, meter in kept if name == SCATTERED] == [0]
         (found,) = record.glob("valid-*.json")
         assert json.loads(found.read_text())["f1_of"] == of
 
@@ -669,13 +684,17 @@ def test_the_pooler_starts_every_head(pooled: Path, glue: Run, tmp_path: Path) -
         assert (model[dense + "bias"] == 1).all()
 
 
-def test_a_probe_is_of_one_task(
-    models: dict[str, Path], cola_data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "task", [["glue_multitask", "--multitask-names=rte,cola"], ["summarization"]]
+)
+def test_a_probe_is_of_one_tasks_classes_or_scores(
+    models: dict[str, Path],
+    cola_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: list[str],
 ) -> None:
-    several = ["--task=glue_multitask", "--multitask-names=rte,cola"]
-    model = f"--steady-model={models['roberta']}"
-    monkeypatch.setattr(
-        "sys.argv", ["probing", str(cola_data), *several, model, "--cpu"]
-    )
-    with pytest.raises(UserError, match="glue_multitask has no classes or scores of"):
+    model = f"--steady-model={models['bart']}"
+    command = ["probing", str(cola_data), "--task", *task, model, "--cpu"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(UserError, match=f"{task[0]} has no classes or scores of its"):
         probing.main()

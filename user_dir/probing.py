@@ -171,7 +171,8 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
             classes or scores, or the metric that picks checkpoints is none of classes.
 
     """
-    cfg.task.steady_new_head = True  # a probe has its own, whatever the checkpoint's
+    if hasattr(cfg.task, "steady_new_head"):  # a probe's is its own
+        cfg.task.steady_new_head = True
     task: Any = tasks.setup_task(cfg.task)
     if not hasattr(task, "num_classes"):
         raise UserError(

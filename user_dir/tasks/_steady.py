@@ -302,6 +302,7 @@ class SteadyTask(FairseqTask):
             logger.warning("%s: %s; %s", subset, said, _SAME)
         if self.recorder:
             self.recorder.evaluation(subset, stats, sums.get(SCATTERED), labels)
+        metrics.reset_meters("valid")  # else checkpoints keep every prediction
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """Classes of a split that is evaluated; None for scores and sequences."""
