@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq_steady.checkpoints import load_safely
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import write_text
-from fairseq_steady.ground import load_safely
 
 ROOT = Path(__file__).parent.parent
 #: Seconds over which a kill falls: some updates and the writing of a checkpoint.

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq_steady.checkpoints import load_safely
 from fairseq_steady.errors import UserError
-from fairseq_steady.ground import load_safely
 
 
 def by_layer(checkpoint: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from fairseq_steady.metrics import (
-    CONFUSION,
+    COUNTS,
+    class_counts,
     classification_scores,
-    confusion_counts,
     correlation_scores,
     scattered_scores,
 )
@@ -16,39 +16,43 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 
-@pytest.mark.parametrize("classes", [2, 3, 7])
-def test_summed_counts_give_the_same_scores_as_predictions(classes: int) -> None:
+@pytest.mark.parametrize(("classes", "used"), [(2, 2), (3, 3), (7, 7), (7, 4)])
+def test_summed_counts_give_the_very_scores_of_predictions(
+    classes: int, used: int
+) -> None:
+    """To the last bit; also where a class is neither gold nor predicted."""
     generator = torch.Generator().manual_seed(classes)
-    gold = torch.randint(classes, (301,), generator=generator)
-    noise = torch.randint(classes, (301,), generator=generator)
+    gold = torch.randint(used, (301,), generator=generator)
+    noise = torch.randint(used, (301,), generator=generator)
     predicted = torch.where(torch.rand(301, generator=generator) < 0.6, gold, noise)
-    summed: dict[str, float] = {}
-    for part in torch.arange(301).split(37):
-        counts = confusion_counts(predicted[part], gold[part], classes)
-        assert all(value.dim() == 0 for value in counts.values())
-        for name, value in counts.items():
-            summed[name] = summed.get(name, 0) + float(value)
+    counts = [
+        class_counts(predicted[part], gold[part], classes)[COUNTS]
+        for part in torch.arange(301).split(37)
+    ]
     average = "binary" if classes == 2 else "macro"
+    every = None if classes == 2 else list(range(classes))
     expected = {
         "accuracy": accuracy_score(gold, predicted),
-        "f1": f1_score(gold, predicted, average=average),
+        "f1": f1_score(gold, predicted, labels=every, average=average, zero_division=0),
         "mcc": matthews_corrcoef(gold, predicted),
     }
-    assert classification_scores(summed) == pytest.approx(expected, abs=1e-12)
+    assert classification_scores(torch.stack(counts).sum(0)) == expected
+    # As the workers' sums arrive.
+    doubles = torch.stack(counts).double().sum(0)
+    assert classification_scores(doubles) == expected
 
 
 def test_a_constant_prediction_scores_0() -> None:
-    counts = confusion_counts(torch.zeros(9).long(), torch.arange(9) % 2, 2)
-    scores = classification_scores({k: float(v) for k, v in counts.items()})
-    assert scores["mcc"] == 0
-    assert scores["f1"] == 0
+    counts = class_counts(torch.zeros(9).long(), torch.arange(9) % 2, 2)[COUNTS]
+    assert counts.tolist() == [[5, 0], [5, 4], [9, 0]]
+    scores = classification_scores(counts)
+    assert scores == {"accuracy": 5 / 9, "f1": 0, "mcc": 0}
     constant = torch.stack([torch.ones(5), torch.arange(5.0), torch.ones(5)])
     assert correlation_scores(constant) == {"pearson": 0, "spearman": 0}
 
 
 def test_without_a_sentence_there_is_no_score() -> None:
-    """As when every step of an epoch overflowed."""
-    counts = {f"{CONFUSION}{i}_{j}": 0.0 for i in (0, 1) for j in (0, 1)}
+    counts = torch.zeros(3, 2)
     assert all(math.isnan(score) for score in classification_scores(counts).values())
 
 

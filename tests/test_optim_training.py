@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import Trainer, Zygote
+from fairseq_steady.checkpoints import load_safely
 from fairseq_steady.errors import UserError
-from fairseq_steady.ground import load_safely
 from test_training import (
     NO_DROPOUT,
     assert_equal_weights,

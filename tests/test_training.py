@@ -218,27 +218,6 @@ def test_two_stages_through_finetune_from_model(
     assert_equal_weights(first, second)
 
 
-def test_a_new_head_leaves_the_checkpoints_behind(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
-) -> None:
-    common = [cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
-    common += ["--criterion=plain", "--disable-validation", "--no-epoch-checkpoints"]
-    first, second = tmp_path / "a", tmp_path / "b"
-    fairseq_train(*common, "--max-update=3", f"--save-dir={first}")
-    start = f"--finetune-from-model={first / 'checkpoint_last.pt'}"
-    new = [start, "--steady-new-head", f"--save-dir={second}"]
-    fairseq_train(*common, *new, "--max-update=1", *ZERO_RATE)
-    before, after = checkpoint(first)["model"], checkpoint(second)["model"]
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    head = "classification_heads.sentence_classification_head."
-    assert changed
-    assert {name.startswith(head) for name in changed} == {True}
-    # A run that goes on keeps the head it has trained.
-    fairseq_train(*common, *new, "--max-update=2", *ZERO_RATE)
-    again = checkpoint(second)["model"]
-    assert all(torch.equal(after[name], again[name]) for name in after)
-
-
 ZERO_RATE = ["--lr=0"]
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
@@ -135,8 +136,10 @@ def _unsafe_names(path: str, error: pickle.UnpicklingError) -> str:
     return ", ".join(sorted(names)) or "an object it should not need"
 
 
-def load_safely(path: str | os.PathLike[str]) -> Any:
+def load_safely(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     """``torch.load`` on the CPU that never runs code from the file.
+
+    ``mmap`` leaves tensors on disk until they are looked at.
 
     Raises:
         UserError: the file is missing, damaged, or holds a class that a checkpoint
@@ -145,7 +148,8 @@ def load_safely(path: str | os.PathLike[str]) -> Any:
     """
     allow_checkpoints()
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        lazy = mmap and zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except pickle.UnpicklingError as error:

@@ -83,6 +83,21 @@ def is_whole(path: Path) -> bool:
         return False
 
 
+def _newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint beside a damaged last one."""
+    others = [p for p in folder.glob("checkpoint*.pt") if p.name != _LAST]
+    whole = [path for path in others if is_whole(path)]
+    return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def standing(folder: Path) -> Path | None:
+    """The checkpoint that a run in this folder goes on from, if there is one."""
+    last = folder / _LAST
+    if not last.is_file():
+        return None
+    return last if is_whole(last) else _newest(folder)
+
+
 def fall_back(folder: Path) -> None:
     """Put the newest whole checkpoint in the place of a damaged last one.
 
@@ -91,15 +106,14 @@ def fall_back(folder: Path) -> None:
 
     """
     last = folder / _LAST
-    if not last.is_file() or is_whole(last):
+    newest = standing(folder)
+    if newest == last or not last.is_file():
         return
-    others = [p for p in folder.glob("checkpoint*.pt") if p != last and is_whole(p)]
-    if not others:
+    if newest is None:
         raise UserError(
             f"{last} is damaged and there is no other checkpoint beside it; remove it "
             "to start anew"
         )
-    newest = max(others, key=lambda path: path.stat().st_mtime_ns)
     # Copied, not moved: killed in between, the next start must find it damaged again.
     copy_whole(str(last), f"{last}.damaged")
     copy_whole(str(newest), str(last))

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from . import importing, importing_bart, importing_deberta
 from .checking import PAIRS, SENTENCES, TOLERANCE, load_encoder
+from .checkpoints import load_safely
 from .data.tokenizing import SentenceTokenizer, load_tokenizer
 from .errors import UserError
 from .exporting_card import card
 from .files import whole_folder, write_json, write_text
 from .generating import load_trained
-from .ground import load_safely
 from .importing_config import ACTIVATIONS, SEQ2SEQ
 from .importing_files import naming
 from .model_dir import MANIFEST, ModelDirectory

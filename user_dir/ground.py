@@ -5,7 +5,6 @@ alone wherever it already works.
 """
 
 import argparse
-import copy
 import functools
 import logging
 import os
@@ -22,10 +21,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import durable, literals, workers
-from .checkpoints import allow_checkpoints, known_only, load_checkpoint, load_safely
+from .checkpoints import allow_checkpoints, known_only, load_checkpoint
 from .errors import UserError
-
-__all__ = ["load_safely", "prepare_fairseq"]
 
 #: Model that --steady-model describes; used when --arch is not given.
 DEFAULT_ARCH = "steady"
@@ -69,16 +66,17 @@ def _files(trainer: Any) -> dict[str, str]:
 
 @contextmanager
 def _new_heads(trainer: Any) -> Iterator[None]:
-    """``--steady-new-head``: what is loaded inside leaves the heads as they were."""
-    wanted = getattr(getattr(trainer.task, "cfg", None), "steady_new_head", False)
+    """The checkpoint's heads become what the task has settled, before they load."""
     heads = getattr(trainer.get_model(), "classification_heads", None)
-    if not wanted or heads is None:
+    adapt = getattr(trainer.task, "adapt_heads", None)
+    if heads is None or adapt is None:
         yield
         return
-    fresh = copy.deepcopy(heads.state_dict())
-    yield
-    if trainer.get_num_updates() == 0:  # not when a run goes on
-        heads.load_state_dict(fresh)
+    hook = heads.register_load_state_dict_pre_hook(adapt)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _notifying(train_step: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,13 +120,12 @@ def _restoring(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_checkpoint(
         trainer: Any,
         filename: str,
-        reset_optimizer: bool = False,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        extra = load(trainer, filename, reset_optimizer, *args, **kwargs)
+        extra = load(trainer, filename, *args, **kwargs)
         kept = (extra or {}).pop(_KEPT, None)
-        if kept and not reset_optimizer:
+        if kept and trainer.get_num_updates() > 0:
             getattr(trainer.get_criterion(), "restore_kept", lambda _: None)(kept)
         return extra
 

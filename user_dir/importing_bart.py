@@ -16,9 +16,9 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from .checking import check_state
+from .checkpoints import load_safely
 from .errors import UserError
 from .files import conform, sha256
-from .ground import load_safely
 from .importing_config import Count, Layers, Positions, Rate, check_heads
 from .importing_files import (
     DAMAGED,

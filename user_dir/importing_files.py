@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from .checkpoints import load_safely
 from .errors import UserError
 from .files import read_json
-from .ground import load_safely
 
 #: What a user can do about a file that is not what it should be.
 DAMAGED = "it is damaged or of another format: download it again"

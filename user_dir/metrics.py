@@ -1,29 +1,37 @@
 """Scores from sums that any number of workers can add up.
 
-A batch of classifications is reduced to its confusion counts; scikit-learn turns the
-summed counts into scores at full precision. Correlations need the predictions
-themselves: each goes to its own place in a vector, the vectors are added, and scipy
-gets the sum.
+A batch of classifications is reduced to three counts per class, which give every score
+that is logged, to the last bit what scikit-learn makes of the predictions themselves.
+Correlations need the predictions: each goes to its own place in a vector, the vectors
+are added, and scipy gets the sum.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor
 
-#: Hidden from fairseq's log by the underscore; then gold class and predicted class.
-CONFUSION = "_confusion_"
+#: Hidden from fairseq's log by the underscore.
+COUNTS = "_classes"
 SCATTERED = "_scores"
+#: What names of metrics end with of which less is better.
+_SMALLER = ("loss", "ppl")
+#: Sentences that must be judged before equal answers are remarkable.
+_MANY = 10
+#: Spread of predicted scores, of gold scores' spread, that counts as none.
+_FLAT = 1e-3
 
 
-def confusion_counts(
-    predicted: Tensor, gold: Tensor, classes: int
-) -> dict[str, Tensor]:
-    """Sentences of gold class i predicted as j, for every (i, j), as scalars.
+def larger_is_better(metric: str) -> bool:
+    """Whether more of a logged value is better."""
+    return not metric.endswith(_SMALLER)
+
+
+def class_counts(predicted: Tensor, gold: Tensor, classes: int) -> dict[str, Tensor]:
+    """Sentences rightly given, really of and given each class.
 
     Args:
         predicted: class indices, shape (B,).
@@ -31,46 +39,82 @@ def confusion_counts(
         classes: K.
 
     Returns:
-        K * K summable scalar tensors named ``_confusion_i_j``.
+        ``_classes``: one summable tensor of shape (3, K).
 
     """
-    cells = torch.bincount(gold * classes + predicted, minlength=classes**2)
-    return {
-        f"{CONFUSION}{n // classes}_{n % classes}": cell for n, cell in enumerate(cells)
-    }
+    counts = gold.new_zeros(3, classes)
+    right = predicted.eq(gold).to(gold.dtype)
+    one = torch.ones_like(gold)
+    counts.scatter_add_(
+        1, torch.stack([gold, gold, predicted]), torch.stack([right, one, one])
+    )
+    return {COUNTS: counts}
 
 
-def _samples(
-    counts: Mapping[str, float],
-) -> tuple[list[int], list[int], list[float]]:
-    """Gold and predicted classes with their weights."""
-    gold, predicted, weights = [], [], []
-    for name, count in counts.items():
-        i, j = name.removeprefix(CONFUSION).split("_")
-        gold.append(int(i))
-        predicted.append(int(j))
-        weights.append(float(count))
-    return gold, predicted, weights
-
-
-def classification_scores(counts: Mapping[str, float]) -> dict[str, float]:
-    """Accuracy, F1 and Matthews correlation in [-1, 1] from summed confusion counts.
+def classification_scores(counts: Tensor) -> dict[str, float]:
+    """Accuracy, F1 and Matthews correlation in [-1, 1] from summed counts.
 
     F1 is that of class 1 when there are two classes, else the unweighted mean over
     classes. All are nan without a sentence, as when every step of an epoch overflowed.
+
+    Args:
+        counts: summed :func:`class_counts`, shape (3, K).
+
     """
-    gold, predicted, weights = _samples(counts)
-    if not any(weights):
+    right, gold, given = counts.cpu().double().numpy()
+    total, hits = gold.sum(), right.sum()
+    if not total:
         return dict.fromkeys(("accuracy", "f1", "mcc"), math.nan)
-    average = "binary" if len(counts) == 4 else "macro"
-    f1 = f1_score(
-        gold, predicted, average=average, sample_weight=weights, zero_division=0
-    )
+    f1 = 2 * right / (gold + given).clip(min=1)
+    # Gorodkin's correlation of K classes: covariances of one-hot vectors, times N^2.
+    product = (total**2 - given @ given) * (total**2 - gold @ gold)
+    covariance = hits * total - gold @ given
     return {
-        "accuracy": float(accuracy_score(gold, predicted, sample_weight=weights)),
-        "f1": float(f1),
-        "mcc": float(matthews_corrcoef(gold, predicted, sample_weight=weights)),
+        "accuracy": float(hits / total),
+        "f1": float(f1[1] if len(f1) == 2 else f1.mean()),
+        "mcc": float(covariance / np.sqrt(product)) if product else 0.0,
     }
+
+
+def f1_of(labels: Sequence[str]) -> str:
+    """Which class F1 is of, for people."""
+    return labels[1] if len(labels) == 2 else "the mean over classes"
+
+
+def one_class(counts: Tensor, labels: Sequence[str]) -> str | None:
+    """What to say of a model that gives many sentences of several classes one class.
+
+    Args:
+        counts: summed :func:`class_counts`, shape (3, K).
+        labels: names of the K classes.
+
+    """
+    _, gold, given = counts.cpu().double().numpy()
+    total, only = gold.sum(), int(given.argmax())
+    if total < _MANY or given[only] < total or gold.max() == total:
+        return None
+    rank = "the most common class" if gold[only] == gold.max() else "not the commonest"
+    return (
+        f"every one of {total:.0f} predictions is '{labels[only]}', {rank}: "
+        f"{100 * gold[only] / total:.1f} % of the subset"
+    )
+
+
+def one_score(scattered: Tensor) -> str | None:
+    """The same of a model that gives sentences of different scores one score.
+
+    Args:
+        scattered: summed :func:`scattered_scores`, shape (3, N).
+
+    """
+    predicted, gold = _each_once(scattered)
+    spread = float(np.ptp(gold)) if len(gold) >= _MANY else 0.0
+    if not spread or np.ptp(predicted) > _FLAT * spread:
+        return None
+    return (
+        f"every one of {len(gold)} predictions is {predicted.mean():.4g}, where gold "
+        f"scores are {gold.min():.4g} to {gold.max():.4g}"
+    )
 
 
 def scattered_scores(
@@ -97,6 +141,14 @@ def scattered_scores(
     return {SCATTERED: scores}
 
 
+def _each_once(scattered: Tensor) -> np.ndarray:
+    """Predicted and gold scores of the sentences judged, shape (2, M)."""
+    table = scattered.cpu().numpy()
+    # fairseq repeats sentences to fill up uneven workers; a sum then counts twice.
+    found: np.ndarray = (table[:2] / table[2].clip(min=1))[:, table[2] > 0]
+    return found
+
+
 def correlation_scores(scattered: Tensor) -> dict[str, float]:
     """Pearson and Spearman correlation in [-1, 1]; 0 where one side is constant.
 
@@ -104,9 +156,7 @@ def correlation_scores(scattered: Tensor) -> dict[str, float]:
         scattered: summed :func:`scattered_scores`, shape (3, N).
 
     """
-    table = scattered.cpu().numpy()
-    # fairseq repeats sentences to fill up uneven workers; a sum then counts twice.
-    predicted, gold = (table[:2] / table[2].clip(min=1))[:, table[2] > 0]
+    predicted, gold = _each_once(scattered)
     if len(gold) < 2 or np.ptp(predicted) == 0 or np.ptp(gold) == 0:
         return {"pearson": 0.0, "spearman": 0.0}
     return {

@@ -24,14 +24,15 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from . import plugin  # noqa: F401
+from .checkpoints import load_safely
 from .criterions._kinds import Classes
 from .data import SentenceDataset
 from .errors import UserError, install_excepthook
-from .ground import load_safely
 from .metrics import (
+    COUNTS,
     SCATTERED,
+    class_counts,
     classification_scores,
-    confusion_counts,
     correlation_scores,
     scattered_scores,
 )
@@ -152,8 +153,8 @@ def score(predicted: Tensor, targets: np.ndarray, classes: int) -> dict[str, flo
     """The metrics of a task; ``classes`` is 1 for scores."""
     gold = torch.from_numpy(targets)
     if classes > 1:
-        counts = confusion_counts(predicted.argmax(1), gold, classes)
-        return classification_scores({k: float(v) for k, v in counts.items()})
+        counts = class_counts(predicted.argmax(1), gold, classes)
+        return classification_scores(counts[COUNTS])
     return correlation_scores(_table(predicted, gold))
 
 
@@ -166,11 +167,18 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
     """Metrics by subset, written to ``--steady-record`` if that is given.
 
     Raises:
-        UserError: the checkpoint does not fit the model directory, or the metric
-            that picks checkpoints is none of classes.
+        UserError: the checkpoint does not fit the model directory, the task has no
+            classes or scores, or the metric that picks checkpoints is none of classes.
 
     """
+    if hasattr(cfg.task, "steady_new_head"):  # a probe's is its own
+        cfg.task.steady_new_head = True
     task: Any = tasks.setup_task(cfg.task)
+    if not hasattr(task, "num_classes"):
+        raise UserError(
+            f"--task {cfg.task._name} has no classes or scores of its own to probe "
+            "for; name a task that has, such as glue with --glue-task"
+        )
     metric = cfg.checkpoint.best_checkpoint_metric
     fitted = linear(None if task.regression else metric)
     model = task.build_model(cfg.model)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..metrics import confusion_counts, scattered_scores
+from ..metrics import class_counts, scattered_scores
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
 
@@ -59,7 +59,7 @@ class Classes:
         if training and not self.alone:
             return {}
         gold = sample["target"].view(-1)
-        counts = confusion_counts(logits.argmax(-1), gold, self.outputs)
+        counts = class_counts(logits.argmax(-1), gold, self.outputs)
         if training or not sample.get("recorded"):
             return counts
         total = sample["total"]
@@ -194,5 +194,10 @@ def kind_of(task: Any, cfg: Any) -> Classes:
             "tasks; leave it out"
         )
     regression = bool(getattr(task, "regression", cfg.regression_target))
+    if regression and int(outputs) != 1:
+        raise UserError(
+            f"--regression-target has one output, and --num-classes is {outputs}; "
+            "give --num-classes 1"
+        )
     chosen = Scores if regression else Classes
     return chosen(cfg.classification_head_name, int(outputs))

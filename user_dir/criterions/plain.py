@@ -1,8 +1,10 @@
 """Plain fine-tuning, and the base of every regularised criterion."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from fairseq.utils import get_perplexity
 from omegaconf import II
 from torch import Tensor, nn
 
-from ..metrics import CONFUSION, SCATTERED, classification_scores, correlation_scores
+from ..metrics import COUNTS, SCATTERED, classification_scores, correlation_scores
 from ..models.steady import HEAD
 from ..regularizers import unwrap
 from ._flags import check_flags, share
@@ -167,9 +169,7 @@ class PlainCriterion(FairseqCriterion):
         names = dict.fromkeys(name for log in logging_outputs for name in log)
         sums = {n: sum(log.get(n, 0) for log in logging_outputs) for n in names}
         for name in names:
-            if name.startswith(CONFUSION):
-                metrics.log_scalar_sum(name, float(sums[name]))
-            elif name == SCATTERED:
+            if name in (COUNTS, SCATTERED):
                 metrics.log_scalar_sum(name, sums[name])
             elif name not in _COUNTS and not name.endswith("_probed"):
                 size = float(sums[_counted_by(name)])
@@ -191,28 +191,31 @@ def _counted_by(name: str) -> str:
     return "sample_size"
 
 
+#: What is made of each sum, and how.
+_SCORES: dict[str, tuple[tuple[str, ...], Callable[[Tensor], dict[str, float]]]] = {
+    COUNTS: (("accuracy", "f1", "mcc"), classification_scores),
+    SCATTERED: (("pearson", "spearman"), correlation_scores),
+}
+
+
 def _log_scores(names: list[str]) -> None:
-    confusion = [name for name in names if name.startswith(CONFUSION)]
-    if confusion:
-        for score in ("accuracy", "f1", "mcc"):
-            metrics.log_derived(
-                score,
-                lambda meters, score=score: classification_scores(
-                    {name: meters[name].sum for name in confusion}
-                )[score],
-            )
-    elif SCATTERED in names:
-        for score in ("pearson", "spearman"):
-            metrics.log_derived(
-                score,
-                lambda meters, score=score: correlation_scores(meters[SCATTERED].sum)[
-                    score
-                ],
-            )
+    # With a record there are both, and the outputs are logits.
+    summed = next((name for name in _SCORES if name in names), None)
+    if summed:
+        for score in _SCORES[summed][0]:
+            metrics.log_derived(score, partial(_score, summed, score))
     elif "nll_loss" in names:
         metrics.log_derived(
             "ppl", lambda meters: get_perplexity(meters["nll_loss"].avg)
         )
+
+
+def _score(summed: str, score: str, meters: Any) -> float:
+    total = meters[summed].sum
+    # A meter that was reset and saw no batch since, as when all overflowed, holds 0.
+    if not isinstance(total, Tensor):
+        return math.nan
+    return _SCORES[summed][1](total)[score]
 
 
 def idle(model: nn.Module) -> Tensor:

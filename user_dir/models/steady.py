@@ -109,7 +109,7 @@ def record_architecture(cfg: SteadyModelConfig, manifest: Manifest) -> None:
 
 
 def take_pooler(model: Any, directory: ModelDirectory) -> None:
-    """Start the head's dense layer from BERT's pooler.
+    """Start every head's dense layer from BERT's pooler.
 
     Raises:
         UserError: the model directory has no pooler.
@@ -122,7 +122,8 @@ def take_pooler(model: Any, directory: ModelDirectory) -> None:
             "--steady-pooler"
         )
     dense = {name.removeprefix("dense."): tensor for name, tensor in pooler.items()}
-    model.classification_heads[HEAD].dense.load_state_dict(dense)
+    for head in model.classification_heads.values():
+        head.dense.load_state_dict(dense)
 
 
 def load_pretrained(model: nn.Module, directory: ModelDirectory) -> None:

@@ -1,5 +1,6 @@
 """Evaluations as files: every metric at full precision, and every prediction."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..files import write_json
+from ..metrics import f1_of
 
 CONFIG = "config.json"
 
@@ -33,7 +35,11 @@ class Recorder:
             write_json(self.folder / CONFIG, config)
 
     def evaluation(
-        self, subset: str, stats: dict[str, Any], scattered: Tensor | None
+        self,
+        subset: str,
+        stats: dict[str, Any],
+        scattered: Tensor | None,
+        labels: Sequence[str] | None = None,
     ) -> None:
         """One evaluation.
 
@@ -41,6 +47,7 @@ class Recorder:
             subset: its name.
             stats: fairseq's statistics, with ``num_updates``.
             scattered: summed :func:`scattered_scores`, if there are any.
+            labels: the classes, if the task has them.
 
         """
         if not self.master:
@@ -56,6 +63,8 @@ class Recorder:
             "metrics": metrics,
             **_memory(),
         }
+        if labels:
+            content |= {"labels": list(labels), "f1_of": f1_of(labels)}
         if scattered is not None:
             content |= predictions(scattered)
         name = f"{subset}-{content['updates']}.json"

@@ -14,8 +14,10 @@ from ..data.cache import Reader
 from ..data.readers import entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
+from ..metrics import f1_of
 from ..model_dir import ModelDirectory
 from ..models.steady import HEAD, take_pooler
+from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig, option
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,11 @@ class SentenceTaskConfig(SteadyTaskConfig):
     steady_new_head: bool = option(
         False, "with --finetune-from-model: leave the checkpoint's head behind"
     )
+    steady_label_map: Optional[str] = option(
+        None,
+        "with --finetune-from-model: what this run calls the checkpoint's classes, as "
+        "neg=ham,pos=spam; unmapped ones keep their names",
+    )
 
 
 class SentenceTask(SteadyTask):
@@ -53,6 +60,9 @@ class SentenceTask(SteadyTask):
     #: class names in the order of the model's outputs; None for scores
     labels: Sequence[str] | None = None
     metric: ClassVar[str] = "accuracy"
+    #: what its classes belong to, so that equal names of another task are not the
+    #: same; empty where the user names them
+    subject: str = ""
     #: name of the head in the model
     head: str = HEAD
     #: names of the one or two text columns, as tables to predict on have them
@@ -118,6 +128,26 @@ class SentenceTask(SteadyTask):
         """Whether targets are scores."""
         return self.labels is None
 
+    def heads(self) -> dict[str, Head]:
+        """The only head."""
+        labels = None if self.labels is None else tuple(self.labels)
+        return {self.head: Head(labels, self.subject)}
+
+    def _inherit(self, start: Start | None) -> None:
+        told = self.cfg.steady_label_map
+        if told and (start is None or self.cfg.steady_new_head):
+            raise UserError(
+                "--steady-label-map renames the classes of a checkpoint's head: give "
+                "it with --finetune-from-model and without --steady-new-head"
+            )
+        if start and not (self.cfg.steady_new_head and not start.resumes):
+            start = renamed(start, self.head, told)
+            self.adopt(start.heads.get(self.head))
+        super()._inherit(start)
+
+    def adopt(self, head: Head | None) -> None:
+        """Take a checkpoint's classes and their order where a task has none yet."""
+
     def read(self, split: str) -> Encoded:
         """Every sentence of a split, before sub-sampling.
 
@@ -162,6 +192,12 @@ class SentenceTask(SteadyTask):
         )
         count = len(encoded.tokens)
         logger.info("%s: %s: %d sentences%s", split, sources, count, self._mix(encoded))
+        if training and self.labels:
+            logger.info("f1 is of: %s", f1_of(self.labels))
+
+    def labels_of(self, subset: str) -> Sequence[str] | None:
+        """The same for every split."""
+        return self.labels
 
     def _subset(self, encoded: Encoded) -> Encoded:
         if not self.cfg.steady_train_size:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -9,17 +10,19 @@ from typing import Any, ClassVar, Optional
 from fairseq import models
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
+from fairseq.distributed.utils import is_master
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 
 from ..errors import UserError
 from ..files import sha256
-from ..metrics import SCATTERED
+from ..metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
 from ..model_dir import ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters
+from . import _heads
 from ._recipe import UNSAID, Recipe, apply, end_schedule
 from ._record import Recorder
 
@@ -102,7 +105,7 @@ class SteadyTask(FairseqTask):
     checkpoints, through fairseq's own loading.
     """
 
-    #: metric that picks the best checkpoint; larger is better
+    #: metric that picks the best checkpoint
     metric: ClassVar[str]
     #: splits evaluated by default, the first picking the best checkpoint
     valid_subsets: ClassVar[str] = "valid"
@@ -114,7 +117,9 @@ class SteadyTask(FairseqTask):
         self.recorder: Recorder | None = None
         #: digest of each data file read so far, by folder and name
         self.files: dict[str, str] = {}
+        self._moves: _heads.Moves = {}
         self._evaluated: Any = None
+        self._master = True
         self._model: Any = None
         self._trains = False
 
@@ -148,7 +153,8 @@ class SteadyTask(FairseqTask):
         directory = ModelDirectory.open(cfg.steady_model)
         cls.check(cfg, directory)
         task = cls(cfg, directory)
-        task._prepare_training()
+        if not kwargs.get("from_checkpoint"):  # that is only evaluated
+            task._prepare_training()
         return task
 
     @classmethod
@@ -162,15 +168,40 @@ class SteadyTask(FairseqTask):
         _check_start(cfg)
 
     def _prepare_training(self) -> None:
-        """The recipe and the record, if this is a training run."""
+        """Heads, direction, recipe and record, if this is a training run."""
         cfg = self.cfg
         root: Any = getattr(cfg, "_get_root", dict)()
-        if "optimization" not in root:  # a checkpoint's, to evaluate
+        if "optimization" not in root:
             return
         _check_updates(root.optimization)
+        if hasattr(cfg, "steady_new_head"):
+            self._inherit(_heads.find_start(root.checkpoint))
+        follow_metric(root)
+        self._master = is_master(root.distributed_training)
         self._apply_length(root)
         if cfg.steady_record:
             self.recorder = Recorder(cfg.steady_record, root)
+
+    def heads(self) -> dict[str, _heads.Head]:
+        """What each head of the model predicts, by its name; none without heads."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep of a task, its heads' classes with it."""
+        heads = {name: head.stored() for name, head in self.heads().items()}
+        return {**super().state_dict(), **({_heads.HEADS: heads} if heads else {})}
+
+    def _inherit(self, start: _heads.Start | None) -> None:
+        """Settle what becomes of a checkpoint's heads, before a model is built."""
+        if start and (heads := self.heads()):
+            new = self.cfg.steady_new_head and not start.resumes
+            self._moves = dict.fromkeys(heads) if new else _heads.moves(start, heads)
+
+    def adapt_heads(
+        self, heads: Any, state: dict[str, Any], prefix: str, *_: Any
+    ) -> None:
+        """Change a checkpoint's heads as settled, as torch is about to load them."""
+        _heads.apply(self._moves, heads, state, prefix)
 
     def _apply_length(self, root: Any) -> None:
         cfg = self.cfg
@@ -269,10 +300,18 @@ class SteadyTask(FairseqTask):
 
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each subset's evaluation."""
-        if self.recorder is None:
-            return
-        scattered = agg[SCATTERED].sum if SCATTERED in agg else None
-        self.recorder.evaluation(self.evaluated, stats, scattered)
+        subset = self.evaluated
+        sums = {n: agg[n].sum for n in (COUNTS, SCATTERED) if n in agg}
+        labels = self.labels_of(subset)
+        if self._master and (said := _same_answer(sums, labels)):
+            logger.warning("%s: %s; %s", subset, said, _SAME)
+        if self.recorder:
+            self.recorder.evaluation(subset, stats, sums.get(SCATTERED), labels)
+        metrics.reset_meters("valid")  # else checkpoints keep every prediction
+
+    def labels_of(self, subset: str) -> Sequence[str] | None:
+        """Classes of a split that is evaluated; None for scores and sequences."""
+        return None
 
     @property
     def source_dictionary(self) -> Dictionary:
@@ -283,6 +322,36 @@ class SteadyTask(FairseqTask):
     def target_dictionary(self) -> Dictionary:
         """Also the input's: fairseq builds BART's decoder from it."""
         return self.dictionary
+
+
+#: What helps a model that gives everything one answer.
+_SAME = (
+    "it tells nothing apart: train longer, or try another --lr (smaller, with warm-up) "
+    "or --seed, or a weaker regulariser"
+)
+
+
+def _same_answer(sums: Mapping[str, Any], labels: Sequence[str] | None) -> str | None:
+    if COUNTS in sums and labels:
+        return one_class(sums[COUNTS], labels)
+    return one_score(sums[SCATTERED]) if SCATTERED in sums else None
+
+
+def follow_metric(root: Any) -> None:
+    """Let the metric that picks checkpoints say which of two values is better.
+
+    Whatever a flag or a YAML file says: fairseq's flag can only be set, and the
+    smallest accuracy or the largest loss is nobody's best.
+    """
+    metric = root.checkpoint.best_checkpoint_metric
+    larger = larger_is_better(metric)
+    key = "maximize_best_checkpoint_metric"
+    if root.checkpoint[key] != larger:
+        word = "largest" if larger else "smallest"
+        logger.info("the best checkpoint is that of the %s %s", word, metric)
+    root.checkpoint[key] = larger
+    if key in (root.get("lr_scheduler") or {}):
+        root.lr_scheduler[key] = larger
 
 
 #: Optimizers that scale learning rates by layer.

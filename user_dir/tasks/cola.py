@@ -26,6 +26,7 @@ class ColaTask(SentenceTask):
     """
 
     labels = ("0", "1")
+    subject = "cola"
     metric: ClassVar[str] = "mcc"
     valid_subsets: ClassVar[str] = "valid,ood"
 

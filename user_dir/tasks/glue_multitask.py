@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from ..data.glue import LAYOUTS
 from ..data.mixture import Mixture, shares
 from ..errors import UserError
 from ..model_dir import ModelDirectory
+from ..models.steady import take_pooler
+from ._heads import Head
 from ._sentence import SentenceTaskConfig
 from ._steady import SteadyTask, option
 from .glue import AUTO, GlueTask
@@ -63,12 +66,18 @@ class MultitaskTask(SteadyTask):
             raise UserError(
                 f"--multitask-temperature {cfg.multitask_temperature} is below 1"
             )
+        if cfg.steady_label_map:
+            raise UserError("--steady-label-map is for one head; leave it out")
         GlueTask.check_lengths(cfg, directory)
         GlueTask.check_ends(cfg, directory)
         super().check(cfg, directory)
         root: Any = getattr(cfg, "_get_root", dict)()
         if "checkpoint" in root and root.dataset.valid_subset == AUTO:
             root.dataset.valid_subset = ",".join(names)
+
+    def heads(self) -> dict[str, Head]:
+        """One a task."""
+        return {name: part.heads()[name] for name, part in self.parts.items()}
 
     def train_size(self) -> int:
         """Examples in an epoch."""
@@ -100,14 +109,23 @@ class MultitaskTask(SteadyTask):
         """The evaluated task's own metric also as ``score``."""
         super().reduce_metrics(logging_outputs, criterion)
         if not criterion.training:
-            own = self.parts[self.evaluated.partition(".")[0]].layout.metric
+            own = self._part_of(self.evaluated).layout.metric
             metrics.log_derived("score", lambda meters: meters.get_smoothed_value(own))
+
+    def _part_of(self, subset: str) -> GlueTask:
+        return self.parts[subset.partition(".")[0]]
+
+    def labels_of(self, subset: str) -> Sequence[str] | None:
+        """Those of the task that the split is of."""
+        return self._part_of(subset).labels
 
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Add the heads, then load the weights."""
         for part in self.parts.values():
             part.add_head(model)
         super().finish_model(model, pretrained)
+        if pretrained and self.cfg.steady_pooler:
+            take_pooler(model, self.directory)
 
     def max_positions(self) -> int:
         """Tokens a sentence may have."""

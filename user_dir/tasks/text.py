@@ -11,6 +11,7 @@ from ..data.labels import refuse_look_alikes
 from ..data.readers import shown
 from ..errors import UserError
 from ..model_dir import ModelDirectory
+from ._heads import Head
 from ._sentence import SentenceTask, SentenceTaskConfig, named_like, rows
 from ._steady import option
 
@@ -96,6 +97,14 @@ class TextClassificationTask(TextTask):
                 )
         refuse_look_alikes(dict.fromkeys(labels, "--steady-labels"))
         return labels
+
+    def adopt(self, head: Head | None) -> None:
+        """A checkpoint's classes and order, where the data has no others."""
+        old = list(head.labels or ()) if head else []
+        if not old or self._named_labels():
+            return
+        if set(self._labels_in_training_file()) <= set(old):
+            self.state.merge_state_dict({"labels": old})
 
     def _labels_in_training_file(self) -> list[str]:
         path = named_like(self.cfg.data, "train")

@@ -78,6 +78,7 @@ class UciSentimentTask(SentenceTask):
     """
 
     labels = ("0", "1")
+    subject = "uci_sentiment"
     metric: ClassVar[str] = "mcc"
     valid_subsets: ClassVar[str] = "valid,amazon,imdb,yelp"
     cfg: UciSentimentConfig
