@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import sha256
 
 #: Long enough for any sentence, short enough to name a file that is not text.
 SHOWN = 60
@@ -131,7 +132,7 @@ def the_only(found: Sequence[Sequence[Path]], split: str) -> Sequence[Path]:
     for path in (path for files in found for path in files):
         if path.is_dir():
             raise UserError(f"{path} is a folder, not a file; rename or remove it")
-    if len({tuple(path.read_bytes() for path in files) for files in found}) > 1:
+    if len(found) > 1 and len({tuple(map(sha256, files)) for files in found}) > 1:
         places = ", ".join(" with ".join(map(str, files)) for files in found)
         raise UserError(
             f"several different files could be the {split} set: {places}; keep one"
