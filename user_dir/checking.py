@@ -17,7 +17,12 @@ from .data import SentenceTokenizer
 from .errors import UserError
 from .importing_files import naming, wrong_shape
 from .model_dir import Manifest, ModelDirectory
-from .models.steady import SteadyModel, SteadyModelConfig, record_architecture
+from .models.steady import (
+    SteadyModel,
+    SteadyModelConfig,
+    load_pretrained,
+    record_architecture,
+)
 
 TOLERANCE = 1e-4
 
@@ -54,7 +59,7 @@ def _build(manifest: Manifest, dictionary: Dictionary) -> Any:
 def load_encoder(directory: ModelDirectory) -> Any:
     """The model of a directory in evaluation mode, with its weights and no head."""
     model = _build(directory.manifest, directory.dictionary())
-    model.load_state_dict(directory.weights()[0], strict=True)
+    load_pretrained(model, directory)
     return model.eval()
 
 
