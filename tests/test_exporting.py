@@ -315,7 +315,7 @@ def test_what_cannot_be_exported_is_one_line(
             models["roberta"],
             tmp_path / "file" / "m",
             False,
-            "m cannot be written .*Not",
+            "m cannot be written .*File exists",
         ),
     ):
         with pytest.raises(UserError, match=message) as caught:
