@@ -457,7 +457,7 @@ def test_a_classifiers_head_is_not_dropped_without_a_word(
         caplog.clear()
         form.from_pretrained(source, **options).save_pretrained(source)
         import_hf(source, tmp_path / name)
-        said = [record.getMessage() for record in caplog.records]
+        said = [r.getMessage() for r in caplog.records if "steady" in r.name]
         if name == "masked":
             assert said == []
         elif name == "classes":
@@ -478,7 +478,9 @@ def paired(
 ) -> dict[str, ModelDirectory]:
     """Imports of models that were taught two token types."""
     base = tmp_path_factory.mktemp("paired")
-    return {k: import_hf(originals(k), base / k) for k in ("bert-cased", "deberta-c2p")}
+    return {
+        k: import_hf(originals(k), base / k) for k in ("bert-cased", "bert-uncased")
+    }
 
 
 def encoded(directory: ModelDirectory, *texts: tuple[str, ...]) -> Tensor:
@@ -501,7 +503,7 @@ def without_types(directory: ModelDirectory, out: Path) -> ModelDirectory:
     return ModelDirectory.open(out)
 
 
-@pytest.mark.parametrize("kind", ["bert-cased", "deberta-c2p"])
+@pytest.mark.parametrize("kind", ["bert-cased", "bert-uncased"])
 def test_pairs_have_two_token_types_as_in_transformers(
     originals: Callable[[str], Path],
     paired: dict[str, ModelDirectory],
@@ -611,6 +613,10 @@ def test_types_go_out_and_come_back(
     assert max(hidden_state_error(tmp_path / "out", again)) <= TOLERANCE
 
 
+#: The last has two rows of types, and a tokeniser that gives every token the first.
+NO_TYPES = ("roberta", "deberta-v3", "deberta-c2p")
+
+
 def test_models_without_types_or_with_equal_ones_have_none(
     originals: Callable[[str], Path], copy: Copy, tmp_path: Path
 ) -> None:
@@ -619,7 +625,7 @@ def test_models_without_types_or_with_equal_ones_have_none(
     unused = copy("bert-uncased")
     names = '{"model_input_names": ["input_ids", "attention_mask"]}'
     content("tokenizer_config.json", names)(unused)
-    for source in (equal, unused, originals("roberta"), originals("deberta-v3")):
+    for source in (equal, unused, *map(originals, NO_TYPES)):
         made = import_hf(source, tmp_path / source.parent.name / source.name)
         assert "token_types" not in made.manifest.architecture
         assert max(hidden_state_error(source, made)) <= TOLERANCE
@@ -640,8 +646,7 @@ def checkpoint(change: Callable[[dict[str, Any]], Any]) -> Spoil:
     """Change model.pt."""
 
     def apply(source: Path) -> None:
-        with torch.serialization.safe_globals([__import__("argparse").Namespace]):
-            state = torch.load(source / "model.pt", weights_only=True)
+        state = torch.load(source / "model.pt", weights_only=True)
         torch.save(change(state), source / "model.pt")
 
     return apply
@@ -695,8 +700,14 @@ RELEASES: dict[str, tuple[Spoil, str]] = {
     "numbers": (content("encoder.json", "[]"), r"encoder\.json: the whole: .*list"),
     "number": (content("encoder.json", '{"a": "b"}'), "field 'a': .*not 'b'"),
     "other numbers": (content("encoder.json", '{"~~": 7, "\\u0001": 9}'), "'\\\\x01'"),
-    "merges": (content("vocab.bpe", "#v\na b c\n"), "line 2 is not two parts"),
-    "merges latin1": (content("vocab.bpe", b"#v\n\xff b\n"), "line 2 is not UTF-8"),
+    "merges": (
+        content("vocab.bpe", "#version: 0.2\na b c\n"),
+        "line 2 is not two parts",
+    ),
+    "merges latin1": (
+        content("vocab.bpe", b"#version: 0.2\n\xff b\n"),
+        "line 2 is not UTF-8",
+    ),
     "dictionary": (
         content("dict.txt", "a 1\nb\n"),
         r"dict\.txt: line 2 is not a symbol",

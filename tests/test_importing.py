@@ -475,18 +475,25 @@ def test_a_changed_model_directory_is_refused(
         ModelDirectory.open(copy)
 
 
-def test_the_script_says_what_is_wrong_in_one_line(
+def test_the_script_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    done = run_script("import_hf.py", tmp_path, tmp_path / "m")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "no config.json" in done.stderr.splitlines()[-1]
+
+
+def test_what_only_transformers_reads_takes_the_import_back(
     sources: dict[str, Path], tmp_path: Path
 ) -> None:
-    """What only transformers reads is found after the import, which is taken back."""
+    from import_hf import import_checked
+
     source = tmp_path / "source"
     shutil.copytree(sources["bert-cased"], source)
     (source / "special_tokens_map.json").write_text("[" * 9)
     (source / "tokenizer_config.json").write_text('{"cls_token": {"a": 1}}')
-    done = run_script("import_hf.py", source, tmp_path / "out" / "m")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "transformers cannot load it (" in done.stderr.splitlines()[-1]
+    args = argparse.Namespace(source=source, out=tmp_path / "out" / "m", licence=None)
+    with pytest.raises(UserError, match=r"transformers cannot load it \("):
+        import_checked(args)
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -144,7 +144,7 @@ def _positions(
     if types is not None and len(types):
         # Type-0 rows are the same for every token, so the positions can carry them.
         table = table + types[0]
-        if paired and len(types) > 1:
+        if paired and len(types) > 1 and not torch.equal(types[0], types[1]):
             state["embed_positions.second"] = types[1] - types[0]
     # fairseq counts positions from padding_idx + 1 = 2.
     table = torch.cat([torch.zeros(2, width), table])

@@ -383,11 +383,15 @@ def _gpt2(
         ours.add_symbol(tokens.get(symbol, symbol))
     vocabulary = {symbol: index for index, symbol in enumerate(ours.symbols)}
     pairs = [(a, b) for a, b in merges if a + b in vocabulary]
-    missing = {c for c in _alphabet(numbers) if c not in vocabulary}
-    if missing or not numbers:
+    strange = [s for s in symbols if s.isdecimal() and s not in tokens]
+    strange += [c for c in _alphabet(numbers) if c not in vocabulary]
+    if strange or len(ours) != len(symbols) + Dictionary().nspecial:
+        what = (
+            f"{min(strange)!r} is in one only" if strange else "a token is there twice"
+        )
         raise UserError(
             f"{source / 'dict.txt'} and GPT-2's encoder.json are not of one model: "
-            f"{min(missing, default='nothing')!r} is in the second only"
+            f"{what}"
         )
     with naming(source, "dict.txt and GPT-2's vocab.bpe are not of one model"):
         built = ByteLevelBPETokenizer(vocabulary, pairs)
