@@ -136,7 +136,7 @@ def in_one_line(message: str, known: Sequence[str]) -> str:
             return f"{message}: only the data folder has no flag"
         return unrecognised(flags[0], known)
     if found := re.match(r"argument (\S+): invalid choice: '(.*?)' \(ch", message):
-        choices = re.findall(r"'([^']*)'", message[found.end() :])
+        choices = re.findall(r"[\w.@-]+", message[found.end() :].partition(" from ")[2])
         return _no_such_choice(found[1], found[2], choices)
     if found := re.match(r"argument (\S+): invalid (\S+) value: '(.*)'", message):
         if found[3] == "???":
@@ -206,7 +206,7 @@ def _set_defaults(
     """Give a training with this plugin's tasks what nobody says; returns it."""
     flags = _flags(parser)
     given = parser.parse_known_args(list(words))[0]
-    config = TASK_DATACLASS_REGISTRY.get(given.task)
+    config = TASK_DATACLASS_REGISTRY.get(getattr(given, "task", None))
     if "steady_model" not in getattr(config, "__dataclass_fields__", {}):
         return {}
     parser.set_defaults(criterion="plain")

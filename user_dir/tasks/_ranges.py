@@ -72,7 +72,8 @@ def check_ranges(root: Any) -> None:
         if value is None or value == A_TENTH:
             continue
         if not few or not all(least <= one < math.inf for one in few):
-            raise UserError(f"{_flag(key)} {value or ''} is not {least} or more")
+            said = value if few else ""
+            raise UserError(f"{_flag(key)} {said} is not {least} or more")
     _check_literals(root)
     _check_together(root)
     _check_metric(root.checkpoint.best_checkpoint_metric)

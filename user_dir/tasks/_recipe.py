@@ -109,8 +109,8 @@ def warn_of_schedule(root: Any, updates: Callable[[float], int]) -> None:
         last = min(last or math.inf, updates(length.max_epoch))
     if last and warm_up and warm_up >= last:
         logger.warning(
-            "the learning rate never gets to --lr %s: %d updates of warm-up are not "
-            "over before the last update, %d; lower --warmup-updates (it gets to %.2g)",
+            "--lr %s is not reached before the end: %d updates of warm-up, and %d in "
+            "all; lower --warmup-updates (the rate gets to %.2g)",
             *(f"{length.lr[0]:g}", warm_up, last, length.lr[0] * last / warm_up),
         )
     if total and length.max_update > total:
