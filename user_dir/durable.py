@@ -23,7 +23,7 @@ from fairseq import checkpoint_utils
 from fairseq.data.iterators import BackgroundConsumer
 from fairseq.file_io import PathManager
 
-from .errors import UserError
+from .errors import UserError, on_interrupt
 from .files import foreign, whole_file
 from .workers import check_workers, naming_the_lost, set_timeout
 
@@ -120,8 +120,8 @@ def fall_back(folder: Path) -> None:
     logger.warning("%s is damaged; going on from %s", last, newest)
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse a save directory that takes no files, before anything is trained.
+def check_writable(folder: Path, flag: str = "--save-dir") -> None:
+    """Refuse a folder that takes no files, before anything is trained.
 
     Raises:
         UserError: names the folder.
@@ -133,8 +133,7 @@ def check_writable(folder: Path) -> None:
             file.write(b"0")
     except OSError as error:
         raise UserError(
-            f"--save-dir {folder} cannot be written to ({error.strerror}); name "
-            "another, or --no-save"
+            f"{flag} {folder} cannot be written to ({error.strerror}); name another"
         ) from None
 
 
@@ -263,6 +262,16 @@ def naming_the_metric(cfg: Any) -> Iterator[None]:
         ) from None
 
 
+def _kept(cfg: Any) -> str:
+    """What is left of a run that Ctrl-C ended."""
+    if cfg.distributed_training.distributed_rank:
+        return ""
+    last = Path(cfg.checkpoint.save_dir) / _LAST
+    if cfg.checkpoint.no_save or not last.is_file():
+        return "interrupted; nothing was saved: the same command starts anew"
+    return f"interrupted; {last} is kept: the same command goes on from there"
+
+
 # --- where fairseq calls this ---------------------------------------------------------
 
 
@@ -283,6 +292,7 @@ def prepare(cfg: Any) -> None:
     if torch.distributed.is_initialized():
         set_timeout(getattr(cfg.task, "steady_peer_timeout", 300))
         torch.distributed.barrier()
+    on_interrupt(functools.partial(_kept, cfg))
     if saves:
         STOP.listen()
 

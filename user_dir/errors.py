@@ -2,15 +2,137 @@
 
 import re
 import sys
+from collections.abc import Callable
 from types import TracebackType
 
-#: What fairseq and numpy say of a flag that cannot be meant, and the mend.
-_KNOWN = (
-    (
-        r"^The dataset is empty",
-        "no sentence fits into a batch: raise --max-tokens, or use --batch-size",
-    ),
-    (r"^Seed must be between", "--seed is not in 0 to 4294967295"),
+#: What fairseq, Hydra and torch raise for what was typed (``module.Type: text``), and
+#: the line shown instead. Whatever is not here is a bug and keeps its traceback.
+_KNOWN = tuple(
+    (re.compile(pattern, re.DOTALL), said)
+    for pattern, said in (
+        (
+            r"The dataset is empty",
+            "no sentence fits into a batch: raise --max-tokens, or use --batch-size",
+        ),
+        (
+            r"Sentences lengths should not exceed max_tokens=(\d+)",
+            r"a sentence is longer than --max-tokens \1: raise it, or use --batch-size",
+        ),
+        (
+            r"Must specify batch size",
+            "--batch-size is missing: give it, or --max-tokens",
+        ),
+        (
+            r"optimizer is required",
+            "--optimizer is missing: for example --optimizer bert_adam",
+        ),
+        (r"Seed must be between", "--seed is not in 0 to 4294967295"),
+        (
+            r"world size is (\d+) but have (\d+) available devices",
+            r"--distributed-world-size \1 on a machine with \2 GPUs: start CPU workers "
+            r"with scripts/launch/local.sh \1, or leave it out",
+        ),
+        (
+            r"uninitialized 'dummy' batch",
+            "there are fewer batches than workers: lower --batch-size or "
+            "--distributed-world-size",
+        ),
+        (
+            r"has no attribute 'xla_device'",
+            "--bf16 and --tpu of fairseq-train are for TPUs and need torch_xla: leave "
+            "them out, or train in bf16 on this machine from YAML, with python -m "
+            "fairseq_steady.hydra_train ... common.bf16=true",
+        ),
+        (
+            r"Torch not compiled with CUDA|No CUDA GPUs are available|no NVIDIA driver",
+            "a flag needs a GPU, and there is none here: leave out --fp16, "
+            "--memory-efficient-fp16 and --profile; a CPU trains in fp32 or, from "
+            "YAML, in bf16 (common.bf16=true)",
+        ),
+        (
+            r"Cannot combine --fp16 and --tpu",
+            "--fp16 and --bf16 (or --tpu): give one of them",
+        ),
+        (r"Cannot use fp16 and AMP together", "--fp16 and --amp: give one of them"),
+        (
+            r"--fp16-scale-window must be given",
+            "--fp16-scale-window is missing: with --fp16 and several values of "
+            "--update-freq fairseq wants it, for example 128",
+        ),
+        (
+            r"does not support flat params",
+            "this optimizer needs one tensor per matrix: with --fp16 add "
+            "--fp16-no-flatten-grads",
+        ),
+        (
+            r"--cpu-offload requires",
+            "--cpu-offload goes with --ddp-backend fully_sharded, on GPUs: leave it "
+            "out",
+        ),
+        (
+            r"install fairscale",
+            "--ddp-backend fully_sharded and --zero-sharding need fairscale and "
+            "several GPUs: leave them out, or use --ddp-backend pytorch_ddp",
+        ),
+        (
+            r"--pipeline-\w+ is currently required",
+            "--pipeline-model-parallel is for models that fairseq cuts up over GPUs, "
+            "and none of this plugin's is: leave it out",
+        ),
+        (
+            r"megatron submodule",
+            "--model-parallel-size is for Megatron's models: leave it out",
+        ),
+        (
+            r"'PlasmaStore' object has no attribute",
+            "--use-plasma-view needs plasma, which pyarrow no longer has: leave it out",
+        ),
+        (
+            r"Please install (apex|DeepSpeed)",
+            r"this --optimizer needs \1, which is not installed: --optimizer bert_adam "
+            "needs nothing",
+        ),
+        (
+            r"please specify steps or phase_ratio",
+            "--lr-scheduler tri_stage needs --phase-ratio and --max-update, or "
+            "--warmup-steps, --hold-steps and --decay-steps",
+        ),
+        (
+            r"Pass-through schedule can only",
+            "--lr-scheduler pass_through goes with --optimizer composite only: use "
+            "polynomial_decay or fixed",
+        ),
+        (
+            r"--finetune-from-model can not be set together",
+            "--finetune-from-model resets everything but the weights: leave out "
+            "--reset-optimizer, --reset-lr-scheduler, --reset-meters and "
+            "--reset-dataloader",
+        ),
+        (
+            r"--finetune-from-model and --restore-file",
+            "--finetune-from-model and --restore-file: give one of them",
+        ),
+        (
+            r"(Criterion|Optimizer) does not match; please reset",
+            r"the checkpoint is of another --\1: add --reset-optimizer, or name "
+            "another --save-dir",
+        ),
+        (
+            r"Dataset not loaded: ([\w.]+)",
+            r"the split '\1' is not loaded: --combine-valid-subsets evaluates one "
+            "split only; leave it out, or name one --valid-subset",
+        ),
+        (
+            r"^omegaconf\.errors\.(?:Grammar|Interpolation)\w+: ([^\n]*)",
+            "a value with '${' in it is taken for a reference to another one "
+            r"(\1): rename the file or folder",
+        ),
+        (
+            r"^(?:hydra\.errors\.\w+"
+            r"|omegaconf\.errors\.(?:Missing|Validation)\w+): ([^\n]*)",
+            r"the configuration: \1",
+        ),
+    )
 )
 
 
@@ -18,17 +140,43 @@ class UserError(ValueError):
     """Bad input or a bad flag: says what is wrong, where, and what mends it."""
 
 
+#: What is said after Ctrl-C: by a training run, what it keeps.
+_farewell: list[Callable[[], str]] = [lambda: "interrupted"]
+
+
+def on_interrupt(farewell: Callable[[], str]) -> None:
+    """Say this after Ctrl-C; nothing if it is empty."""
+    _farewell[0] = farewell
+
+
+def explanation(error: BaseException) -> str | None:
+    """The line to show for an error of the user's; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    kind = type(error)
+    told = f"{kind.__module__}.{kind.__name__}: {error}"
+    for pattern, said in _KNOWN:
+        found = pattern.search(told)
+        if found:
+            return found.expand(said)
+    return None
+
+
 def _show(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    known = [said for pattern, said in _KNOWN if re.search(pattern, str(error))]
-    if isinstance(error, UserError) or known:
-        print(f"error: {known[0] if known else error}", file=sys.stderr)
-    else:
+    interrupted = isinstance(error, KeyboardInterrupt)
+    said = _farewell[0]() if interrupted else explanation(error)
+    if said is None:
         sys.__excepthook__(kind, error, trace)
+    elif said:
+        print(said if interrupted else f"error: {said}", file=sys.stderr)
 
 
 def install_excepthook() -> None:
-    """Print an uncaught :class:`UserError` as one line; the exit status stays 1."""
+    """Print an uncaught :class:`UserError` as one line; the exit status stays 1.
+
+    After Ctrl-C it stays what Python makes of it: ended by SIGINT, 130 in a shell.
+    """
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _show

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fairseq import checkpoint_utils, options
@@ -20,9 +21,11 @@ from fairseq.trainer import Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from . import durable, literals, workers
-from .checkpoints import allow_checkpoints, known_only, load_checkpoint
+from . import durable, literals, refusals, workers
+from .checkpoints import allow_checkpoints, known_only, load_checkpoint, load_safely
 from .errors import UserError
+from .finite import naming_the_update, of_gradients, of_losses, watch_scales
+from .resuming import check_same, of_another_model
 
 #: Model that --steady-model describes; used when --arch is not given.
 DEFAULT_ARCH = "steady"
@@ -85,7 +88,7 @@ def _notifying(train_step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(train_step)
     def step(trainer: Any, *args: Any, **kwargs: Any) -> Any:
         before = trainer.get_num_updates()
-        with workers.naming_the_lost():
+        with workers.naming_the_lost(), naming_the_update(trainer):
             result = train_step(trainer, *args, **kwargs)
         criterion, after = trainer.get_criterion(), trainer.get_num_updates()
         # With --amp the trainer calls itself to repeat a batch that overflowed.
@@ -120,10 +123,14 @@ def _restoring(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_checkpoint(
         trainer: Any,
         filename: str,
+        reset_optimizer: bool = False,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        extra = load(trainer, filename, *args, **kwargs)
+        if not reset_optimizer:
+            check_same(trainer, filename, args[0] if args else False, load_safely)
+        with of_another_model(trainer, filename, load_safely):
+            extra = load(trainer, filename, reset_optimizer, *args, **kwargs)
         kept = (extra or {}).pop(_KEPT, None)
         if kept and trainer.get_num_updates() > 0:
             getattr(trainer.get_criterion(), "restore_kept", lambda _: None)(kept)
@@ -154,16 +161,26 @@ def _in_parallel(
 
 
 def _numbers(parse: Callable[..., Any]) -> Callable[..., Any]:
-    """argparse reports a ValueError as a wrong flag, but not a SyntaxError."""
+    """argparse reports a ValueError as a wrong flag, but not a SyntaxError.
+
+    Nor does fairseq mind that 1.5 is no whole number: it makes 1 of it.
+    """
 
     @functools.wraps(parse)
     def eval_str_list(text: Any, *args: Any) -> Any:
         try:
-            return parse(text, *args)
+            values = parse(text, *args)
+            if isinstance(text, str) and int in args and values != parse(text, float):
+                raise ValueError(text)
         except SyntaxError:
             raise ValueError(text) from None
+        return values
 
     return eval_str_list
+
+
+def _check_save_dir(folder: str) -> None:
+    durable.check_writable(Path(folder))
 
 
 def _hush() -> None:
@@ -188,6 +205,11 @@ def prepare_fairseq() -> None:
     dataclass_utils.eval_str_list = _numbers(dataclass_utils.eval_str_list)
     distributed_fairseq_model.DistributedDataParallel = _in_parallel
     options.add_model_args = _defaulting(options.add_model_args)
+    options.parse_args_and_arch = refusals.parsing(options.parse_args_and_arch)
+    checkpoint_utils.verify_checkpoint_directory = _check_save_dir
     Trainer.train_step = _notifying(Trainer.train_step)
+    Trainer.valid_step = of_losses(Trainer.valid_step)
+    Trainer._check_grad_norms = of_gradients(Trainer._check_grad_norms)
+    watch_scales()
     Trainer.state_dict = _keeping(Trainer.state_dict)
     Trainer.load_checkpoint = _restoring(Trainer.load_checkpoint)

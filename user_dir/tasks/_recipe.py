@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 from omegaconf import OmegaConf, open_dict
 
 from ..errors import UserError
+from ..refusals import A_TENTH
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +34,9 @@ class Recipe:
     updates: int
 
     @classmethod
-    def of_epochs(cls, epochs: float, sentences: int, batch: int) -> "Recipe":
-        """As many updates as ``epochs`` passes over the data take."""
-        return cls(max(_EVALUATIONS, round(epochs * math.ceil(sentences / batch))))
+    def of_epochs(cls, updates: int) -> "Recipe":
+        """As many updates as some passes over the data take, but no fewer than ten."""
+        return cls(max(_EVALUATIONS, updates))
 
     def settings(self) -> dict[str, Any]:
         """Configuration keys and what they become."""
@@ -55,24 +57,68 @@ UNSAID = 1000000
 _SILENT = (None, 0, UNSAID)
 
 
-def end_schedule(root: Any) -> None:
+def count_updates(epochs: float, sentences: int, batch: int) -> int:
+    """Updates in some passes over the data."""
+    return round(epochs * math.ceil(sentences / batch))
+
+
+def end_schedule(root: Any, updates: Callable[[float], int]) -> None:
     """Let a linear decay without an end of its own end with the training.
 
+    Args:
+        root: fairseq's configuration.
+        updates: counts those of some passes over the data.
+
     Raises:
-        UserError: the training has no end in updates either.
+        UserError: the training has no end either.
 
     """
     if OmegaConf.select(root, "lr_scheduler._name") != "polynomial_decay":
         return
-    if OmegaConf.select(root, "lr_scheduler.total_num_update") not in _SILENT:
-        return
-    if not root.optimization.max_update:
-        raise UserError(
-            "--lr-scheduler polynomial_decay needs an end: give --max-update, "
-            "--total-num-update, or the recipe --steady-updates"
+    if OmegaConf.select(root, "lr_scheduler.total_num_update") in _SILENT:
+        end = root.optimization.max_update
+        if not end and root.optimization.max_epoch:
+            end = updates(root.optimization.max_epoch)
+        if not end:
+            raise UserError(
+                "--lr-scheduler polynomial_decay needs an end: give --max-update, "
+                "--max-epoch, --total-num-update, or the recipe --steady-updates"
+            )
+        with open_dict(root):
+            root.lr_scheduler.total_num_update = end
+    if root.lr_scheduler.warmup_updates == A_TENTH:
+        tenth = round(_WARM_UP * root.lr_scheduler.total_num_update)
+        root.lr_scheduler.warmup_updates = tenth
+
+
+def warn_of_schedule(root: Any, updates: Callable[[float], int]) -> None:
+    """Remark a training that has no end, and a rate that it never gets to."""
+    chosen, length = root.lr_scheduler, root.optimization
+    warm_up = int(getattr(chosen, "warmup_updates", 0) or 0)
+    warm_up += int(getattr(chosen, "warmup_steps", 0) or 0)
+    total = getattr(chosen, "total_num_update", None)
+    if getattr(chosen, "_name", None) != "polynomial_decay" or total in _SILENT:
+        total = None
+    ends = length.max_update or length.max_epoch or length.stop_time_hours > 0
+    if not (ends or length.stop_min_lr > 0 or root.checkpoint.patience > 0):
+        logger.warning(
+            "nothing ends this training but Ctrl-C: give --max-epoch or --max-update"
         )
-    with open_dict(root):
-        root.lr_scheduler.total_num_update = root.optimization.max_update
+    last = length.max_update or total
+    if warm_up and length.max_epoch and root.dataset.batch_size:
+        last = min(last or math.inf, updates(length.max_epoch))
+    if last and warm_up and warm_up >= last:
+        logger.warning(
+            "--lr %s is not reached before the end: %d updates of warm-up, and %d in "
+            "all; lower --warmup-updates (the rate gets to %.2g)",
+            *(f"{length.lr[0]:g}", warm_up, last, length.lr[0] * last / warm_up),
+        )
+    if total and length.max_update > total:
+        logger.warning(
+            "--total-num-update %d is before --max-update %d: the learning rate is %g "
+            "for all updates after it",
+            *(total, length.max_update, chosen.end_learning_rate),
+        )
 
 
 def _flag(key: str) -> str:

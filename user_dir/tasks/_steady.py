@@ -2,11 +2,12 @@
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
+import numpy as np
 from fairseq import models
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
@@ -23,7 +24,15 @@ from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters
 from . import _heads
-from ._recipe import UNSAID, Recipe, apply, end_schedule
+from ._ranges import check_criterion, check_head, check_ranges
+from ._recipe import (
+    UNSAID,
+    Recipe,
+    apply,
+    count_updates,
+    end_schedule,
+    warn_of_schedule,
+)
 from ._record import Recorder
 
 logger = logging.getLogger(__name__)
@@ -109,6 +118,8 @@ class SteadyTask(FairseqTask):
     metric: ClassVar[str]
     #: splits evaluated by default, the first picking the best checkpoint
     valid_subsets: ClassVar[str] = "valid"
+    #: flag that cuts long texts
+    cuts: ClassVar[str] = "--steady-max-length"
 
     def __init__(self, cfg: SteadyTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg)
@@ -135,6 +146,8 @@ class SteadyTask(FairseqTask):
             num_workers=0,
             # fairseq leaves this empty, and then fails on it, with its own default.
             total_num_update=UNSAID,
+            # It would look for files named as fairseq's own tasks name them.
+            ignore_unused_valid_subsets=True,
         )
 
     @classmethod
@@ -173,12 +186,14 @@ class SteadyTask(FairseqTask):
         root: Any = getattr(cfg, "_get_root", dict)()
         if "optimization" not in root:
             return
-        _check_updates(root.optimization)
+        root.dataset.ignore_unused_valid_subsets = True
+        check_ranges(root)
         if hasattr(cfg, "steady_new_head"):
             self._inherit(_heads.find_start(root.checkpoint))
         follow_metric(root)
         self._master = is_master(root.distributed_training)
         self._apply_length(root)
+        warn_of_schedule(root, self._updates_of(root))
         if cfg.steady_record:
             self.recorder = Recorder(cfg.steady_record, root)
 
@@ -206,25 +221,33 @@ class SteadyTask(FairseqTask):
     def _apply_length(self, root: Any) -> None:
         cfg = self.cfg
         if not (cfg.steady_updates or cfg.steady_epochs):
-            end_schedule(root)
+            end_schedule(root, self._updates_of(root))
             return
         if cfg.steady_updates and cfg.steady_epochs:
             raise UserError("--steady-updates and --steady-epochs: give one of them")
         if cfg.steady_epochs:
-            updates = self._updates_of_epochs(root)
+            counted = self._updates_of(root)(cfg.steady_epochs)
+            updates = Recipe.of_epochs(counted).updates
             # Checkpoints keep root's copy, and must do without the data.
             for kept in (cfg, root.task):
                 kept.steady_updates, kept.steady_epochs = updates, 0.0
         apply(Recipe(cfg.steady_updates), root)
 
-    def _updates_of_epochs(self, root: Any) -> int:
-        if not root.dataset.batch_size:
-            raise UserError("--steady-epochs needs --batch-size to count updates")
-        workers = root.distributed_training.distributed_world_size
-        batch = root.dataset.batch_size * workers * root.optimization.update_freq[0]
-        return Recipe.of_epochs(
-            self.cfg.steady_epochs, self.train_size(), batch
-        ).updates
+    def _updates_of(self, root: Any) -> Callable[[float], int]:
+        """Counts the updates of some passes over the training data."""
+
+        def count(epochs: float) -> int:
+            if not root.dataset.batch_size:
+                raise UserError(
+                    f"{epochs:g} epochs are no number of updates with --max-tokens: "
+                    "give --batch-size, or --max-update in place of --max-epoch and "
+                    "--steady-updates in place of --steady-epochs"
+                )
+            workers = root.distributed_training.distributed_world_size
+            batch = root.dataset.batch_size * workers * root.optimization.update_freq[0]
+            return count_updates(epochs, self.train_size(), batch)
+
+        return count
 
     def train_size(self) -> int:
         """Examples of the training set, after sub-sampling."""
@@ -280,17 +303,48 @@ class SteadyTask(FairseqTask):
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion, checked against the model before anything is trained."""
+        check_criterion(self, cfg)
         criterion = super().build_criterion(cfg, from_checkpoint)
+        if self._trains:
+            check_head(self, self._model, criterion)
         if hasattr(criterion, "check_model") and self._trains:
             criterion.check_model(self._model)
         return criterion
 
+    def has_sharded_data(self, split: str) -> bool:
+        """No: a colon in a path of this plugin's tasks is a colon."""
+        return False
+
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """As fairseq's; remembers the data set that is about to be evaluated."""
+        """As fairseq's; remembers the data set that is about to be evaluated.
+
+        Raises:
+            UserError: a sentence is longer than ``--max-tokens``, so that fairseq would
+                leave it out or stop.
+
+        """
         self._evaluated = dataset
+        most = args[0] if args else kwargs.get("max_tokens")
+        if most is not None:
+            self._check_fits(dataset, most)
         # Otherwise fairseq adds one subset's sums to the next one's.
         metrics.reset_meters("valid")
         return super().get_batch_iterator(dataset, *args, **kwargs)
+
+    def _check_fits(self, dataset: Any, most: int) -> None:
+        lengths = np.reshape(dataset.sizes, (len(dataset), -1)).max(1)
+        if not len(lengths) or lengths.max() <= most:
+            return
+        root: Any = getattr(self.cfg, "_get_root", dict)()
+        own = "dataset" in root and root.dataset.max_tokens != most
+        flag = "--max-tokens-valid" if own else "--max-tokens"
+        longest = int(lengths.argmax())
+        raise UserError(
+            f"the longest sentence of {self.evaluated} (number {longest + 1} of "
+            f"{len(lengths)}, from {self.cfg.data}) has {lengths[longest]} tokens, "
+            f"more than {flag} {most}: raise it to {lengths[longest]} or more, use "
+            f"--batch-size, or cut sentences with {self.cuts}"
+        )
 
     @property
     def evaluated(self) -> str:
@@ -356,16 +410,6 @@ def follow_metric(root: Any) -> None:
 
 #: Optimizers that scale learning rates by layer.
 OPTIMIZERS = ("bert_adam", "pats_adamax", "sage")
-
-
-def _check_updates(cfg: Any) -> None:
-    """Refuse what fairseq would hang on, or climb with."""
-    for flag, values, least in (
-        ("--update-freq", cfg.update_freq, 1),
-        ("--lr", cfg.lr, 0),
-    ):
-        if not values or not min(values) >= least:
-            raise UserError(f"{flag} {values or ''} is not {least} or more")
 
 
 def _check_start(cfg: SteadyTaskConfig) -> None:

@@ -109,6 +109,7 @@ class SummarizationTask(SteadyTask):
     """
 
     metric: ClassVar[str] = "rouge1"
+    cuts: ClassVar[str] = "--summarization-source-length and -target-length"
     cfg: SummarizationConfig
 
     def __init__(self, cfg: SummarizationConfig, directory: ModelDirectory) -> None:
