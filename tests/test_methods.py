@@ -158,10 +158,21 @@ def start_of(sample: dict[str, Any], noise: str, size: float) -> Tensor:
     return draw(noise, noise_keys(sample["id"].tolist()), mask, 16, size).double()
 
 
+def q_to_p(a: Tensor, b: Tensor) -> Tensor:
+    """KL(q || p), q of the second, by its definition."""
+    p, q = a.log_softmax(-1), b.log_softmax(-1)
+    return (q.exp() * (q - p)).sum(-1)
+
+
+MEASURES = {"auto": sym, "kl": q_to_p, "mse": lambda a, b: (a - b).pow(2).sum(-1)}
+
+
 def smart_reference(
-    ref: Reference, start: Tensor, step: float, eps: float, steps: int, norm: str
+    ref: Reference, start: Tensor, flags: dict[str, Any], clean: Tensor
 ) -> Tensor:
-    clean = ref.logits(ref.norm)
+    step, eps, norm = flags["step"], flags["eps"], flags.get("norm", "linf")
+    measure = MEASURES[flags.get("divergence", "auto")]
+    climbed = MEASURES[flags["inner"]] if "inner" in flags else measure
 
     def ball(d: Tensor) -> Tensor:
         if norm == "linf":
@@ -170,14 +181,15 @@ def smart_reference(
         return torch.where(size > eps, d / size.clamp(min=1e-300) * eps, d)
 
     delta = ball(start)
-    for _ in range(steps):
+    for _ in range(flags.get("steps", 1)):
         delta = delta.detach().requires_grad_()
-        objective = sym(ref.from_words(delta), clean.detach()).sum()
+        objective = climbed(ref.from_words(delta), clean.detach()).sum()
         (g,) = torch.autograd.grad(objective, delta)
         over = {"linf": float("inf"), "l2": 2.0}[norm]
         size = g.norm(over, dim=-1, keepdim=True)
         delta = ball(delta + step * g / torch.where(size == 0, 1, size))
-    return sym(ref.from_words(delta.detach()), clean)
+    detach = not flags.get("live_embeddings")
+    return measure(ref.from_words(delta.detach(), detach), clean)
 
 
 def task_loss(logits: Tensor, sample: dict[str, Any]) -> Tensor:
@@ -189,7 +201,8 @@ def freelb_reference(ref: Reference, sample: dict[str, Any], flags: Any) -> Tens
     mask = sample["net_input"]["src_tokens"].ne(1)
     torch.manual_seed(11)
     keys = noise_keys(sample["id"].tolist())
-    delta = sentence_start("uniform", flags["init"], keys, mask, 16).double()
+    noise = flags.get("noise", "uniform")
+    delta = sentence_start(noise, flags["init"], keys, mask, 16).double()
 
     def ball(d: Tensor) -> Tensor:
         size = d.flatten(1).norm(dim=1)[:, None, None]
@@ -222,12 +235,13 @@ def reference_loss(
     plain = task_loss(clean, sample)
     if method == "smart":
         start = start_of(sample, "normal", flags["init"])
-        args = (flags["step"], flags["eps"], flags.get("steps", 1))
-        norm = flags.get("norm", "linf")
-        return plain + smart_reference(ref, start, *args, norm).sum()
+        term = smart_reference(ref, start, flags, clean).sum()
+        return plain + flags.get("lambda", 1) * term
     if method in ("r3f", "r4f"):
         z = start_of(sample, flags.get("noise", "uniform"), flags["eps"])
-        return plain + sym(ref.from_words(z), clean).sum()
+        noised = ref.from_words(z, not flags.get("live_embeddings"))
+        measure = MEASURES[flags.get("divergence", "auto")]
+        return plain + flags.get("lambda", 1) * measure(noised, clean).sum()
     if method == "hype":
         mask = sample["net_input"]["src_tokens"].ne(1)
         torch.manual_seed(11)
@@ -235,7 +249,8 @@ def reference_loss(
         noise = []
         for i in range(2):
             own = [(key + i * 0x9E3779B97F4A7C15) % 2**63 for key in keys]
-            noise.append(draw("normal", own, mask, 16, flags["eps"]).double())
+            kind = flags.get("noise", "normal")
+            noise.append(draw(kind, own, mask, 16, flags["eps"]).double())
         return task_loss(ref.logits(ref.norm, noise), sample)
     return freelb_reference(ref, sample, flags)
 
@@ -251,14 +266,18 @@ def bound_by_svd(model: Any) -> Any:
 
 
 REFERENCES = [
-    ("smart", {}),
-    ("smart", {"steps": 3}),
+    ("smart", {"lambda": 2.0}),
+    ("smart", {"steps": 3, "live_embeddings": True}),
     ("smart", {"steps": 2, "norm": "l2", "eps": 0.2}),
-    ("r3f", {}),
-    ("r3f", {"noise": "normal"}),
+    ("smart", {"inner": "mse", "norm": "l2"}),
+    ("smart", {"divergence": "kl"}),
+    ("r3f", {"lambda": 2.0, "divergence": "kl"}),
+    ("r3f", {"noise": "normal", "live_embeddings": True}),
     ("r4f", {}),
     ("hype", {}),
+    ("hype", {"noise": "uniform"}),
     ("freelb", {}),
+    ("freelb", {"noise": "normal"}),
 ]
 
 
@@ -529,14 +548,14 @@ def test_label_smoothing_of_a_class_is_refused() -> None:
         PlainCriterion(cfg, task)
 
 
-def test_a_batch_that_amp_repeats_is_one_update() -> None:
-    """The trainer calls itself then, through the same wrapper."""
+def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> None:
+    """The trainer calls itself for the first, through the same wrapper."""
     from fairseq_steady.ground import _notifying
 
     heard: list[int] = []
 
     class Trainer:
-        model, updates, retries = None, 0, 0
+        model, updates, retries, overflows = None, 0, 0, False
 
         def get_num_updates(self) -> int:
             return self.updates
@@ -548,13 +567,19 @@ def test_a_batch_that_amp_repeats_is_one_update() -> None:
             if self.retries > 0:
                 self.retries -= 1
                 return self.train_step()
-            self.updates += 1
+            self.updates += not self.overflows
             return None
 
     Trainer.train_step = _notifying(Trainer.train_step)
     trainer = Trainer()
-    for retries in (0, 2, 0):
-        trainer.retries = retries
+    for retries, overflows in (
+        (0, True),
+        (0, False),
+        (2, False),
+        (0, True),
+        (0, False),
+    ):
+        trainer.retries, trainer.overflows = retries, overflows
         trainer.train_step()
     assert heard == [1, 2, 3]
 
