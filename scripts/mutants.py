@@ -208,19 +208,21 @@ def fork(folder: Path, job: Job) -> tuple[int, int]:
 
 
 def wait(child: int, limit: float) -> Iterator[int | None]:
-    """None while it runs, then its exit status; it and all it started are gone then."""
-    until = time.monotonic() + limit
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        late = time.monotonic() > until
-        if ended or late:
-            with suppress(ProcessLookupError):  # nothing is left of it
-                os.killpg(child, signal.SIGKILL)
-            if not ended:
-                os.waitpid(child, 0)
-            yield _TIMEOUT if late and not ended else os.waitstatus_to_exitcode(status)
-            return
-        yield None
+    """None while it runs, then its exit status; at the end nothing is left of it."""
+    until, status = time.monotonic() + limit, None
+    try:
+        while status is None:
+            ended, code = os.waitpid(child, os.WNOHANG)
+            if ended:
+                status = os.waitstatus_to_exitcode(code)
+            elif time.monotonic() > until:
+                status = _TIMEOUT
+            yield status
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        if status in (None, _TIMEOUT):
+            os.waitpid(child, 0)
 
 
 def run(folder: Path, job: Job) -> Iterator[Done | None]:
@@ -284,11 +286,12 @@ def baseline(folders: Sequence[Path], mutants: Sequence[Mutant]) -> dict[str, fl
     each = dict.fromkeys(mutant.tests for mutant in mutants)
     seconds = {}
     for done in run_all(folders, [Job(tests) for tests in each]):
-        seconds[done.job.tests] = done.seconds
-        if done.status != _PASSED:
+        passed = done.status == _PASSED
+        say("passes" if passed else "fails", done.seconds, done.job.tests)
+        if passed:
+            seconds[done.job.tests] = done.seconds
+        else:
             print(done.output[-3000:], file=sys.stderr)
-            say("fails", done.seconds, f"{done.job.tests}, without any change")
-            del seconds[done.job.tests]
     if len(seconds) < len(each):
         raise SystemExit(2)
     return seconds
@@ -351,6 +354,8 @@ def main() -> int:
             print(f"{mutant}\n    {mutant.tests}")
         return int(bool(stale))
     warm_up()
+    # So that the copies are removed and the tests stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     return with_copies(max(1, args.jobs), lambda f: check(f, fresh, len(stale)))
 
 
