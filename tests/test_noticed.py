@@ -22,6 +22,7 @@ from fairseq_steady import durable, files
 from fairseq_steady.criterions._kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import gradient_scale
 from fairseq_steady.data.batching import in_batches, padded
+from fairseq_steady.data.glue import LAYOUTS, SUBMISSIONS
 from fairseq_steady.data.pair_dataset import EncodedPairs, PairDataset, Ragged
 from fairseq_steady.errors import UserError
 from fairseq_steady.generating import Decoding, Summarizer, select
@@ -285,8 +286,16 @@ def test_flags_reach_the_teacher() -> None:
     flags = {"beta": 0.9, "early_beta": 0.5, "early": 0.3}
     more = {"refresh": 7, "start_update": 4}
     made = make_criterion("smart", bregman="vanilla", **flags, **more)
-    expected = Schedule("vanilla", 0.9, 0.5, 30, 7, 4)
-    assert made._follow_from(nn.Linear(2, 2)).schedule == expected
+    schedule = made._follow_from(nn.Linear(2, 2)).schedule
+    assert schedule == Schedule("vanilla", 0.9, 0.5, 30, 7, 4)
+    for bregman, strengths, expected in (
+        ("none", (0, 1), False),
+        ("vanilla", (0, 1), True),
+        ("vanilla", (0, 0), False),
+        ("none", (1, 0), True),
+    ):
+        factors = dict(zip(("lambda", "mu"), strengths, strict=True))
+        assert make_criterion("smart", bregman=bregman, **factors).active == expected
 
 
 @pytest.mark.parametrize("name", ["r3f", "r4f"])
@@ -341,7 +350,8 @@ def test_before_its_start_update_the_teacher_says_nothing(
     sample = batch(tiny.make_dataset(models["roberta"]))
     flags = {"lambda": 0.0, "bregman": "momentum", "start_update": 5}
     made = make_criterion("smart", **flags)
-    assert "smart_bregman" not in tiny.loss_of(made, model, sample)
+    found = tiny.loss_of(made, model, sample)
+    assert not any(name.startswith("smart_") for name in found)
     made.after_update(model, 4)
     assert "smart_bregman" not in tiny.loss_of(made, model, sample)
     made.after_update(model, 5)
@@ -905,6 +915,39 @@ def test_halves_and_samples_follow_their_own_seed(
 
 
 # --- tasks ----------------------------------------------------------------------------
+
+#: As GLUE's leaderboard has them: classes, the metric here, name in a submission.
+GLUE = {
+    "cola": (("0", "1"), "mcc", ["CoLA"]),
+    "sst2": (("0", "1"), "accuracy", ["SST-2"]),
+    "mrpc": (("0", "1"), "f1", ["MRPC"]),
+    "stsb": (None, "pearson", ["STS-B"]),
+    "qqp": (("0", "1"), "f1", ["QQP"]),
+    "mnli": (
+        ("contradiction", "neutral", "entailment"),
+        "accuracy",
+        ["MNLI-m", "MNLI-mm"],
+    ),
+    "qnli": (("entailment", "not_entailment"), "accuracy", ["QNLI"]),
+    "rte": (("entailment", "not_entailment"), "accuracy", ["RTE"]),
+}
+
+
+def test_glues_classes_metrics_and_submissions() -> None:
+    """Checkpoints hold numbers: another order of classes would turn their answers."""
+    found = {
+        name: (
+            layout.labels and tuple(layout.labels),
+            layout.metric,
+            [
+                SUBMISSIONS[name][split]
+                for split in ("test", "test_mismatched")
+                if split in SUBMISSIONS[name]
+            ],
+        )
+        for name, layout in LAYOUTS.items()
+    }
+    assert found == GLUE
 
 
 def test_a_recipe_counts_the_last_small_batch(
