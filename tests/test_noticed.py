@@ -775,6 +775,19 @@ def test_a_start_follows_its_seed(models: dict[str, Path]) -> None:
     for one, other, again in zip(*found, strict=True):
         assert torch.equal(one, again)
         assert not torch.equal(one, other)
+    attention = find_encoder(model).layers[1].self_attn
+    assert not torch.equal(attention.q_proj.weight, attention.k_proj.weight)
+
+
+@pytest.mark.parametrize(
+    ("family", "eps"), [("roberta", 1e-12), ("bart", 1e-12), ("deberta", 1e-7)]
+)
+def test_every_layer_norm_has_the_pretrained_models_epsilon(
+    models: dict[str, Path], family: str, eps: float
+) -> None:
+    norms = [m for m in build(models[family]).modules() if isinstance(m, nn.LayerNorm)]
+    assert len(norms) >= 5
+    assert {norm.eps for norm in norms} == {eps}
 
 
 def test_any_number_of_wrappers_is_taken_off() -> None:
