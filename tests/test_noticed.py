@@ -18,6 +18,7 @@ import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.logging import metrics
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
+from fairseq.tasks import FairseqTask
 from fairseq_steady import durable, files
 from fairseq_steady.criterions._kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import gradient_scale
@@ -62,6 +63,7 @@ from fairseq_steady.tasks._recipe import Recipe
 from fairseq_steady.tasks._record import predictions
 from fairseq_steady.tasks._sentence import SentenceTaskConfig
 from fairseq_steady.tasks.cola import ColaTask
+from fairseq_steady.tasks.summarization import SummarizationTask
 from tiny import CLASSES, Reference, batch, build, make_criterion, sym
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -1000,6 +1002,33 @@ def test_texts_that_were_cut_are_counted(models: dict[str, Path]) -> None:
     assert made.truncated == 4
 
 
+def test_as_many_summaries_are_decoded_as_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By their place in the data, whatever batches they come in."""
+    scored: list[int] = []
+    made: Any = SummarizationTask.__new__(SummarizationTask)
+    made._evaluated = range(10)
+    made.summarizer = lambda _: lambda inputs: ["x"] * len(inputs["src_lengths"])
+
+    def score(texts: list[str], ids: list[int]) -> dict[str, float]:
+        assert len(texts) == len(ids)
+        scored.extend(ids)
+        return dict.fromkeys(("rouge1", "rouge2", "rougeLsum"), 1.0)
+
+    made._score = score
+    nothing: Any = lambda *_: (0, 1, {})  # noqa: E731
+    monkeypatch.setattr(FairseqTask, "valid_step", nothing)
+    for most, expected in ((3, [1, 2]), (0, [5, 1, 2, 7])):
+        made.cfg = SimpleNamespace(summarization_decode=most)
+        inputs = padded([torch.arange(4) for _ in range(4)], 1, False)
+        sample = {"id": torch.tensor([5, 1, 2, 7]), "net_input": inputs}
+        scored.clear()
+        logged = made.valid_step(sample, None, None)[2]
+        assert scored == expected
+        assert logged["_rouge_decoded"] == len(expected)
+
+
 @pytest.fixture
 def summarizer(models: dict[str, Path]) -> Summarizer:
     from fairseq_steady.data import SentenceTokenizer
@@ -1116,6 +1145,20 @@ def test_where_less_is_better_the_least_is_best() -> None:
     assert winner([one, other], Scored("mcc", True, "valid")) == "b"
     assert _described([0.1, 0.3], False)["best"] == "0.100"
     assert _described([0.1, 0.3], True)["best"] == "0.300"
+
+
+def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    from comparison.plan import PlanError, Run
+    from comparison.results import standing, write
+    from test_compare import result
+
+    made = result("a", 1, 0.5, command=["fairseq-train", "--lr", "1"])
+    write(tmp_path / "result.json", made)
+    run = Run("", "a", 1, tmp_path, ("fairseq-train", "--lr", "1"))
+    assert standing([run]) == {tmp_path: made}
+    other = replace(run, command=("fairseq-train", "--lr", "2"))
+    with pytest.raises(PlanError, match=r"another plan.*fairseq-train --lr 1"):
+        standing([other])
 
 
 def test_predictions_are_those_of_the_best_evaluation(tmp_path: Path) -> None:
