@@ -1,7 +1,7 @@
 """Would a broken line pass the tests? Break each listed one and see.
 
     python scripts/mutants.py                   # every entry of mutants.toml
-    python scripts/mutants.py --only ascent.py  # those whose description has this
+    python scripts/mutants.py --only ascent.py  # those whose line or tests have this
     python scripts/mutants.py --list            # what there is, nothing run
 
 An entry of ``scripts/mutants.toml`` names a file, a text that occurs in it exactly
@@ -335,16 +335,26 @@ def check(folders: Sequence[Path], mutants: Sequence[Mutant], stale: int) -> int
     return int(any(found[word] for word in ("survived", "stale", "error")))
 
 
+def chosen(mutants: Sequence[Mutant], texts: Sequence[str] | None) -> list[Mutant]:
+    """Those whose line or tests have one of some texts; all of them without any."""
+    lines = [(mutant, f"{mutant} {mutant.tests}") for mutant in mutants]
+    return [
+        mutant
+        for mutant, line in lines
+        if not texts or any(text in line for text in texts)
+    ]
+
+
 def main() -> int:
     """Read the list, report; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="those whose line has this text")
+    parser.add_argument("--only", nargs="+", help="those whose line has one of these")
     parser.add_argument("--jobs", type=int, default=2, help="at the same time")
     parser.add_argument("--list", action="store_true", help="print them, run nothing")
     args = parser.parse_args()
-    mutants = [m for m in read(LIST) if args.only in str(m) or args.only in m.tests]
+    mutants = chosen(read(LIST), args.only)
     stale = [mutant for mutant in mutants if mutant.stale]
     for mutant in stale:
         say("stale", 0, mutant)
