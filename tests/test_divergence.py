@@ -44,6 +44,8 @@ def test_values_equal_the_definitions(scale: float, classes: int) -> None:
     torch.testing.assert_close(symmetric_kl(a, b), both, rtol=1e-9, atol=1e-13)
     expected = torch.tensor(backward, dtype=torch.float64)
     torch.testing.assert_close(kl(a, b), expected, rtol=1e-9, atol=1e-13)
+    expected = torch.tensor(forward, dtype=torch.float64)
+    torch.testing.assert_close(kl(b, a), expected, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-5, 1e-3, 0.1, 0.999, 1.001, 3.0])

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,10 +98,13 @@ def flags(models: dict[str, Path], data: Path, method: str, out: Path) -> list[s
     ]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """fairseq-train in a process group of its own."""
+def start(*arguments: str, module: bool = False) -> subprocess.Popen[str]:
+    """fairseq-train, or its module, in a process group of its own."""
+    command = fairseq_command(*arguments)
+    if module:
+        command[:1] = [sys.executable, "-m", "fairseq_cli.train"]
     return subprocess.Popen(
-        fairseq_command(*arguments),
+        command,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -138,11 +142,11 @@ def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
     method: str,
     number: signal.Signals,
 ) -> None:
-    """Killed in mid-epoch, between two checkpoints; or asked to stop."""
+    """Killed in mid-epoch, between two checkpoints; or asked to stop, as a module."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     uninterrupted(zygote, models, cola_data, method, whole)
     arguments = flags(models, cola_data, method, parts)
-    process = start(*arguments)
+    process = start(*arguments, module=number == signal.SIGTERM)
     wait_for(process, '"num_updates": "13"')
     process.send_signal(number)
     rest = process.communicate(timeout=60)[0]

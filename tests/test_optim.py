@@ -330,16 +330,39 @@ def test_a_parameter_without_gradient_is_left_alone(name: str) -> None:
     assert torch.equal(params[1], before)
 
 
+def group_of(p: nn.Parameter, **scales: float) -> dict[str, Any]:
+    return {"params": [p], "noisy": False, **scales}
+
+
 @pytest.mark.parametrize("name", MAKERS)
-def test_groups_scale_rate_and_decay(name: str) -> None:
+def test_groups_scale_rate_decay_and_anchor(name: str) -> None:
+    """Without a gradient: theta (1 - lr wd), and the way to the start; else a step."""
+    for rate, decay in ((1.0, 0.0), (1.0, 1.0), (0.5, 0.25)):
+        p = nn.Parameter(torch.full((3, 3), 2.0, dtype=torch.double))
+        p.grad = torch.zeros_like(p)
+        group = group_of(p, lr_scale=rate, decay_scale=decay)
+        MAKERS[name]([group], weight_decay=10.0).step()
+        expected = 2 * (1 - 1e-2 * rate * 10 * decay)
+        torch.testing.assert_close(p.detach(), torch.full_like(p, expected))
+    for rate, anchor in ((1.0, 0.0), (1.0, 1.0), (0.5, 0.25)):
+        p = nn.Parameter(torch.ones(3, 3, dtype=torch.double))
+        p.grad = torch.zeros_like(p)
+        group = group_of(p, lr_scale=rate, anchor_scale=anchor)
+        made = MAKERS[name]([group], weight_decay=0.0, anchor=20.0)
+        made.step()
+        with torch.no_grad():
+            p += 1
+        made.step()
+        expected = 2 - 1e-2 * rate * 20 * anchor
+        torch.testing.assert_close(p.detach(), torch.full_like(p, expected))
     moved = []
-    for scale in (1.0, 0.5):
+    for rate in (1.0, 0.5):
         p = nn.Parameter(torch.ones(30, 30))
         p.grad = torch.full((30, 30), 0.1)
-        group = {"params": [p], "lr_scale": scale, "decay_scale": 0.0, "noisy": False}
-        MAKERS[name]([group], weight_decay=10.0).step()
+        MAKERS[name]([group_of(p, lr_scale=rate)], weight_decay=0.0).step()
         moved.append(float((1 - p).mean()))
     assert moved[1] == pytest.approx(moved[0] / 2, rel=1e-3)
+    assert moved[0] > 1e-3
 
 
 @pytest.mark.parametrize(

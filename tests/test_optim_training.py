@@ -91,23 +91,6 @@ def test_a_resumed_run_ends_at_the_very_same_weights(
     assert_equal_weights(whole, broken)
 
 
-def test_pats_leaves_embeddings_norms_and_head_to_adamax(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
-) -> None:
-    found = []
-    for noise in ("0", "1e-2"):
-        out = tmp_path / noise
-        flags = [f"--pats-lambda={noise}", "--max-update=1", f"--save-dir={out}"]
-        common = cola(models, cola_data, "--optimizer=pats_adamax")
-        fairseq_train(*common, *flags)
-        found.append(checkpoint(out)["model"])
-    changed = {k for k in found[0] if not torch.equal(found[0][k], found[1][k])}
-    assert LAYER.format(0) in changed
-    for name in changed:
-        assert ".layers." in name
-        assert "layer_norm" not in name
-
-
 def test_pats_draws_histograms_and_a_figure(
     models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
 ) -> None:

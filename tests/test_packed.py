@@ -90,9 +90,8 @@ def test_padding_costs_no_linear_work(model: Any, tokens: torch.Tensor) -> None:
     assert {shape[:-1].numel() for shape in seen} == {whole.numel()}
 
 
-def test_dropout_acts_in_training_only(models: dict[str, Path]) -> None:
-    model = build(models["roberta"], dropout=0.5)
-    tokens = batch(make_dataset(models["roberta"]))["net_input"]["src_tokens"]
+def test_dropout_acts_in_training_only(path: Path, tokens: torch.Tensor) -> None:
+    model = build(path, dropout=0.5)
     first, second = (outputs(model, tokens)[0] for _ in range(2))
     assert not torch.equal(first, second)
     model.eval()

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from fairseq_steady.criterions.plain import PlainConfig, PlainCriterion
 from fairseq_steady.errors import UserError
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.regularizers import (
@@ -24,8 +23,6 @@ from fairseq_steady.regularizers import (
     substitute,
     symmetric_kl,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny import (
     CLASSES,
     FAMILIES,
@@ -198,49 +195,6 @@ def test_a_linear_scorer_gives_the_closed_form() -> None:
 # --- what must not change -------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_lambda_0_is_bitwise_the_plain_loss(
-    models: dict[str, Path], family: str
-) -> None:
-    model = build(models[family], dropout=0.1)
-    sample = batch(make_dataset(models[family]))
-    off = criterion(**{"lambda": 0.0})
-    plain = PlainCriterion(PlainConfig(), off.task).train()
-    found = []
-    for each in (off, plain):
-        torch.manual_seed(7)
-        model.zero_grad()
-        loss, _, _ = each(model, sample)
-        loss.backward()
-        found.append([loss.detach(), *(p.grad for p in model.parameters())])
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
-
-
-def test_evaluation_never_perturbs(models: dict[str, Path]) -> None:
-    model = build(models["roberta"], dropout=0.1).eval()
-    sample = batch(make_dataset(models["roberta"]))
-    sift = criterion(init=0.5).eval()
-    plain = PlainCriterion(PlainConfig(), sift.task).eval()
-    with torch.no_grad():
-        loss, _, log = sift(model, sample)
-        assert torch.equal(loss, plain(model, sample)[0])
-    assert "sift_divergence" not in log
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_padding_batch_order_and_accumulation_change_nothing(
-    models: dict[str, Path], family: str
-) -> None:
-    model, dataset = build(models[family]), make_dataset(models[family])
-    whole = loss_of(model, batch(dataset), init=0.1, step=0.1)
-    turned = loss_of(model, batch(dataset, 3, 0, 4, 2, 1), init=0.1, step=0.1)
-    alone = [loss_of(model, batch(dataset, i), init=0.1, step=0.1) for i in range(5)]
-    for name in ("total", "sift_divergence", "sift_rms"):
-        assert turned[name] == pytest.approx(whole[name], rel=1e-5)
-        assert sum(one[name] for one in alone) == pytest.approx(whole[name], rel=1e-5)
-
-
 @pytest.mark.parametrize("scale", [0.01, 30.0])
 def test_scaling_the_embeddings_leaves_the_perturbed_pass_unchanged(
     models: dict[str, Path], scale: float
@@ -268,18 +222,6 @@ def test_no_parameter_gets_a_gradient_from_the_ascent(models: dict[str, Path]) -
 # --- dropout --------------------------------------------------------------------
 
 
-def test_shared_dropout_leaves_only_the_perturbation(models: dict[str, Path]) -> None:
-    model = build(models["roberta"], dropout=0.3)
-    sample = batch(make_dataset(models["roberta"]))
-    tiny = {"init": 1e-3, "step": 1e-3}
-    by_mode = {
-        mode: loss_of(model, sample, dropout=mode, **tiny)["sift_divergence"]
-        for mode in ("independent", "shared", "off")
-    }
-    assert by_mode["independent"] > 100 * by_mode["shared"] > 0
-    assert by_mode["independent"] > 100 * by_mode["off"] > 0
-
-
 @pytest.mark.parametrize("mode", ["shared", "off"])
 def test_without_perturbation_the_passes_agree_exactly(
     models: dict[str, Path], mode: str
@@ -292,6 +234,7 @@ def test_without_perturbation_the_passes_agree_exactly(
     extra = dropout_passes(model, mode)
     with capture(encoder, "norm"):
         clean = sift.kind.logits(model, sample)
+    torch.rand(3)  # of somebody else
     drawn = torch.get_rng_state()
     with extra():
         again = sift.kind.logits(model, sample)
@@ -304,27 +247,6 @@ def test_without_perturbation_the_passes_agree_exactly(
 
 
 # --- noise and ascent -----------------------------------------------------------
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.floats(1e-6, 10),
-    st.floats(1e-6, 10),
-    st.integers(0, 4),
-    st.integers(0, 2**31),
-)
-def test_the_perturbation_stays_in_its_ball(
-    radius: float, step: float, steps: int, seed: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(2, 3, 4, generator=generator)
-    w = torch.randn(3, 4, generator=generator)
-    delta, refused = ascend(
-        lambda d: (d * w).sum().sin(), start, Ascent(steps, step, radius)
-    )
-    assert delta.abs().max() <= radius * (1 + 1e-6)
-    assert not delta.requires_grad
-    assert refused == 0
 
 
 def test_a_non_finite_gradient_keeps_the_start_of_that_sentence_only() -> None:
@@ -361,25 +283,6 @@ def test_noise_depends_on_update_and_sentence_only() -> None:
 
 
 # --- precision, errors, warnings ------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("mode", ["autocast", "weights"])
-def test_half_precision_stays_finite_and_alive(
-    models: dict[str, Path], dtype: torch.dtype, mode: str
-) -> None:
-    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
-    if mode == "weights":
-        model.to(dtype)
-    with torch.autocast("cpu", dtype=dtype, enabled=mode == "autocast"):
-        torch.manual_seed(11)
-        loss, _, log = criterion()(model, sample)
-    loss.backward()
-    assert loss.dtype == torch.float32
-    assert loss.isfinite()
-    assert log["sift_divergence"] > 0
-    assert log["sift_refused"] == 0
-    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_an_encoder_without_the_point_is_named(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ DECODER = [
     *("--decoder-attention-heads=2", "--max-source-positions=32"),
     *("--max-target-positions=32", "--share-all-embeddings"),
 ]
+#: So that nothing but the perturbation makes a divergence.
+STILL = ["--dropout=0", "--attention-dropout=0"]
 SEQ2SEQ = {
     "plain": [],
-    "sift": ["--sift-init=0.05", "--sift-step=0.05"],
-    "smart": ["--smart-eps=0.05", "--smart-bregman=momentum"],
-    "r3f": ["--r3f-eps=0.1", "--r3f-reduction=fairseq", "--r3f-lambda=0.01"],
+    "sift": ["--sift-init=0.05", "--sift-step=0.05", *STILL],
+    "smart": ["--smart-eps=0.05", "--smart-bregman=momentum", *STILL],
+    "r3f": ["--r3f-eps=0.1", "--r3f-reduction=fairseq", "--r3f-lambda=0.01", *STILL],
     "r_drop": [],
     "hype": ["--hype-eps=0.1"],
     "freelb": ["--freelb-steps=2"],
@@ -112,7 +114,7 @@ def test_sentence_prediction_of_fairseqs_own(
         *("fairseq-train", *TRAIN, out, "--task=sentence_prediction"),
         *(f"--arch={arch}", *SIZES, "--max-positions=32", "--num-classes=2"),
         *("--init-token=0", "--separator-token=2", f"--criterion={method}"),
-        *("--max-epoch=2", "--no-save", f"--save-dir={tmp_path}"),
+        *(*STILL, "--max-epoch=2", "--no-save", f"--save-dir={tmp_path}"),
         *("--required-batch-size-multiple=1", "--find-unused-parameters"),
         *("--best-checkpoint-metric=mcc", "--maximize-best-checkpoint-metric"),
     )

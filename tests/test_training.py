@@ -153,17 +153,6 @@ def test_a_table_of_ones_own_with_three_classes(
     assert "accuracy" in validated.stdout + validated.stderr
 
 
-def test_lambda_0_trains_to_the_very_weights_of_plain(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
-) -> None:
-    common = [cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
-    common += ["--max-update=5", "--disable-validation", "--no-epoch-checkpoints"]
-    fairseq_train(*common, "--criterion=plain", f"--save-dir={tmp_path / 'a'}")
-    zero = ["--criterion=sift", "--sift-lambda=0"]
-    fairseq_train(*common, *zero, f"--save-dir={tmp_path / 'b'}")
-    assert_equal_weights(tmp_path / "a", tmp_path / "b")
-
-
 def test_no_sentence_is_left_out_of_an_epoch_or_an_evaluation(
     models: dict[str, Path], tmp_path: Path, fairseq_train: Trainer
 ) -> None:

@@ -276,7 +276,7 @@ def _kept(cfg: Any) -> str:
 
 
 def prepare(cfg: Any) -> None:
-    """Before a training run loads its checkpoint.
+    """Before a training run loads its checkpoint, when its loop must be there.
 
     Raises:
         UserError: the workers are alone, or the save directory is of no use.
@@ -293,14 +293,29 @@ def prepare(cfg: Any) -> None:
         set_timeout(getattr(cfg.task, "steady_peer_timeout", 300))
         torch.distributed.barrier()
     on_interrupt(functools.partial(_kept, cfg))
-    if saves:
+    if watch_loop() and saves:
         STOP.listen()
 
 
+def watch_loop() -> bool:
+    """Change fairseq's training loop under each name that it is loaded by.
+
+    Under ``python -m fairseq_cli.train`` that is the running program's.
+
+    Returns:
+        Whether there is one. A signal that no loop looks for must keep its meaning.
+
+    """
+    names = ("fairseq_cli.train", "__main__")
+    modules: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
+    loops = [module for module in modules if hasattr(module, "validate_and_save")]
+    for loop in loops:
+        if not hasattr(loop.validate_and_save, "__wrapped__"):
+            loop.validate_and_save = stopping(loop.validate_and_save)
+    return bool(loops)
+
+
 def install() -> None:
-    """Change fairseq's saving, and its training loop where one is loaded."""
+    """Change fairseq's saving."""
     checkpoint_utils.torch_persistent_save = save_whole
     PathManager.copy = staticmethod(copy_whole)
-    loop: Any = sys.modules.get("fairseq_cli.train")
-    if loop is not None:
-        loop.validate_and_save = stopping(loop.validate_and_save)
