@@ -401,7 +401,7 @@ def test_only_plain_numbers_are_numbers(text: str) -> None:
 DOUBTFUL = {
     "pandas": (
         "t.tsv",
-        'text\tlabel\n"so" he said\t0\n"He said ""hi"" x"\t1\n',
+        'text\tlabel\n"so" he ""said\t0\n"He said ""hi"" x"\t1\n',
         ":3: a cell in doubled quotes",
         2,
     ),
