@@ -37,7 +37,7 @@ from test_compare import MCC, Instant, result
 
 EVIL = [
     "a|b", "<script>x</script>", "`code`", "[x](http://e.x)", "![i](http://e.x)",
-    "*b*", "_b_", "a\nb", "&lt;", "\\", "https://e.x/y", "$a^b$", "```\nx", "~~s~~",
+    "*b*", "_b_", "a\nb", "&lt;", "\\", "https://e.x/y", "$a^b$", "x\n```\ny", "~~s~~",
     r"\input{x}", r"\write18{id}", "=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3",
     "\t=1", "[/]", "[bold]x", r"$\frac{$", ":smile:", "\x1b[31mred", "100 %", "{}#",
 ]  # fmt: skip
