@@ -699,7 +699,11 @@ RELEASES: dict[str, tuple[Spoil, str]] = {
     "small table": (checkpoint(smaller), "405 symbols and the embedding table 50 rows"),
     "numbers": (content("encoder.json", "[]"), r"encoder\.json: the whole: .*list"),
     "number": (content("encoder.json", '{"a": "b"}'), "field 'a': .*not 'b'"),
-    "other numbers": (content("encoder.json", '{"~~": 7, "\\u0001": 9}'), "'\\\\x01'"),
+    "other numbers": (
+        content("encoder.json", '{"~~": 70000, "q": 70001}'),
+        r"are not of one model: '\d+' is in one only",
+    ),
+    "special": (tail("dict.txt", b"<s> 1\n"), "not of one model: a token is there"),
     "merges": (
         content("vocab.bpe", "#version: 0.2\na b c\n"),
         "line 2 is not two parts",
