@@ -1108,8 +1108,9 @@ def test_files_are_replaced_whole_with_the_umasks_permissions(tmp_path: Path) ->
     with pytest.raises(UserError, match="link exists"), files.whole_folder(folder):
         pass
     assert files.read_json(path, dict[str, int], "mend") == {"a": 1}
-    with pytest.raises(UserError, match="field 'a'.*not 1; mend"):
-        files.read_json(path, dict[str, str], "mend")
+    files.write_json(path, {"a": "1"})
+    with pytest.raises(UserError, match="field 'a'.*not '1'; mend"):
+        files.read_json(path, dict[str, int], "mend")
     with pytest.raises(UserError, match="field 'a'.*not '1'; mend"):
         files.conform(dict[str, int], {"a": "1"}, "here", "mend")
 
