@@ -51,10 +51,22 @@ def _of_scale(step: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _on_cpu_too(clip: Callable[..., Any]) -> Callable[..., Any]:
+    """On a CPU --amp has no scale, which fairseq asks for when a gradient is NaN."""
+
+    @functools.wraps(clip)
+    def clip_grad_norm(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not optimizer.scaler.is_enabled():
+            return optimizer.fp32_optimizer.clip_grad_norm(*args, **kwargs)
+        return clip(optimizer, *args, **kwargs)
+
+    return clip_grad_norm
+
+
 def watch_scales() -> None:
     """Where half precision gives up."""
     DynamicLossScaler.check_overflow = _of_scale(DynamicLossScaler.check_overflow)
-    AMPOptimizer.clip_grad_norm = _of_scale(AMPOptimizer.clip_grad_norm)
+    AMPOptimizer.clip_grad_norm = _on_cpu_too(_of_scale(AMPOptimizer.clip_grad_norm))
 
 
 def of_losses(valid_step: Callable[..., Any]) -> Callable[..., Any]:

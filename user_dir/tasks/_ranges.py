@@ -135,7 +135,8 @@ def _check_metric(name: str) -> None:
     """Refuse a misspelt name at once; the rest shows at the first evaluation."""
     if name in _METRICS or "_" in name or name == "auto":
         return
-    near = difflib.get_close_matches(name.lower(), _METRICS, 1, 0.5)
+    begun = [known for known in _METRICS if name and known.startswith(name.lower())]
+    near = begun or difflib.get_close_matches(name.lower(), _METRICS, 1, 0.5)
     raise UserError(
         f"--best-checkpoint-metric {name} is nothing that evaluations log; "
         + (f"did you mean {near[0]}?" if near else "choose from " + ", ".join(_METRICS))
