@@ -1,10 +1,11 @@
 """Tiny random models of every form, made once, and a way to train them."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -172,17 +173,6 @@ TRAIN = [
 ]
 
 
-def run_script(name: str, *args: object) -> subprocess.CompletedProcess[str]:
-    """One of the scripts, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
-
-
 class Zygote:
     """Commands in forks of a process that has fairseq and the plugin imported."""
 
@@ -203,26 +193,32 @@ class Zygote:
         return self.process.stdout.readline()
 
     def run(self, *commands: list[str]) -> list[subprocess.CompletedProcess[str]]:
-        """Run commands at the same time; their output is all in stderr."""
+        """Run commands at the same time; all output is in stderr, but for scripts."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(commands) + "\n")
         self.process.stdin.flush()
         return [
-            subprocess.CompletedProcess(command, status, "", output)
-            for command, (status, output) in zip(
-                commands, json.loads(self._answer()), strict=True
-            )
+            subprocess.CompletedProcess(command, *ended)
+            for command, ended in zip(commands, json.loads(self._answer()), strict=True)
         ]
 
 
+@functools.cache
+def the_zygote() -> Zygote:
+    """The one of this process; it ends when its input does."""
+    return Zygote()
+
+
 @pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
+def zygote() -> Zygote:
     """One for all tests."""
-    started = Zygote()
-    yield started
-    assert started.process.stdin is not None
-    started.process.stdin.close()
-    started.process.wait()
+    return the_zygote()
+
+
+def run_script(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """One of the scripts, in a process of its own."""
+    (done,) = the_zygote().run(["script", name, *map(str, args)])
+    return done
 
 
 Trainer = Callable[..., subprocess.CompletedProcess[str]]

@@ -369,7 +369,7 @@ def test_command_lines(
         with tempfile.TemporaryDirectory() as folder:
             places = {**known, "OUT": Path(folder) / "out"}
             words = [str(places.get(word, word)) for word in typed]
-            (done,) = zygote.run(["script", tool, *words])
+            (done,) = zygote.run(["script-elsewhere", tool, *words])
         lines = done.stderr.strip().splitlines() or [""]
         assert "Traceback" not in done.stderr, (case, done.stderr[-2500:])
         assert done.returncode in (0, 1, 2, 130), case

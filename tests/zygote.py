@@ -62,11 +62,15 @@ def preprocess() -> object:
 
 def script() -> None:
     """A script of this checkout, by its name: ``script predict.py ...``."""
-    os.chdir(tempfile.mkdtemp())  # where a name without a folder is written
-    sys.argv = sys.argv[1:]
-    sys.argv[0] = str(SCRIPTS / sys.argv[0])
+    sys.argv = [str(SCRIPTS / sys.argv[1]), *sys.argv[2:]]
     sys.path.insert(0, str(SCRIPTS))
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def script_elsewhere() -> None:
+    """The same in a folder of its own, where any name may be written."""
+    os.chdir(tempfile.mkdtemp())
+    script()
 
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -79,14 +83,17 @@ COMMANDS: dict[str, Callable[[], object]] = {
     "fairseq-train": fairseq_cli.train.cli_main,
     "fairseq-validate": fairseq_cli.validate.cli_main,
     "script": script,
+    "script-elsewhere": script_elsewhere,
     "hydra": fairseq_steady.hydra_train.main,
 }
 
 
-def run(arguments: list[str], output: int) -> int:
-    """In the child: the command, its output in a file; returns the exit status."""
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+def run(arguments: list[str], files: tuple[int, int]) -> int:
+    """In the child: the command, its output in files; returns the exit status."""
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    apart = arguments[0].startswith("script")
+    os.dup2(files[0 if apart else 1], 1)
+    os.dup2(files[1], 2)
     if arguments[0] == "guarded":
         guard()
         arguments = arguments[1:]
@@ -101,31 +108,42 @@ def run(arguments: list[str], output: int) -> int:
     return 0
 
 
-def start(arguments: list[str]) -> tuple[int, int]:
-    """Fork one command; returns its process and the file of its output."""
+def unnamed() -> int:
+    """A file that is gone when it is closed."""
     output, path = tempfile.mkstemp()
     os.unlink(path)
+    return output
+
+
+def start(arguments: list[str]) -> tuple[int, tuple[int, int]]:
+    """Fork one command; returns its process and the files of its output."""
+    files = unnamed(), unnamed()
     child = os.fork()
     if child == 0:
         signal.alarm(LIMIT)
         status = 99
         try:
-            status = run(arguments, output)
+            status = run(arguments, files)
             sys.stdout.flush()
             sys.stderr.flush()
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(status)
-    return child, output
+    return child, files
 
 
-def finish(child: int, output: int) -> tuple[int, str]:
-    """Wait; returns exit status and output."""
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def content(output: int) -> str:
+    """Of a file, from its start."""
     os.lseek(output, 0, os.SEEK_SET)
     with os.fdopen(output, errors="replace") as file:
-        return status, file.read()
+        return file.read()
+
+
+def finish(child: int, files: tuple[int, int]) -> tuple[int, str, str]:
+    """Wait; returns exit status, standard output (of scripts) and error output."""
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status, content(files[0]), content(files[1])
 
 
 def main() -> None:
