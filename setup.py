@@ -35,7 +35,7 @@ setup(
         "numpy",
         "protobuf",
         "psutil",
-        "pydantic>=2",
+        "pydantic>=2.12",
         "rouge-score",
         "safetensors",
         "scikit-learn",
@@ -43,7 +43,7 @@ setup(
         "sentencepiece",
         "tensorboard",
         "tokenizers",
-        "typing_extensions",
+        "typing_extensions>=4.13",
     ],
     extras_require={
         "compare": ["matplotlib", "rich", "statsmodels", "submitit", "tabulate"],

@@ -34,9 +34,7 @@ from comparison.results import Result
 from comparison.table import Scored
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import write_text
-
-#: Ends of the names of metrics of which less is better.
-SMALLER = ("loss", "ppl")
+from fairseq_steady.metrics import larger_is_better
 
 
 def parse() -> argparse.Namespace:
@@ -92,7 +90,7 @@ def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
         raise UserError(f"every run crashed; {reasons(results)}")
     metric, larger = ended[0].own_metric
     if args.metric and args.metric != metric:
-        metric, larger = args.metric, not args.metric.endswith(SMALLER)
+        metric, larger = args.metric, larger_is_better(args.metric)
     return Scored(metric, larger, args.select)
 
 

@@ -23,8 +23,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from fairseq_steady.errors import UserError
-from fairseq_steady.escaping import visible
+from fairseq_steady.errors import UserError, visible
 from fairseq_steady.files import foreign, sha256, whole_file
 from rich.console import Console
 from rich.progress import (

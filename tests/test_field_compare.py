@@ -534,6 +534,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         (bytes(zipped("inner/x{}")), "one.txt is missing in"),
         (b"", "one.txt is missing in"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # bytes hold the time
 )
 def test_a_damaged_archive_is_one_line(
     address: str, tmp_path: Path, content: bytes, message: str

@@ -162,6 +162,11 @@ def explanation(error: BaseException) -> str | None:
     return None
 
 
+def visible(text: str) -> str:
+    r"""One line: control characters and the like as escapes, as ``\n`` and ``\x1b``."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def _show(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
@@ -170,7 +175,7 @@ def _show(
     if said is None:
         sys.__excepthook__(kind, error, trace)
     elif said:
-        print(said if interrupted else f"error: {said}", file=sys.stderr)
+        print(said if interrupted else f"error: {visible(said)}", file=sys.stderr)
 
 
 def install_excepthook() -> None:

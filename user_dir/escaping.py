@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import yaml  # type: ignore[import-untyped]
 
+from .errors import visible
+
 #: What Markdown or HTML would act on; an entity never does. An underscore within a
 #: word and a bracket without a link are text as they are.
 _MARKDOWN = re.compile(
@@ -20,11 +22,6 @@ _NUMERIC = re.compile(rf"{_NUMBER}(?: ± {_NUMBER}| \[{_NUMBER}, {_NUMBER}\])?",
 #: What makes a spreadsheet read a cell as a formula; it knows the wide forms too.
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _TSV = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-
-
-def visible(text: str) -> str:
-    r"""One line: control characters and the like as escapes, as ``\n`` and ``\x1b``."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def markdown(text: str) -> str:

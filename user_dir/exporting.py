@@ -23,7 +23,7 @@ from .files import whole_folder, write_json, write_text
 from .generating import load_trained
 from .importing_config import ACTIVATIONS, SEQ2SEQ
 from .importing_files import naming
-from .model_dir import MANIFEST, ModelDirectory
+from .model_dir import ModelDirectory
 
 #: Names of transformers' classes.
 _CLASSES = {
@@ -81,7 +81,6 @@ class Source:
                 raise UserError(f"{path} is a model directory, which has no teacher")
             return cls(directory, load_encoder(directory), {})
         checkpoint = load_safely(path)
-        _check_model(checkpoint, path, model)
         loaded, task = load_trained(path, model, head)
         if teacher:
             kept = checkpoint["extra_state"].get("fairseq_steady", {}).get("teacher")
@@ -134,19 +133,6 @@ class Source:
             for name, tensor in self.model.state_dict().items()
             if name.startswith(prefix)
         }
-
-
-def _check_model(checkpoint: Any, path: Path, model: str | None) -> None:
-    """Say which flag names a model directory that has moved."""
-    try:
-        recorded = str(checkpoint["cfg"]["task"]["steady_model"])
-    except (TypeError, KeyError):  # no checkpoint of ours: whoever loads it says so
-        return
-    if model is None and not (Path(recorded) / MANIFEST).is_file():
-        raise UserError(
-            f"{path} was trained from the model directory {recorded}, which is not "
-            "there; name it with --model"
-        )
 
 
 # --- weights -------------------------------------------------------------------------

@@ -100,7 +100,8 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8, whole or not at all; the folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
-        file.write(text.encode("utf-8"))
+        # Lone surrogates, as Python's JSON lets in, are written as JSON has them.
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:

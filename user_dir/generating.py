@@ -10,11 +10,13 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from .data.batching import in_batches
 from .data.tokenizing import SentenceTokenizer
 from .errors import UserError
+from .model_dir import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -141,10 +143,22 @@ def load_trained(
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} does not exist")
     moved = {"steady_model": model} if model else {}
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint), moved)
+    _check_model(state, checkpoint)
     models, _, task = checkpoint_utils.load_model_ensemble_and_task(
-        [str(checkpoint)], arg_overrides=moved
+        [str(checkpoint)], arg_overrides=moved, state=state
     )
     return models[0].eval(), _part(task, head, checkpoint)
+
+
+def _check_model(state: Any, checkpoint: Path) -> None:
+    """Say which flag names a model directory that has moved."""
+    named = OmegaConf.select(state.get("cfg") or {}, "task.steady_model")
+    if named and not (Path(named) / MANIFEST).is_file():
+        raise UserError(
+            f"{checkpoint} was trained from the model directory {named}, which is not "
+            "there; name it with --model"
+        )
 
 
 def _part(task: Any, head: str | None, checkpoint: Path) -> Any:

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fairseq_steady.errors import UserError
-from fairseq_steady.escaping import visible
+from fairseq_steady.errors import UserError, visible
 
 from .execution import Executor, Local, Slurm, python_path
 from .plan import Run

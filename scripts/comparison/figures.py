@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from fairseq_steady.escaping import visible
+from fairseq_steady.errors import visible
 from fairseq_steady.files import whole_file
 
 from .results import Result, score
