@@ -220,8 +220,8 @@ def test_a_new_head_leaves_the_checkpoints_behind(
     head = "classification_heads.sentence_classification_head."
     assert changed
     assert {name.startswith(head) for name in changed} == {True}
-    # A run that goes on keeps the head it has trained.
-    fairseq_train(*common, *new, "--max-update=2", *ZERO_RATE)
+    # A run that goes on keeps the head it has trained; a new one would be another.
+    fairseq_train(*common, *new, "--max-update=2", *ZERO_RATE, "--seed=2")
     again = checkpoint(second)["model"]
     assert all(torch.equal(after[name], again[name]) for name in after)
 
