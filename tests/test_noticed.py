@@ -19,7 +19,7 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.logging import metrics
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
-from fairseq_steady import durable, files
+from fairseq_steady import durable, exporting, files
 from fairseq_steady.criterions._kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import gradient_scale
 from fairseq_steady.data.batching import in_batches, padded
@@ -1047,6 +1047,23 @@ def test_summaries_are_searched_for_as_asked(summarizer: Summarizer) -> None:
     assert summarizer.prefix == [0]
     assert (made.min_len, made.max_len_b) == (6, 10)
     assert made.repeat_ngram_blocker.no_repeat_ngram_size == 2
+
+
+def test_transformers_counts_the_first_token_and_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exporting, "_special_ids", lambda _: {})
+    source: Any = SimpleNamespace(
+        task=SimpleNamespace(decoding=Decoding(3, 2.0, 5, 9, 2))
+    )
+    assert exporting._generation_config(source) == {
+        "num_beams": 3,
+        "length_penalty": 2.0,
+        "min_length": 6,
+        "max_length": 11,
+        "no_repeat_ngram_size": 2,
+        "early_stopping": True,
+    }
 
 
 def test_articles_are_selected_by_their_rows() -> None:
