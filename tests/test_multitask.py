@@ -192,7 +192,7 @@ def test_its_encoder_adapts_predicts_and_exports(
             ["--multitask-names=cola,sst2", "--valid-subset=rte"],
             "no split 'rte'; choose train or, of each task, cola, sst2",
         ),
-        (["--multitask-names=cola,rte"], "has no dev.tsv for the split 'valid'"),
+        (["--multitask-names=cola,rte"], "has no train.tsv for the split 'train'"),
         (
             ["--multitask-names=cola,stsb", *FLAGS["r3f"], "--r3f-divergence=sym_kl"],
             "always 0 for a single score",

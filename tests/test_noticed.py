@@ -19,7 +19,7 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.logging import metrics
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
-from fairseq_steady import durable, files
+from fairseq_steady import durable, exporting, files
 from fairseq_steady.criterions._kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import gradient_scale
 from fairseq_steady.data.batching import in_batches, padded
@@ -59,7 +59,7 @@ from fairseq_steady.regularizers import (
     unwrap,
 )
 from fairseq_steady.regularizers.ascent import length
-from fairseq_steady.tasks._recipe import Recipe
+from fairseq_steady.tasks._recipe import Recipe, count_updates
 from fairseq_steady.tasks._record import predictions
 from fairseq_steady.tasks._sentence import SentenceTaskConfig
 from fairseq_steady.tasks.cola import ColaTask
@@ -968,8 +968,8 @@ def test_glues_classes_metrics_and_submissions() -> None:
 def test_a_recipe_counts_the_last_small_batch(
     models: dict[str, Path], cola_data: Path
 ) -> None:
-    assert Recipe.of_epochs(10, 33, 8).updates == 50
-    assert Recipe.of_epochs(0.1, 8, 8).updates == 10
+    assert count_updates(10, 33, 8) == 50
+    assert Recipe.of_epochs(count_updates(0.1, 8, 8)).updates == 10
     settings = Recipe(57).settings()
     assert settings["lr_scheduler.warmup_updates"] == 6
     assert settings["lr_scheduler.total_num_update"] == 57
@@ -981,7 +981,7 @@ def test_a_recipe_counts_the_last_small_batch(
         distributed_training=SimpleNamespace(distributed_world_size=2),
         optimization=SimpleNamespace(update_freq=[4]),
     )
-    assert task._updates_of_epochs(root) == 20 * 64 // 32
+    assert task._updates_of(root)(20) == 20 * 64 // 32
 
 
 def test_a_sentence_that_came_twice_is_recorded_once() -> None:
@@ -997,8 +997,9 @@ def test_texts_that_were_cut_are_counted(models: dict[str, Path]) -> None:
     made: Any = Predictor.__new__(Predictor)
     made.tokenizer = SentenceTokenizer(directory, directory.dictionary(), 5)
     made.truncated = 0
+    made.columns = ["a"]
     for _ in range(2):
-        made._encode(["w1 w2 w3 w4 w5", "w1", ("w1 w2", "w3 w4")])
+        made._encode(["w1 w2 w3 w4 w5", "w1", "w1 w2 w3 w4"])
     assert made.truncated == 4
 
 
@@ -1047,6 +1048,23 @@ def test_summaries_are_searched_for_as_asked(summarizer: Summarizer) -> None:
     assert summarizer.prefix == [0]
     assert (made.min_len, made.max_len_b) == (6, 10)
     assert made.repeat_ngram_blocker.no_repeat_ngram_size == 2
+
+
+def test_transformers_counts_the_first_token_and_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exporting, "_special_ids", lambda _: {})
+    source: Any = SimpleNamespace(
+        task=SimpleNamespace(decoding=Decoding(3, 2.0, 5, 9, 2))
+    )
+    assert exporting._generation_config(source) == {
+        "num_beams": 3,
+        "length_penalty": 2.0,
+        "min_length": 6,
+        "max_length": 11,
+        "no_repeat_ngram_size": 2,
+        "early_stopping": True,
+    }
 
 
 def test_articles_are_selected_by_their_rows() -> None:
@@ -1144,12 +1162,12 @@ def test_where_less_is_better_the_least_is_best() -> None:
     assert scored.best(one)["updates"] == 20
     assert winner([one, other], scored) == "a"
     assert winner([one, other], Scored("mcc", True, "valid")) == "b"
-    assert _described([0.1, 0.3], False)["best"] == "0.100"
-    assert _described([0.1, 0.3], True)["best"] == "0.300"
+    assert _described([0.1, 0.3], scored)["best"] == "0.100"
+    assert _described([0.1, 0.3], replace(scored, larger=True))["best"] == "0.300"
 
 
 def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> None:
-    from comparison.plan import PlanError, Run
+    from comparison.plan import Run
     from comparison.results import standing, write
     from test_compare import result
 
@@ -1158,7 +1176,7 @@ def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> 
     run = Run("", "a", 1, tmp_path, ("fairseq-train", "--lr", "1"))
     assert standing([run]) == {tmp_path: made}
     other = replace(run, command=("fairseq-train", "--lr", "2"))
-    with pytest.raises(PlanError, match=r"another plan.*fairseq-train --lr 1"):
+    with pytest.raises(UserError, match=r"another plan.*fairseq-train --lr 1"):
         standing([other])
 
 

@@ -300,13 +300,17 @@ def known_only(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_model_ensemble_and_task(
         filenames: list[str], arg_overrides: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        states = [
-            checkpoint_utils.load_checkpoint_to_cpu(name, arg_overrides)
-            for name in filenames
-            if kwargs.get("state") is None
-        ]
-        for state, name in zip(states, filenames, strict=False):
-            check_names(state, name)
+        state = kwargs.get("state")
+        states = (
+            [state]
+            if state is not None
+            else [
+                checkpoint_utils.load_checkpoint_to_cpu(name, arg_overrides)
+                for name in filenames
+            ]
+        )
+        for found, name in zip(states, filenames, strict=True):
+            check_names(found, name)
         if len(states) == 1:
             kwargs["state"] = states[0]
         try:

@@ -15,6 +15,7 @@ from tokenizers.processors import RobertaProcessing
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from .architectures import ARCHITECTURES
 from .checking import check_state
 from .checkpoints import load_safely
 from .errors import UserError
@@ -337,13 +338,14 @@ def _family(given: dict[str, Any], path: Path) -> str:
 
 
 def _form(given: dict[str, Any], path: Path) -> dict[str, Any]:
-    """fairseq's arguments without those that are not said."""
+    """fairseq's arguments that the family has, without those that are not said."""
+    known = ARCHITECTURES[_family(given, path)].__annotations__
     for side in ("encoder", "decoder"):
         check_heads(given, f"{side}_embed_dim", f"{side}_attention_heads", path)
     longest = given.get("max_positions") or given.get("max_source_positions")
     if longest is None:
         raise UserError(f"{path} says neither max_positions nor max_source_positions")
-    form = {n: v for n, v in given.items() if n not in ("arch", "_name")}
+    form = {name: value for name, value in given.items() if name in known}
     form["max_positions"] = longest
     return {name: value for name, value in form.items() if value is not None}
 
