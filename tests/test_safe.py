@@ -54,7 +54,9 @@ def model_directory(folder: Path) -> Any:
 def hugging_face(folder: Path) -> Any:
     (folder / "source").mkdir()
     shutil.copy(bare_pickle(folder), folder / "source" / "pytorch_model.bin")
-    config = {"model_type": "bert", "vocab_size": 5, "hidden_size": 4}
+    sizes = ("hidden_size", "num_attention_heads", "num_hidden_layers")
+    sizes += ("intermediate_size", "max_position_embeddings", "vocab_size")
+    config = {"model_type": "bert", **dict.fromkeys(sizes, 8)}
     (folder / "source" / "config.json").write_text(json.dumps(config))
     return import_hf(folder / "source", folder / "out")
 

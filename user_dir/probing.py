@@ -171,6 +171,8 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
             classes or scores, or the metric that picks checkpoints is none of classes.
 
     """
+    # Nothing is trained, so that no length needs counting.
+    cfg.optimization.max_update = cfg.optimization.max_update or 1
     if hasattr(cfg.task, "steady_new_head"):  # a probe's is its own
         cfg.task.steady_new_head = True
     task: Any = tasks.setup_task(cfg.task)
