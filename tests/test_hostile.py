@@ -327,6 +327,7 @@ def test_a_probe_takes_weights_and_nothing_else(trained: Path, tmp_path: Path) -
         (lambda s: s | {"extra_state": {"train_iterator": 3}}, "train_iterator"),
         (lambda s: s | {"extra_state": {"fairseq_steady": {"teacher": 1}}}, "teacher"),
         (lambda s: {"model": s["model"], "cfg": s["cfg"]}, "KeyError 'best_loss'"),
+        (lambda s: s | {"cfg": s["cfg"] | {"model": torch.ones(2)}}, "RuntimeError"),
         (lambda s: s | {"cfg": s["cfg"] | {"model": {"_name": "steady",
           "architecture": "{"}}}, "field 'cfg.model.architecture'"),
     ],
@@ -338,6 +339,16 @@ def test_a_checkpoint_of_another_structure_names_the_field(
     torch.save(change(torch.load(trained, weights_only=True)), path)
     with pytest.raises(UserError, match=rf"a\.pt.*{said}.*write or download it again"):
         load_checkpoint(str(path))
+
+
+def test_a_model_directory_whose_name_no_file_can_have_is_not_there(
+    trained: Path, tmp_path: Path
+) -> None:
+    state: State = torch.load(trained, weights_only=True)
+    state["cfg"]["task"]["steady_model"] = "a" * 5000
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"aaa, which is not there; name it with --mo"):
+        Predictor(tmp_path / "a.pt")
 
 
 # --- model directories and releases ---------------------------------------------------

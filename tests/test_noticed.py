@@ -1203,3 +1203,11 @@ def test_predictions_are_those_of_the_best_evaluation(tmp_path: Path) -> None:
     assert [list(one) for one in made.evaluations] == [["updates", "valid", "ood"]] * 3
     assert made.predictions["ood"] == {"outputs": [[20]], "gold": [20]}
     assert made.predictions["valid"] == {"outputs": [[20]], "gold": [20]}
+
+
+def test_a_teacher_of_another_model_is_refused_in_one_line() -> None:
+    student = nn.Linear(2, 2)
+    teacher = Teacher(student, Schedule())
+    state = {"updates": 3, "model": nn.Linear(2, 3).state_dict()}
+    with pytest.raises(UserError, match=r"teacher is of another model.*size mismatch"):
+        teacher.load_state_dict(state)

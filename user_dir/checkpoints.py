@@ -288,7 +288,7 @@ def load_checkpoint(
         overwrite_args_by_name(state["cfg"], changes)
     try:
         upgraded: dict[str, Any] = checkpoint_utils._upgrade_state_dict(state)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except _UNBUILT as error:
         raise UserError(f"{path}: {type(error).__name__} {error}; {_MEND}") from None
     return upgraded
 

@@ -1,5 +1,6 @@
 """Summaries from a model: beam search and text."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,7 +155,7 @@ def load_trained(
 def _check_model(state: Any, checkpoint: Path) -> None:
     """Say which flag names a model directory that has moved."""
     named = OmegaConf.select(state.get("cfg") or {}, "task.steady_model")
-    if named and not (Path(named) / MANIFEST).is_file():
+    if named and not os.path.isfile(os.path.join(str(named), MANIFEST)):
         raise UserError(
             f"{checkpoint} was trained from the model directory {named}, which is not "
             "there; name it with --model"

@@ -1,5 +1,6 @@
 """A model card for the method that won, from the results alone."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NotRequired
@@ -30,10 +31,10 @@ class _Manifest(TypedDict):
 
 
 def _licence(model: str) -> str:
-    path = Path(model) / "manifest.json"
-    if not path.is_file():
+    path = os.path.join(model, "manifest.json")
+    if not os.path.isfile(path):
         return "unknown"
-    manifest = read_json(path, _Manifest, "import the model again")
+    manifest = read_json(Path(path), _Manifest, "import the model again")
     return manifest.get("licence") or "not stated"
 
 

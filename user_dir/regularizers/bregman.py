@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 Mode = Literal["vanilla", "momentum"]
 
 
@@ -91,9 +93,21 @@ class Teacher:
         return {"updates": self.updates, "model": self.model.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        Raises:
+            UserError: its teacher is of another model.
+
+        """
         self.updates = int(state["updates"])
-        nn.Module.load_state_dict(self.model, state["model"])
+        try:
+            nn.Module.load_state_dict(self.model, state["model"])
+        except RuntimeError as error:
+            raise UserError(
+                "the checkpoint's teacher is of another model than its weights "
+                f"({str(error).splitlines()[-1].strip()}); take another checkpoint, or "
+                "start its teacher anew with --reset-optimizer"
+            ) from None
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
