@@ -183,6 +183,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
     (done,) = zygote.run(["fairseq-train", *arguments])
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Loaded checkpoint" in done.stderr
+    assert not list(parts.glob("*.tmp"))  # what was half written is gone
     assert_equal_weights(whole, parts)
 
 

@@ -66,6 +66,20 @@ def test_after_an_error_nothing_is_left(tmp_path: Path) -> None:
     assert path.read_text() == "before"
 
 
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    with files.whole_file(tmp_path / "checkpoint_last.pt") as file:
+        (left,) = tmp_path.iterdir()
+        name = left.name
+        file.write(b"whole")
+    others = [tmp_path / other for other in ("a.tmp", ".b.tmp", name + "x", "c.pt")]
+    for path in [tmp_path / name, *others]:
+        path.touch()
+    files.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(
+        [*others, tmp_path / "checkpoint_last.pt"]
+    )
+
+
 def test_a_name_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:
     files.write_text(tmp_path / ("n" * 255), "x")
     assert len(list(tmp_path.iterdir())) == 1

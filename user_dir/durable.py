@@ -24,7 +24,7 @@ from fairseq.data.iterators import BackgroundConsumer
 from fairseq.file_io import PathManager
 
 from .errors import UserError, on_interrupt
-from .files import foreign, whole_file
+from .files import foreign, sweep, whole_file
 from .workers import check_workers, naming_the_lost, set_timeout
 
 logger = logging.getLogger(__name__)
@@ -287,6 +287,7 @@ def prepare(cfg: Any) -> None:
     if saves and parallel.distributed_rank == 0:
         check_writable(Path(cfg.checkpoint.save_dir))
         warn_of_others(Path(cfg.checkpoint.save_dir))
+        sweep(Path(cfg.checkpoint.save_dir))
         if cfg.checkpoint.restore_file == _LAST:
             fall_back(Path(cfg.checkpoint.save_dir))
     if torch.distributed.is_initialized():

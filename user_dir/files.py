@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -26,6 +27,8 @@ Model = TypeVar("Model")
 
 #: Characters of a name that a scratch name repeats; file systems end at 255 bytes.
 _KEPT = 60
+#: A scratch name.
+_LEFT = re.compile(r"\..+-[0-9a-f]{16}\.tmp", re.DOTALL)
 #: Largest JSON file that is read: far above any of ours, far below memory.
 _JSON_BYTES = 2**30
 
@@ -94,6 +97,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left behind in a folder of one writer."""
+    for path in folder.glob(".*.tmp"):
+        if _LEFT.fullmatch(path.name) and path.is_file():
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
