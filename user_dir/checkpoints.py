@@ -10,6 +10,7 @@ import re
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import numpy as np
@@ -41,10 +42,11 @@ _TASKS = (
     "translation_from_pretrained_bart",
 )
 _METERS = tuple(name for name, value in vars(meters).items() if isinstance(value, type))
-#: What fairseq, torch and OmegaConf raise over the content of a checkpoint.
-_UNBUILT = (
+#: What fairseq, torch and OmegaConf raise over the content of a checkpoint; torch a
+#: RuntimeError too, where it is not about a lost worker.
+DAMAGES = (
     *(AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError),
-    *(RuntimeError, OmegaConfBaseException),
+    OmegaConfBaseException,
 )
 _MEND = "it is damaged or no checkpoint of fairseq's: write or download it again"
 
@@ -260,6 +262,27 @@ def check_names(state: Mapping[str, Any], path: object) -> None:
             )
 
 
+@contextmanager
+def blaming(
+    path: object, kinds: tuple[type[Exception], ...] = DAMAGES
+) -> Iterator[None]:
+    """What is raised inside is over a setting of another type, or the like.
+
+    Raises:
+        UserError: names the checkpoint and what was said.
+
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except kinds as error:
+        said = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise UserError(
+            f"{path}: nothing can be made of it ({said}); {_MEND}"
+        ) from error
+
+
 def load_checkpoint(
     path: str,
     arg_overrides: Mapping[str, Any] | None = None,
@@ -286,10 +309,8 @@ def load_checkpoint(
         # Settings of stock models are Namespaces inside the configuration.
         state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
         overwrite_args_by_name(state["cfg"], changes)
-    try:
+    with blaming(path, (*DAMAGES, RuntimeError)):
         upgraded: dict[str, Any] = checkpoint_utils._upgrade_state_dict(state)
-    except _UNBUILT as error:
-        raise UserError(f"{path}: {type(error).__name__} {error}; {_MEND}") from None
     return upgraded
 
 
@@ -313,14 +334,7 @@ def known_only(load: Callable[..., Any]) -> Callable[..., Any]:
             check_names(found, name)
         if len(states) == 1:
             kwargs["state"] = states[0]
-        try:
+        with blaming(filenames[0], (*DAMAGES, RuntimeError)):
             return load(filenames, arg_overrides, *args, **kwargs)
-        except UserError:
-            raise
-        except _UNBUILT as error:  # a setting of another type, weights that do not fit
-            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            raise UserError(
-                f"{filenames[0]}: what it describes cannot be built ({said}); {_MEND}"
-            ) from error
 
     return load_model_ensemble_and_task

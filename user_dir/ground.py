@@ -22,7 +22,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import durable, literals, refusals, workers
-from .checkpoints import allow_checkpoints, known_only, load_checkpoint, load_safely
+from .checkpoints import (
+    allow_checkpoints,
+    blaming,
+    known_only,
+    load_checkpoint,
+    load_safely,
+)
 from .errors import UserError
 from .finite import naming_the_update, of_gradients, of_losses, watch_scales
 from .resuming import check_same, of_another_model
@@ -129,7 +135,7 @@ def _restoring(load: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         if not reset_optimizer:
             check_same(trainer, filename, args[0] if args else False, load_safely)
-        with of_another_model(trainer, filename, load_safely):
+        with blaming(filename), of_another_model(trainer, filename, load_safely):
             extra = load(trainer, filename, reset_optimizer, *args, **kwargs)
         kept = (extra or {}).pop(_KEPT, None)
         if kept and trainer.get_num_updates() > 0:
