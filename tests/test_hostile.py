@@ -326,7 +326,7 @@ def test_a_probe_takes_weights_and_nothing_else(trained: Path, tmp_path: Path) -
         (lambda s: s | {"extra_state": 3}, "field 'extra_state'"),
         (lambda s: s | {"extra_state": {"train_iterator": 3}}, "train_iterator"),
         (lambda s: s | {"extra_state": {"fairseq_steady": {"teacher": 1}}}, "teacher"),
-        (lambda s: {"model": s["model"], "cfg": s["cfg"]}, "KeyError 'best_loss'"),
+        (lambda s: {"model": s["model"], "cfg": s["cfg"]}, "KeyError: 'best_loss'"),
         (lambda s: s | {"cfg": s["cfg"] | {"model": torch.ones(2)}}, "RuntimeError"),
         (lambda s: s | {"cfg": s["cfg"] | {"model": {"_name": "steady",
           "architecture": "{"}}}, "field 'cfg.model.architecture'"),
@@ -339,6 +339,23 @@ def test_a_checkpoint_of_another_structure_names_the_field(
     torch.save(change(torch.load(trained, weights_only=True)), path)
     with pytest.raises(UserError, match=rf"a\.pt.*{said}.*write or download it again"):
         load_checkpoint(str(path))
+
+
+def test_a_run_does_not_go_on_from_a_checkpoint_without_its_place(
+    trained: Path, models: dict[str, Path], cola_data: Path, tmp_path: Path,
+    fairseq_train: Trainer,
+) -> None:  # fmt: skip
+    state: State = torch.load(trained, weights_only=True)
+    state["extra_state"]["train_iterator"] = None
+    torch.save(state, tmp_path / "a.pt")
+    done = fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}", "--no-save"),
+        f"--restore-file={tmp_path / 'a.pt'}",
+        status=1,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path / 'a.pt'} cannot be made use of (TypeError: " in last
 
 
 def test_a_model_directory_whose_name_no_file_can_have_is_not_there(

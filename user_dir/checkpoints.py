@@ -277,10 +277,9 @@ def blaming(
     except UserError:
         raise
     except kinds as error:
-        said = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        raise UserError(
-            f"{path}: nothing can be made of it ({said}); {_MEND}"
-        ) from error
+        first = (str(error).strip().splitlines() or ["no more"])[0]
+        said = f"{type(error).__name__}: {first}"
+        raise UserError(f"{path} cannot be made use of ({said}); {_MEND}") from error
 
 
 def load_checkpoint(

@@ -27,14 +27,15 @@ _MEND = "remove it to train that run again"
 
 #: Time or memory.
 Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+#: A class or a score; beyond this a number is no class that numpy could count.
+Gold = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
 
 
 class Predictions(TypedDict):
     """Of one subset, in the data's order; a diverged model's are nan."""
 
     outputs: Annotated[list[list[float]], Field(min_length=1)]
-    gold: Annotated[list[Finite], Field(min_length=1)]
+    gold: Annotated[list[Gold], Field(min_length=1)]
 
 
 class Evaluation(TypedDict, extra_items=dict[str, float]):
@@ -53,7 +54,7 @@ class _Recorded(TypedDict):
     metrics: dict[str, float]
     peak_gpu_mb: NotRequired[Cost]
     outputs: NotRequired[list[list[float]]]
-    gold: NotRequired[list[Finite]]
+    gold: NotRequired[list[Gold]]
 
 
 class _Checkpoint(TypedDict):
