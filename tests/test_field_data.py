@@ -442,6 +442,37 @@ def test_paragraphs_in_cells_are_no_stray_quotes(
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("name", "separator", "mend"),
+    [
+        ("t.csv", ";", "write it as CSV, with commas"),
+        ("t.csv", "\t", "rename the file to .tsv"),
+        ("t.tsv", ",", "rename the file to .csv"),
+        ("t.tsv", "|", "write it as CSV, with commas"),
+    ],
+)
+def test_a_table_parted_otherwise_is_told_from_other_columns(
+    tmp_path: Path, name: str, separator: str, mend: str
+) -> None:
+    header = f"text{separator}label"
+    path = file(tmp_path / name, f"{header}\na{separator}1\n")
+    with pytest.raises(UserError) as caught:
+        list(read_table(path, ["text"], "label"))
+    assert str(caught.value) == (
+        f"{path}:1: {header!r} is one column; is it parted by {separator!r}?; {mend}"
+    )
+
+
+def test_lines_that_end_in_carriage_returns_are_no_header(tmp_path: Path) -> None:
+    path = file(tmp_path / "t.tsv", b"text\tlabel\ra\t1\rb\t0\r")
+    with pytest.raises(UserError) as caught:
+        list(read_table(path, ["text"], "label"))
+    assert str(caught.value) == (
+        f"{path}: its lines end in carriage returns alone; make them line feeds: "
+        f"tr '\\r' '\\n' < {path} > NEW"
+    )
+
+
 # --- which file -----------------------------------------------------------------------
 
 
@@ -461,6 +492,9 @@ def test_two_files_that_differ_are_refused_and_named(tmp_path: Path) -> None:
     (tmp_path / "test.tsv").mkdir()
     with pytest.raises(UserError, match=r"test\.tsv is a folder, not a file; rename"):
         named_like(str(tmp_path), "test")
+    file(tmp_path / "ood.xlsx", "x")
+    with pytest.raises(UserError, match="no ood file but ood.xlsx; put one of these"):
+        named_like(str(tmp_path), "ood")
     with pytest.raises(UserError, match=r"train\.tsv is a file; name the folder that"):
         named_like(str(first), "train")
 

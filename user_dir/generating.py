@@ -13,10 +13,11 @@ from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from .checkpoints import KEPT_FILES, no_file
 from .data.batching import in_batches
 from .data.tokenizing import SentenceTokenizer
 from .errors import UserError
-from .model_dir import MANIFEST
+from .model_dir import DICTIONARY, MANIFEST, other_dictionary
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def load_trained(
     from . import plugin  # noqa: F401  fairseq must know the model and the task
 
     if not checkpoint.is_file():
-        raise UserError(f"{checkpoint} does not exist")
+        raise UserError(f"{checkpoint} {no_file(checkpoint)}")
     moved = {"steady_model": model} if model else {}
     state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint), moved)
     _check_model(state, checkpoint)
@@ -152,13 +153,16 @@ def load_trained(
 
 
 def _check_model(state: Any, checkpoint: Path) -> None:
-    """Say which flag names a model directory that has moved."""
+    """Say which flag names a model directory that has moved, or is another."""
     named = OmegaConf.select(state.get("cfg") or {}, "task.steady_model")
     if named and not (Path(named) / MANIFEST).is_file():
         raise UserError(
             f"{checkpoint} was trained from the model directory {named}, which is not "
             "there; name it with --model"
         )
+    kept = (state.get("extra_state") or {}).get(KEPT_FILES, {})
+    if named and (problem := other_dictionary(kept, Path(named) / DICTIONARY)):
+        raise UserError(f"{checkpoint} {problem}; name its own with --model")
 
 
 def _part(task: Any, head: str | None, checkpoint: Path) -> Any:
