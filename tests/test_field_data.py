@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from conftest import (
     sentences,
     word_tokenizer,
 )
+from fairseq_steady import generating
 from fairseq_steady.data import SentenceTokenizer, encode_cached, read_table
 from fairseq_steady.data.cache import score_targets
 from fairseq_steady.data.glue import LAYOUTS, find_split, read_split
@@ -669,6 +671,23 @@ def test_summaries_of_standard_input_name_the_line_too(
         script("summarize", "--lead", "1", given=b"One. Two.\n\nThree.\n")
     path = file(tmp_path / "A.CSV", "article\nOne. Two.\n\u00c9t\u00e9. Three.\n")
     assert script("summarize", "--lead", "1", path) == "One.\n\u00c9t\u00e9.\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"beam": 0}, "--beam 0"),
+        ({"min_length": 9, "max_length": 3}, "--min-length 9"),
+        ({"no_repeat": -1}, "--no-repeat -1"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, int], said: str
+) -> None:
+    task = SimpleNamespace(decoding=generating.Decoding(), summarizer=None)
+    monkeypatch.setattr(generating, "load_trained", lambda *_: (None, task))
+    with pytest.raises(UserError, match=f"^{said} is out of range$"):
+        generating.Trained(Path("c.pt"), cpu=True, **changes)
 
 
 def test_nobody_reading_on_is_no_error(tmp_path: Path) -> None:

@@ -39,6 +39,24 @@ class Decoding:
     max_length: int = 128
     no_repeat: int = 3
 
+    def check(self, prefix: str) -> None:
+        """Refuse what no search can be.
+
+        Raises:
+            UserError: names the flag, which begins like this.
+
+        """
+        ranges = {
+            "beam": self.beam >= 1,
+            "min_length": 0 <= self.min_length <= self.max_length,
+            "max_length": self.max_length >= 1,
+            "no_repeat": self.no_repeat >= 0,
+        }
+        for name, good in ranges.items():
+            if not good:
+                flag = f"{prefix}{name.replace('_', '-')}"
+                raise UserError(f"{flag} {getattr(self, name)} is out of range")
+
 
 #: By name. CNN/DM's are BART's and R3F's; the papers print none for the others.
 DECODINGS = {
@@ -199,10 +217,11 @@ class Trained:
         if not hasattr(task, "summarizer"):
             name = type(task).__name__
             raise UserError(f"{checkpoint} is of {name}, not of task summarization")
+        task.decoding = replace(task.decoding, **changes)
+        task.decoding.check("--")
         self.cuda = torch.cuda.is_available() and not cpu
         if self.cuda:
             self.model = self.model.half().cuda()
-        task.decoding = replace(task.decoding, **changes)
         self.articles: SentenceTokenizer = task.tokenizers[0]
         self.pad = task.dictionary.pad()
         self.summarizer: Summarizer = task.summarizer(self.model)
