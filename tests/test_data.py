@@ -83,7 +83,7 @@ def test_tables_with_named_columns(tmp_path: Path, form: str) -> None:
 # --- bad input: file, line, value, mend -----------------------------------------
 
 BAD = {
-    "column": ("t.tsv", "text\tlabl\na\t1\n", r"t\.tsv:2: no column 'label'.*name"),
+    "column": ("t.tsv", "text\tlabl\na\t1\n", r"t\.tsv:1: no column 'label'.*name"),
     "width": ("t.tsv", "text\tlabel\na\t1\t2\n", r":2: 3 columns where .* 2; mend"),
     "sentence": ("t.tsv", "text\tlabel\na\t1\n  \t1\n", r":3: an empty sentence"),
     "label": ("t.tsv", "text\tlabel\na\t\n", r":2: an empty label"),

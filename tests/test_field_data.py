@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from conftest import (
     sentences,
     word_tokenizer,
 )
+from fairseq_steady import generating
 from fairseq_steady.data import SentenceTokenizer, encode_cached, read_table
 from fairseq_steady.data.cache import score_targets
 from fairseq_steady.data.glue import LAYOUTS, find_split, read_split
@@ -442,6 +444,37 @@ def test_paragraphs_in_cells_are_no_stray_quotes(
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("name", "separator", "mend"),
+    [
+        ("t.csv", ";", "write it as CSV, with commas"),
+        ("t.csv", "\t", "rename the file to .tsv"),
+        ("t.tsv", ",", "rename the file to .csv"),
+        ("t.tsv", "|", "write it as CSV, with commas"),
+    ],
+)
+def test_a_table_parted_otherwise_is_told_from_other_columns(
+    tmp_path: Path, name: str, separator: str, mend: str
+) -> None:
+    header = f"text{separator}label"
+    path = file(tmp_path / name, f"{header}\na{separator}1\n")
+    with pytest.raises(UserError) as caught:
+        list(read_table(path, ["text"], "label"))
+    assert str(caught.value) == (
+        f"{path}:1: {header!r} is one column; is it parted by {separator!r}?; {mend}"
+    )
+
+
+def test_lines_that_end_in_carriage_returns_are_no_header(tmp_path: Path) -> None:
+    path = file(tmp_path / "t.tsv", b"text\tlabel\ra\t1\rb\t0\r")
+    with pytest.raises(UserError) as caught:
+        list(read_table(path, ["text"], "label"))
+    assert str(caught.value) == (
+        f"{path}: its lines end in carriage returns alone; make them line feeds: "
+        f"tr '\\r' '\\n' < {path} > NEW"
+    )
+
+
 # --- which file -----------------------------------------------------------------------
 
 
@@ -461,6 +494,9 @@ def test_two_files_that_differ_are_refused_and_named(tmp_path: Path) -> None:
     (tmp_path / "test.tsv").mkdir()
     with pytest.raises(UserError, match=r"test\.tsv is a folder, not a file; rename"):
         named_like(str(tmp_path), "test")
+    file(tmp_path / "ood.xlsx", "x")
+    with pytest.raises(UserError, match="no ood file but ood.xlsx; put one of these"):
+        named_like(str(tmp_path), "ood")
     with pytest.raises(UserError, match=r"train\.tsv is a file; name the folder that"):
         named_like(str(first), "train")
 
@@ -635,6 +671,23 @@ def test_summaries_of_standard_input_name_the_line_too(
         script("summarize", "--lead", "1", given=b"One. Two.\n\nThree.\n")
     path = file(tmp_path / "A.CSV", "article\nOne. Two.\n\u00c9t\u00e9. Three.\n")
     assert script("summarize", "--lead", "1", path) == "One.\n\u00c9t\u00e9.\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"beam": 0}, "--beam 0"),
+        ({"min_length": 9, "max_length": 3}, "--min-length 9"),
+        ({"no_repeat": -1}, "--no-repeat -1"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, int], said: str
+) -> None:
+    task = SimpleNamespace(decoding=generating.Decoding(), summarizer=None)
+    monkeypatch.setattr(generating, "load_trained", lambda *_: (None, task))
+    with pytest.raises(UserError, match=f"^{said} is out of range$"):
+        generating.Trained(Path("c.pt"), cpu=True, **changes)
 
 
 def test_nobody_reading_on_is_no_error(tmp_path: Path) -> None:

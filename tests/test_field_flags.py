@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import SCORE_FLAGS, Zygote
 from fairseq_steady import refusals
+from fairseq_steady.checkpoints import load_safely
 from fairseq_steady.errors import UserError, explanation
 from test_durable import flags as run_flags
 from test_durable import start, wait_for
@@ -257,6 +258,9 @@ def test_going_on_with_something_else_names_both(
         "here",
         f"{other} --reset-optimizer": "--finetune-from-model resets everything but",
         f"{other} --restore-file={path}": "and --restore-file: give one of them",
+        f"--finetune-from-model={path.parent}": f"{path.parent} is a folder; name a "
+        "checkpoint in it, such as checkpoint_best.pt",
+        "--steady-train-size=8": "there are fewer batches than then",
     }
     more = [*first, "--max-update=4"]
     commands = {
@@ -274,6 +278,40 @@ def test_going_on_with_something_else_names_both(
         )
     )
     assert reset.returncode == 0, reset.stderr[-2000:]
+
+
+def test_going_on_with_an_average_of_the_weights(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
+) -> None:
+    for updates in (1, 2):
+        ends = ["--batch-size=8", f"--max-update={updates}", *OPTIMIZER]
+        flags = ["--store-ema", "--no-epoch-checkpoints", *ends]
+        (done,) = zygote.run(command(models, cola_data, tmp_path, *flags))
+        assert done.returncode == 0, done.stderr[-2000:]
+    history = checkpoint(tmp_path)["optimizer_history"]
+    assert history[-1]["num_updates"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is a folder; name a checkpoint in it, such as checkpoint_best.pt"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is no torch checkpoint; na"),
+        (b"w1 w2\n", "is no torch checkpoint; name one that fairseq-train wrote"),
+        (b"", "is not a whole torch checkpoint"),
+    ],
+)
+def test_what_is_no_checkpoint_is_called_what_it_is(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "c.pt"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_safely(path)
+    assert str(caught.value).startswith(f"{path} {said}")
 
 
 # --- defaults that train --------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Heads and labels in the field: names decide, and what is logged can be believed."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -205,7 +206,17 @@ REFUSED: dict[str, tuple[str, str, list[str], str]] = {
     ),
     "an unknown name": (
         *("moods", "mail", ["--steady-label-map=bad=ham,pos=spam"]),
-        "has no class 'bad' but classes neg, pos",
+        "has no class 'bad' but classes neg, pos; write OLD=NEW, its name of a class "
+        "first",
+    ),
+    "a map of one of two": (
+        *("moods", "mail", ["--steady-label-map=neg=ham"]),
+        "classes ham, pos, and this run is for classes ham, spam: "
+        f"{ASKS}, --steady-label-map says which is which, as in neg=ham,pos=spam",
+    ),
+    "one named class": (
+        *("moods", "moods", ["--steady-labels=neg"]),
+        "only one class (neg) in --steady-labels; classification needs two or more",
     ),
     "a map of one to two": (
         *("moods", "mail", ["--steady-label-map=neg=ham,pos=ham"]),
@@ -289,6 +300,38 @@ def test_a_run_goes_on_with_the_classes_it_began_with(
     done = fairseq_train(tables["moods"], *resume)
     assert "goes on: classes pos, neg" in done.stderr
     assert checkpoint(folder)["task_state"]["labels"] == ["pos", "neg"]
+
+
+def test_ids_mean_the_tokens_they_meant(
+    models: dict[str, Path],
+    tables: dict[str, Path],
+    trained: dict[str, Path],
+    tmp_path: Path,
+    go_on: Run,
+) -> None:
+    """Another dictionary of the same size fits, and every word is another one."""
+    other = tmp_path / "other"
+    shutil.copytree(models["roberta"], other)
+    lines = (other / "dict.txt").read_text().splitlines(keepends=True)
+    (other / "dict.txt").write_text("".join([*lines[1:], lines[0]]))
+    said = f"was trained with another dictionary than {other / 'dict.txt'}; "
+    path = trained["moods"] / "checkpoint_last.pt"
+    with pytest.raises(UserError) as caught:
+        Predictor(path, str(other))
+    assert str(caught.value) == f"{path} {said}name its own with --model"
+    again = f"--save-dir={tmp_path / 'again'}"
+    shutil.copytree(trained["moods"], tmp_path / "again")
+    model = f"--steady-model={other}"
+    for start, flags in (
+        (str(path), []),
+        (
+            f"the checkpoint in {tmp_path / 'again'}",
+            [again, "--restore-file=checkpoint_last.pt"],
+        ),
+    ):
+        done = go_on(tables["moods"], trained["moods"], model, *flags, status=1)
+        last = done.stderr.strip().splitlines()[-1]
+        assert last == f"error: {start} {said}give its own with --steady-model"
 
 
 @pytest.mark.parametrize("precision", [[], HALF])

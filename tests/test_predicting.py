@@ -113,7 +113,7 @@ def test_mistakes_are_one_line(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("sentence\nw0\n")
     done = run_script("predict.py", checkpoint, tmp_path / "a.csv")
     assert done.returncode == 1
-    assert "a.csv:2: no column 'text' among: sentence; name yours" in done.stderr
+    assert "a.csv:1: no column 'text' among: sentence; name yours" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     with pytest.raises(UserError, match="does not exist"):
         Predictor(tmp_path / "nothing.pt")

@@ -75,6 +75,10 @@ class Position(TypedDict, total=False):
     iterations_in_epoch: Number
 
 
+#: Where a checkpoint's extra state holds digests of files, as below.
+KEPT_FILES = "fairseq_steady_data"
+
+
 class Extra(TypedDict, total=False):
     """Everything beside weights and optimizer."""
 
@@ -138,6 +142,13 @@ def _unsafe_names(path: str, error: pickle.UnpicklingError) -> str:
     return ", ".join(sorted(names)) or "an object it should not need"
 
 
+def no_file(path: str | os.PathLike[str]) -> str:
+    """What to say of a checkpoint that is not there."""
+    if os.path.isdir(path):
+        return "is a folder; name a checkpoint in it, such as checkpoint_best.pt"
+    return "does not exist"
+
+
 def load_safely(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     """``torch.load`` on the CPU that never runs code from the file.
 
@@ -152,8 +163,8 @@ def load_safely(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     try:
         lazy = mmap and zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path} {no_file(path)}") from None
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(str(path), error)) from None
     except (RuntimeError, EOFError) as error:
@@ -165,6 +176,13 @@ def load_safely(path: str | os.PathLike[str], mmap: bool = False) -> Any:
 
 
 def _refusal(path: str, error: pickle.UnpicklingError) -> str:
+    with open(path, "rb") as file:
+        pickled = file.read(1) == b"\x80"
+    if not (pickled or zipfile.is_zipfile(path)):
+        return (
+            f"{path} is no torch checkpoint; name one that fairseq-train wrote, or get "
+            "it again (from Git LFS with: git lfs pull)"
+        )
     return (
         f"{path} holds {_unsafe_names(path, error)}, which a checkpoint does not need "
         "and which could run code when loaded: do not load it; get the weights from "

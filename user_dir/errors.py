@@ -113,9 +113,22 @@ _KNOWN = tuple(
             "--finetune-from-model and --restore-file: give one of them",
         ),
         (
-            r"(Criterion|Optimizer) does not match; please reset",
-            r"the checkpoint is of another --\1: add --reset-optimizer, or name "
+            r"Criterion does not match; please reset",
+            "the checkpoint is of another --criterion: add --reset-optimizer, or name "
             "another --save-dir",
+        ),
+        (
+            r"Optimizer does not match; please reset",
+            "the checkpoint is of another --optimizer, or of another precision "
+            "(--fp16, --bf16, --amp): add --reset-optimizer, or name another "
+            "--save-dir",
+        ),
+        (
+            r"Cannot resume training due to dataloader mismatch",
+            "the checkpoint is further in its epoch than this one is long: there are "
+            "fewer batches than then (--steady-train-size, --batch-size, the data?): "
+            "give what it began with, add --reset-dataloader, or name another "
+            "--save-dir",
         ),
         (
             r"Dataset not loaded: ([\w.]+)",

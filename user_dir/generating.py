@@ -14,10 +14,11 @@ from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from .checkpoints import KEPT_FILES, no_file
 from .data.batching import in_batches
 from .data.tokenizing import SentenceTokenizer
 from .errors import UserError
-from .model_dir import MANIFEST
+from .model_dir import DICTIONARY, MANIFEST, other_dictionary
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,24 @@ class Decoding:
     min_length: int = 0
     max_length: int = 128
     no_repeat: int = 3
+
+    def check(self, prefix: str) -> None:
+        """Refuse what no search can be.
+
+        Raises:
+            UserError: names the flag, which begins like this.
+
+        """
+        ranges = {
+            "beam": self.beam >= 1,
+            "min_length": 0 <= self.min_length <= self.max_length,
+            "max_length": self.max_length >= 1,
+            "no_repeat": self.no_repeat >= 0,
+        }
+        for name, good in ranges.items():
+            if not good:
+                flag = f"{prefix}{name.replace('_', '-')}"
+                raise UserError(f"{flag} {getattr(self, name)} is out of range")
 
 
 #: By name. CNN/DM's are BART's and R3F's; the papers print none for the others.
@@ -142,7 +161,7 @@ def load_trained(
     from . import plugin  # noqa: F401  fairseq must know the model and the task
 
     if not checkpoint.is_file():
-        raise UserError(f"{checkpoint} does not exist")
+        raise UserError(f"{checkpoint} {no_file(checkpoint)}")
     moved = {"steady_model": model} if model else {}
     state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint), moved)
     _check_model(state, checkpoint)
@@ -153,13 +172,16 @@ def load_trained(
 
 
 def _check_model(state: Any, checkpoint: Path) -> None:
-    """Say which flag names a model directory that has moved."""
+    """Say which flag names a model directory that has moved, or is another."""
     named = OmegaConf.select(state.get("cfg") or {}, "task.steady_model")
     if named and not os.path.isfile(os.path.join(str(named), MANIFEST)):
         raise UserError(
             f"{checkpoint} was trained from the model directory {named}, which is not "
             "there; name it with --model"
         )
+    kept = (state.get("extra_state") or {}).get(KEPT_FILES, {})
+    if named and (problem := other_dictionary(kept, Path(named) / DICTIONARY)):
+        raise UserError(f"{checkpoint} {problem}; name its own with --model")
 
 
 def _part(task: Any, head: str | None, checkpoint: Path) -> Any:
@@ -196,10 +218,11 @@ class Trained:
         if not hasattr(task, "summarizer"):
             name = type(task).__name__
             raise UserError(f"{checkpoint} is of {name}, not of task summarization")
+        task.decoding = replace(task.decoding, **changes)
+        task.decoding.check("--")
         self.cuda = torch.cuda.is_available() and not cpu
         if self.cuda:
             self.model = self.model.half().cuda()
-        task.decoding = replace(task.decoding, **changes)
         self.articles: SentenceTokenizer = task.tokenizers[0]
         self.pad = task.dictionary.pad()
         self.summarizer: Summarizer = task.summarizer(self.model)

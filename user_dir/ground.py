@@ -23,14 +23,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from . import durable, literals, refusals, workers
 from .checkpoints import (
+    KEPT_FILES,
     allow_checkpoints,
     blaming,
     known_only,
     load_checkpoint,
     load_safely,
+    no_file,
 )
 from .errors import UserError
 from .finite import naming_the_update, of_gradients, of_losses, watch_scales
+from .model_dir import DICTIONARY, other_dictionary
 from .resuming import check_same, of_another_model
 
 #: Model that --steady-model describes; used when --arch is not given.
@@ -38,8 +41,6 @@ DEFAULT_ARCH = "steady"
 
 #: Where a checkpoint's extra state holds what the criterion keeps.
 _KEPT = "fairseq_steady"
-#: And the digests of the data files.
-_DATA = "fairseq_steady_data"
 #: Where a trainer remembers the last update its criterion heard of.
 _NOTIFIED = "_fairseq_steady_notified"
 
@@ -56,16 +57,26 @@ def _insisting(load: Callable[..., Any]) -> Callable[..., Any]:
         for flag, path in named.items():
             chosen = path is not None and path != "checkpoint_last.pt"
             if chosen and not os.path.isfile(path):
-                raise UserError(f"{flag} {path} does not exist; nothing was trained")
+                raise UserError(f"{flag} {path} {no_file(path)}; nothing was trained")
         durable.prepare(trainer.cfg)
         with _new_heads(trainer):
             extra, iterator = load(cfg, trainer, **kwargs)
+        then = (extra or {}).get(KEPT_FILES, {})
+        _check_dictionary(trainer.task, then, cfg)
         if trainer.get_num_updates() > 0:
-            then = (extra or {}).get(_DATA, {})
             durable.check_unchanged(_files(trainer), then, cfg.save_dir)
         return extra, iterator
 
     return load_checkpoint
+
+
+def _check_dictionary(task: Any, then: dict[str, str], cfg: Any) -> None:
+    directory = getattr(task, "directory", None)
+    if directory is None:
+        return
+    if problem := other_dictionary(then, directory.path / DICTIONARY):
+        path = cfg.finetune_from_model or f"the checkpoint in {cfg.save_dir}"
+        raise UserError(f"{path} {problem}; give its own with --steady-model")
 
 
 def _files(trainer: Any) -> dict[str, str]:
@@ -81,7 +92,12 @@ def _new_heads(trainer: Any) -> Iterator[None]:
     if heads is None or adapt is None:
         yield
         return
-    hook = heads.register_load_state_dict_pre_hook(adapt)
+
+    def settle(*given: Any) -> None:
+        """No method: --store-ema copies the model, and would copy the task too."""
+        adapt(*given)
+
+    hook = heads.register_load_state_dict_pre_hook(settle)
     try:
         yield
     finally:
@@ -116,7 +132,7 @@ def _keeping(state_dict: Callable[..., Any]) -> Callable[..., Any]:
         kept: dict[str, Any] = getattr(trainer.get_criterion(), "kept_state", dict)()
         if kept:
             state["extra_state"][_KEPT] = kept
-        state["extra_state"][_DATA] = _files(trainer)
+        state["extra_state"][KEPT_FILES] = _files(trainer)
         return state
 
     return with_kept

@@ -151,6 +151,20 @@ def _check_dictionary(path: Path) -> None:
         raise UserError(f"{path} is not UTF-8; {_MEND}") from None
 
 
+def other_dictionary(kept: Mapping[str, Any], path: Path) -> str | None:
+    """What to say where a checkpoint's ids mean other tokens than a dictionary's.
+
+    Args:
+        kept: the checkpoint's digests of files; older ones have none of a dictionary.
+        path: of the dictionary.
+
+    """
+    own = sha256(path)
+    if kept.get(DICTIONARY, own) == own:
+        return None
+    return f"was trained with another dictionary than {path}"
+
+
 def write_model_directory(
     out: str | os.PathLike[str],
     manifest: Manifest,

@@ -157,8 +157,13 @@ _BEGINNINGS = (
 )
 
 
+def _file(where: Where) -> str:
+    """As a shell takes it."""
+    return shlex.quote(str(where)) if isinstance(where, Path) else "-"
+
+
 def _refuse_other_forms(where: Where, data: bytes) -> None:
-    file = shlex.quote(str(where)) if isinstance(where, Path) else "-"
+    file = _file(where)
     for beginning, what, mend in _BEGINNINGS:
         if data.startswith(beginning):
             raise UserError(
@@ -173,7 +178,7 @@ def _refuse_other_forms(where: Where, data: bytes) -> None:
 
 def _not_utf8(where: Where, data: bytes, error: UnicodeDecodeError) -> UserError:
     """What a byte that UTF-8 has not says of the file."""
-    file = shlex.quote(str(where)) if isinstance(where, Path) else "-"
+    file = _file(where)
     line = data.count(b"\n", 0, error.start) + 1
     problem = f"byte {data[error.start]:#04x} is not UTF-8"
     if error.reason == "unexpected end of data":
@@ -206,6 +211,9 @@ def decoded(where: Where, data: bytes) -> str:
         raise error_at(where, line, "a NUL character", "is this a text file?")
     if not text.strip():
         raise UserError(f"{where} is empty; it should hold sentences")
+    if "\r" in text.strip() and "\n" not in text:
+        mend = f"make them line feeds: tr '\\r' '\\n' < {_file(where)} > NEW"
+        raise UserError(f"{where}: its lines end in carriage returns alone; {mend}")
     return text.replace("\r\n", "\n")
 
 

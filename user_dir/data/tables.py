@@ -58,8 +58,7 @@ def read_named(path: Path, columns: Sequence[str], mend: str = "") -> Iterator[R
     for number, row in forms[path.suffix.lower()](path, columns):
         for name in columns:
             if name not in row:
-                problem = f"no column {shown(name)} among: {', '.join(row)}"
-                raise error_at(path, number, problem, mend or "name yours")
+                raise _no_column(path, number, name, row, mend)
             if row[name] is None:
                 problem = f"column {shown(name)} is null"
                 raise error_at(path, number, problem, "fill it or remove the row")
@@ -67,6 +66,22 @@ def read_named(path: Path, columns: Sequence[str], mend: str = "") -> Iterator[R
         yield number, row
     if empty:
         raise UserError(f"{path} has a header and no rows; add some")
+
+
+def _no_column(
+    path: Path, number: int, name: str, row: dict[str, Any], mend: str
+) -> UserError:
+    """A table's header is its first line; each JSON object has names of its own."""
+    names = list(row)
+    problem = f"no column {shown(name)} among: {', '.join(names)}"
+    if path.suffix.lower() not in (".tsv", ".csv"):
+        return error_at(path, number, problem, mend or "name yours")
+    parted = next((sep for sep in ",\t;|" if name in names[0].split(sep)), None)
+    if len(names) == 1 and parted:
+        problem = f"{shown(names[0])} is one column; is it parted by {parted!r}?"
+        own = {",": ".csv", "\t": ".tsv"}.get(parted)
+        mend = f"rename the file to {own}" if own else "write it as CSV, with commas"
+    return error_at(path, 1, problem, mend or "name yours")
 
 
 def text_cell(path: Path, number: int, row: dict[str, Any], column: str) -> str:

@@ -65,12 +65,14 @@ class Start(NamedTuple):
         path: of the file.
         heads: what it holds, by name.
         resumes: whether its run goes on, rather than a new one beginning.
+        told: its own name of each class that the user has renamed.
 
     """
 
     path: Path
     heads: dict[str, Head]
     resumes: bool
+    told: Mapping[str, str] = {}
 
 
 #: What becomes of each head, by name: the checkpoint's rows in this order, or None for
@@ -210,7 +212,8 @@ def renamed(start: Start, name: str, given: str | None) -> Start:
         raise UserError(f"--steady-label-map: {start.path} has no head '{name}'")
     new = dict(_pair(each) for each in given.split(","))
     head = _renamed(start.heads[name], new, start.path)
-    return start._replace(heads={**start.heads, name: head})
+    told = {now: old for old, now in new.items()}
+    return start._replace(heads={**start.heads, name: head}, told=told)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -228,7 +231,8 @@ def _renamed(head: Head, new: Mapping[str, str], path: Path) -> Head:
     unknown = [old for old in new if old not in labels]
     if unknown:
         raise UserError(
-            f"--steady-label-map: {path} has no class '{unknown[0]}' but {head}"
+            f"--steady-label-map: {path} has no class '{unknown[0]}' but {head}; write "
+            "OLD=NEW, its name of a class first"
         )
     found = tuple(new.get(label, label) for label in labels)
     if twice := repeated(found):
@@ -290,7 +294,7 @@ def _refusal(start: Start, old: Head, new: Head) -> str:
     mend = "--steady-new-head leaves it behind"
     if old.labels and new.labels and len(old.labels) == len(new.labels):
         pairs = zip(old.labels[:_SHOWN], new.labels[:_SHOWN], strict=True)
-        example = ",".join(f"{a}={b}" for a, b in pairs)
+        example = ",".join(f"{start.told.get(a, a)}={b}" for a, b in pairs)
         mend += f", --steady-label-map says which is which, as in {example}"
     return f"{differ}: {mend}"
 

@@ -253,8 +253,10 @@ def named_like(folder: str, split: str) -> Path:
     names = [f"{stem}{suffix}" for stem in _stems(split) for suffix in SUFFIXES]
     found = entries(Path(folder), names)
     if not found:
+        near = [p.name for p in Path(folder).iterdir() if p.name.startswith(split)]
+        but = f" but {', '.join(sorted(near)[:3])}" if near else ""
         raise UserError(
-            f"{os.fspath(folder)} holds no {split} file; put one of these there: "
+            f"{os.fspath(folder)} holds no {split} file{but}; put one of these there: "
             + ", ".join(names)
         )
     return the_only([[path] for path in found], split)[0]

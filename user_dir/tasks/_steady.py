@@ -19,7 +19,7 @@ from omegaconf import II, MISSING
 from ..errors import UserError
 from ..files import sha256
 from ..metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
-from ..model_dir import ModelDirectory
+from ..model_dir import DICTIONARY, ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters
@@ -126,8 +126,9 @@ class SteadyTask(FairseqTask):
         self.directory = directory
         self.dictionary: Dictionary = directory.dictionary()
         self.recorder: Recorder | None = None
-        #: digest of each data file read so far, by folder and name
-        self.files: dict[str, str] = {}
+        #: digest of the dictionary, and of each data file read so far, by folder and
+        #: name
+        self.files: dict[str, str] = {DICTIONARY: sha256(directory.path / DICTIONARY)}
         self._moves: _heads.Moves = {}
         self._evaluated: Any = None
         self._master = True

@@ -87,16 +87,7 @@ def decoding_of(cfg: Any) -> Decoding:
     given = {name: getattr(cfg, f"summarization_{name}") for name in names}
     changed = {name: value for name, value in given.items() if value is not None}
     found = replace(DECODINGS[str(cfg.summarization_form)], **changed)
-    ranges = {
-        "beam": found.beam >= 1,
-        "min_length": 0 <= found.min_length <= found.max_length,
-        "max_length": found.max_length >= 1,
-        "no_repeat": found.no_repeat >= 0,
-    }
-    for name, good in ranges.items():
-        if not good:
-            flag = f"--summarization-{name.replace('_', '-')}"
-            raise UserError(f"{flag} {getattr(found, name)} is out of range")
+    found.check("--summarization-")
     return found
 
 

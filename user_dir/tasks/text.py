@@ -76,11 +76,13 @@ class TextClassificationTask(TextTask):
         return self.state.labels  # type: ignore[no-any-return]
 
     def _find_labels(self) -> list[str]:
-        labels = self._named_labels() or self._labels_in_training_file()
+        named = self._named_labels()
+        labels = named or self._labels_in_training_file()
         if len(set(labels)) < 2:
+            where = "--steady-labels" if named else self.cfg.data
             raise UserError(
-                f"only one class ({labels[0]}) in {self.cfg.data}; classification "
-                "needs two or more"
+                f"only one class ({labels[0]}) in {where}; classification needs two "
+                "or more"
             )
         return labels
 
