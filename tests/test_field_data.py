@@ -154,7 +154,7 @@ def test_a_special_tokens_spelling_is_read_as_text(
     # Asked for, they are what they name.
     asked = pieces_of(made, text, spelled=True)
     assert asked != ["<s>", *expected, "</s>"]
-    assert asked[0], asked[-1] == ("<s>", "</s>")
+    assert (asked[0], asked[-1]) == ("<s>", "</s>")
 
 
 def test_other_text_has_the_tokens_it_has_with_special_tokens_on(
