@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -269,8 +270,8 @@ FOLDERS: dict[str, Callable[[Path], Any]] = {
     "an id below 0": ids("target.bin", lambda a: a - 10),
     "cut off": ids("source.bin", lambda a: a[:-1]),
     "ends that fall": ids("source.ends.npy", lambda a: a[::-1]),
-    "a pickle": lambda folder: np.save(
-        folder / "source.ends.npy", np.array([Attack(folder.parent / "proof")], object)
+    "a pickle": lambda folder: (folder / "source.ends.npy").write_bytes(
+        pickle.dumps(Attack(folder.parent / "proof"))
     ),
     "ends of text": ids("source.ends.npy", lambda a: a.astype(str)),
     "fewer summaries": lambda folder: (
