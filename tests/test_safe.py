@@ -123,7 +123,7 @@ def test_nothing_else_unpickles() -> None:
 
 
 def test_what_may_be_unpickled_is_data() -> None:
-    """A namespace, fairseq's meters, numpy's numbers; one function, which makes these."""
+    """A namespace, fairseq's meters, numpy's numbers; and what makes the numbers."""
     given = [one[0] if isinstance(one, tuple) else one for one in _safe_globals()]
     calls = [one for one in given if not isinstance(one, type)]
     assert [one.__name__ for one in calls] == ["scalar"] * 2
