@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fairseq_steady.data import SentenceTokenizer
-from fairseq_steady.data.cache import encode_cached
+from fairseq_steady.data.cache import check_ids, encode_cached
 from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import find_pairs, read_pairs
 from fairseq_steady.data.readers import read_sentence_tab_label
@@ -124,7 +125,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "an id too high": rewritten(tokens=lambda t: t + 1000),
     "an id below 0": rewritten(tokens=lambda t: t - 10),
     "ids that are not whole": rewritten(tokens=lambda t: t.astype(float)),
-    "ids in a table": rewritten(tokens=lambda t: t[None]),
+    "ids in a column": rewritten(tokens=lambda t: t[:, None]),
     "negative lengths": rewritten(lengths=np.array([9, -2])),
     "an empty sentence": rewritten(lengths=np.array([7, 0])),
     "lengths too long": rewritten(lengths=np.array([3, 5])),
@@ -198,6 +199,12 @@ def test_a_link_in_the_cache_is_not_written_through(sentences: Sentences) -> Non
     assert victim.read_text() == "keep me"
 
 
+def test_the_first_id_beyond_the_dictionary_is_refused() -> None:
+    check_ids(np.array([9]), np.array([1]), 10)
+    with pytest.raises(ValueError, match="an id outside the dictionary"):
+        check_ids(np.array([10]), np.array([1]), 10)
+
+
 # --- articles and summaries -----------------------------------------------------------
 
 
@@ -263,6 +270,9 @@ FOLDERS: dict[str, Callable[[Path], Any]] = {
     "an id below 0": ids("target.bin", lambda a: a - 10),
     "cut off": ids("source.bin", lambda a: a[:-1]),
     "ends that fall": ids("source.ends.npy", lambda a: a[::-1]),
+    "a pickle": lambda folder: (folder / "source.ends.npy").write_bytes(
+        pickle.dumps(Attack(folder.parent / "proof"))
+    ),
     "ends of text": ids("source.ends.npy", lambda a: a.astype(str)),
     "fewer summaries": lambda folder: (
         ids("target.ends.npy", lambda a: a[:1])(folder),
@@ -280,9 +290,23 @@ FOLDERS: dict[str, Callable[[Path], Any]] = {
 def test_a_damaged_folder_is_made_again(pairs: Pairs, damage: str) -> None:
     FOLDERS[damage](pairs.entry())
     assert pairs.is_right()
+    assert not list(pairs.folder.rglob("proof"))
     assert pairs.reads == 2
     assert pairs.is_right()
     assert pairs.reads == 2
+
+
+@pytest.mark.parametrize("which", ["entry", "cache"])
+def test_a_folder_that_others_can_write_is_made_again(
+    pairs: Pairs, caplog: pytest.LogCaptureFixture, which: str
+) -> None:
+    entry = pairs.entry()
+    ids("target.bin", lambda a: a[::-1])(entry)  # well-formed, and wrong
+    path = entry if which == "entry" else entry.parent
+    path.chmod(0o777)
+    assert pairs.is_right()
+    assert pairs.reads == 2
+    assert f"{path} can be written by everybody and is not believed" in caplog.text
 
 
 def test_stories_with_other_content_are_read_again(

@@ -156,7 +156,7 @@ def test_a_special_tokens_spelling_is_read_as_text(
     # Asked for, they are what they name.
     asked = pieces_of(made, text, spelled=True)
     assert asked != ["<s>", *expected, "</s>"]
-    assert asked[0], asked[-1] == ("<s>", "</s>")
+    assert (asked[0], asked[-1]) == ("<s>", "</s>")
 
 
 def test_other_text_has_the_tokens_it_has_with_special_tokens_on(
@@ -176,6 +176,23 @@ def test_what_is_generated_shows_no_special_tokens(tmp_path: Path) -> None:
     assert tokenizer.decode(ids.tolist()) == "a</s>b <br>"
     mask = dictionary.index("<mask>")
     assert tokenizer.decode([0, mask, *ids[1:2], dictionary.unk(), 2]) == "a"
+    # Also where they are entries of the vocabulary like any other.
+    directory, dictionary = directory_of(word_tokenizer(), tmp_path / "w")
+    tokenizer = SentenceTokenizer(directory, dictionary, 64)
+    names = ("<s>", "<mask>", "w1", "<unk>", "<pad>", "w2", "</s>")
+    assert tokenizer.decode([dictionary.index(name) for name in names]) == "w1 w2"
+
+
+def test_a_spelling_is_remarked_once_and_half_a_character_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, dictionary = directory_of(word_tokenizer(), tmp_path / "m")
+    tokenizer = SentenceTokenizer(directory, dictionary, 64)
+    for _ in range(2):
+        tokenizer.encode([("w1 </s>",), ("w2 </s>",)])
+    assert len(caplog.records) == 1
+    with pytest.raises(UserError, match=r"half a character, '\\ud83d'; remove it"):
+        tokenizer.encode([("w1 \ud83d",)])
 
 
 def test_a_cache_is_of_one_reading_and_of_none_before_there_were_two(
@@ -377,7 +394,8 @@ def test_integers_and_strings_are_one_class_and_scores_are_numbers(
     tmp_path: Path,
 ) -> None:
     lines = [json.dumps({"text": "a", "label": label}) for label in (1, "1", 0)]
-    path = file(tmp_path / "a.jsonl", "\n".join(lines))
+    # Files put one after the other have marks within.
+    path = file(tmp_path / "a.jsonl", "\n\ufeff".join(lines))
     assert [e.label for e in read_table(path, ["text"], "label")] == ["1", "1", "0"]
     lines = [json.dumps({"text": "a", "label": label}) for label in (1, 1.5, "2e0")]
     examples = list(

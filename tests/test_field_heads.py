@@ -169,7 +169,7 @@ def test_a_checkpoints_answers_stay_right(
 def test_a_part_of_the_checkpoints_classes_keeps_all_of_them(
     tables: dict[str, Path], trained: dict[str, Path], tmp_path: Path, go_on: Run
 ) -> None:
-    part = tmp_path / "part"
+    part = tmp_path / "three"  # a new run may have other data by the same name
     part.mkdir()
     for split in ("train", "valid"):
         lines = (tables["three"] / f"{split}.tsv").read_text().splitlines()

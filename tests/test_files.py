@@ -171,3 +171,18 @@ def test_json_keeps_what_it_can_and_names_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "new" / "x.json"
     files.write_json(path, {"é": np.float64(0.5), "p": Path("a")})
     assert path.read_text("utf-8") == '{"é": 0.5, "p": "a"}\n'
+    files.write_json(path, "\ud83d")  # half a character
+    assert path.read_bytes() == b'"\\ud83d"\n'
+
+
+def test_what_is_too_long_is_neither_shown_nor_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert files.short("x" * 58) == f"'{'x' * 58}'"
+    assert files.short("x" * 59) == f"'{'x' * 56}..."
+    (tmp_path / "x.json").write_text(GOOD)
+    monkeypatch.setattr(files, "_JSON_BYTES", len(GOOD))
+    assert files.read_json(tmp_path / "x.json", Schema, "mend it").count == 2
+    monkeypatch.setattr(files, "_JSON_BYTES", len(GOOD) - 1)
+    with pytest.raises(UserError, match=r"x\.json is too large .*; mend it"):
+        files.read_json(tmp_path / "x.json", Schema, "mend it")

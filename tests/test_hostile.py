@@ -86,6 +86,7 @@ def test_what_settings_are_is_read(text: str, value: Any) -> None:
         *("1; 2", "x := 1", "().__class__", "[].append", "print", "2 ** 99", "1 if 1"),
         *("[0] * 10 ** 9", "[0] * 99999", "'a' * 99999", "99999 * [0]", "(" * 5000),
         *("[0] * 9999 * 9999", "9" * 20 + " * 9", "1" * 20000, "1 @ 2", "'a' % 1"),
+        "'" + "a" * 10_000 + "'",
     ],
 )
 def test_nothing_else_is_evaluated(text: str) -> None:
@@ -414,6 +415,7 @@ def test_a_hostile_manifest_is_refused_at_every_door(
         ("secret 1\nsecret\n", ":2: not 'symbol count'"),
         ("secret x\n", ":1: not 'symbol count'"),
         ("secret\n", ":1: not 'symbol count'"),
+        (" 1\n", ":1: not 'symbol count'"),
         ("a 1\n\nb 1\n", ":2: not 'symbol count'"),
         ("secret 1\nsecret 2\n", ":2: a symbol twice"),
         ("a 1 #fairseq:overwrite\n", ":1: not 'symbol count'"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, Trainer, make_model_directory
-from fairseq_steady.checkpoints import load_safely
+from fairseq_steady.checkpoints import _safe_globals, load_safely
 from fairseq_steady.errors import UserError
 from fairseq_steady.exporting import export_hf
 from fairseq_steady.generating import Trained
@@ -120,3 +120,12 @@ def test_nothing_else_unpickles() -> None:
     ]
     where = 'return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)'
     assert found == [f"user_dir/checkpoints.py: {where}"]
+
+
+def test_what_may_be_unpickled_is_data() -> None:
+    """A namespace, fairseq's meters, numpy's numbers; and what makes the numbers."""
+    given = [one[0] if isinstance(one, tuple) else one for one in _safe_globals()]
+    calls = [one for one in given if not isinstance(one, type)]
+    assert [one.__name__ for one in calls] == ["scalar"] * 2
+    homes = {one.__module__.partition(".")[0] for one in given}
+    assert homes == {"argparse", "fairseq", "numpy"}

@@ -196,7 +196,7 @@ def _encode(
         if (found := _load(target)) is None:
             raise UserError(f"{target.folder} cannot be written ({error})") from None
         return found
-    loaded = _load(target)
+    loaded = _load(target, ours=True)
     if loaded is None:
         raise UserError(f"{target.folder} cannot be read back; is the disk full?")
     return loaded
@@ -244,11 +244,14 @@ def _writable(folder: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix="steady-"))
 
 
-def _load(cached: Entry) -> EncodedPairs | None:
-    """A cache entry, or None when there is none, or it is damaged or of other data."""
+def _load(cached: Entry, ours: bool = False) -> EncodedPairs | None:
+    """A cache entry, or None when there is none, or it is damaged or of other data.
+
+    ``ours`` says that it was written just now, wherever others may write too.
+    """
     folder = cached.folder
     try:
-        if not believed(folder):
+        if not (ours or believed(folder)):
             return None
         about = read_json(folder / _ABOUT, _About, "make it again")
         source, target = (
