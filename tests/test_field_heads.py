@@ -466,6 +466,15 @@ def test_checkpoints_from_before_say_their_classes_by_task() -> None:
         assert stored(**other) == Head(("0", "1"), UNNAMED)
 
 
+def test_names_that_do_not_fit_the_outputs_are_none() -> None:
+    said = {"h": {"labels": ["a", "b"], "of": ""}}
+    model = {"classification_heads.h.out_proj.weight": torch.zeros(3, 2)}
+    (head,) = stored_heads(
+        {"model": model, "task_state": {"heads": said}}, Path("x")
+    ).values()
+    assert head == Head(("0", "1", "2"), "a task that names no classes")
+
+
 def test_a_head_without_names_needs_a_map() -> None:
     start = Start(Path("x.pt"), {HEAD: Head(("0", "1"), UNNAMED)}, resumes=False)
     for mine in (Head(("0", "1")), Head(("neg", "pos"))):

@@ -192,6 +192,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
         settings(position_embedding_type="relative_key"),
         "relative_key positions",
     ),
+    "decoder": (settings(is_decoder=True), "no absolute positions or decoder in this"),
     "no width": (settings(hidden_size=...), "'hidden_size' is missing"),
     "width text": (settings(hidden_size="24"), "'hidden_size': .*integer, not '24'"),
     "width": (settings(hidden_size=-24), "'hidden_size': .*equal to 1, not -24"),
@@ -329,6 +330,11 @@ BAD_OTHERS: dict[str, tuple[str, Spoil, str]] = {
         r"field '<s>': .*integer, not '0'",
     ),
     "merges": ("roberta", tail("merges.txt", b"abc\n"), r"line \d+ is not two parts"),
+    "merges of three": (
+        "roberta",
+        content("merges.txt", "#version: 0.2\na b c\n"),
+        r"merges\.txt: line 2 is not two parts",
+    ),
     "merges twice": (
         "roberta",
         content("merges.txt", "#version: 0.2\na b\nc d\na b\n"),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pytest
-from fairseq_steady import files
+from fairseq_steady import errors, files
 from fairseq_steady.errors import UserError
 from pydantic import ConfigDict, Field
 
@@ -186,3 +186,8 @@ def test_what_is_too_long_is_neither_shown_nor_read(
     monkeypatch.setattr(files, "_JSON_BYTES", len(GOOD) - 1)
     with pytest.raises(UserError, match=r"x\.json is too large .*; mend it"):
         files.read_json(tmp_path / "x.json", Schema, "mend it")
+
+
+def test_an_error_is_one_visible_line(capsys: pytest.CaptureFixture[str]) -> None:
+    errors._show(UserError, UserError("a\x1b[1m\nb é"), None)
+    assert capsys.readouterr().err == "error: a\\x1b[1m\\nb é\n"

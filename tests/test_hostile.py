@@ -437,6 +437,16 @@ def test_a_malformed_dictionary_names_the_line_and_shows_nothing(
     assert str(caught.value) == f"{path}{said}; import the model again"
 
 
+def test_weights_that_are_none_name_the_field(tmp_path: Path) -> None:
+    made = make_model_directory(tmp_path / "m")
+    made.manifest.files.clear()
+    torch.save({"model": {"a": 1}}, made.path / "model.pt")
+    with pytest.raises(
+        UserError, match=r"model\.pt: field 'model\.a': .*not 1; import"
+    ):
+        made.weights()
+
+
 def test_a_hostile_release_is_imported_without_it(tmp_path: Path) -> None:
     source = make_release(tmp_path / "large")
     state = torch.load(source / "model.pt", weights_only=True)
