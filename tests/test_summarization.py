@@ -141,7 +141,7 @@ def test_every_published_form_is_read(
         ({"train.csv": b"source,target\na,\n"}, r"train.csv:2: an empty summary"),
         (
             {"train.csv": b"article,target\na,b\n"},
-            "train.csv:2: no column 'source' among: article, target; name yours with "
+            "train.csv:1: no column 'source' among: article, target; name yours with "
             "--summarization-source-column",
         ),
         ({"train.csv": b"source,target\n"}, "has a header and no rows"),
