@@ -103,6 +103,7 @@ VALUES = {
     "--update-freq=0": "--update-freq [0] is not 1 or more",
     "--batch-size=0": "--batch-size 0 is not 1 or more",
     "--max-epoch=-1": "--max-epoch -1 is not 0 or more",
+    "--patience=-3": "--patience -3 is not -1 or more",
     "--log-interval=0": "--log-interval 0 is not 1 or more",
     "--save-interval=0": "--save-interval 0 is not 1 or more",
     "--adam-betas=(0.9,0.98": "--adam-betas (0.9,0.98: two numbers in [0, 1)",

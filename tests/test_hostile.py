@@ -290,6 +290,14 @@ def test_training_from_one_runs_no_code(
     assert not any(map(proven, folders))
 
 
+def test_a_checkpoint_of_another_tool_names_the_task_and_the_tool(
+    trained: Path,
+) -> None:
+    said = "is of task cola, not of summarization; scripts/predict.py predicts with it"
+    with pytest.raises(UserError, match=said):
+        Trained(trained)
+
+
 def test_a_user_dir_that_a_checkpoint_names_is_not_imported(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -216,8 +216,10 @@ class Trained:
     ) -> None:
         self.model, task = load_trained(checkpoint, model)
         if not hasattr(task, "summarizer"):
-            name = type(task).__name__
-            raise UserError(f"{checkpoint} is of {name}, not of task summarization")
+            raise UserError(
+                f"{checkpoint} is of task {task.cfg._name}, not of summarization; "
+                "scripts/predict.py predicts with it"
+            )
         task.decoding = replace(task.decoding, **changes)
         task.decoding.check("--")
         self.cuda = torch.cuda.is_available() and not cpu

@@ -63,8 +63,10 @@ class Predictor:
     ) -> None:
         self.model, task = load_trained(Path(checkpoint), model, head)
         if not hasattr(task, "num_classes"):
-            name = type(task).__name__
-            raise UserError(f"{checkpoint} is of {name}, which predicts no label")
+            raise UserError(
+                f"{checkpoint} is of task {task.cfg._name}, which has no labels or "
+                "scores; scripts/summarize.py summarises with it"
+            )
         self.task: Any = task
         self.labels: Sequence[str] | None = task.labels
         #: names of the text columns it was trained on: one, or two for pairs

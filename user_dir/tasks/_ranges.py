@@ -26,6 +26,7 @@ _LEAST = {
     "dataset.num_workers": 0,
     "dataset.validate_interval": 1,
     "dataset.validate_interval_updates": 0,
+    "checkpoint.patience": -1,
     "checkpoint.save_interval": 1,
     "checkpoint.save_interval_updates": 0,
     "optimization.clip_norm": 0,
