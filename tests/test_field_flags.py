@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import SCORE_FLAGS, Zygote
 from fairseq_steady import refusals
 from fairseq_steady.checkpoints import load_safely
 from fairseq_steady.errors import UserError, explanation
+from fairseq_steady.finite import of_losses
 from test_durable import flags as run_flags
 from test_durable import start, wait_for
 from test_training import checkpoint, free_port, logged
@@ -228,6 +230,7 @@ def test_a_number_that_is_none_names_update_method_and_mend(
         )
         assert "checkpoints from before are intact" in said
         assert not (tmp_path / name / "crash.pt").exists()
+    assert "update 2 of --criterion sift" in last_line(done["sift"])  # 1 ruined it
     assert "Lower --lr (1e+12) or --sift-lambda or" in last_line(done["sift"])
     assert "set --clip-norm 1" in last_line(done["sift"])
     assert "set --clip-norm" not in last_line(done["sgd"])
@@ -463,3 +466,17 @@ def test_ctrl_c_says_what_is_kept(
     assert f"interrupted; {last} is kept: the same command goes on" in said[0]
     assert checkpoint(tmp_path)["optimizer_history"][-1]["num_updates"] >= 4
     assert "interrupted" not in said[1]
+
+
+def test_an_evaluation_without_a_finite_loss_ends_the_run() -> None:
+    cfg = SimpleNamespace(
+        optimization=SimpleNamespace(lr=[0.5], clip_norm=1.0),
+        criterion=SimpleNamespace(_name="plain"),
+        common=SimpleNamespace(fp16=False, amp=False),
+    )
+    trainer = SimpleNamespace(cfg=cfg, get_num_updates=lambda: 7)
+    step = of_losses(lambda _, loss: {"loss": loss})
+    assert step(trainer, 1.5) == {"loss": 1.5}
+    said = r"after update 7 of --criterion plain: the loss of the evaluation is nan"
+    with pytest.raises(UserError, match=said):
+        step(trainer, float("nan"))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TRAIN, Trainer, Zygote, make_model_directory
+from fairseq_steady.architectures import check_architecture
 from fairseq_steady.checkpoints import load_checkpoint
 from fairseq_steady.errors import UserError
 from fairseq_steady.exporting import export_hf
@@ -337,6 +338,7 @@ def test_a_probe_takes_weights_and_nothing_else(trained: Path, tmp_path: Path) -
         (lambda s: s | {"extra_state": {"fairseq_steady": {"teacher": 1}}}, "teacher"),
         (lambda s: {"model": s["model"], "cfg": s["cfg"]}, "KeyError: 'best_loss'"),
         (lambda s: s | {"cfg": s["cfg"] | {"model": torch.ones(2)}}, "RuntimeError"),
+        (lambda s: s | {"cfg": s["cfg"] | {"x": ["${oc.env:HOME}"]}}, "a setting is"),
         (lambda s: s | {"cfg": s["cfg"] | {"model": {"_name": "steady",
           "architecture": "{"}}}, "field 'cfg.model.architecture'"),
     ],
@@ -375,6 +377,12 @@ def test_a_model_directory_whose_name_no_file_can_have_is_not_there(
     torch.save(state, tmp_path / "a.pt")
     with pytest.raises(UserError, match=r"aaa, which is not there; name it with --mo"):
         Predictor(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("family", ["t5", None, ["roberta"]])
+def test_a_family_that_is_none_is_refused(family: Any) -> None:
+    with pytest.raises(UserError, match=r"model family .* is not one of: roberta, "):
+        check_architecture(family, {}, "x")
 
 
 # --- model directories and releases ---------------------------------------------------
