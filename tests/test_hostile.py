@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import ROOT, TRAIN, Trainer, Zygote, make_model_directory
 from fairseq_steady.architectures import check_architecture
-from fairseq_steady.checkpoints import load_checkpoint
+from fairseq_steady.checkpoints import blaming, load_checkpoint
 from fairseq_steady.errors import UserError
 from fairseq_steady.exporting import export_hf
 from fairseq_steady.generating import Trained
@@ -297,6 +297,14 @@ def test_a_checkpoint_of_another_tool_names_the_task_and_the_tool(
     said = "is of task cola, not of summarization; scripts/predict.py predicts with it"
     with pytest.raises(UserError, match=said):
         Trained(trained)
+
+
+def test_what_the_command_line_is_to_blame_for_is_not_the_checkpoints_fault() -> None:
+    known = "Optimizer does not match; please reset the optimizer"
+    with pytest.raises(AssertionError, match=known), blaming("a.pt"):
+        raise AssertionError(known)
+    with pytest.raises(UserError, match=r"a\.pt .*KeyError: 'x'"), blaming("a.pt"):
+        raise KeyError("x")
 
 
 def test_a_user_dir_that_a_checkpoint_names_is_not_imported(

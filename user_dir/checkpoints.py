@@ -28,7 +28,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from .architectures import check_architecture
-from .errors import UserError
+from .errors import UserError, explanation
 from .files import conform, short
 
 #: Models and tasks of fairseq's own that a checkpoint may name; this plugin's besides.
@@ -295,6 +295,8 @@ def blaming(
     except UserError:
         raise
     except kinds as error:
+        if explanation(error) is not None:  # it is the command line's fault
+            raise
         first = (str(error).strip().splitlines() or ["no more"])[0]
         said = f"{type(error).__name__}: {first}"
         raise UserError(f"{path} cannot be made use of ({said}); {_MEND}") from error

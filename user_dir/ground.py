@@ -140,6 +140,7 @@ def _keeping(state_dict: Callable[..., Any]) -> Callable[..., Any]:
 
 def _restoring(load: Callable[..., Any]) -> Callable[..., Any]:
     """Hand it back when a run resumes, on every worker."""
+    lazily = functools.partial(load_safely, mmap=True)  # it is loaded whole besides
 
     @functools.wraps(load)
     def load_checkpoint(
@@ -150,8 +151,8 @@ def _restoring(load: Callable[..., Any]) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> Any:
         if not reset_optimizer:
-            check_same(trainer, filename, args[0] if args else False, load_safely)
-        with blaming(filename), of_another_model(trainer, filename, load_safely):
+            check_same(trainer, filename, args[0] if args else False, lazily)
+        with blaming(filename), of_another_model(trainer, filename, lazily):
             extra = load(trainer, filename, reset_optimizer, *args, **kwargs)
         kept = (extra or {}).pop(_KEPT, None)
         if kept and trainer.get_num_updates() > 0:
