@@ -292,10 +292,8 @@ def blaming(
     """
     try:
         yield
-    except UserError:
-        raise
     except kinds as error:
-        if explanation(error) is not None:  # it is the command line's fault
+        if explanation(error) is not None:  # said already, or the command line's fault
             raise
         first = (str(error).strip().splitlines() or ["no more"])[0]
         said = f"{type(error).__name__}: {first}"
