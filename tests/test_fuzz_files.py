@@ -2,7 +2,7 @@
 
     bash scripts/test.sh -m slow tests/test_fuzz_files.py
 
-takes about twenty minutes and tries other cases at each start.
+takes under ten minutes and tries other cases at each start.
 """
 
 import copy
