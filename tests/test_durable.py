@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,7 +173,8 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     uninterrupted(zygote, models, cola_data, "plain", whole)
     arguments = flags(models, cola_data, "plain", parts)
-    while not list(parts.glob("*.tmp")):  # a kill can come too late
+    while not list(parts.glob("*.tmp")):  # a kill can come too late: then once more
+        shutil.rmtree(parts, ignore_errors=True)
         process = start(*arguments)
         wait_for(process, '"num_updates": "5"')  # one is written by now
         while not list(parts.glob("*.tmp")):

@@ -292,8 +292,11 @@ def blaming(
     """
     try:
         yield
+    except UserError:
+        raise
     except kinds as error:
-        if explanation(error) is not None:  # said already, or the command line's fault
+        # fairseq asserts that the command line is as it was: not the file's fault.
+        if isinstance(error, AssertionError) and explanation(error):
             raise
         first = (str(error).strip().splitlines() or ["no more"])[0]
         said = f"{type(error).__name__}: {first}"
