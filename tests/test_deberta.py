@@ -8,9 +8,9 @@ import torch
 import transformers
 from conftest import Trainer
 from fairseq.models import ARCH_CONFIG_REGISTRY
-from fairseq_steady.checking import load_encoder
-from fairseq_steady.importing import import_hf
-from fairseq_steady.importing_deberta import SECOND, join
+from fairseq_steady.huggingface.checking import load_encoder
+from fairseq_steady.huggingface.deberta import SECOND, join
+from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.models.deberta import (
     Relative,
     RelativePositions,

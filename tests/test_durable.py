@@ -15,9 +15,9 @@ import pytest
 import torch
 from conftest import TRAIN, Zygote, environment, fairseq_command
 from fairseq.data import iterators
-from fairseq_steady import durable
 from fairseq_steady.errors import UserError
-from fairseq_steady.workers import check_workers
+from fairseq_steady.patches import durable
+from fairseq_steady.patches.workers import check_workers
 from test_family_training import FLAGS
 from test_training import assert_equal_weights, checkpoint, free_port
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import SCORE_FLAGS, Trainer, run_script, sentences
-from fairseq_steady.checking import SENTENCES
+from conftest import SCORE_FLAGS, Trainer, run_command, sentences
 from fairseq_steady.errors import UserError
-from fairseq_steady.exporting import Source, export_hf
-from fairseq_steady.importing import import_hf
+from fairseq_steady.huggingface.checking import SENTENCES
+from fairseq_steady.huggingface.exporting import Source, export_hf
+from fairseq_steady.huggingface.importing import import_hf
+from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.predicting import Predictor
 from safetensors.torch import load_file, save_file
 from test_importing import make_source
 from test_training import checkpoint
@@ -167,7 +167,7 @@ def test_the_teacher_is_a_choice(
         if teacher:
             (tmp_path / "text").write_text("w1 w2\n")
             flags = ["--teacher", "--text", tmp_path / "text"]
-            done = run_script("export_hf.py", path, out, *flags)
+            done = run_command("export", path, out, *flags)
             assert done.returncode == 0, done.stderr
             assert "logits equal transformers' within" in done.stdout
         else:
@@ -284,7 +284,7 @@ def test_an_export_that_differs_is_not_written(
     spoil: Callable[[Path], None],
     message: str,
 ) -> None:
-    from fairseq_steady import exporting
+    from fairseq_steady.huggingface import exporting
 
     fairseq_train(
         *(cola_data, "--task=cola", f"--steady-model={models['roberta']}"),
@@ -326,7 +326,7 @@ def test_what_cannot_be_exported_is_one_line(
             export_hf(source, target, teacher=teacher, texts=["w1"])
         assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", there]
-    done = run_script("export_hf.py", models["roberta"], tmp_path / "there")
+    done = run_command("export", models["roberta"], tmp_path / "there")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "exists; remove it" in done.stderr

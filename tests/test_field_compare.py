@@ -19,17 +19,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import get_data
-import glue_submission
 import pytest
 import yaml
-from comparison import card, execution, figures, results, table, worker
-from comparison.plan import Run
-from comparison.results import Result
-from comparison.statistics import difference
-from comparison.table import Scored
-from fairseq_steady import escaping, exporting_card
+from fairseq_steady import escaping
+from fairseq_steady.commands import get_data, submission
+from fairseq_steady.comparison import (
+    execution,
+    figures,
+    results,
+    table,
+    winner_card,
+    worker,
+)
+from fairseq_steady.comparison.plan import Run
+from fairseq_steady.comparison.results import Result
+from fairseq_steady.comparison.significance import difference
+from fairseq_steady.comparison.table import Scored
 from fairseq_steady.errors import UserError
+from fairseq_steady.huggingface import model_card as exporting_card
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from matplotlib import pyplot
@@ -176,7 +183,7 @@ def test_a_card_holds_text_and_one_command(name: str) -> None:
         **made[-2].config,
         "task": {"_name": name, "data": name, "steady_model": name},
     }
-    text = card.card(made, MCC)
+    text = winner_card.card(made, MCC)
     assert "\x1b" not in text
     found = list(tokens(text))
     kinds = [token.type for token in found]
@@ -215,7 +222,7 @@ def test_an_exported_cards_header_is_the_manifests_words() -> None:
 
 def test_a_label_makes_no_column() -> None:
     found = SimpleNamespace(label="a\tb\n\\", score=None)
-    assert glue_submission.shown(found) == r"a\tb\n\\"  # type: ignore[arg-type]
+    assert submission.shown(found) == r"a\tb\n\\"  # type: ignore[arg-type]
 
 
 # --- damaged results ----------------------------------------------------------
@@ -334,7 +341,7 @@ def test_a_damaged_manifest_names_file_and_field(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="manifest.json: field 'licence': .* not a list"
     ):
-        card._licence(str(tmp_path))
+        winner_card._licence(str(tmp_path))
 
 
 def test_other_lines_of_a_log_are_passed_over() -> None:
@@ -406,7 +413,7 @@ def test_a_diverged_run_counts_as_failed_and_spoils_the_mean() -> None:
     assert row["mean ± std"] == "nan"
     assert (row["median"], row["best"], row["n"]) == ("0.800", "0.900", "3 of 3")
     assert (row["failed"], row["difference [95 %]"], row["p (Holm)"]) == ("1", "", "")
-    assert card.winner([*good, *lost], MCC) == "plain"
+    assert winner_card.winner([*good, *lost], MCC) == "plain"
     assert math.isnan(difference({1: 1.0, 2: math.nan}, {1: 0.0, 2: 0.0}).p)
     loss = Scored("mcc", False, "valid")
     _, row = next(iter(table.tables([*good, *lost], loss).values()))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import (
-    ROOT,
+    FAIRSEQ_STEADY,
     SCORE_FLAGS,
     SPECIAL,
     Trainer,
@@ -23,7 +23,6 @@ from conftest import (
     sentences,
     word_tokenizer,
 )
-from fairseq_steady import generating
 from fairseq_steady.data import SentenceTokenizer, encode_cached, read_table
 from fairseq_steady.data.cache import score_targets
 from fairseq_steady.data.glue import LAYOUTS, find_split, read_split
@@ -33,9 +32,10 @@ from fairseq_steady.data.readers import Example, read_inputs, read_sentence_tab_
 from fairseq_steady.data.sampling import parse_size, stratified_subset
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import sha256
-from fairseq_steady.importing import build_dictionary
+from fairseq_steady.huggingface.importing import build_dictionary
+from fairseq_steady.inference import summarising as generating
+from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import Manifest, ModelDirectory, write_model_directory
-from fairseq_steady.predicting import Predictor
 from fairseq_steady.tasks._sentence import named_like
 from fairseq_steady.tasks.text import TextClassificationConfig, TextClassificationTask
 from tokenizers import (
@@ -655,7 +655,7 @@ def script(
         monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         capfdbinary.readouterr()
-        importlib.import_module(name).main()
+        importlib.import_module(f"fairseq_steady.commands.{name}").main()
         return capfdbinary.readouterr().out.decode()
 
     return run
@@ -711,7 +711,7 @@ def test_a_search_that_cannot_be_is_refused(
 def test_nobody_reading_on_is_no_error(tmp_path: Path) -> None:
     path = file(tmp_path / "a.txt", "One. Two.\n" * 30_000)
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts/summarize.py"), "--lead=1", str(path)],
+        [FAIRSEQ_STEADY, "summarize", "--lead=1", str(path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
     ) as process:  # fmt: skip
         assert process.stdout is not None

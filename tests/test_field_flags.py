@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from conftest import SCORE_FLAGS, Zygote
-from fairseq_steady import refusals
-from fairseq_steady.checkpoints import load_safely
 from fairseq_steady.errors import UserError, explanation
-from fairseq_steady.finite import of_losses
+from fairseq_steady.patches import refusals
+from fairseq_steady.patches.checkpoints import load_safely
+from fairseq_steady.patches.finite import of_losses
 from test_durable import flags as run_flags
 from test_durable import start, wait_for
 from test_training import checkpoint, free_port, logged

@@ -13,14 +13,20 @@ import pytest
 import torch
 from conftest import SCORE_FLAGS, Trainer, Zygote, make_model_directory, sentences
 from fairseq.logging import metrics
-from fairseq_steady import probing
 from fairseq_steady.criterions._kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import PlainCriterion
 from fairseq_steady.errors import UserError
-from fairseq_steady.metrics import COUNTS, SCATTERED, class_counts, one_class, one_score
+from fairseq_steady.inference import probing
+from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import write_model_directory
 from fairseq_steady.models.steady import HEAD
-from fairseq_steady.predicting import Predictor
+from fairseq_steady.scores.metrics import (
+    COUNTS,
+    SCATTERED,
+    class_counts,
+    one_class,
+    one_score,
+)
 from fairseq_steady.tasks._heads import Head, Start, moves, stored_heads
 from fairseq_steady.tasks._steady import follow_metric
 from omegaconf import OmegaConf

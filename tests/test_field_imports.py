@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from fairseq_steady.checking import PAIRS, TOLERANCE, hidden_state_error, load_encoder
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
-from fairseq_steady.exporting import export_hf
-from fairseq_steady.importing import import_hf
-from fairseq_steady.importing_bart import bert2bert, import_fairseq
+from fairseq_steady.huggingface.bart import bert2bert, import_fairseq
+from fairseq_steady.huggingface.checking import (
+    PAIRS,
+    TOLERANCE,
+    hidden_state_error,
+    load_encoder,
+)
+from fairseq_steady.huggingface.exporting import export_hf
+from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.regularizers.injection import capture, find_encoder, substitute
 from safetensors.torch import load_file, save_file

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TRAIN, Trainer, Zygote, make_model_directory, sentences
-from fairseq_steady.checking import load_encoder
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.data.cache import encode_cached
 from fairseq_steady.data.readers import read_sentence_tab_label
 from fairseq_steady.errors import UserError
-from fairseq_steady.importing import import_hf
+from fairseq_steady.huggingface.checking import load_encoder
+from fairseq_steady.huggingface.importing import import_hf
+from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.predicting import Predictor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fuzz import LOOSE, is_clear
@@ -301,8 +301,8 @@ def test_imports(hugging_face: Path, tmp_path: Path, examples: int) -> None:
 
 @both(40)
 def test_results(tmp_path: Path, examples: int) -> None:
-    from comparison import card, table
-    from comparison.results import Result, load, write
+    from fairseq_steady.comparison import table, winner_card
+    from fairseq_steady.comparison.results import Result, load, write
 
     def scores(value: float) -> dict[str, Any]:
         return {"updates": 5, "valid": {"accuracy": value, "loss": 1.0}}
@@ -330,7 +330,7 @@ def test_results(tmp_path: Path, examples: int) -> None:
     def report(read: Any) -> None:
         everything = [read, *made[1:]]
         table.write_all(tmp_path, everything, scored)
-        (tmp_path / "card.md").write_text(card.card(everything, scored))
+        (tmp_path / "card.md").write_text(winner_card.card(everything, scored))
 
     explore(edits(good), check, examples)
 
@@ -344,9 +344,8 @@ WORDS += """
     --lead --column --out --methods --seeds --gpt2-bpe --bert2bert --licence --teacher
     --table --metric --list --jobs --select --settings
 """.split()  # noqa: SIM905
-TOOLS = ["predict.py", "summarize.py", "import_hf.py", "export_hf.py", "compare.py"]
-TOOLS += ["probe.py", "score_rouge.py", "glue_submission.py"]
-TOOLS += ["noise_radius.py", "sensitivity.py"]
+TOOLS = ["predict", "summarize", "import", "export", "compare", "probe", "rouge"]
+TOOLS += ["submission", "sensitivity"]
 
 
 @both(12)
@@ -369,7 +368,7 @@ def test_command_lines(
         with tempfile.TemporaryDirectory() as folder:
             places = {**known, "OUT": Path(folder) / "out"}
             words = [str(places.get(word, word)) for word in typed]
-            (done,) = zygote.run(["script-elsewhere", tool, *words])
+            (done,) = zygote.run(["elsewhere", tool, *words])
         lines = done.stderr.strip().splitlines() or [""]
         assert "Traceback" not in done.stderr, (case, done.stderr[-2500:])
         assert done.returncode in (0, 1, 2, 130), case

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TRAIN, Trainer, Zygote, make_model_directory
-from fairseq_steady.architectures import check_architecture
-from fairseq_steady.checkpoints import blaming, load_checkpoint
 from fairseq_steady.errors import UserError
-from fairseq_steady.exporting import export_hf
-from fairseq_steady.generating import Trained
-from fairseq_steady.importing_bart import import_fairseq
-from fairseq_steady.literals import EVALUATING, literal
+from fairseq_steady.huggingface.bart import import_fairseq
+from fairseq_steady.huggingface.exporting import export_hf
+from fairseq_steady.inference.predicting import Predictor
+from fairseq_steady.inference.probing import take_encoder
+from fairseq_steady.inference.summarising import Trained
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.predicting import Predictor
-from fairseq_steady.probing import take_encoder
+from fairseq_steady.models.architectures import check_architecture
+from fairseq_steady.patches.checkpoints import blaming, load_checkpoint
+from fairseq_steady.patches.literals import EVALUATING, literal
 from omegaconf import OmegaConf
 from test_importing import make_release
 from zygote import MARK, guard
@@ -294,7 +294,9 @@ def test_training_from_one_runs_no_code(
 def test_a_checkpoint_of_another_tool_names_the_task_and_the_tool(
     trained: Path,
 ) -> None:
-    said = "is of task cola, not of summarization; scripts/predict.py predicts with it"
+    said = (
+        "is of task cola, not of summarization; fairseq-steady predict predicts with it"
+    )
     with pytest.raises(UserError, match=said):
         Trained(trained)
 

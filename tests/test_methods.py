@@ -532,7 +532,7 @@ def test_label_smoothing_of_a_class_is_refused() -> None:
 
 def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> None:
     """The trainer calls itself for the first, through the same wrapper."""
-    from fairseq_steady.ground import _notifying
+    from fairseq_steady.patches.ground import _notifying
 
     heard: list[int] = []
 

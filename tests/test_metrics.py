@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from fairseq_steady.metrics import (
+from fairseq_steady.scores.metrics import (
     COUNTS,
     class_counts,
     classification_scores,

@@ -12,8 +12,8 @@ from fairseq.data import Dictionary
 from fairseq_steady.data import Encoded, SentenceDataset
 from fairseq_steady.data.mixture import Mixture, shares
 from fairseq_steady.errors import UserError
-from fairseq_steady.exporting import export_hf
-from fairseq_steady.predicting import Predictor
+from fairseq_steady.huggingface.exporting import export_hf
+from fairseq_steady.inference.predicting import Predictor
 from test_family_training import FLAGS
 from test_glue import write
 from test_training import (

@@ -1,4 +1,4 @@
-"""What once could be broken without a test to notice; see scripts/mutants.py.
+"""What once could be broken without a test to notice; see tests/mutants.py.
 
 Each test holds one line's value, in memory, against arithmetic of its own.
 """
@@ -19,20 +19,22 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.logging import metrics
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
-from fairseq_steady import durable, exporting, files
+from fairseq_steady import files
 from fairseq_steady.criterions._kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import gradient_scale
 from fairseq_steady.data.batching import in_batches, padded
 from fairseq_steady.data.glue import LAYOUTS, SUBMISSIONS
 from fairseq_steady.data.pair_dataset import EncodedPairs, PairDataset, Ragged
 from fairseq_steady.errors import UserError
-from fairseq_steady.generating import Decoding, Summarizer, select
+from fairseq_steady.huggingface import exporting
+from fairseq_steady.inference.predicting import Predictor
+from fairseq_steady.inference.summarising import Decoding, Summarizer, select
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.starting import noisy_tune, reinitialise
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.optim import PatsAdamax, Tag, blocks, tag_parameters
 from fairseq_steady.optimizers._groups import parameter_groups
-from fairseq_steady.predicting import Predictor
+from fairseq_steady.patches import durable
 from fairseq_steady.regularizers import (
     NOISES,
     R3F,
@@ -1153,8 +1155,8 @@ def test_roots_files_are_believed(
 
 
 def test_where_less_is_better_the_least_is_best() -> None:
-    from comparison.card import winner
-    from comparison.table import Scored, _described
+    from fairseq_steady.comparison.table import Scored, _described
+    from fairseq_steady.comparison.winner_card import winner
     from test_compare import result
 
     one, other = result("a", 1, 0.3, 0.1, 0.2), result("b", 1, 0.5, 0.4)
@@ -1167,8 +1169,8 @@ def test_where_less_is_better_the_least_is_best() -> None:
 
 
 def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> None:
-    from comparison.plan import Run
-    from comparison.results import standing, write
+    from fairseq_steady.comparison.plan import Run
+    from fairseq_steady.comparison.results import standing, write
     from test_compare import result
 
     made = result("a", 1, 0.5, command=["fairseq-train", "--lr", "1"])
@@ -1181,7 +1183,7 @@ def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> 
 
 
 def test_predictions_are_those_of_the_best_evaluation(tmp_path: Path) -> None:
-    from comparison.results import collect
+    from fairseq_steady.comparison.results import collect
     from test_compare import CONFIG, result
 
     made = result("a", 1, config={}, evaluations=[], predictions={})

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import Trainer, Zygote
-from fairseq_steady.checkpoints import load_safely
 from fairseq_steady.errors import UserError
+from fairseq_steady.patches.checkpoints import load_safely
 from test_training import (
     NO_DROPOUT,
     assert_equal_weights,
@@ -94,7 +94,7 @@ def test_a_resumed_run_ends_at_the_very_same_weights(
 def test_pats_draws_histograms_and_a_figure(
     models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
 ) -> None:
-    from conftest import run_script
+    from conftest import run_command
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     flags = ["--optimizer=pats_adamax", "--pats-histogram-interval=2"]
@@ -112,10 +112,10 @@ def test_pats_draws_histograms_and_a_figure(
     tags = events.Tags()["histograms"]
     assert not any(HEAD in tag for tag in tags)
     picture = tmp_path / "sensitivity.png"
-    done = run_script("sensitivity.py", tmp_path / "checkpoint_last.pt", picture)
+    done = run_command("sensitivity", tmp_path / "checkpoint_last.pt", picture)
     assert done.returncode == 0, done.stderr
     assert picture.stat().st_size > 5000
-    none = run_script("sensitivity.py", models["roberta"] / "model.pt", picture)
+    none = run_command("sensitivity", models["roberta"] / "model.pt", picture)
     assert none.returncode == 1
     assert "holds no sensitivities" in none.stderr.splitlines()[-1]
     assert scalars(tmp_path / "tb" / "train")

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SCORE_FLAGS, Trainer, environment, run_script
+from conftest import FAIRSEQ_STEADY, SCORE_FLAGS, Trainer, environment, run_command
 from fairseq_steady.errors import UserError
-from fairseq_steady.predicting import Predictor
+from fairseq_steady.inference.predicting import Predictor
 
 Trained = Callable[..., Path]
 
@@ -88,14 +87,14 @@ def test_the_script_reads_files_and_standard_input(
     (tmp_path / "a.txt").write_text("w0 w1\nw2 w3\n")
     (tmp_path / "a.jsonl").write_text('{"text": "w0 w1"}\n{"text": "w2 w3"}\n')
     inputs = [tmp_path / "a.txt", tmp_path / "a.jsonl"]
-    done = run_script("predict.py", checkpoint, *inputs, "--cpu")
+    done = run_command("predict", checkpoint, *inputs, "--cpu")
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == 4
     assert [one["label"] for one in found[:2]] == [one["label"] for one in found[2:]]
     assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
     piped = subprocess.run(
-        [sys.executable, ROOT / "scripts/predict.py", checkpoint, "--cpu", "--tsv"],
+        [FAIRSEQ_STEADY, "predict", checkpoint, "--cpu", "--tsv"],
         input="w0 w1\nw2 w3\n",
         capture_output=True,
         text=True,
@@ -111,7 +110,7 @@ def test_the_script_reads_files_and_standard_input(
 def test_mistakes_are_one_line(trained: Trained, tmp_path: Path) -> None:
     checkpoint = trained("classes") / "checkpoint_last.pt"
     (tmp_path / "a.csv").write_text("sentence\nw0\n")
-    done = run_script("predict.py", checkpoint, tmp_path / "a.csv")
+    done = run_command("predict", checkpoint, tmp_path / "a.csv")
     assert done.returncode == 1
     assert "a.csv:1: no column 'text' among: sentence; name yours" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -135,8 +134,7 @@ def test_a_submission_is_in_the_leaderboards_form(
         *(f"--steady-model={models['roberta']}", f"--save-dir={tmp_path}"),
         "--no-epoch-checkpoints",
     )
-    done = run_script(
-        "glue_submission.py", tmp_path / "checkpoint_last.pt", tmp_path / "glue",
+    done = run_command("submission", tmp_path / "checkpoint_last.pt", tmp_path / "glue",
         tmp_path / "out", "--cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

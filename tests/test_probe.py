@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import probe
 import pytest
 import torch
-from conftest import ROOT, run_script
-from fairseq_steady import probing
+from conftest import ROOT, run_command
+from fairseq_steady.commands import probe
 from fairseq_steady.errors import UserError
+from fairseq_steady.inference import probing
 from fairseq_steady.models.steady import HEAD
 from test_glue import row, write
 from tiny import FAMILIES, batch, build, make_dataset
@@ -137,8 +137,7 @@ def test_generalization_end_to_end(
     out = tmp_path / "out"
 
     def run() -> Any:
-        return run_script(
-            "probe.py", "generalization", "--out", out, "--jobs", 2,
+        return run_command("probe", "generalization", "--out", out, "--jobs", 2,
             "--methods", "plain", "--seeds", 1, "--tasks",
             f"cola={cola_data} --task cola", scores, pairs, "--",
             "--user-dir", ROOT / "user_dir", "--cpu", "--batch-size", 8,

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, Trainer, make_model_directory
-from fairseq_steady.checkpoints import _safe_globals, load_safely
 from fairseq_steady.errors import UserError
-from fairseq_steady.exporting import export_hf
-from fairseq_steady.generating import Trained
-from fairseq_steady.importing import import_hf
-from fairseq_steady.importing_bart import import_fairseq
+from fairseq_steady.huggingface.bart import import_fairseq
+from fairseq_steady.huggingface.exporting import export_hf
+from fairseq_steady.huggingface.importing import import_hf
+from fairseq_steady.inference.predicting import Predictor
+from fairseq_steady.inference.probing import take_encoder
+from fairseq_steady.inference.summarising import Trained
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.predicting import Predictor
-from fairseq_steady.probing import take_encoder
+from fairseq_steady.patches.checkpoints import _safe_globals, load_safely
 from test_importing import make_release
 
 
@@ -119,7 +119,7 @@ def test_nothing_else_unpickles() -> None:
         if unsafe.search(line)
     ]
     where = 'return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)'
-    assert found == [f"user_dir/checkpoints.py: {where}"]
+    assert found == [f"user_dir/patches/checkpoints.py: {where}"]
 
 
 def test_what_may_be_unpickled_is_data() -> None:

@@ -11,14 +11,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import get_data
-import make_acceptability
 import pytest
-from conftest import ROOT, environment, run_script
+from conftest import ROOT, environment, run_command
+from fairseq_steady.commands import get_data
 from fairseq_steady.errors import UserError
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import make_acceptability
 
 # --- the embedded corpus ----------------------------------------------------------
 
@@ -158,7 +160,7 @@ def test_from_takes_folders_and_archives_and_refuses_other_content(
 
 
 def test_data_that_is_not_free_says_where_it_is(tmp_path: Path) -> None:
-    done = run_script("get_data.py", "twitter", tmp_path)
+    done = run_command("get-data", "twitter", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: twitter is not free to redistribute")
     assert "Analytics Vidhya" in done.stderr
@@ -186,7 +188,7 @@ def test_the_module_prints_the_folder_for_user_dir() -> None:
 
 
 def test_the_list_names_every_component_with_flags_defaults_and_help() -> None:
-    text = module("--list")
+    text = module("list")
     for name in (
         *("--criterion plain", "--criterion sift", "--arch steady", "--task cola"),
         *("--task text_classification", "--task text_regression"),
@@ -241,7 +243,7 @@ def test_the_installed_wheel_is_a_user_dir(
 
 
 def test_check_env_is_content_here() -> None:
-    done = run_script("check_env.py")
+    done = run_command("check")
     assert done.returncode == 0, done.stdout
     assert "PROBLEM" not in done.stdout
     assert importlib.metadata.version("fairseq-fixed") in done.stdout

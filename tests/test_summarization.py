@@ -18,16 +18,16 @@ from conftest import (
     Trainer,
     Zygote,
     make_model_directory,
-    run_script,
+    run_command,
 )
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import _example_class, find_pairs, read_pairs
 from fairseq_steady.errors import UserError
-from fairseq_steady.generating import Trained
-from fairseq_steady.importing_bart import bert2bert
+from fairseq_steady.huggingface.bart import bert2bert
+from fairseq_steady.inference.summarising import Trained
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.rouge import as_lines, rouge, rouge_sums
+from fairseq_steady.scores.rouge import as_lines, rouge, rouge_sums
 from rouge_score.rouge_scorer import RougeScorer
 from test_training import (
     assert_equal_weights,
@@ -217,12 +217,12 @@ def test_rouge_is_rouge_scores() -> None:
 def test_files_are_scored_with_intervals(tmp_path: Path) -> None:
     (tmp_path / "ours").write_text("a b c\n\nd e\n")
     (tmp_path / "theirs.csv").write_text('highlights\na b d\nx\n"d e"\n')
-    done = run_script("score_rouge.py", tmp_path / "ours", tmp_path / "theirs.csv")
+    done = run_command("rouge", tmp_path / "ours", tmp_path / "theirs.csv")
     assert done.returncode == 0, done.stderr
     mean = 100 * (2 / 3 + 0 + 1) / 3
     assert f"rouge1      {mean:.2f}  [" in done.stdout
     (tmp_path / "ours").write_text("a\n")
-    done = run_script("score_rouge.py", tmp_path / "ours", tmp_path / "theirs.csv")
+    done = run_command("rouge", tmp_path / "ours", tmp_path / "theirs.csv")
     assert done.returncode == 1
     assert "has 1 summaries and" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -283,14 +283,12 @@ def test_a_tiny_bart_learns_to_copy_the_lead(
         assert float(logged(done, "train")[-1]["train_r3f_divergence"]) > 0
         return
     # The script's file has the very ROUGE that training reported.
-    out = run_script(
-        "summarize.py", tmp_path / "checkpoint_best.pt", leads / "valid.source", "--cpu"
+    out = run_command(
+        "summarize", tmp_path / "checkpoint_best.pt", leads / "valid.source", "--cpu"
     )
     assert out.returncode == 0, out.stderr[-2000:]
     (tmp_path / "out.txt").write_text(out.stdout)
-    scored = run_script(
-        "score_rouge.py", tmp_path / "out.txt", leads / "valid.target"
-    ).stdout
+    scored = run_command("rouge", tmp_path / "out.txt", leads / "valid.target").stdout
     assert f"rouge1     {best:6.2f}" in scored
 
 

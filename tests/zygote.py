@@ -9,18 +9,17 @@ import ast
 import builtins
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 import fairseq_cli.train
 import fairseq_cli.validate
-import fairseq_steady.hydra_train
+import fairseq_steady.commands.hydra_train
+import fairseq_steady.tasks
 import torch
 import torch._dynamo
 
@@ -60,38 +59,34 @@ def preprocess() -> object:
     return cli_main()
 
 
-def script() -> None:
-    """A script of this checkout, by its name: ``script predict.py ...``."""
-    sys.argv = [str(SCRIPTS / sys.argv[1]), *sys.argv[2:]]
-    sys.path.insert(0, str(SCRIPTS))
-    runpy.run_path(sys.argv[0], run_name="__main__")
+def steady() -> None:
+    """A subcommand, as ``fairseq-steady predict ...``."""
+    sys.exit(fairseq_steady.commands.main())
 
 
-def script_elsewhere() -> None:
+def elsewhere() -> None:
     """The same in a folder of its own, where any name may be written."""
     os.chdir(tempfile.mkdtemp())
-    script()
+    steady()
 
-
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 #: Seconds until a command that hangs is ended by a signal.
-LIMIT = int(os.environ.get("ZL", "150"))
+LIMIT = 150
 
 COMMANDS: dict[str, Callable[[], object]] = {
     "fairseq-preprocess": preprocess,
     "fairseq-train": fairseq_cli.train.cli_main,
     "fairseq-validate": fairseq_cli.validate.cli_main,
-    "script": script,
-    "script-elsewhere": script_elsewhere,
-    "hydra": fairseq_steady.hydra_train.main,
+    "fairseq-steady": steady,
+    "elsewhere": elsewhere,
+    "hydra": fairseq_steady.commands.hydra_train.main,
 }
 
 
 def run(arguments: list[str], files: tuple[int, int]) -> int:
     """In the child: the command, its output in files; returns the exit status."""
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    apart = arguments[0].startswith("script")
+    apart = arguments[0] in ("fairseq-steady", "elsewhere")
     os.dup2(files[0 if apart else 1], 1)
     os.dup2(files[1], 2)
     if arguments[0] == "guarded":

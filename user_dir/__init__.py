@@ -1,20 +1,9 @@
 """Regularised fine-tuning as a fairseq user-dir plugin.
 
-Under fairseq, importing this package registers its criterions, models and tasks and
-makes fairseq's checkpoints load on torch >= 2.6 (see :mod:`.plugin`); without fairseq
-it imports nothing heavy, so that :mod:`.files` and the pure parts cost little.
+Importing this package changes nothing and imports nothing heavy; :mod:`.regularizers`
+and :mod:`.optim` need torch alone. Importing :mod:`.tasks`, as fairseq does with every
+``--user-dir``, registers everything with fairseq and makes the changes to it that
+:mod:`.patches` lists.
 """
 
-import logging
-import sys
-
-from .errors import install_excepthook
-
 __version__ = "0.1.0"
-
-install_excepthook()
-# As it is imported fairseq asks for tensorboardX, which nothing here needs.
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
-
-if "fairseq" in sys.modules:
-    from . import plugin  # noqa: F401

@@ -18,10 +18,10 @@ from pydantic import ConfigDict, Field, InstanceOf
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from .architectures import check_architecture
-from .checkpoints import load_safely
 from .errors import UserError
 from .files import conform, read_json, sha256, whole_folder, write_json
+from .models.architectures import check_architecture
+from .patches.checkpoints import load_safely
 
 MANIFEST, WEIGHTS, DICTIONARY, TOKENIZER = (
     "manifest.json",
@@ -92,7 +92,7 @@ class ModelDirectory:
         if not manifest_path.is_file():
             raise UserError(
                 f"{folder} is not a model directory (no {MANIFEST}); make one with: "
-                "python scripts/import_hf.py SRC OUT"
+                "fairseq-steady import SRC OUT"
             )
         manifest = read_json(manifest_path, Manifest, _MEND)
         check_architecture(manifest.family, manifest.architecture, manifest_path)

@@ -7,17 +7,17 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 size=$4 updates=$5 lr=${6:-}
-python=${PYTHON:-.venv/bin/python}
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
 common=("$data" --user-dir user_dir --task cola --steady-model "$model"
   --steady-train-size "$size" --steady-split-dev --batch-size "${BATCH:-32}"
   --optimizer bert_adam --bert-adam-bias-correction --lr-scheduler polynomial_decay
   --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates")
 if [ -z "$lr" ]; then
-  exec "$python" scripts/compare.py --out "$out/rates" --jobs 2 --seeds 1 \
+  exec "$bin/fairseq-steady" compare --out "$out/rates" --jobs 2 --seeds 1 \
     --methods 'plain-1e-4=--criterion plain --lr 1e-4' \
     'plain-2e-4=--criterion plain --lr 2e-4' \
     -- "${common[@]}" --valid-subset valid
 fi
-exec "$python" scripts/compare.py --out "$out/seeds" --jobs 2 --seeds 1 2 3 \
+exec "$bin/fairseq-steady" compare --out "$out/seeds" --jobs 2 --seeds 1 2 3 \
   --methods plain 'sift=--criterion sift --sift-lambda 1' \
   -- "${common[@]}" --lr "$lr" --valid-subset valid,test,ood

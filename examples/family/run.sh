@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 size=$4 updates=$5 lr=$6
 shift 6
-python=${PYTHON:-.venv/bin/python}
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
 adam="--optimizer bert_adam --bert-adam-bias-correction"
 # r3f-shared: the perturbation alone, without dropout's part in the divergence.
 methods=(
@@ -22,7 +22,7 @@ methods=(
   "r3f-shared=--criterion r3f --r3f-dropout shared --r3f-eps 0.1 $adam"
   "freelb=--criterion freelb $adam"
 )
-exec "$python" scripts/compare.py --out "$out" --jobs 2 --seeds "$@" \
+exec "$bin/fairseq-steady" compare --out "$out" --jobs 2 --seeds "$@" \
   --methods "${methods[@]:0:${METHODS:-11}}" \
   -- "$data" --user-dir user_dir --task cola --steady-model "$model" \
   --steady-train-size "$size" --steady-split-dev --valid-subset valid,test,ood \

@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 study=$1 data=$2 model=$3 out=$4
 shift 4
-python=${PYTHON:-.venv/bin/python}
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
 size=${SIZE:-2500} updates=${UPDATES:-234} rate=${RATE:-1e-4}
 corrected="--optimizer bert_adam --bert-adam-bias-correction"
 length="--steady-updates $updates"
@@ -45,7 +45,7 @@ case $study in
       "sage=--optimizer sage --sage-base adamax --sage-bias-correction $length") ;;
   *) echo "few_sample: $study is none of bias, reinit, longer, rates, noise" >&2; exit 1 ;;
 esac
-exec "$python" scripts/compare.py --out "$out/$study" --jobs 2 --seeds "$@" \
+exec "$bin/fairseq-steady" compare --out "$out/$study" --jobs 2 --seeds "$@" \
   --methods "${methods[@]}" -- "$data" --user-dir user_dir --task cola \
   --criterion plain --steady-model "$model" --steady-train-size "$size" \
   --steady-split-dev --valid-subset valid,test,ood --batch-size 32 --clip-norm 1 \

@@ -7,9 +7,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 updates=$4
 shift 4
-python=${PYTHON:-.venv/bin/python}
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
 for task in ${TASKS:-cola sst2 stsb}; do
-  "$python" scripts/compare.py --out "$out/$task" --jobs 2 --seeds "$@" \
+  "$bin/fairseq-steady" compare --out "$out/$task" --jobs 2 --seeds "$@" \
     --methods plain smart -- "$data" --user-dir user_dir --task glue \
     --glue-task "$task" --steady-model "$model" --steady-train-size "${SIZE:-1000}" \
     --steady-split-dev --valid-subset valid,test --batch-size 32 --clip-norm 1 \

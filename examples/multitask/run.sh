@@ -9,19 +9,19 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
 shift 3
-python=${PYTHON:-.venv/bin/python}
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
 tasks=${TASKS:-cola,stsb}
 read -r first second <<<"${UPDATES:-400 100}"
 common=("$data" --user-dir user_dir --steady-model "$model" --batch-size 32
   --clip-norm 1 --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-4e-4}")
-"$python" scripts/compare.py --out "$out/together" --keep --jobs 2 --seeds "$@" \
+"$bin/fairseq-steady" compare --out "$out/together" --keep --jobs 2 --seeds "$@" \
   --methods plain smart --select "${tasks%%,*}" -- "${common[@]}" --task glue_multitask \
   --multitask-names "$tasks" --steady-updates "$first"
 started="$out/together/METHOD/seed{seed}/checkpoint_best.pt"
 for share in ${SHARES:-0.001 0.01 0.1}; do
   size=(--steady-train-size "$share")
   [ "$share" != 1 ] || size=()
-  "$python" scripts/compare.py --out "$out/share$share" --jobs 2 --seeds "$@" --methods \
+  "$bin/fairseq-steady" compare --out "$out/share$share" --jobs 2 --seeds "$@" --methods \
     "pretrained=--criterion plain" \
     "plain=--criterion plain --finetune-from-model ${started/METHOD/plain}" \
     "smart=--criterion smart --finetune-from-model ${started/METHOD/smart}" \

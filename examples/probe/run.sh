@@ -8,9 +8,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 glue=$1 sentiment=$2 model=$3 out=$4 size=$5 updates=$6
 shift 6
-python=${PYTHON:-.venv/bin/python}
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
 glued="$glue --task glue --steady-train-size $size --steady-split-dev"
-exec "$python" scripts/probe.py generalization --out "$out" --jobs 2 --seeds "$@" \
+exec "$bin/fairseq-steady" probe generalization --out "$out" --jobs 2 --seeds "$@" \
   --methods plain smart r3f r4f --tasks \
   "sst2=$glued --glue-task sst2 --valid-subset valid,test" \
   "cola=$glued --glue-task cola --valid-subset valid,test" \

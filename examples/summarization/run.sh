@@ -7,8 +7,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 updates=$4
-python=${PYTHON:-.venv/bin/python}
-"$python" scripts/compare.py --out "$out" --jobs "${JOBS:-2}" --seeds 1 --keep --methods \
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
+"$bin/fairseq-steady" compare --out "$out" --jobs "${JOBS:-2}" --seeds 1 --keep --methods \
   plain "r3f=--criterion r3f --r3f-eps 0.1 --r3f-lambda 0.1" \
   -- "$data" --user-dir user_dir --task summarization --summarization-form cnn_dm \
   --summarization-source-length "${LENGTH:-256}" --summarization-target-length 128 \
@@ -16,12 +16,12 @@ python=${PYTHON:-.venv/bin/python}
   --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-3e-4}" \
   --steady-updates "$updates" --summarization-decode 24 --valid-subset valid
 for method in plain r3f; do
-  [ -s "$out/$method.txt" ] || "$python" scripts/summarize.py --model "$model" \
+  [ -s "$out/$method.txt" ] || "$bin/fairseq-steady" summarize --model "$model" \
     "$out/$method/seed1/checkpoint_best.pt" "$data/test.csv" >"$out/$method.part"
   [ -s "$out/$method.txt" ] || mv "$out/$method.part" "$out/$method.txt"
 done
-"$python" scripts/summarize.py --lead 3 "$data/test.csv" >"$out/lead3.txt"
+"$bin/fairseq-steady" summarize --lead 3 "$data/test.csv" >"$out/lead3.txt"
 for method in lead3 plain r3f; do
   echo "$method"
-  "$python" scripts/score_rouge.py "$out/$method.txt" "$data/test.csv"
+  "$bin/fairseq-steady" rouge "$out/$method.txt" "$data/test.csv"
 done | tee "$out/rouge.txt"

@@ -6,13 +6,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 size=$4 updates=$5
 shift 5
-python=${PYTHON:-.venv/bin/python}
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
 common=("$data" --user-dir user_dir --task uci_sentiment --steady-model "$model"
   --batch-size 32 --optimizer bert_adam --bert-adam-bias-correction --lr 1e-4
   --lr-scheduler polynomial_decay)
 methods=("plain=--criterion plain" "sift=--criterion sift --sift-lambda 1"
   "smart=--criterion smart" "r3f=--criterion r3f")
-"$python" scripts/compare.py --out "$out/twitter" --keep --jobs 2 --seeds "$@" \
+"$bin/fairseq-steady" compare --out "$out/twitter" --keep --jobs 2 --seeds "$@" \
   --methods "${methods[@]}" -- "${common[@]}" --steady-train-size "$size" \
   --warmup-updates $((updates / 10)) --total-num-update "$updates" \
   --max-update "$updates"
@@ -21,7 +21,7 @@ for method in "${methods[@]}"; do
   started="$out/twitter/${method%%=*}/seed{seed}/checkpoint_best.pt"
   further+=("$method --finetune-from-model $started")
 done
-exec "$python" scripts/compare.py --out "$out/uci" --jobs 2 --seeds "$@" --select amazon \
+exec "$bin/fairseq-steady" compare --out "$out/uci" --jobs 2 --seeds "$@" --select amazon \
   --methods "${further[@]}" -- "${common[@]}" --uci-stage uci --warmup-updates 5 \
   --total-num-update 50 --max-update 50 --validate-interval 100 \
   --valid-subset amazon,imdb,yelp

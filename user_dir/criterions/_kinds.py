@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..metrics import class_counts, scattered_scores
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
+from ..scores.metrics import class_counts, scattered_scores
 
 
 class Classes:

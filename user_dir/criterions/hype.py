@@ -8,13 +8,7 @@ from fairseq.criterions import register_criterion
 from torch import nn
 
 from ..errors import UserError
-from ..regularizers import (
-    dropout_passes,
-    find_encoder,
-    masked_rms,
-    noise_keys,
-    unwrap,
-)
+from ..regularizers import dropout_passes, find_encoder, masked_rms, noise_keys, unwrap
 from ..regularizers.hype import perturbed_layers
 from ._flags import DROPOUT, NOISE, dropout, not_negative, option
 from .plain import Outcome, PlainConfig, PlainCriterion

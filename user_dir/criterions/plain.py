@@ -15,9 +15,14 @@ from fairseq.utils import get_perplexity
 from omegaconf import II
 from torch import Tensor, nn
 
-from ..metrics import COUNTS, SCATTERED, classification_scores, correlation_scores
 from ..models.steady import HEAD
 from ..regularizers import unwrap
+from ..scores.metrics import (
+    COUNTS,
+    SCATTERED,
+    classification_scores,
+    correlation_scores,
+)
 from ._flags import check_flags, share
 from ._kinds import kinds_of
 

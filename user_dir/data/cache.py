@@ -117,7 +117,7 @@ def encode_cached(
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a file; rename or remove it")
     if not path.is_file():
-        raise UserError(f"{path} does not exist; get it with scripts/get_data.py")
+        raise UserError(f"{path} does not exist; get it with fairseq-steady get-data")
     recipe = (_VERSION, sha256(path), description, labels, tokenizer.digest)
     key = hashlib.sha256(repr((*recipe, tokenizer.max_length)).encode()).hexdigest()
     folder = cache_dir or path.parent / CACHE_FOLDER

@@ -16,15 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from ..errors import UserError
-from .readers import (
-    TABLES,
-    entries,
-    error_at,
-    is_table,
-    read_text,
-    the_only,
-    unpaired,
-)
+from .readers import TABLES, entries, error_at, is_table, read_text, the_only, unpaired
 from .tables import read_named, text_cell
 
 #: Other names that files of a split go by.

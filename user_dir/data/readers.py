@@ -92,7 +92,7 @@ def find_file(folder: Path, *names: str) -> Path:
     if not found:
         raise UserError(
             f"{folder} holds no {' or '.join(names)}, at any depth; "
-            "get it with scripts/get_data.py or name the right folder"
+            "get it with fairseq-steady get-data or name the right folder"
         )
     if len({path.read_bytes() for path in found}) > 1:
         places = ", ".join(str(path) for path in found)

@@ -1,5 +1,1 @@
 """Models registered with fairseq."""
-
-from . import families, steady
-
-__all__ = ["families", "steady"]

@@ -11,10 +11,10 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
-from ..architectures import check_architecture
 from ..errors import UserError
 from ..model_dir import Manifest, ModelDirectory
 from ..regularizers.injection import find_encoder
+from .architectures import check_architecture
 from .families import FAMILIES, set_layer_norm_eps
 from .packed import pack
 from .segments import add_segments

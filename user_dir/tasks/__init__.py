@@ -1,12 +1,26 @@
-"""Tasks registered with fairseq: raw files in, no BPE or binarising steps."""
+"""Tasks registered with fairseq: raw files in, no BPE or binarising steps.
 
+fairseq imports this folder of a ``--user-dir`` by itself, so the whole plugin is
+registered here: criterions, models and optimizers, and the changes of
+:mod:`..patches`.
+"""
+
+from .. import criterions, optimizers
+from ..models import families, steady
+from ..patches import install
 from . import cola, glue, glue_multitask, summarization, text, uci_sentiment
 
 __all__ = [
     "cola",
+    "criterions",
+    "families",
     "glue",
     "glue_multitask",
+    "optimizers",
+    "steady",
     "summarization",
     "text",
     "uci_sentiment",
 ]
+
+install()

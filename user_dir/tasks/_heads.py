@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Required
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from ..checkpoints import load_safely
 from ..data.glue import LAYOUTS
-from ..durable import standing
 from ..errors import UserError
 from ..files import conform
 from ..models.steady import HEAD
+from ..patches.checkpoints import load_safely
+from ..patches.durable import standing
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.distributed import utils as distributed_utils
 
-from ..durable import check_writable
 from ..errors import UserError
-from ..literals import literal
-from ..refusals import A_TENTH
+from ..patches.durable import check_writable
+from ..patches.literals import literal
+from ..patches.refusals import A_TENTH
 
 #: The least that each may be.
 _LEAST = {

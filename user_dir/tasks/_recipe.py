@@ -12,7 +12,7 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 from omegaconf import OmegaConf, open_dict
 
 from ..errors import UserError
-from ..refusals import A_TENTH
+from ..patches.refusals import A_TENTH
 
 logger = logging.getLogger(__name__)
 

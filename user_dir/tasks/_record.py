@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..files import write_json
-from ..metrics import f1_of
+from ..scores.metrics import f1_of
 
 CONFIG = "config.json"
 

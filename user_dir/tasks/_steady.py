@@ -18,11 +18,11 @@ from omegaconf import II, MISSING
 
 from ..errors import UserError
 from ..files import sha256
-from ..metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
 from ..model_dir import DICTIONARY, ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters
+from ..scores.metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
 from . import _heads
 from ._ranges import check_criterion, check_head, check_ranges
 from ._recipe import (
@@ -48,7 +48,7 @@ class SteadyTaskConfig(FairseqDataclass):
     """Flags of every task."""
 
     data: str = option(MISSING, "folder that holds the raw files")
-    steady_model: str = option("", "model directory, as scripts/import_hf.py makes it")
+    steady_model: str = option("", "model directory, as fairseq-steady import makes it")
     steady_from_scratch: bool = option(
         False, "start from random weights; takes only form and tokeniser from the model"
     )

@@ -18,10 +18,10 @@ from ..data.pairs import find_pairs, named_after_split, read_pairs
 from ..data.readers import is_table
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
-from ..generating import DECODINGS, Decoding, Summarizer, select
+from ..inference.summarising import DECODINGS, Decoding, Summarizer, select
 from ..model_dir import ModelDirectory
 from ..regularizers import unwrap
-from ..rouge import NAMES, rouge_sums
+from ..scores.rouge import NAMES, rouge_sums
 from ._steady import SteadyTask, SteadyTaskConfig, option
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class SummarizationTask(SteadyTask):
         if directory.manifest.family != "bart":
             raise UserError(
                 f"{directory.path} is an encoder without a decoder; summarization "
-                "needs BART, or two copies: scripts/import_hf.py "
+                "needs BART, or two copies: fairseq-steady import "
                 f"{directory.path} OUT --bert2bert"
             )
         super().check(cfg, directory)

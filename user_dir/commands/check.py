@@ -1,0 +1,119 @@
+"""Is this environment fit to train? One line per thing, with the mend if not.
+
+fairseq-steady check
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+logging.disable(logging.INFO)
+SETUP = "run: bash scripts/setup.sh"
+COMPILED = ("data.data_utils_fast", "data.token_block_utils_fast", "libbleu")
+
+
+class ProblemError(Exception):
+    """What is missing, and the mend."""
+
+
+def python() -> str:
+    """3.11 or 3.12."""
+    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 or 3.12")
+    return sys.version.split()[0]
+
+
+def torch() -> str:
+    """2.6 or later."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ProblemError(f"torch does not import ({error}): {SETUP}") from None
+    if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 6):
+        raise ProblemError(f"torch {torch.__version__} is older than 2.6: {SETUP}")
+    return str(torch.__version__)
+
+
+def fairseq() -> str:
+    """The fixed fork, importable."""
+    try:
+        importlib.import_module("fairseq.tasks")
+        return metadata.version("fairseq-fixed")
+    except metadata.PackageNotFoundError:
+        raise ProblemError(
+            "this is another fairseq: pip uninstall fairseq, then " + SETUP
+        ) from None
+    except Exception as error:  # the original fails with ValueError on 3.11
+        raise ProblemError(f"fairseq does not import ({error}): {SETUP}") from None
+
+
+def compiled() -> str:
+    """Fairseq's Cython and C++ extensions."""
+    for name in COMPILED:
+        try:
+            importlib.import_module(f"fairseq.{name}")
+        except ImportError as error:
+            raise ProblemError(
+                f"fairseq.{name} is not compiled ({error}): install g++ and Python's "
+                f"headers, pip uninstall fairseq-fixed, then {SETUP}"
+            ) from None
+    return ", ".join(COMPILED)
+
+
+def torchaudio() -> str:
+    """Absent, or loadable: a CUDA build beside a CPU torch breaks transformers."""
+    try:
+        importlib.import_module("torchaudio")
+    except ImportError:
+        return "not installed, not needed"
+    except OSError:
+        raise ProblemError(
+            "torchaudio does not fit this torch: pip uninstall torchaudio"
+        ) from None
+    return "loads"
+
+
+def plugin() -> str:
+    """This package, installed."""
+    try:
+        return str(importlib.import_module("fairseq_steady").__version__)
+    except ImportError as error:
+        raise ProblemError(
+            f"fairseq_steady does not import ({error}): {SETUP}"
+        ) from None
+
+
+def gpu() -> str:
+    """Never a problem: everything runs on the CPU too."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none, training runs on the CPU"
+    return str(torch.cuda.get_device_name())
+
+
+CHECKS: tuple[Callable[[], str], ...] = (
+    python,
+    torch,
+    fairseq,
+    compiled,
+    torchaudio,
+    plugin,
+    gpu,
+)
+
+
+def main() -> int:
+    """Print every check; 1 if any failed."""
+    failed = 0
+    for check in CHECKS:
+        try:
+            print(f"ok       {check.__name__}: {check()}")
+        except ProblemError as problem:
+            failed = 1
+            print(f"PROBLEM  {problem}")
+            if check in (python, torch):
+                break
+    return failed

@@ -1,0 +1,90 @@
+"""What the commands share: where runs are trained, and how errors end."""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import UserError, visible
+from .execution import Executor, Local, Slurm
+from .plan import Run
+from .results import Result, standing
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """Flags that say where runs are trained."""
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--executor", choices=["local", "slurm"], default="local")
+    parser.add_argument(
+        "--slurm", nargs="+", default=[], metavar="KEY=VALUE",
+        help="submitit's settings, as slurm_partition=gpu timeout_min=60",
+    )  # fmt: skip
+
+
+def make_executor(args: argparse.Namespace) -> Executor:
+    """Where runs are trained.
+
+    Raises:
+        UserError: a SLURM setting is not KEY=VALUE, or jobs is not positive.
+
+    """
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs} is not positive")
+    if args.executor == "local":
+        return Local(args.jobs)
+    settings: dict[str, Any] = {}
+    for text in args.slurm:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--slurm {text} is not KEY=VALUE")
+        settings[key] = int(value) if re.fullmatch(r"[0-9]{1,9}", value) else value
+    return Slurm(args.jobs, settings)
+
+
+def check(runs: Sequence[Run]) -> None:
+    """Let fairseq read one command of each kind before anything is trained.
+
+    Raises:
+        UserError: it refuses one.
+
+    """
+    known = standing(runs)
+    kinds = {(r.setting, r.method): r for r in runs if r.folder not in known}
+    if not kinds:
+        return
+    commands = {f"{s} {m}".strip(): r.command[1:] for (s, m), r in kinds.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "fairseq_steady.comparison.reading"],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise UserError(said[-1] if said else f"fairseq ended with {done.returncode}")
+
+
+def reasons(results: Sequence[Result]) -> str:
+    """Why runs crashed, each reason once."""
+    found = [visible(r.status) for r in results if not r.ok]
+    return "; ".join(f"{found.count(one)} {one}" for one in dict.fromkeys(found))
+
+
+def run(report: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Exit status of a command: 1 for an error, 130 if interrupted."""
+    try:
+        return report(args)
+    except UserError as error:
+        print(f"error: {visible(str(error))}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(visible(f"error: {where}{error.strerror}"), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130

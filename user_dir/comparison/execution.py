@@ -1,0 +1,399 @@
+"""Runs what is missing, here or on a cluster, and shows how far everything is."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from typing_extensions import TypedDict
+
+from ..errors import UserError
+from ..files import read_json, write_json, write_text
+from .plan import Run
+from .results import (
+    BEST,
+    LOG,
+    RECORD,
+    RESULT,
+    Result,
+    load,
+    numbers,
+    read_log_line,
+    standing,
+)
+from .table import printed
+from .worker import TASK, gpus, locked, train
+
+_POLL = 0.3
+
+
+class Job(Protocol):
+    """A run that has been started."""
+
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+
+    def stop(self) -> None:
+        """End it now."""
+
+    def reason(self) -> str:
+        """Why it left no result."""
+
+
+class Executor(Protocol):
+    """Where runs are trained."""
+
+    #: runs at the same time
+    jobs: int
+
+    def start(self, run: Run, slot: int) -> Job:
+        """Begin a run; ``slot`` from 0 tells the ones running together apart."""
+
+
+@dataclass
+class _Process:
+    process: subprocess.Popen[bytes]
+
+    def done(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.killpg(self.process.pid, signal.SIGTERM)
+
+    def reason(self) -> str:
+        return f"the worker ended with status {self.process.returncode}"
+
+
+class _Elsewhere:
+    """A run that another process is training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def done(self) -> bool:
+        with locked(self.folder) as mine:
+            return mine
+
+    def stop(self) -> None:
+        """Not ours to stop."""
+
+    def reason(self) -> str:
+        return "the process that trained it ended without a result"
+
+
+class Local:
+    """Processes of this machine, its threads and GPUs shared out among them."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self.devices = (
+            visible.split(",")
+            if visible is not None
+            else [str(index) for index in range(len(gpus()))]
+        )
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        environment = {"OMP_NUM_THREADS": threads, **os.environ}
+        if len(self.devices) > 1 and self.jobs > 1:
+            mine = self.devices[slot % len(self.devices) :: self.jobs]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+        return environment
+
+    def start(self, run: Run, slot: int) -> Job:
+        """A worker in a process group of its own."""
+        command = [
+            sys.executable,
+            "-m",
+            "fairseq_steady.comparison.worker",
+            str(run.folder),
+        ]
+        return _Process(
+            subprocess.Popen(
+                command,
+                env=self._environment(slot),
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+
+
+@dataclass
+class _Submitted:
+    job: Any
+
+    def done(self) -> bool:
+        return bool(self.job.done())
+
+    def stop(self) -> None:
+        self.job.cancel()
+
+    def reason(self) -> str:
+        return f"SLURM job {self.job.job_id} ended as {self.job.state}"
+
+
+class Slurm:
+    """Jobs of a SLURM cluster, through submitit.
+
+    Args:
+        jobs: at most this many in the queue at once.
+        settings: of submitit, as ``slurm_partition``, ``timeout_min``,
+            ``gpus_per_node``.
+
+    """
+
+    def __init__(self, jobs: int, settings: Mapping[str, Any]) -> None:
+        import submitit
+
+        self.jobs = jobs
+        self.settings = settings
+        self.submitit = submitit
+
+    def start(self, run: Run, slot: int) -> Job:
+        """Submit, or find the job that an earlier call submitted."""
+        folder, note = run.folder / "submitit", run.folder / "submitit" / "job"
+        if note.is_file():
+            job: Any = self.submitit.SlurmJob(folder, _job_id(note))
+            if not job.done():
+                return _Submitted(job)
+        try:
+            executor = self.submitit.AutoExecutor(folder, cluster="slurm")
+            executor.update_parameters(name=run.method, **self.settings)
+            job = executor.submit(train, run.folder)
+        except (
+            NameError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AssertionError,
+        ) as error:
+            reason = [*str(error).splitlines(), type(error).__name__][0]
+            raise UserError(f"--slurm: submitit refuses it ({reason})") from None
+        write_text(note, job.job_id)
+        return _Submitted(job)
+
+
+def _job_id(note: Path) -> str:
+    found = note.read_text("utf-8", "replace").strip()
+    if not re.fullmatch(r"[0-9]{1,20}(_[0-9]{1,20})?", found):
+        raise UserError(f"{note} names no SLURM job; remove it to submit the run again")
+    return found
+
+
+def prepare(run: Run) -> None:
+    """Write what the worker needs to know."""
+    task = {
+        "setting": run.setting,
+        "method": run.method,
+        "seed": run.seed,
+        "command": run.command,
+        "keep": run.keep,
+        "after": str(run.after.folder / BEST) if run.after else None,
+    }
+    write_json(run.folder / TASK, task)
+
+
+def crashed(run: Run, reason: str) -> Result:
+    """A result for a run that left none."""
+    return Result(
+        run.setting,
+        run.method,
+        run.seed,
+        list(run.command),
+        status=f"crashed: {reason}",
+    )
+
+
+class View:
+    """A line per run in flight, and one for all of them."""
+
+    def __init__(self, progress: Progress, total: int, finished: int) -> None:
+        self.progress = progress
+        self.whole = progress.add_task(
+            "all runs", total=total, completed=finished, score=""
+        )
+        self.lines: dict[Path, TaskID] = {}
+        self.read: dict[Path, int] = {}
+
+    def update(self, run: Run) -> None:
+        """Show what a run's log has grown by."""
+        if run.folder not in self.lines:
+            line = self.progress.add_task(run.name, total=None, score="")
+            self.lines[run.folder] = line
+        line, log = self.lines[run.folder], run.folder / LOG
+        if not log.is_file():
+            return
+        with log.open(encoding="utf-8", errors="replace") as file:
+            file.seek(self.read.get(run.folder, 0))
+            for entry in filter(None, map(read_log_line, file.readlines())):
+                self._show(line, *entry)
+            self.read[run.folder] = file.tell()
+        if self.progress.tasks[self._index(line)].total is None:
+            self.progress.update(line, total=_planned(run))
+
+    def _index(self, line: TaskID) -> int:
+        return next(i for i, t in enumerate(self.progress.tasks) if t.id == line)
+
+    def _show(self, line: TaskID, tag: str, values: dict[str, Any]) -> None:
+        if tag == "train_inner":
+            for done in numbers(values, "num_updates") or ():
+                self.progress.update(line, completed=int(done))
+            return
+        scores = [k for k in values if k.startswith(f"{tag}_best_")]
+        if scores:
+            name = scores[0].removeprefix(f"{tag}_best_")
+            self.progress.update(line, score=f"{name} {values.get(f'{tag}_{name}')}")
+
+    def finish(self, run: Run, result: Result) -> None:
+        """Take a run's line away and leave a sentence."""
+        if run.folder in self.lines:
+            self.progress.remove_task(self.lines.pop(run.folder))
+        self.progress.advance(self.whole)
+        seconds = f" ({result.seconds:.0f} s)" if result.seconds else ""
+        text = f"{run.name}: {result.status}{seconds}"
+        if not result.ok:
+            text += f" (log: {run.folder / LOG})"
+        self.progress.console.print(printed(text))
+
+
+class _Optimization(TypedDict):
+    max_update: int
+
+
+class _Planned(TypedDict):
+    optimization: _Optimization
+
+
+def _planned(run: Run) -> int | None:
+    """Updates that a run will have, once it has written its configuration."""
+    with suppress(UserError):  # not there yet; the worker judges what is
+        config = read_json(run.folder / RECORD / "config.json", _Planned, "")
+        return config["optimization"]["max_update"] or None
+    return None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Stop on SIGTERM as on Ctrl-C, also where a shell has a job ignore the latter."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[score]}", markup=False),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
+    """Every run's result, old or new, in order.
+
+    A run that starts ``after`` another waits for it, and crashes with it.
+
+    Raises:
+        UserError: a folder holds a result of another plan.
+        KeyboardInterrupt: after stopping what was running.
+
+    """
+    known = standing(runs)
+    waiting = [run for run in runs if run.folder not in known]
+    with interruptible(), _progress() as progress:
+        view = View(progress, len(runs), len(runs) - len(waiting))
+        _Loop(executor, view, known).work(waiting)
+    return [known[run.folder] for run in runs]
+
+
+class _Loop:
+    """Keeps as many runs going as the executor takes."""
+
+    def __init__(
+        self, executor: Executor, view: View, known: dict[Path, Result]
+    ) -> None:
+        self.executor = executor
+        self.view = view
+        self.known = known
+        self.running: dict[int, tuple[Run, Job]] = {}
+
+    def work(self, waiting: list[Run]) -> None:
+        try:
+            while waiting or self.running:
+                self._start(waiting)
+                for slot, (run, job) in list(self.running.items()):
+                    self.view.update(run)
+                    if job.done():
+                        del self.running[slot]
+                        self._finish(run, job)
+                time.sleep(_POLL)
+        except BaseException:
+            for _, job in self.running.values():
+                job.stop()
+            raise
+
+    def _start(self, waiting: list[Run]) -> None:
+        for run in list(waiting):
+            free = [s for s in range(self.executor.jobs) if s not in self.running]
+            if not free:
+                return
+            before = self.known.get(run.after.folder) if run.after else None
+            if run.after and before is None:
+                continue
+            waiting.remove(run)
+            if before and not before.ok:
+                self._record(run, crashed(run, f"{run.after.name} did"))  # type: ignore[union-attr]
+                continue
+            self.running[free[0]] = run, self._job(run, free[0])
+
+    def _job(self, run: Run, slot: int) -> Job:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with locked(run.folder) as mine:
+            if not mine:
+                return _Elsewhere(run.folder)
+            (run.folder / RESULT).unlink(missing_ok=True)
+            prepare(run)
+        return self.executor.start(run, slot)
+
+    def _finish(self, run: Run, job: Job) -> None:
+        path = run.folder / RESULT
+        result = load(path) if path.is_file() else crashed(run, job.reason())
+        self._record(run, result)
+
+    def _record(self, run: Run, result: Result) -> None:
+        self.known[run.folder] = result
+        self.view.finish(run, result)

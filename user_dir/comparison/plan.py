@@ -1,0 +1,241 @@
+"""What is to be trained: settings x methods x seeds, and grids to choose from."""
+
+import itertools
+import re
+import shlex
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import UserError
+
+Flags = tuple[str, ...]
+
+#: A grid inside a flag: two or more values in braces.
+_GRID = re.compile(r"\{([^{}]*,[^{}]*)\}")
+#: A name is that of a folder too, and of no flag.
+_NAME = re.compile(r"[\w+][\w.+-]{0,59}")
+#: What else lies in the folders of results.
+_RESERVED = re.compile(r"tuning|lock|submitit|.*\.(csv|json|log|md|png|pt|svg|tex)")
+#: numpy's seeds.
+_SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a method in a setting with a seed.
+
+    Args:
+        setting: name, empty where there is only one.
+        method: name.
+        seed: of data order, initial head and noise.
+        folder: where it leaves its log and its result.
+        command: fairseq-train with every flag that decides the outcome.
+        after: a run whose best checkpoint this one starts from.
+        keep: leave the best checkpoint behind.
+
+    """
+
+    setting: str
+    method: str
+    seed: int
+    folder: Path
+    command: Flags
+    after: "Run | None" = None
+    keep: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " ".join(
+            [*filter(None, [self.setting]), self.method, f"seed {self.seed}"]
+        )
+
+
+def parse_named(text: str, kind: str) -> tuple[str, Flags]:
+    """NAME=FLAGS as a name and its flags.
+
+    Raises:
+        UserError: the name is missing, no file name or taken.
+
+    """
+    name, _, flags = text.partition("=")
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{kind} {text!r} has no name; write NAME=FLAGS with letters, digits and "
+            "-_.+ in the name, 60 at most, the first of them not - or ."
+        )
+    if _RESERVED.fullmatch(name.casefold()):
+        raise UserError(
+            f"{kind} {name} would be mistaken for a file of the results; rename it"
+        )
+    return name, _split(flags, text)
+
+
+def _split(flags: str, text: str) -> Flags:
+    try:
+        flags.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{text!r} is not UTF-8; write it anew") from None
+    try:
+        return tuple(shlex.split(flags))
+    except ValueError as error:
+        raise UserError(f"{text!r} cannot be read ({error}); mend the quotes") from None
+
+
+def parse_method(text: str) -> tuple[str, Flags]:
+    """A criterion's name, or NAME=FLAGS."""
+    if "=" not in text:
+        return parse_named(f"{text}=--criterion {text}", "method")
+    name, flags = parse_named(text, "method")
+    if not flags:
+        raise UserError(
+            f"method {text!r} has no flags; write NAME=FLAGS, or NAME alone"
+        )
+    return name, flags
+
+
+def points(flags: Flags) -> list[Flags]:
+    """Every combination of the values in braces; the flags themselves if none."""
+    grids = [m.group(1).split(",") for flag in flags for m in _GRID.finditer(flag)]
+    return [_filled(flags, values) for values in itertools.product(*grids)]
+
+
+def _filled(flags: Flags, values: Sequence[str]) -> Flags:
+    left = iter(values)
+    return tuple(_GRID.sub(lambda _: next(left), flag) for flag in flags)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one comparison trains.
+
+    Seed s has the same data order, sub-sample and initial head for every method.
+
+    Args:
+        out: results folder.
+        methods: flags by name; the first is what the others are compared with.
+        seeds: of the runs in the table.
+        common: flags of every run.
+        settings: further flags by name; each has a table of its own.
+        select: subset that picks evaluations and grid points.
+        tuning_seeds: seeds that try each grid point.
+        keep: leave every run's best checkpoint behind.
+
+    """
+
+    out: Path
+    methods: Mapping[str, Flags]
+    seeds: Sequence[int]
+    common: Flags
+    settings: Mapping[str, Flags]
+    select: str = "valid"
+    tuning_seeds: Sequence[int] = ()
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        budgets = {name: len(self.grid("", name)) for name in self.methods}
+        if len(set(budgets.values())) > 1:
+            shown = ", ".join(f"{name} {count}" for name, count in budgets.items())
+            raise UserError(
+                f"grids of different sizes ({shown}) would favour a method; give each "
+                "the same number of settings"
+            )
+
+    def grid(self, setting: str, method: str) -> list[Flags]:
+        """Whole flag lists to choose from."""
+        further = self.settings.get(setting, ())
+        return points((*self.common, *further, *self.methods[method]))
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there is a choice to make before the runs."""
+        return any(len(self.grid("", method)) > 1 for method in self.methods)
+
+    def _run(
+        self, base: Path, setting: str, method: str, seed: int, flags: Flags
+    ) -> Run:
+        filled = [flag.replace("{seed}", str(seed)) for flag in flags]
+        command = ("fairseq-train", *filled, "--seed", str(seed))
+        folder = base / setting / method / f"seed{seed}"
+        return Run(setting, method, seed, folder, command, keep=self.keep)
+
+    def tuning(self) -> dict[tuple[str, str], list[list[Run]]]:
+        """Runs of each grid point by setting and method; they never see a test set."""
+        only = ("--valid-subset", self.select)
+        return {
+            (setting, method): [
+                [
+                    replace(
+                        self._run(
+                            self.out / "tuning" / f"point{number}",
+                            *(setting, method, seed, (*flags, *only)),
+                        ),
+                        keep=False,
+                    )
+                    for seed in self.tuning_seeds or self.seeds[:1]
+                ]
+                for number, flags in enumerate(self.grid(setting, method), 1)
+            ]
+            for setting in self.settings
+            for method in self.methods
+        }
+
+    def runs(self, chosen: Mapping[tuple[str, str], int] | None = None) -> list[Run]:
+        """The runs of the table, seed by seed, so that early results are paired.
+
+        Args:
+            chosen: grid point by setting and method; the first where not given.
+
+        """
+        pick = chosen or {}
+        return [
+            self._run(
+                self.out,
+                *(setting, method, seed),
+                self.grid(setting, method)[pick.get((setting, method), 0)],
+            )
+            for setting in self.settings
+            for seed in self.seeds
+            for method in self.methods
+        ]
+
+
+def named(texts: Sequence[str], kind: str) -> dict[str, Flags]:
+    """Methods or settings by name.
+
+    Raises:
+        UserError: two have the same name but for capitals, or one cannot be read.
+
+    """
+    parse = parse_method if kind == "method" else lambda text: parse_named(text, kind)
+    pairs = [parse(text) for text in texts]
+    folders = [_folder(name) for name, _ in pairs]
+    for (name, _), folder in zip(pairs, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(
+                f"{kind} {name} is named twice; name each once, in other letters than "
+                "capitals alone"
+            )
+    return dict(pairs)
+
+
+def _folder(name: str) -> str:
+    """Equal for names that some file systems do not tell apart."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def distinct(seeds: Sequence[int]) -> Sequence[int]:
+    """Seeds, checked.
+
+    Raises:
+        UserError: one is given twice, or is none.
+
+    """
+    for seed in seeds:
+        if not 0 <= seed < _SEEDS:
+            raise UserError(f"seed {seed} is not in 0 to {_SEEDS - 1}")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"a seed is given twice among {list(seeds)}; give each once")
+    return seeds

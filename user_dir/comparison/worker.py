@@ -1,0 +1,217 @@
+"""Trains one run and writes its result.json.
+
+``python -m fairseq_steady.comparison.worker FOLDER``
+
+A process of its own, so that a run outlives the program that started it, and so that
+a cluster can start it elsewhere. The folder's run.json says what to do; a lock on it
+is held meanwhile.
+"""
+
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from stat import S_ISREG
+from typing import IO, Annotated
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from ..errors import UserError
+from ..files import read_json
+from .results import (
+    BEST,
+    LOG,
+    RECORD,
+    RESULT,
+    Result,
+    collect,
+    seconds_per_update,
+    write,
+)
+
+TASK, LOCK = "run.json", "lock"
+_KEPT = (TASK, LOCK, "submitit")
+#: Characters of a reason that are kept.
+_LONGEST = 500
+_VERSIONS = ("fairseq-fixed", "fairseq-steady", "numpy", "torch")
+#: Large temporaries stay in the heap: fewer page faults, faster steps on the CPU.
+_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+}
+
+#: What the first word of a run's command stands for.
+PROGRAMS = {
+    "fairseq-train": [str(Path(sys.executable).with_name("fairseq-train"))],
+    "probe": [sys.executable, "-m", "fairseq_steady.inference.probing"],
+}
+
+
+class Task(TypedDict):
+    """What run.json says; see :class:`.plan.Run`."""
+
+    setting: str
+    method: str
+    seed: int
+    command: Annotated[list[str], Field(min_length=1)]
+    keep: bool
+    after: str | None
+
+
+def own(path: Path, mode: str) -> IO[str]:
+    """Open a file of a run's folder for writing; no link is followed.
+
+    Raises:
+        UserError: it is a link or no file.
+
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+    try:
+        file = open(path, mode, encoding="utf-8", opener=opener)  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from None
+    if not S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UserError(f"{path} is no file; remove it")
+    return file
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold a run's folder; False if another process does."""
+    with own(folder / LOCK, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    return done.stdout.strip()
+
+
+def _machine() -> str:
+    cores = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return "; ".join([cores, *gpus()])
+
+
+def gpus() -> list[str]:
+    """Names of the machine's GPUs."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    done = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+
+
+def _task(path: Path) -> Task:
+    mend = "start the comparison again"
+    task = read_json(path, Task, mend)
+    if task["command"][0] not in PROGRAMS:
+        raise UserError(f"{path}: field 'command' starts with no program; {mend}")
+    return task
+
+
+def _flags(folder: Path, task: Task) -> list[str]:
+    """What a run needs besides its command: logs, records and checkpoints."""
+    saving = ["--no-epoch-checkpoints", "--no-last-checkpoints"]
+    saving += ["--keep-interval-updates", "1"]
+    return [
+        *("--log-format", "json", "--log-interval", "10", "--save-dir", str(folder)),
+        *("--steady-record", str(folder / RECORD)),
+        *([*saving, "--no-save-optimizer-state"] if task["keep"] else ["--no-save"]),
+        *(["--finetune-from-model", task["after"]] if task["after"] else []),
+    ]
+
+
+def _train(folder: Path, task: Task, result: Result) -> None:
+    """Run the command, its output in the log; fill in status and costs."""
+    program, *flags = task["command"]
+    with (
+        own(folder / LOG, "w") as log,
+        subprocess.Popen(
+            [*PROGRAMS[program], *flags, *_flags(folder, task)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**_MALLOC, **os.environ},
+        ) as process,
+    ):
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    result.peak_mb = usage.ru_maxrss / 1024
+    lines = (folder / LOG).read_text("utf-8", "replace").splitlines()
+    if process.returncode:
+        reason = lines[-1].strip() if lines else f"exit status {process.returncode}"
+        result.status = f"crashed: {reason[:_LONGEST]}"
+    result.seconds_per_update = seconds_per_update(lines)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name not in _KEPT:
+            folded = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if folded else path.unlink()
+
+
+def train(folder: Path) -> None:
+    """Train the run of a folder, unless another process is at it.
+
+    A run that was cut off starts afresh: its log cannot be told from a whole one.
+    """
+    with locked(folder) as mine:
+        if not mine:
+            return
+        _clear(folder)
+        task = _task(folder / TASK)
+        result = Result(
+            *(task["setting"], task["method"], task["seed"], task["command"]),
+            versions={name: metadata.version(name) for name in _VERSIONS},
+            commit=_commit(),
+            machine=_machine(),
+        )
+        started = time.monotonic()
+        _train(folder, task, result)
+        result.seconds = time.monotonic() - started
+        try:
+            collect(result, folder / RECORD)
+        except UserError as error:
+            if result.ok:  # else its own reason says more
+                result.status = f"crashed: {error}"
+        if result.ok and not result.evaluations:
+            result.status = (
+                "crashed: no evaluation was recorded; name a task of this plugin"
+            )
+        if result.ok and task["keep"] and not (folder / BEST).is_file():
+            result.status = f"crashed: no {BEST} was written"
+        shutil.rmtree(folder / RECORD, ignore_errors=True)
+        for path in folder.glob("checkpoint_*_*.pt"):  # of an evaluation, not the best
+            path.unlink()
+        write(folder / RESULT, result)
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))

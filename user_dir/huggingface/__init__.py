@@ -1,0 +1,1 @@
+"""Model directories from Hugging Face checkpoints, and back."""

@@ -1,0 +1,229 @@
+"""Is an imported model the model it came from?
+
+Its tensors fit its configuration; where transformers is installed, its hidden states
+are those of the source.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary, data_utils
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ..data import SentenceTokenizer
+from ..errors import UserError
+from ..model_dir import Manifest, ModelDirectory
+from ..models.steady import (
+    SteadyModel,
+    SteadyModelConfig,
+    load_pretrained,
+    record_architecture,
+)
+from .sources import naming, wrong_shape
+
+TOLERANCE = 1e-4
+
+#: Sentences of different lengths, so that padding is at work; awkward on purpose.
+SENTENCES = (
+    "The cat sat on the mat.",
+    "Naïve café owners déjà-vu'd the coöperative façade, didn't they?",
+    "日本語の文 and English, mixed 🙂👍🏽!",
+    "x",
+    "It is not the case that every sentence which is long is hard, but this one, "
+    "having clauses within clauses, goes on for a while so that others need padding.",
+    "tabs\tand\u00a0no-break spaces\u200b, 3.14159e-10 & <html> #hash @user",
+)
+#: Pairs: the second sentence has a token type of its own in BERT.
+PAIRS = (
+    ("The cat sat on the mat.", "It did."),
+    ("x", "Naïve café owners, 日本語 and more of this, so that others need padding."),
+)
+
+
+class _Bare:
+    """As much of a task as building an encoder needs."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self.source_dictionary = self.target_dictionary = dictionary
+
+
+def _build(manifest: Manifest, dictionary: Dictionary) -> Any:
+    cfg = SteadyModelConfig()
+    record_architecture(cfg, manifest)
+    return SteadyModel.build_model(cfg, _Bare(dictionary))
+
+
+def load_encoder(directory: ModelDirectory) -> Any:
+    """The model of a directory in evaluation mode, with its weights and no head."""
+    model = _build(directory.manifest, directory.dictionary())
+    load_pretrained(model, directory)
+    return model.eval()
+
+
+# --- do the tensors fit? --------------------------------------------------------------
+
+
+class _WithoutValues(TorchFunctionMode):
+    """fairseq draws weights on the CPU; on the meta device there is nothing to draw."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is Tensor.cpu:
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+def check_state(
+    state: Mapping[str, Tensor],
+    manifest: Manifest,
+    dictionary: Dictionary,
+    source: object,
+    name_of: Callable[[Tensor], str | None] = lambda _: None,
+) -> None:
+    """Refuse tensors that are not those of the model a manifest describes.
+
+    The model is built without memory for its weights, whatever its size.
+
+    Args:
+        state: fairseq's.
+        manifest: with the architecture.
+        dictionary: one symbol per row of the word table.
+        source: named in errors.
+        name_of: the source's name of a tensor, where it has one.
+
+    Raises:
+        UserError: a tensor is missing, too many, of another shape or not finite.
+
+    """
+    with torch.device("meta"), _WithoutValues():
+        model = _build(manifest, dictionary)
+    given = dict(state)
+    model.upgrade_state_dict(given)
+    wanted = {n: t for n, t in model.state_dict().items() if not n.endswith("version")}
+    for name, tensor in wanted.items():
+        if name not in given:
+            raise UserError(
+                f"{source}: the weights lack {name}, which its configuration asks for"
+            )
+        found, theirs = given[name], name_of(given[name]) or name
+        if found.shape != tensor.shape:
+            raise UserError(wrong_shape(source, theirs, found.shape, tensor.shape))
+        if not bool(found.isfinite().all()):
+            raise UserError(f"{source}: {theirs} holds NaN or infinite numbers")
+    for name in given:
+        if name not in wanted and not name.endswith("version"):
+            raise UserError(
+                f"{source}: {name} has no place in the model that its configuration "
+                "describes; they are not of one model"
+            )
+
+
+# --- is it the same in transformers? --------------------------------------------------
+
+Texts = Sequence[tuple[str, ...]]
+BATCHES: tuple[Texts, Texts] = (tuple(zip(SENTENCES, strict=True)), PAIRS)
+States = list[tuple[Tensor, Tensor]]
+
+
+def _theirs(source: Path) -> tuple[Any, Any]:
+    """Model and tokeniser in transformers; nothing is fetched and no code is run."""
+    from transformers import AutoModel, AutoTokenizer
+
+    options = {"local_files_only": True, "trust_remote_code": False}
+    with naming(source, "transformers cannot load it"):
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
+    return model.eval(), tokenizer
+
+
+def hidden_state_error(
+    source: Path,
+    directory: ModelDirectory,
+    texts: Sequence[Texts] = BATCHES,
+) -> list[float]:
+    """Largest difference to transformers' hidden states, per layer, real tokens only.
+
+    Args:
+        source: the Hugging Face directory.
+        directory: what was imported from it.
+        texts: batches of single sentences or of pairs, tokenised by each side's own
+            tokeniser and padded.
+
+    Raises:
+        UserError: transformers cannot load it, or the two tokenisers disagree.
+
+    """
+    theirs, their_tokenizer = _theirs(source)
+    length = directory.manifest.architecture["max_positions"]
+    dictionary = directory.dictionary()
+    # transformers reads a spelled special token as one.
+    tokenizer = SentenceTokenizer(directory, dictionary, length, spelled=True)
+    ours = load_encoder(directory)
+    states = _seq2seq_states if directory.manifest.family == "bart" else _states
+    errors = []
+    for batch in texts:
+        given = their_tokenizer(
+            *map(list, zip(*batch, strict=True)),
+            padding=True,
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
+        )
+        mask = given["attention_mask"].bool()
+        ids, _ = tokenizer.encode(batch)
+        if mask.sum(1).tolist() != [len(i) for i in ids]:
+            raise UserError(f"{source}: its tokeniser and the imported one disagree")
+        tokens = data_utils.collate_tokens(
+            [torch.from_numpy(i).long() for i in ids], dictionary.pad()
+        )
+        with torch.no_grad():
+            found = states(ours, theirs, tokens, given)
+        errors.append([float((a - b)[mask].abs().max()) for a, b in found])
+    return [max(layer) for layer in zip(*errors, strict=True)]
+
+
+def _states(ours: Any, theirs: Any, tokens: Tensor, batch: Any) -> States:
+    """Hidden states of an encoder, ours and theirs."""
+    expected = theirs(**batch, output_hidden_states=True).hidden_states
+    _, extra = ours(tokens, features_only=True, return_all_hiddens=True)
+    found = [state.transpose(0, 1) for state in extra["inner_states"]]
+    return list(zip(found, expected, strict=True))
+
+
+def _seq2seq_states(ours: Any, theirs: Any, tokens: Tensor, batch: Any) -> States:
+    """The encoder's output, and the decoder's after every layer, fed its own input."""
+    outputs = theirs(
+        **batch, decoder_input_ids=batch["input_ids"], output_hidden_states=True
+    )
+    encoded = ours.encoder(tokens, tokens.ne(ours.encoder.padding_idx).sum(1))
+    # Their decoder is not told of padding in its own input; it only looks back.
+    features, extra = ours.decoder(tokens, encoder_out=encoded, features_only=True)
+    found = [state.transpose(0, 1) for state in extra["inner_states"]]
+    expected = list(outputs.decoder_hidden_states)
+    return [
+        (encoded["encoder_out"][0].transpose(0, 1), outputs.encoder_last_hidden_state),
+        *zip(found[:-1], expected[:-1], strict=True),
+        (features, outputs.last_hidden_state),
+    ]
+
+
+def assert_equal(source: Path, directory: ModelDirectory) -> float:
+    """Largest difference over all layers.
+
+    Raises:
+        UserError: it is above 1e-4.
+
+    """
+    errors = hidden_state_error(source, directory)
+    worst = max(errors)
+    if not worst <= TOLERANCE:
+        layer = errors.index(worst)
+        raise UserError(
+            f"hidden states of {directory.path} differ from transformers' by "
+            f"{worst:.2g} at layer {layer}; the import was removed"
+        )
+    return worst

@@ -1,0 +1,1 @@
+"""Trained checkpoints at work: predicting, summarising, probing."""

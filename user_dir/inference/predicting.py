@@ -1,0 +1,131 @@
+"""Labels and scores from a fine-tuned checkpoint.
+
+from fairseq_steady.predicting import Predictor
+predict = Predictor("runs/cola/checkpoint_best.pt")
+labels = [found.label for found in predict(["The cat sat.", "Cat the sat."])]
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..criterions._kinds import Classes
+from ..data.batching import in_batches
+from ..data.readers import shown
+from ..data.tokenizing import SentenceTokenizer
+from ..errors import UserError
+from .summarising import load_trained
+
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one text or pair.
+
+    Args:
+        label: the most probable class; None for scores.
+        probabilities: of each class by name; empty for scores.
+        score: the predicted number; None for classes.
+
+    """
+
+    label: str | None
+    probabilities: dict[str, float]
+    score: float | None = None
+
+
+class Predictor:
+    """A fine-tuned classifier or regressor.
+
+    Args:
+        checkpoint: of one of this plugin's sentence tasks.
+        model: its model directory, where that has moved.
+        cpu: stay on the CPU where there is a GPU.
+        head: the task, for checkpoints of glue_multitask.
+
+    Raises:
+        UserError: the checkpoint is missing or of another task.
+
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        model: str | None = None,
+        cpu: bool = False,
+        head: str | None = None,
+    ) -> None:
+        self.model, task = load_trained(Path(checkpoint), model, head)
+        if not hasattr(task, "num_classes"):
+            raise UserError(
+                f"{checkpoint} is of task {task.cfg._name}, which has no labels or "
+                "scores; fairseq-steady summarize summarises with it"
+            )
+        self.task: Any = task
+        self.labels: Sequence[str] | None = task.labels
+        #: names of the text columns it was trained on: one, or two for pairs
+        self.columns: Sequence[str] = task.columns
+        self.tokenizer: SentenceTokenizer = task.tokenizer
+        self.kind = Classes(task.head, task.num_classes)
+        self.cuda = torch.cuda.is_available() and not cpu
+        if self.cuda:
+            self.model = self.model.cuda()
+        #: texts so far that were longer than the model reads
+        self.truncated = 0
+
+    def __call__(
+        self, texts: Iterable[Text], max_tokens: int = 8192
+    ) -> Iterator[Prediction]:
+        """One prediction per text or pair, in order.
+
+        Args:
+            texts: sentences, or pairs of them, as the checkpoint was trained on.
+            max_tokens: of a batch, padding included.
+
+        Raises:
+            UserError: a pair for a checkpoint of sentences, or the other way round.
+
+        """
+        pad = self.task.dictionary.pad()
+        seq2seq = hasattr(self.model, "decoder")
+        found = in_batches(texts, self._encode, self._logits, pad, max_tokens, seq2seq)
+        yield from map(self._prediction, found)
+
+    def _encode(self, texts: Sequence[Text]) -> Sequence[np.ndarray]:
+        ids, truncated = self.tokenizer.encode([self._parts(text) for text in texts])
+        self.truncated += truncated
+        return ids
+
+    def _parts(self, text: Text) -> tuple[str, ...]:
+        """A sentence or a pair as training reads it: no blanks around."""
+        parts = text if isinstance(text, tuple | list) else (text,)
+        if len(parts) != len(self.columns) or not all(
+            isinstance(part, str) for part in parts
+        ):
+            form = "pairs: give (first, second)"
+            if len(self.columns) == 1:
+                form = "single sentences: give a string"
+            raise UserError(f"{shown(text)}: the checkpoint was trained on {form}")
+        return tuple(part.strip() for part in parts)
+
+    @torch.no_grad()
+    def _logits(self, net_input: dict[str, Tensor]) -> list[list[float]]:
+        if self.cuda:
+            net_input = {name: tensor.cuda() for name, tensor in net_input.items()}
+        logits = self.kind.logits(self.model, {"net_input": net_input}).float()
+        found = logits.softmax(-1) if self.labels else logits
+        rows: list[list[float]] = found.tolist()
+        return rows
+
+    def _prediction(self, row: Sequence[float]) -> Prediction:
+        if not self.labels:
+            return Prediction(None, {}, row[0])
+        probabilities = dict(zip(self.labels, row, strict=True))
+        best = max(probabilities, key=lambda label: probabilities[label])
+        return Prediction(best, probabilities)

@@ -1,0 +1,218 @@
+"""What a fine-tuned encoder still knows: linear probes of frozen features.
+
+    python -m fairseq_steady.inference.probing DATA --task cola --steady-model DIR \\
+        --finetune-from-model CHECKPOINT --steady-record OUT
+
+The flags are those of fairseq-train. The encoder comes from the checkpoint, its head is
+left behind; without ``--finetune-from-model`` it is the model directory's own. A linear
+model is fitted to the features of the training set and scored on ``--valid-subset``.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.utils import move_to_cuda
+from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from .. import tasks as plugin  # noqa: F401  registers everything
+from ..criterions._kinds import Classes
+from ..data import SentenceDataset
+from ..errors import UserError, install_excepthook
+from ..models.steady import HEAD
+from ..patches.checkpoints import load_safely
+from ..scores.metrics import (
+    COUNTS,
+    SCATTERED,
+    class_counts,
+    classification_scores,
+    correlation_scores,
+    scattered_scores,
+)
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 64
+#: Inverse penalties that five-fold cross-validation on the training set chooses from.
+_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+#: scikit-learn's name for each metric that picks a classifier; ridge has its own.
+_SCORERS = {"mcc": "matthews_corrcoef", "accuracy": "accuracy", "f1": "f1_macro"}
+_HEADS = "classification_heads."
+
+
+def take_encoder(model: nn.Module, checkpoint: str) -> None:
+    """Load everything but the heads of a checkpoint.
+
+    Raises:
+        UserError: it is not a checkpoint of such a model.
+
+    """
+    state = load_safely(Path(checkpoint))["model"]
+    body = {name: value for name, value in state.items() if not name.startswith(_HEADS)}
+    wanted = {name for name in model.state_dict() if not name.startswith(_HEADS)}
+    if different := wanted.symmetric_difference(body):
+        raise UserError(
+            f"{checkpoint} is of another model than --steady-model: "
+            f"{min(different)} is in one of them only"
+        )
+    try:
+        nn.Module.load_state_dict(model, body, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(
+            f"{checkpoint} is of another size than --steady-model: {reason}"
+        ) from None
+
+
+@torch.no_grad()
+def sentence_features(model: nn.Module, dataset: SentenceDataset) -> np.ndarray:
+    """What the head would see of each sentence, dropout off.
+
+    Args:
+        model: with a head of this plugin's tasks.
+        dataset: N sentences.
+
+    Returns:
+        Features of shape (N, C): the first token's last hidden state (RoBERTa form)
+        or the last token's (BART form).
+
+    """
+    model.eval()
+    kind, seen = Classes(HEAD, 0), []
+    heads: Any = model.classification_heads
+    hook = heads[HEAD].register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    order = dataset.ordered_indices()
+    cuda = next(model.parameters()).is_cuda
+    try:
+        for start in range(0, len(order), _BATCH):
+            rows = [dataset[int(i)] for i in order[start : start + _BATCH]]
+            sample = dataset.collater(rows)
+            kind.logits(model, move_to_cuda(sample) if cuda else sample)
+    finally:
+        hook.remove()
+    batches = [_first_token(inputs[0]).float().cpu().numpy() for inputs in seen]
+    features = np.empty((len(order), batches[0].shape[1]), np.float32)
+    features[order] = np.concatenate(batches)
+    return features
+
+
+def _first_token(hidden: Tensor) -> Tensor:
+    return hidden[:, 0] if hidden.dim() == 3 else hidden
+
+
+def linear(metric: str | None) -> Pipeline:
+    """Logistic or, without a metric, ridge regression on standardised features.
+
+    Fitting it chooses the penalty by cross-validation on the same data, by the metric.
+
+    Raises:
+        UserError: classes cannot be judged by that metric.
+
+    """
+    model = _ridge() if metric is None else _logistic(metric)
+    return make_pipeline(StandardScaler(), model)
+
+
+def _ridge() -> RidgeCV:
+    return RidgeCV(alphas=[1 / penalty for penalty in _PENALTIES])
+
+
+def _logistic(metric: str) -> LogisticRegressionCV:
+    if metric not in _SCORERS:
+        raise UserError(
+            f"--best-checkpoint-metric {metric} cannot choose a linear probe of "
+            f"classes; choose from {', '.join(_SCORERS)}"
+        )
+    return LogisticRegressionCV(
+        Cs=list(_PENALTIES),
+        cv=5,
+        max_iter=1000,
+        scoring=_SCORERS[metric],
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
+        random_state=0,
+    )
+
+
+def outputs(fitted: Any, features: np.ndarray, regression: bool) -> Tensor:
+    """Scores (N, 1), or log-probabilities of classes (N, K)."""
+    if regression:
+        return torch.from_numpy(fitted.predict(features)).view(-1, 1)
+    return torch.from_numpy(fitted.predict_log_proba(features))
+
+
+def score(predicted: Tensor, targets: np.ndarray, classes: int) -> dict[str, float]:
+    """The metrics of a task; ``classes`` is 1 for scores."""
+    gold = torch.from_numpy(targets)
+    if classes > 1:
+        counts = class_counts(predicted.argmax(1), gold, classes)
+        return classification_scores(counts[COUNTS])
+    return correlation_scores(_table(predicted, gold))
+
+
+def _table(predicted: Tensor, gold: Tensor) -> Tensor:
+    ids = torch.arange(len(gold))
+    return scattered_scores(predicted, gold, ids, len(gold))[SCATTERED]
+
+
+def probe(cfg: Any) -> dict[str, dict[str, float]]:
+    """Metrics by subset, written to ``--steady-record`` if that is given.
+
+    Raises:
+        UserError: the checkpoint does not fit the model directory, the task has no
+            classes or scores, or the metric that picks checkpoints is none of classes.
+
+    """
+    # Nothing is trained, so that no length needs counting.
+    cfg.optimization.max_update = cfg.optimization.max_update or 1
+    if hasattr(cfg.task, "steady_new_head"):  # a probe's is its own
+        cfg.task.steady_new_head = True
+    task: Any = tasks.setup_task(cfg.task)
+    if not hasattr(task, "num_classes"):
+        raise UserError(
+            f"--task {cfg.task._name} has no classes or scores of its own to probe "
+            "for; name a task that has, such as glue with --glue-task"
+        )
+    metric = cfg.checkpoint.best_checkpoint_metric
+    fitted = linear(None if task.regression else metric)
+    model = task.build_model(cfg.model)
+    if cfg.checkpoint.finetune_from_model:
+        take_encoder(model, cfg.checkpoint.finetune_from_model)
+    if torch.cuda.is_available() and not cfg.common.cpu:
+        model.cuda()
+    task.load_dataset("train")
+    train = task.datasets["train"]
+    fitted.fit(sentence_features(model, train), train.encoded.targets)
+    found = {}
+    for subset in cfg.dataset.valid_subset.split(","):
+        task.load_dataset(subset)
+        dataset = task.datasets[subset]
+        features = sentence_features(model, dataset)
+        predicted = outputs(fitted, features, task.regression)
+        gold = dataset.encoded.targets
+        found[subset] = score(predicted, gold, task.num_classes)
+        logger.info("probe on %s: %s", subset, found[subset])
+        if task.recorder:
+            table = _table(predicted, torch.from_numpy(gold))
+            task.recorder.evaluation(subset, {**found[subset], "num_updates": 0}, table)
+    return found
+
+
+def main() -> None:
+    """Probe, with the flags of fairseq-train."""
+    install_excepthook()
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)
+    parser = options.get_training_parser()
+    probe(convert_namespace_to_omegaconf(options.parse_args_and_arch(parser)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""What a run survives: signals, full disks, damaged checkpoints, changed data."""
+
+import atexit
+import functools
+import logging
+import os
+import queue
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.data.iterators import BackgroundConsumer
+from fairseq.file_io import PathManager
+
+from ..errors import UserError, on_interrupt
+from ..files import foreign, sweep, whole_file
+from .workers import check_workers, naming_the_lost, set_timeout
+
+logger = logging.getLogger(__name__)
+
+#: Exit status of a run that a signal stopped and that goes on when started again:
+#: sysexits' EX_TEMPFAIL.
+REQUEUE = 75
+#: What a scheduler sends before it takes the machine away.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_LAST = "checkpoint_last.pt"
+
+# --- whole checkpoints or none -------------------------------------------------------
+
+
+def _replacing(write: Callable[[IO[bytes]], Any], path: str) -> None:
+    """Write beside a file, then put the result in its place."""
+    try:
+        with whole_file(Path(path)) as file:
+            write(file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
+        raise UserError(
+            f"{path} could not be written ({str(error).splitlines()[0]}); the one "
+            "before it is intact: free some space, or name another --save-dir, and "
+            "start again"
+        ) from None
+
+
+def save_whole(obj: Any, filename: str, async_write: bool = False) -> None:
+    """In place of fairseq's ``torch_persistent_save``; never asynchronous.
+
+    Raises:
+        UserError: the file cannot be written; the one before it is intact.
+
+    """
+    _replacing(lambda file: torch.save(obj, file), filename)
+
+
+def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+    """In place of fairseq's copy to ``checkpoint_last.pt`` and ``checkpoint_best.pt``.
+
+    Raises:
+        UserError: the copy cannot be written; the one before it is intact.
+
+    """
+    with open(src_path, "rb") as source:
+        _replacing(lambda file: shutil.copyfileobj(source, file, 2**20), dst_path)
+    return True
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint has its end: torch writes its table of contents last."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bool(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint beside a damaged last one."""
+    others = [p for p in folder.glob("checkpoint*.pt") if p.name != _LAST]
+    whole = [path for path in others if is_whole(path)]
+    return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def standing(folder: Path) -> Path | None:
+    """The checkpoint that a run in this folder goes on from, if there is one."""
+    last = folder / _LAST
+    if not last.is_file():
+        return None
+    return last if is_whole(last) else _newest(folder)
+
+
+def fall_back(folder: Path) -> None:
+    """Put the newest whole checkpoint in the place of a damaged last one.
+
+    Raises:
+        UserError: there is none.
+
+    """
+    last = folder / _LAST
+    newest = standing(folder)
+    if newest == last or not last.is_file():
+        return
+    if newest is None:
+        raise UserError(
+            f"{last} is damaged and there is no other checkpoint beside it; remove it "
+            "to start anew"
+        )
+    # Copied, not moved: killed in between, the next start must find it damaged again.
+    copy_whole(str(last), f"{last}.damaged")
+    copy_whole(str(newest), str(last))
+    logger.warning("%s is damaged; going on from %s", last, newest)
+
+
+def check_writable(folder: Path, flag: str = "--save-dir") -> None:
+    """Refuse a folder that takes no files, before anything is trained.
+
+    Raises:
+        UserError: names the folder.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise UserError(
+            f"{flag} {folder} cannot be written to ({error.strerror}); name another"
+        ) from None
+
+
+def warn_of_others(folder: Path) -> None:
+    """Say who else could have written what a run is about to go on from."""
+    for path in (folder, folder / _LAST):
+        who = foreign(path) if path.exists() else None
+        if who:
+            logger.warning(
+                "%s can be written by %s: go on from it only if you trust them",
+                path,
+                who,
+            )
+
+
+# --- data ----------------------------------------------------------------------------
+
+
+def check_unchanged(
+    now: Mapping[str, str], then: Mapping[str, str], checkpoint: str
+) -> None:
+    """Refuse to go on with other data.
+
+    Args:
+        now: digest of each data file by path.
+        then: the same, when the run began.
+        checkpoint: named in the error.
+
+    Raises:
+        UserError: names the first file that differs.
+
+    """
+    for path, digest in then.items():
+        if now.get(path, digest) != digest:
+            raise UserError(
+                f"{path} has changed since the run in {checkpoint} began; put it "
+                "back, or start anew with another --save-dir"
+            )
+
+
+# --- signals -------------------------------------------------------------------------
+
+
+class Stop:
+    """Remembers that a signal asked the run to end; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGUSR1 from now on."""
+        for number in _SIGNALS:
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        # A log that the signal came in the middle of must not be written to.
+        os.write(2, f"{name}: saving after this update, then stopping\n".encode())
+        self.asked = True
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+    def agreed(self, device: torch.device) -> bool:
+        """Whether any worker was asked; every worker calls this after each update."""
+        if not torch.distributed.is_initialized():
+            return self.asked
+        flag = torch.tensor(float(self.asked), device=device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return bool(flag)
+
+
+STOP = Stop()
+
+
+def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
+    """After the update in which a signal came: save, and leave with :data:`REQUEUE`."""
+
+    @functools.wraps(validate_and_save)
+    def wrapped(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *rest: Any) -> Any:
+        with naming_the_lost(), naming_the_metric(cfg.checkpoint):
+            losses, done = validate_and_save(cfg, trainer, task, epoch_itr, *rest)
+            goes_on = not (done or cfg.checkpoint.no_save)
+            asked = goes_on and STOP.agreed(trainer.device)
+        if asked:
+            # Evaluates nothing that an uninterrupted run would not.
+            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+            logger.warning("stopped by a signal; started again, the run goes on")
+            sys.exit(REQUEUE)
+        return losses, done
+
+    return wrapped
+
+
+@atexit.register
+def stop_reading(patience: float = 5.0) -> None:
+    """Let fairseq's threads that read batches ahead end, for some seconds at most.
+
+    They are daemons: one that Python, as it ends, cuts off inside a torch operation
+    aborts the process, whose exit status is lost.
+    """
+    until = time.monotonic() + patience
+    for thread in threading.enumerate():
+        if isinstance(thread, BackgroundConsumer):
+            thread._max_len = 0
+            while thread.is_alive() and time.monotonic() < until:
+                with suppress(queue.Empty):
+                    thread._queue.get(timeout=0.01)
+
+
+@contextmanager
+def naming_the_metric(cfg: Any) -> Iterator[None]:
+    """Turn fairseq's KeyError into one line.
+
+    Raises:
+        UserError: the metric that picks checkpoints is not among those logged.
+
+    """
+    try:
+        yield
+    except KeyError as error:
+        if error.args != (cfg.best_checkpoint_metric,):
+            raise
+        raise UserError(
+            f"--best-checkpoint-metric {cfg.best_checkpoint_metric} is not in what "
+            "the evaluation logs; name one of the values in its line of the log"
+        ) from None
+
+
+def _kept(cfg: Any) -> str:
+    """What is left of a run that Ctrl-C ended."""
+    if cfg.distributed_training.distributed_rank:
+        return ""
+    last = Path(cfg.checkpoint.save_dir) / _LAST
+    if cfg.checkpoint.no_save or not last.is_file():
+        return "interrupted; nothing was saved: the same command starts anew"
+    return f"interrupted; {last} is kept: the same command goes on from there"
+
+
+# --- where fairseq calls this ---------------------------------------------------------
+
+
+def prepare(cfg: Any) -> None:
+    """Before a training run loads its checkpoint, when its loop must be there.
+
+    Raises:
+        UserError: the workers are alone, or the save directory is of no use.
+
+    """
+    parallel, saves = cfg.distributed_training, not cfg.checkpoint.no_save
+    check_workers(parallel.distributed_world_size)
+    if saves and parallel.distributed_rank == 0:
+        check_writable(Path(cfg.checkpoint.save_dir))
+        warn_of_others(Path(cfg.checkpoint.save_dir))
+        sweep(Path(cfg.checkpoint.save_dir))
+        if cfg.checkpoint.restore_file == _LAST:
+            fall_back(Path(cfg.checkpoint.save_dir))
+    if torch.distributed.is_initialized():
+        set_timeout(getattr(cfg.task, "steady_peer_timeout", 300))
+        torch.distributed.barrier()
+    on_interrupt(functools.partial(_kept, cfg))
+    if watch_loop() and saves:
+        STOP.listen()
+
+
+def watch_loop() -> bool:
+    """Change fairseq's training loop under each name that it is loaded by.
+
+    Under ``python -m fairseq_cli.train`` that is the running program's.
+
+    Returns:
+        Whether there is one. A signal that no loop looks for must keep its meaning.
+
+    """
+    names = ("fairseq_cli.train", "__main__")
+    modules: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
+    loops = [module for module in modules if hasattr(module, "validate_and_save")]
+    for loop in loops:
+        if not hasattr(loop.validate_and_save, "__wrapped__"):
+            loop.validate_and_save = stopping(loop.validate_and_save)
+    return bool(loops)
+
+
+def install() -> None:
+    """Change fairseq's saving."""
+    checkpoint_utils.torch_persistent_save = save_whole
+    PathManager.copy = staticmethod(copy_whole)

@@ -1,0 +1,1 @@
+"""Metrics that are sums, and ROUGE."""
