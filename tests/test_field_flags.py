@@ -65,7 +65,7 @@ TYPED = {
     "--user_dir=x": "there is no flag --user_dir; did you mean --user-dir?",
     "--smart-eps=1": "--smart-eps goes with --criterion smart; give that too",
     "--steady-text-column=a": "goes with --task text_classification, --task text_reg",
-    "--zzz": "there is no flag --zzz; see python -m fairseq_steady --list",
+    "--zzz": "there is no flag --zzz; see fairseq-steady list",
     "--criterion=smrt": "--criterion has no 'smrt'; did you mean smart?",
     "--optimizer=adamm": "--optimizer has no 'adamm'; did you mean adam?",
     "--optimizer=adamw": "--optimizer has no 'adamw'; here it is bert_adam",

@@ -218,7 +218,7 @@ class Trained:
         if not hasattr(task, "summarizer"):
             raise UserError(
                 f"{checkpoint} is of task {task.cfg._name}, not of summarization; "
-                "scripts/predict.py predicts with it"
+                "fairseq-steady predict predicts with it"
             )
         task.decoding = replace(task.decoding, **changes)
         task.decoding.check("--")

@@ -106,7 +106,7 @@ def unrecognised(flag: str, known: Iterable[str]) -> str:
     if whose := _of_others(flag):
         return f"{flag}{whose}; give that too, or leave {flag} out"
     near = _like(flag, known) or _like(flag, _owners())
-    return f"there is no flag {flag}{near or '; see python -m fairseq_steady --list'}"
+    return f"there is no flag {flag}{near or '; see fairseq-steady list'}"
 
 
 def _no_such_choice(flag: str, value: str, choices: Sequence[str]) -> str:
@@ -116,7 +116,7 @@ def _no_such_choice(flag: str, value: str, choices: Sequence[str]) -> str:
     near = _like(value, choices)
     if not near and len(choices) <= 20:
         near = "; choose from " + ", ".join(choices)
-    return f"{name} has no '{value}'{near or '; see python -m fairseq_steady --list'}"
+    return f"{name} has no '{value}'{near or '; see fairseq-steady list'}"
 
 
 _TYPES = {"int": "a whole number", "float": "a number", "<lambda>": "numbers"}

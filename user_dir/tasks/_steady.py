@@ -162,7 +162,7 @@ class SteadyTask(FairseqTask):
         if not cfg.steady_model:
             raise UserError(
                 "--steady-model is missing: name a model directory, as made by "
-                "scripts/import_hf.py or scripts/quickstart.sh"
+                "fairseq-steady import or scripts/quickstart.sh"
             )
         directory = ModelDirectory.open(cfg.steady_model)
         cls.check(cfg, directory)
