@@ -13,6 +13,7 @@ PACKAGES = [
     "huggingface",
     "inference",
     "models",
+    "models.families",
     "optim",
     "optimizers",
     "patches",

@@ -24,7 +24,7 @@ from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import _example_class, find_pairs, read_pairs
 from fairseq_steady.errors import UserError
-from fairseq_steady.huggingface.bart import bert2bert
+from fairseq_steady.huggingface.bert2bert import bert2bert
 from fairseq_steady.inference.summarising import Trained
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.scores.rouge import as_lines, rouge, rouge_sums

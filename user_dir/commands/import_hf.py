@@ -14,9 +14,10 @@ import shutil
 from pathlib import Path
 
 from ..errors import UserError
-from ..huggingface.bart import bert2bert, import_fairseq
+from ..huggingface.bert2bert import bert2bert
 from ..huggingface.checking import assert_equal
 from ..huggingface.importing import import_hf
+from ..huggingface.release import import_fairseq
 from ..model_dir import ModelDirectory
 
 

@@ -93,7 +93,7 @@ class SentenceTask(SteadyTask):
             UserError: names the flag.
 
         """
-        if cfg.steady_special_tokens and directory.manifest.family == "bart":
+        if cfg.steady_special_tokens and directory.family.decodes:
             raise UserError(
                 "--steady-special-tokens does not go with BART's head, which reads the "
                 "one place where a sentence ends; leave the flag out"

@@ -134,7 +134,7 @@ class SummarizationTask(SteadyTask):
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
         """The model must have a decoder."""
-        if directory.manifest.family != "bart":
+        if not directory.family.decodes:
             raise UserError(
                 f"{directory.path} is an encoder without a decoder; summarization "
                 "needs BART, or two copies: fairseq-steady import "
