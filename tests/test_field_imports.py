@@ -190,7 +190,11 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "deep": (content("config.json", DEEP), r"config\.json is not JSON .*recursion"),
     "latin1": (content("config.json", b'{"a": "\xe9"}'), "is not JSON .*unicode"),
     "no kind": (settings(model_type=...), "'model_type' is missing"),
-    "kind": (settings(model_type="t5"), "model_type 't5' cannot .*; known: bert, roberta, deb"),
+    "kind": (
+        settings(model_type="t5"),
+        "model_type 't5' cannot be imported; known: bert, roberta, deberta, deberta-v2,"
+        " bart, mbart$",
+    ),
     "kind list": (settings(model_type=["bert"]), "'model_type': .*string, not a list"),
     "activation": (settings(hidden_act="mish"), "hidden_act 'mish'"),
     "activation dict": (settings(hidden_act={}), "'hidden_act': .*string, not a dict"),
