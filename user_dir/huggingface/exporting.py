@@ -77,7 +77,8 @@ class Original:
     @property
     def kind(self) -> Kind:
         """The type of transformers that it goes out as."""
-        return self.family.kind(self.directory.manifest.source, self.form)
+        directory = self.directory
+        return self.family.kind(directory.manifest.source, self.form, directory.path)
 
     @property
     def purpose(self) -> str:

@@ -147,12 +147,15 @@ class Family(ABC):
     typed: bool = False
     released: bool = False
 
-    def kind(self, source: Mapping[str, Any], form: Mapping[str, Any]) -> Kind:
+    def kind(
+        self, source: Mapping[str, Any], form: Mapping[str, Any], where: object
+    ) -> Kind:
         """The type of transformers that a model goes out as.
 
         Args:
             source: what its manifest says of where it came from.
             form: fairseq's arguments.
+            where: the model directory, for the error.
 
         Raises:
             UserError: it came from a type that this family does not have.
@@ -162,8 +165,8 @@ class Family(ABC):
         if name not in self.kinds:
             known = ", ".join(self.kinds)
             raise UserError(
-                f"model_type {name!r} of a manifest is not one of family {self.name}: "
-                f"{known}; import the model again"
+                f"{where}: model_type {name!r} is none that family {self.name} has "
+                f"({known}); import the model again"
             )
         return self.kinds[name]
 
