@@ -19,6 +19,7 @@ import pytest
 from conftest import FAIRSEQ_STEADY, ROOT, environment, run_command
 from fairseq_steady.commands import compare
 from fairseq_steady.comparison import (
+    comparing,
     execution,
     figures,
     reading,
@@ -370,15 +371,13 @@ def test_plans_are_checked(tmp_path: Path, methods: list[str], message: str) -> 
 )
 def test_an_empty_or_repeated_seed_list_is_refused(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     seeds: list[str],
     message: str,
 ) -> None:
-    command = ["compare.py", "--out", str(tmp_path), "--methods", "plain"]
-    monkeypatch.setattr(sys, "argv", [*command, "--seeds", *seeds, "--", "D"])
+    command = ["--out", str(tmp_path), "--methods", "plain"]
     try:
-        status: Any = compare.run(compare.report, compare.parse())
+        status: Any = compare.main([*command, "--seeds", *seeds, "--", "D"])
     except SystemExit as stop:
         status = stop.code
     assert status
@@ -576,8 +575,8 @@ def test_the_best_grid_point_is_chosen_and_written_down(
 
     executor = Instant(score)
     args = arguments(tmp_path, "a=--l {1,2}", "b=--m {3,4}")
-    made = compare.make_plan(args)
-    chosen = compare.tune(made, executor, args)
+    made = comparing.make_plan(args)
+    chosen = comparing.tune(made, executor, args)
     assert chosen == {("", "a"): 1, ("", "b"): 0}
     found = {(r["method"], r["flags"]): r for r in rows(tmp_path / "tuning.csv")}
     # A spreadsheet would read the flags as a formula; a negative number is one.
@@ -595,11 +594,10 @@ def test_data_with_one_class_are_one_error(
 ) -> None:
     only = {"valid": {"gold": [1, 1, 1], "outputs": [[0, 1]] * 3}}
     stored = [result("plain", seed, 0.0, predictions=only) for seed in (1, 2)]
-    monkeypatch.setattr(compare, "run_all", lambda *_: stored)
-    monkeypatch.setattr(compare, "check", lambda _: None)
-    command = ["compare.py", "--out", str(tmp_path), "--methods", "plain"]
-    monkeypatch.setattr(sys, "argv", [*command, "--seeds", "1", "2", "--", "D"])
-    assert compare.run(compare.report, compare.parse()) == 1
+    monkeypatch.setattr(comparing, "run_all", lambda *_: stored)
+    monkeypatch.setattr(comparing, "check", lambda _: None)
+    command = ["--out", str(tmp_path), "--methods", "plain"]
+    assert compare.main([*command, "--seeds", "1", "2", "--", "D"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: valid has one class only (1)")
     assert len(said.splitlines()) == 1

@@ -663,11 +663,8 @@ def test_files_take_the_place_of_links(address: str, tmp_path: Path) -> None:
     assert (out / "one.txt").read_bytes() == FILES["one.txt"]
 
 
-def test_an_out_that_is_a_file_is_one_line(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.zip").write_bytes(zipped())
-    words = ["get_data.py", "cola", tmp_path / "a.zip", "--from", tmp_path / "a.zip"]
-    monkeypatch.setattr("sys.argv", [*map(str, words)])
+def test_an_out_that_is_a_file_is_one_line(address: str, tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zipped())
     with pytest.raises(UserError, match="a.zip: File exists"):
-        get_data.main()
+        get_data.main(["cola", str(archive), "--from", str(archive)])
