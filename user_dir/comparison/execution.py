@@ -371,12 +371,11 @@ class _Loop:
             free = [s for s in range(self.executor.jobs) if s not in self.running]
             if not free:
                 return
-            before = self.known.get(run.after.folder) if run.after else None
-            if run.after and before is None:
+            if run.after and run.after.folder not in self.known:
                 continue
             waiting.remove(run)
-            if before and not before.ok:
-                self._record(run, crashed(run, f"{run.after.name} did"))  # type: ignore[union-attr]
+            if run.after and not self.known[run.after.folder].ok:
+                self._record(run, crashed(run, f"{run.after.name} did"))
                 continue
             self.running[free[0]] = run, self._job(run, free[0])
 
