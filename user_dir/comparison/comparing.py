@@ -119,7 +119,7 @@ def report(args: argparse.Namespace) -> int:
     scored = measure(args, results)
     table.write_all(args.out, results, scored)
     figures.draw_all(args.out, results, scored)
-    write_text(args.out / "card.md", winner_card.card(results, scored))
+    write_text(args.out / "card.md", winner_card.describe(results, scored))
     table.show(table.tables(results, scored), table.definitions(scored))
     if crashes := reasons(results):
         print(f"error: {crashes}", file=sys.stderr)

@@ -185,8 +185,9 @@ DESCRIBED = (
     "ddof 1; pretrained: the encoder before fine-tuning, which has no seed (-1) and is "
     "paired with none. n: probes that ended, of those planned. failed: probes at or "
     "below what always answering the most frequent class scores. difference, p: "
-    "against the first method, paired by seed; 95 % BCa bootstrap interval, "
-    "permutation test, Holm's correction over the methods of the table."
+    "against the first method, paired by seed; 95 % BCa bootstrap interval "
+    "from five seeds on, permutation test, Holm's correction over the methods of the "
+    "table."
 )
 
 
