@@ -24,7 +24,7 @@ from .extras import require
 from .page import Page, page
 from .runs import FOR_TABLES, add_execution, add_train
 
-USAGE = "--out DIR --methods METHOD ... --seeds SEED ... [options] -- FLAGS"
+USAGE = "--out DIR --methods METHOD ... --seeds SEED ...\n       [options] -- FLAGS"
 OUT = """\
 what comes out:
   the table, on standard output, and in DIR as CSV, Markdown and LaTeX, with
@@ -64,6 +64,8 @@ def parser() -> Page:
         help="of grid points; default: the first of --seeds",
     )  # fmt: skip
     add_execution(found)
+    add = found.add_argument_group("what to keep").add_argument
+    add("--keep", action="store_true", help="leave the best checkpoint of each run")
     return found
 
 

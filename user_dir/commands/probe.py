@@ -29,8 +29,8 @@ from .page import Page, page, positive
 from .runs import FOR_TABLES, add_execution, add_train
 
 USAGE = (
-    "DESIGN --out DIR --tasks TASK ... --methods METHOD ... --seeds SEED ...\n"
-    "           [options] -- FLAGS"
+    "DESIGN --out DIR --tasks TASK ... --methods METHOD ...\n"
+    "       --seeds SEED ... [options] -- FLAGS"
 )
 OUT = """\
 what comes out:

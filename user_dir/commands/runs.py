@@ -20,7 +20,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:
-    """Where runs are trained, and what is kept of them."""
+    """Where runs are trained."""
     add = parser.add_argument_group("how to run it").add_argument
     add(
         "--jobs", type=positive, default=1, metavar="N",
