@@ -33,8 +33,10 @@ from fairseq_steady.data.sampling import parse_size, stratified_subset
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import sha256
 from fairseq_steady.huggingface.importing import build_dictionary
-from fairseq_steady.inference import summarising as generating
+from fairseq_steady.inference import loading
 from fairseq_steady.inference.predicting import Predictor
+from fairseq_steady.inference.searching import Decoding
+from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import Manifest, ModelDirectory, write_model_directory
 from fairseq_steady.tasks._sentence import named_like
 from fairseq_steady.tasks.text import TextClassificationConfig, TextClassificationTask
@@ -652,10 +654,11 @@ def script(
     """Run one of the scripts here, with some standard input; what it prints."""
 
     def run(name: str, *args: object, given: bytes = b"") -> str:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         capfdbinary.readouterr()
-        importlib.import_module(f"fairseq_steady.commands.{name}").main()
+        importlib.import_module(f"fairseq_steady.commands.{name}").main(
+            [*map(str, args)]
+        )
         return capfdbinary.readouterr().out.decode()
 
     return run
@@ -702,10 +705,10 @@ def test_summaries_of_standard_input_name_the_line_too(
 def test_a_search_that_cannot_be_is_refused(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, int], said: str
 ) -> None:
-    task = SimpleNamespace(decoding=generating.Decoding(), summarizer=None)
-    monkeypatch.setattr(generating, "load_trained", lambda *_: (None, task))
+    task = SimpleNamespace(decoding=Decoding(), summarizer=None)
+    monkeypatch.setattr(loading, "load_trained", lambda *_: (None, task))
     with pytest.raises(UserError, match=f"^{said} is out of range$"):
-        generating.Trained(Path("c.pt"), cpu=True, **changes)
+        Summarizer("c.pt", cpu=True, **changes)
 
 
 def test_nobody_reading_on_is_no_error(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import _example_class, find_pairs, read_pairs
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.bert2bert import bert2bert
-from fairseq_steady.inference.summarising import Trained
+from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.scores.rouge import as_lines, rouge, rouge_sums
 from rouge_score.rouge_scorer import RougeScorer
@@ -399,14 +399,14 @@ def test_summaries_come_in_order_whatever_the_batches(
         *flags(leads, models["bart"], "--batch-size=8", "--max-update=1"),
         *(f"--save-dir={tmp_path}", "--disable-validation", "--steady-train-size=64"),
     )
-    trained = Trained(tmp_path / "checkpoint_last.pt", cpu=True, max_length=5)
+    trained = Summarizer(tmp_path / "checkpoint_last.pt", cpu=True, max_length=5)
     texts = (leads / "test.source").read_text().splitlines()
     texts.insert(3, " ".join(["w1"] * 99))
     alone = [next(iter(trained([text]))) for text in texts]
     assert list(trained(texts, max_tokens=40)) == alone
     assert trained.truncated == 2
     with pytest.raises(UserError, match="does not exist"):
-        Trained(tmp_path / "nothing.pt")
+        Summarizer(tmp_path / "nothing.pt")
 
 
 # --- the examples ----------------------------------------------------------------

@@ -98,8 +98,8 @@ def update(model: Any, hidden: Callable[[Any], Tensor]) -> float:
 def of_tokens(which: str, tokens: Tensor) -> Callable[[Any], Tensor]:
     """How either model is called."""
     if which == "theirs":
-        return lambda model: model(tokens).last_hidden_state  # type: ignore[no-any-return]
-    return lambda model: model(tokens, features_only=True)[0]  # type: ignore[no-any-return]
+        return lambda model: model(tokens).last_hidden_state
+    return lambda model: model(tokens, features_only=True)[0]
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:

@@ -10,7 +10,7 @@ does with noised token_embeddings, which it ignores. The head is fresh, from a s
 import argparse
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,8 @@ def measure(model: Any, batch: dict[str, Tensor]) -> Iterator[dict[str, float]]:
         clean = logits(model, batch)
     words, keys = seen[0], list(range(len(mask)))
 
-    def distance(again: Callable[[], Tensor]) -> float:
-        return float(symmetric_kl(again(), clean).mean())
+    def distance(again: Tensor) -> float:
+        return float(symmetric_kl(again, clean).mean())
 
     def ours(noised: Tensor) -> Tensor:
         with substitute(encoder, "word", noised):
@@ -96,10 +96,8 @@ def measure(model: Any, batch: dict[str, Tensor]) -> Iterator[dict[str, float]]:
         noised = words + draw("uniform", keys, mask, words.shape[-1], radius)
         yield {
             "radius": radius,
-            "ours": distance(lambda noised=noised: ours(noised)),
-            "fairseq": distance(
-                lambda noised=noised: logits(model, batch, token_embeddings=noised)
-            ),
+            "ours": distance(ours(noised)),
+            "fairseq": distance(logits(model, batch, token_embeddings=noised)),
             "two dropout masks": masks,
         }
 

@@ -6,8 +6,10 @@ fairseq-steady check
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
+
+from .page import Page, page
 
 logging.disable(logging.INFO)
 SETUP = "run: bash scripts/setup.sh"
@@ -105,8 +107,23 @@ CHECKS: tuple[Callable[[], str], ...] = (
 )
 
 
-def main() -> int:
+OUT = """\
+what comes out, on standard output:
+  a line for each thing: ok and its version, or PROBLEM and what mends it.
+
+exit status:
+  1 if there is a problem.
+"""
+
+
+def parser() -> Page:
+    """The page of check."""
+    return page("check", __doc__, "", OUT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Print every check; 1 if any failed."""
+    parser().parse_args(argv)
     failed = 0
     for check in CHECKS:
         try:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data.tokenizing import SentenceTokenizer, load_tokenizer
 from ..errors import UserError
 from ..files import whole_folder, write_json, write_text
-from ..inference.summarising import load_trained
+from ..inference.loading import load_trained
 from ..model_dir import ModelDirectory
 from ..models.building import load_encoder
 from ..models.families.base import Family, Kind, State, below

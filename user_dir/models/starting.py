@@ -165,5 +165,5 @@ def mix_out(model: nn.Module, p: float) -> None:
         parametrize.register_parametrization(linear, "weight", mixing)
         original = linear.parametrizations.weight.original  # type: ignore[union-attr]
         original.param_group = tag  # type: ignore[union-attr]
-        linear.register_state_dict_post_hook(_save)  # type: ignore[no-untyped-call]
-        linear.register_load_state_dict_pre_hook(_load)  # type: ignore[no-untyped-call]
+        linear.register_state_dict_post_hook(_save)
+        linear.register_load_state_dict_pre_hook(_load)

@@ -18,7 +18,7 @@ from ..data.pairs import find_pairs, named_after_split, read_pairs
 from ..data.readers import is_table
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
-from ..inference.summarising import DECODINGS, Decoding, Summarizer, select
+from ..inference.searching import DECODINGS, BeamSearch, Decoding, select
 from ..model_dir import ModelDirectory
 from ..regularizers import unwrap
 from ..scores.rouge import NAMES, rouge_sums
@@ -112,7 +112,7 @@ class SummarizationTask(SteadyTask):
             )
             for length in self._lengths(cfg, directory)
         )
-        self._summarizer: tuple[Any, Summarizer] | None = None
+        self._summarizer: tuple[Any, BeamSearch] | None = None
         self._references: dict[str, list[str]] = {}
 
     @staticmethod
@@ -217,11 +217,11 @@ class SummarizationTask(SteadyTask):
         """Tokens an article and a summary may have."""
         return self.tokenizers[0].max_length, self.tokenizers[1].max_length
 
-    def summarizer(self, model: Any) -> Summarizer:
+    def summarizer(self, model: Any) -> BeamSearch:
         """Beam search with this task's settings."""
         model = unwrap(model)
         if self._summarizer is None or self._summarizer[0] is not model:
-            made = Summarizer(model, self.dictionary, self.tokenizers[1], self.decoding)
+            made = BeamSearch(model, self.dictionary, self.tokenizers[1], self.decoding)
             self._summarizer = model, made
         return self._summarizer[1]
 
