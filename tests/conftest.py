@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,9 @@ ROOT = Path(__file__).parent.parent
 #: The installed command.
 FAIRSEQ_STEADY = Path(sys.executable).with_name("fairseq-steady")
 torch.set_num_threads(1)  # tiny models gain nothing from more
+#: Tests write nothing below the user's home.
+_CACHES = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = _CACHES.name
 
 WORDS = [f"w{i}" for i in range(60)]
 ENCODER = {
@@ -65,6 +69,13 @@ def word_tokenizer() -> Tokenizer:
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     return tokenizer
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's tokenised files go."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "fairseq-steady"
 
 
 def make_model_directory(

@@ -36,6 +36,8 @@ from test_training import (
     train_on_workers,
 )
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 # --- files ------------------------------------------------------------------------
 
 PAIRS = [("first article , one .", "a summary"), ("second\u2028article", "b\nc")]
@@ -192,7 +194,7 @@ def test_tokens_are_cached_and_read_from_disk(
     taken = again.take(np.array([1]))
     assert taken.source[0].tolist() == [0, 8, 9, 10, 2]
     # A damaged entry is made anew; another content has another entry.
-    (stored,) = (tmp_path / ".steady-cache").iterdir()
+    (stored,) = (tmp_path / "fairseq-steady").iterdir()
     (stored / "source.bin").write_bytes(b"\0" * 4)
     assert encode().source.sizes.tolist() == [4, 5]
     assert len(reads) == 2

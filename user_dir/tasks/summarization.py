@@ -20,6 +20,7 @@ from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
 from ..inference.searching import DECODINGS, BeamSearch, Decoding, select
 from ..model_dir import ModelDirectory
+from ..patches.announcing import DETAIL
 from ..regularizers import unwrap
 from ..scores.rouge import NAMES, rouge_sums
 from ._steady import SteadyTask, SteadyTaskConfig, option
@@ -101,6 +102,7 @@ class SummarizationTask(SteadyTask):
 
     metric: ClassVar[str] = "rouge1"
     cuts: ClassVar[str] = "--summarization-source-length and -target-length"
+    next: ClassVar[str] = "summarize {checkpoint} FILE"
     cfg: SummarizationConfig
 
     def __init__(self, cfg: SummarizationConfig, directory: ModelDirectory) -> None:
@@ -211,7 +213,8 @@ class SummarizationTask(SteadyTask):
             texts = [pair.target for pair in read_pairs(files, *self.columns)]
             chosen = range(len(texts)) if rows is None else rows
             self._references[split] = [texts[row] for row in chosen]
-        logger.info("%s: %s: %d articles with summaries", split, sources, count)
+        self.described[split] = f"{count:,} articles with summaries"
+        logger.info("%s: %s: %s", split, sources, self.described[split], extra=DETAIL)
 
     def max_positions(self) -> tuple[int, int]:
         """Tokens an article and a summary may have."""
