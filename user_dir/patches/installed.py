@@ -17,7 +17,7 @@ class Mend(NamedTuple):
 
     package: str
     file: str
-    #: SHA-256 of the release's file, and of the file once mended.
+    #: SHA-256 of the release's file, and once mended; line ends are \n.
     released: str
     mended: str
     old: str
@@ -29,7 +29,7 @@ MENDS = (
     Mend(
         "fairseq",
         "dataclass/utils.py",
-        "0686f2f4f44979665b288fec61f4e6154180d5f3fbbbad10fe948be0e3514a52",
+        "901b08c0d0cf2261f2d25e73484993f207f160b4fe0a81bbdf2dd772f957b516",
         "5237b80a0983d78337ec96e9efd4bd4dd90daca60bf272f392462b2a2bd6d1f9",
         """\
     typestring = str(field_type)
@@ -74,7 +74,8 @@ def apply(mend: Mend, path: Path) -> str:
     Returns:
         What is wrong, or nothing.
     """
-    source = path.read_bytes()
+    # fairseq's sources have Windows's line ends, its wheel has not.
+    source = path.read_bytes().replace(b"\r\n", b"\n")
     digest = hashlib.sha256(source).hexdigest()
     if digest == mend.released:
         # Whole or not at all, and never through a link into an installer's cache.
