@@ -8,25 +8,24 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { echo "set-up: $*" >&2; }
 die() { say "$@"; exit 1; }
 
-supported() {  # the versions that have a constraints file: 3.11 3.12 ...
-  local file
-  for file in constraints/py3*.txt; do file=${file#constraints/py3}; echo "3.${file%.txt}"; done
-}
+pins() { echo "constraints/py${1/./}.txt"; }  # pins 3.11; what has none is not supported
+supported() { ls constraints | sed -n 's/^py3\(.*\)\.txt$/3.\1/p'; }
+listed() { supported | paste -sd, - | sed 's/,/, /g; s/\(.*\), /\1 or /'; }
 
 find_python() {
-  local candidate version found=() names=()
+  local candidate version found="" names=()
   for version in $(supported); do names+=("python$version"); done
   names+=(python3 python)
   [ -z "${PYTHON:-}" ] || names=("$PYTHON")
   for candidate in "${names[@]}"; do
     if version=$("$candidate" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3]); import venv, ensurepip' 2>/dev/null); then
-      supported | grep -qx "${version%.*}" && { echo "$candidate"; return; }
-      found+=("$candidate is $version")
+      [ ! -f "$(pins "${version%.*}")" ] || { echo "$candidate"; return; }
     elif [ -n "$version" ]; then
-      found+=("$candidate is $version without venv")
+      version+=" without venv"
     fi
+    [ -z "$version" ] || found+="${found:+, }$candidate ($version)"
   done
-  die "no usable Python: it takes one of $(supported | paste -sd ' ' -) with venv; found: $(IFS=,; echo "${found[*]:-none}")
+  die "no usable Python: wanted $(listed) with venv; found ${found:-none}
   Debian 12 or 13, Ubuntu 24.04: apt-get install python3-venv python3-dev g++
   anywhere else, with uv: uv python install 3.12, then PYTHON=\"\$(uv python find 3.12)\" bash scripts/setup.sh"
 }
@@ -56,20 +55,22 @@ sys.exit(version("torch").split("+")[0] != sys.argv[1])' "$1" 2>/dev/null
 
 has_gpu() { [ -e /proc/driver/nvidia ] || nvidia-smi -L >/dev/null 2>&1; }
 
+cpu_build() {  # cpu_build RELEASE: install it, if there is one
+  say "no NVIDIA driver here: looking for torch $1's CPU build (0.2 GB)"
+  $install --no-deps "torch==$1+cpu" >>.venv/setup.log 2>&1 \
+    || { say "your package index has none; TORCH_INDEX=URL names one that has"; return 1; }
+}
+
 install_torch() {
   local release; release=$(sed -n 's/^torch==//p' "$constraints")
   has_torch "$release" && return
   if [ -n "$index" ]; then
-    step "installing torch $release from TORCH_INDEX (0.2 GB for the CPU, 3 GB with CUDA)" \
+    step "installing torch $release from TORCH_INDEX (0.2 GB for the CPU, 2.7 GB with CUDA)" \
       $install --force-reinstall --no-deps --index-url "$index" "torch==$release"
     echo "$index" >.venv/torch-index
-  elif [ "$(uname -s)" = Linux ] && ! has_gpu; then
-    say "no NVIDIA driver here: looking for torch $release's CPU build (0.2 GB)"
-    $install --no-deps "torch==$release+cpu" >>.venv/setup.log 2>&1 \
-      || say "your package index has none; TORCH_INDEX=URL names one that has"
+  elif has_gpu || ! cpu_build "$release"; then
+    say "torch $release's usual build has CUDA: 2.7 GB to download, 4.6 GB on disk"
   fi
-  has_torch "$release" || [ -n "$index" ] \
-    || say "torch $release's usual build: with CUDA, 2.7 GB to download, 4.3 GB on disk"
   step "installing torch and what it needs" $install torch
 }
 
@@ -82,8 +83,8 @@ if [ ! -x .venv/bin/python ]; then
 fi
 py=.venv/bin/python
 version=$($py -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-constraints=constraints/py${version/./}.txt
-[ -f "$constraints" ] || die ".venv holds Python $version; remove .venv and use one of $(supported | paste -sd ' ' -)"
+constraints=$(pins "$version")
+[ -f "$constraints" ] || die ".venv holds Python $version; remove .venv and use $(listed)"
 # fairseq-fixed has one ready-made wheel
 [ "$version $(uname -sm)" = "3.12 Linux x86_64" ] || need_compiler
 
@@ -95,9 +96,9 @@ fi
 install="$py -m pip install --disable-pip-version-check -c $constraints"
 step "installing build tools" $install pip setuptools wheel cython numpy ninja
 install_torch
-step "building fairseq (2 to 5 minutes)" env MAX_JOBS="${MAX_JOBS:-2}" \
+step "installing fairseq (2 to 5 minutes where it compiles)" env MAX_JOBS="${MAX_JOBS:-2}" \
   $install --no-build-isolation fairseq-fixed
-step "installing fairseq-steady" $install --no-build-isolation -e '.[dev]'
+step "installing fairseq-steady and its tools (0.3 GB)" $install --no-build-isolation -e '.[dev]'
 # fairseq asks for torchaudio and never uses it here; its only build is for CUDA and
 # fails to load beside a CPU torch, which then breaks transformers.
 $py -c 'import torchaudio' >>.venv/setup.log 2>&1 \
