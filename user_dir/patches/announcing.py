@@ -101,7 +101,7 @@ def open_log(path: Path, goes_on: bool) -> IO[str]:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise UserError(f"{path} is no file; remove it")
-    file.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+    file.reconfigure(errors="backslashreplace")
     return file
 
 
