@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT
 
 VERSIONS = ["3.11", "3.12", "3.13"]
-TOOLS = "bash sh cat chmod cp dirname env grep ls mkdir paste sed sha256sum tail touch uname"
-#: Stands for python3.x and for .venv/bin/python with its pip.  # noqa: E501
+TOOLS = "bash sh cat chmod cp dirname env grep ls mkdir paste sed sha256sum tail"
+TOOLS += " touch uname"
+#: Stands for python3.x and for .venv/bin/python with its pip.
 PYTHON = """\
 #!/bin/sh
 echo "$0 $*" >>"$LOG"
