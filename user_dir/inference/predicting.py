@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..criterions._kinds import Classes
+from ..criterions.kinds import Classes
 from ..data.batching import in_batches
 from ..data.readers import shown
 from ..data.tokenizing import SentenceTokenizer

@@ -10,10 +10,10 @@ from ..data import Encoded, read_table
 from ..data.labels import refuse_look_alikes
 from ..data.readers import shown
 from ..errors import UserError
+from ..flags import option
 from ..model_dir import ModelDirectory
 from ._heads import Head
 from ._sentence import SentenceTask, SentenceTaskConfig, named_like, rows
-from ._steady import option
 
 
 @dataclass
