@@ -5,6 +5,7 @@ import sys
 from difflib import get_close_matches
 
 from ..errors import install_excepthook
+from ..patches.quiet import before_fairseq
 
 #: Name of each subcommand: its module, and what it does.
 COMMANDS = {
@@ -44,6 +45,7 @@ def main() -> int:
         advice = f"did you mean {near[0]}?" if near else "fairseq-steady --help"
         print(f"error: no command {name}; {advice}", file=sys.stderr)
         return 2
+    before_fairseq(logs=name == "train")
     module = importlib.import_module(f".{COMMANDS[name][0]}", __name__)
     sys.argv = [f"fairseq-steady {name}", *sys.argv[2:]]
     return int(module.main() or 0)
