@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from .. import __version__
 from ..errors import install_excepthook, visible
+from ..patches.quiet import before_fairseq
 
 #: By what a person is about to do: each subcommand, its module, and what it does.
 GROUPS = {
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in COMMANDS:
         module = importlib.import_module(f".{COMMANDS[name]}", __name__)
+        before_fairseq(logs=name == "train")
         return int(module.main(rest))
     if name in ("-h", "--help", "help"):
         print(overview())

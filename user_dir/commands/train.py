@@ -2,9 +2,21 @@
 
     fairseq-steady train data/cola --task cola --steady-model models/minilm \\
         --criterion sift --steady-epochs 3 --save-dir runs/cola
+
+  DATA                 the folder (or file) with the training data
+  --task NAME          what to learn: cola, glue, text_classification,
+                       text_regression, summarization, ...
+  --steady-model DIR   the pretrained encoder, from fairseq-steady import
+  --criterion NAME     the method: plain (the default), sift, smart, r3f, r4f,
+                       r_drop, freelb or hype
+  --save-dir DIR       where checkpoints go (checkpoints)
+  --max-epoch N        passes over the data (3)
+  --batch-size N       sentences in a batch (32)
+  --lr RATE            the peak learning rate (5e-05)
+  --seed N             of shuffling and of what is drawn at random (1)
+  --cpu                train on the CPU where there is a GPU
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +26,11 @@ from .page import Page, page
 FOLDER = Path(__file__).parents[1]
 USAGE = "DATA [flags of fairseq-train]"
 OUT = """\
-The plugin's flags: fairseq-steady list; fairseq's own: fairseq-train --help.
+Every other flag of fairseq-train is taken too, and most need no value from you.
+Tasks, methods and optimizers with their flags: fairseq-steady list, or
+fairseq-steady list sift for one. fairseq's own flags: fairseq-train --help.
+The same command, started again, goes on from the last checkpoint. Status 75 says that
+a signal stopped the run and that it can go on.
 """
 
 
@@ -23,12 +39,19 @@ def parser() -> Page:
     return page("train", __doc__, USAGE, OUT)
 
 
-def main(argv: Sequence[str] | None = None) -> int:  # noqa: RET503
-    """Become fairseq-train: in a fresh process the plugin is imported as ever."""
-    words = sys.argv[1:] if argv is None else argv
-    if {"-h", "--help"} & set(words):
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; flags, signals and exit status as in fairseq-train."""
+    words = [*(sys.argv[1:] if argv is None else argv)]
+    if {"-h", "--help"} & {*words}:
         parser().print_help()
         return 0
-    command = [sys.executable, "-m", "fairseq_cli.train", *words]
-    command += ["--user-dir", str(FOLDER)]
-    os.execv(sys.executable, command)  # noqa: S606  no shell is wanted
+    if not any(word.split("=")[0] == "--user-dir" for word in words):
+        words += ["--user-dir", str(FOLDER)]  # a checkpoint remembers it
+    sys.argv = ["fairseq-train", *words]
+    # First, since it sets up logging.
+    from fairseq_cli.train import cli_main
+
+    from .. import tasks as plugin  # noqa: F401  registers everything
+
+    cli_main()
+    return 0

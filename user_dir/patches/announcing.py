@@ -25,6 +25,7 @@ from torch import nn
 
 from ..errors import UserError
 from .durable import standing
+from .quiet import verbose
 
 #: Of what is announced, however the plugin was imported.
 logger = logging.getLogger("fairseq_steady")
@@ -41,11 +42,6 @@ _PACKAGES = (__name__.partition(".")[0], logger.name)
 _MEGABYTE = 10**6
 #: fp32 numbers kept of each parameter: itself and an Adam's two moments.
 _MOMENTS = 3
-
-
-def verbose() -> bool:
-    """Whether the user asked to see everything."""
-    return os.environ.get("FAIRSEQ_STEADY_VERBOSE", "") not in ("", "0")
 
 
 # --- what is shown --------------------------------------------------------------------
@@ -414,26 +410,6 @@ def _known_only(form: Callable[..., Any]) -> Callable[..., Any]:
     return without_none
 
 
-#: What is replaced in fairseq: module, attribute, by what its original is wrapped, why.
-CHANGES = (
-    (
-        progress_bar,
-        "progress_bar",
-        bars,
-        "the time left is the run's, not the epoch's; None is no value",
-    ),
-)
-
-
 def listen() -> None:
     """Hear of the beginning and the end of fairseq's training."""
     _TRAINING.addFilter(_HEARING)
-
-
-def install() -> None:
-    """Make the changes; once is enough."""
-    listen()
-    for module, name, wrap, _ in CHANGES:
-        original = getattr(module, name)
-        if not hasattr(original, "__wrapped__"):
-            setattr(module, name, wrap(original))
