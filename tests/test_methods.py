@@ -532,7 +532,7 @@ def test_label_smoothing_of_a_class_is_refused() -> None:
 
 def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> None:
     """The trainer calls itself for the first, through the same wrapper."""
-    from fairseq_steady.patches.ground import _notifying
+    from fairseq_steady.patches.updates import telling_the_criterion
 
     heard: list[int] = []
 
@@ -552,7 +552,7 @@ def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> Non
             self.updates += not self.overflows
             return None
 
-    Trainer.train_step = _notifying(Trainer.train_step)
+    Trainer.train_step = telling_the_criterion(Trainer.train_step)
     trainer = Trainer()
     for retries, overflows in (
         (0, True),

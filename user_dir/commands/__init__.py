@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from .. import __version__
 from ..errors import install_excepthook, visible
+from ..patches.quiet import before_fairseq
 
 #: By what a person is about to do: each subcommand, its module, and what it does.
 GROUPS = {
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     install_excepthook()
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in COMMANDS:
+        before_fairseq(logs=name == "train")
         module = importlib.import_module(f".{COMMANDS[name]}", __name__)
         return int(module.main(rest))
     if name in ("-h", "--help", "help"):
