@@ -1,6 +1,8 @@
 """Is this environment fit to train? One line per thing, with the mend if not.
 
-fairseq-steady check
+    fairseq-steady check
+
+Python, torch, fairseq and what of it is compiled, this plugin, and the GPU, if any.
 """
 
 import importlib
