@@ -23,7 +23,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
-    python_requires=">=3.11,<3.14",
+    python_requires=">=3.11,<3.15",
     package_dir={"fairseq_steady": "user_dir"},
     packages=[f"fairseq_steady.{p}" if p else "fairseq_steady" for p in PACKAGES],
     package_data={"fairseq_steady": ["py.typed"]},

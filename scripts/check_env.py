@@ -19,9 +19,9 @@ class ProblemError(Exception):
 
 
 def python() -> str:
-    """3.11 to 3.13."""
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 to 3.13")
+    """3.11 to 3.14."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 to 3.14")
     return sys.version.split()[0]
 
 
