@@ -23,9 +23,9 @@ class ProblemError(Exception):
 
 
 def python() -> str:
-    """3.11 or 3.12."""
-    if sys.version_info[:2] not in ((3, 11), (3, 12)):
-        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 or 3.12")
+    """3.11 to 3.14."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 to 3.14")
     return sys.version.split()[0]
 
 
