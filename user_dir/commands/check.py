@@ -13,7 +13,6 @@ from importlib import metadata
 
 from .page import Page, page
 
-logging.disable(logging.INFO)
 SETUP = "run: bash scripts/setup.sh"
 COMPILED = ("data.data_utils_fast", "data.token_block_utils_fast", "libbleu")
 
@@ -126,6 +125,7 @@ def parser() -> Page:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print every check; 1 if any failed."""
     parser().parse_args(argv)
+    logging.disable(logging.INFO)
     failed = 0
     for check in CHECKS:
         try:
