@@ -21,7 +21,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
-    python_requires=">=3.11,<3.14",
+    python_requires=">=3.11,<3.15",
     package_dir={"fairseq_steady": "user_dir", "fairseq_steady.examples": "examples"},
     packages=[
         "fairseq_steady",

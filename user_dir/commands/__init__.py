@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     install_excepthook()
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in COMMANDS:
-        module = importlib.import_module(f".{COMMANDS[name]}", __name__)
         before_fairseq(logs=name == "train")
+        module = importlib.import_module(f".{COMMANDS[name]}", __name__)
         return int(module.main(rest))
     if name in ("-h", "--help", "help"):
         print(overview())

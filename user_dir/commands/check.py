@@ -1,6 +1,8 @@
 """Is this environment fit to train? One line per thing, with the mend if not.
 
-fairseq-steady check
+    fairseq-steady check
+
+Python, torch, fairseq and what of it is compiled, this plugin, and the GPU, if any.
 """
 
 import importlib
@@ -11,7 +13,6 @@ from importlib import metadata
 
 from .page import Page, page
 
-logging.disable(logging.INFO)
 SETUP = "run: bash scripts/setup.sh"
 COMPILED = ("data.data_utils_fast", "data.token_block_utils_fast", "libbleu")
 
@@ -21,9 +22,9 @@ class ProblemError(Exception):
 
 
 def python() -> str:
-    """3.11 to 3.13."""
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 to 3.13")
+    """3.11 to 3.14."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 to 3.14")
     return sys.version.split()[0]
 
 
@@ -124,6 +125,7 @@ def parser() -> Page:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print every check; 1 if any failed."""
     parser().parse_args(argv)
+    logging.disable(logging.INFO)
     failed = 0
     for check in CHECKS:
         try:

@@ -22,7 +22,8 @@ from .page import Page, page
 USAGE = "SOURCE OUT [options]"
 OUT = """\
 what comes out:
-  OUT, the model directory; on standard output how well the two agree.
+  OUT, the model directory; on standard output where its weights are from, or how
+  well the two agree.
 """
 
 
@@ -67,11 +68,13 @@ def run(args: argparse.Namespace) -> None:
         from ..huggingface.release import import_fairseq
 
         import_fairseq(args.source, args.gpt2_bpe, args.out)
+        print(f"{args.out}: weights and BPE as fairseq released them")
     elif args.bert2bert:
         from ..huggingface.bert2bert import bert2bert
         from ..model_dir import ModelDirectory
 
         bert2bert(ModelDirectory.open(args.source), args.out)
+        print(f"{args.out}: encoder and decoder start from {args.source}")
     else:
         print(f"{args.out}: {import_checked(args)}")
 

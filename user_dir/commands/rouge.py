@@ -7,6 +7,7 @@ F1 by rouge-score in percent, means over articles. Text files have a summary a l
 ROUGE-Lsum splits sentences at newlines, and text without them after . ! and ?
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ USAGE = "SUMMARIES REFERENCES [options]"
 OUT = """\
 what comes out, on standard output:
   the number of articles, then a line for each of rouge1, rouge2 and rougeLsum:
-  its mean and [low, high].
+  its mean and, from five articles on, [low, high].
 """
 
 
@@ -65,7 +66,8 @@ def report(ours: Sequence[str], theirs: Sequence[str], stem: bool) -> None:
     for name in NAMES:
         values = [100 * score[name] for score in scores]
         low, high = interval(values)
-        print(f"{name:10} {statistics.mean(values):6.2f}  [{low:.2f}, {high:.2f}]")
+        shown = "" if math.isnan(low) else f"  [{low:.2f}, {high:.2f}]"
+        print(f"{name:10} {statistics.mean(values):6.2f}{shown}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

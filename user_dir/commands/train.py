@@ -1,8 +1,22 @@
 """Fine-tune a pretrained encoder: fairseq-train with this plugin.
 
     fairseq-steady train data/cola --task cola --steady-model models/minilm \\
-        --criterion sift --steady-epochs 3 --save-dir runs/cola
+        --criterion sift --save-dir runs/cola
 
+Every flag of fairseq-train is taken, and most need no value from you. The same command,
+started again, goes on from the last checkpoint.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .page import Page, page
+
+FOLDER = Path(__file__).parents[1]
+USAGE = "DATA [flags of fairseq-train]"
+OUT = """\
+arguments, with defaults in brackets:
   DATA                 the folder (or file) with the training data
   --task NAME          what to learn: cola, glue, text_classification,
                        text_regression, summarization, ...
@@ -15,22 +29,16 @@
   --lr RATE            the peak learning rate (5e-05)
   --seed N             of shuffling and of what is drawn at random (1)
   --cpu                train on the CPU where there is a GPU
-"""
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-from .page import Page, page
-
-FOLDER = Path(__file__).parents[1]
-USAGE = "DATA [flags of fairseq-train]"
-OUT = """\
-Every other flag of fairseq-train is taken too, and most need no value from you.
 Tasks, methods and optimizers with their flags: fairseq-steady list, or
 fairseq-steady list sift for one. fairseq's own flags: fairseq-train --help.
-The same command, started again, goes on from the last checkpoint. Status 75 says that
-a signal stopped the run and that it can go on.
+
+what comes out:
+  the log, and checkpoint_best.pt and checkpoint_last.pt in --save-dir;
+  fairseq-steady predict takes either.
+
+exit status:
+  75 if a signal stopped the run and it can go on.
 """
 
 
@@ -42,12 +50,14 @@ def parser() -> Page:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; flags, signals and exit status as in fairseq-train."""
     words = [*(sys.argv[1:] if argv is None else argv)]
-    if {"-h", "--help"} & {*words}:
+    if not words:
+        parser().error("DATA is missing")
+    if {"-h", "--help"} & set(words):
         parser().print_help()
         return 0
-    if not any(word.split("=")[0] == "--user-dir" for word in words):
+    if not any(word.partition("=")[0] == "--user-dir" for word in words):
         words += ["--user-dir", str(FOLDER)]  # a checkpoint remembers it
-    sys.argv = ["fairseq-train", *words]
+    sys.argv[1:] = words  # fairseq reads it from there, more than once
     # First, since it sets up logging.
     from fairseq_cli.train import cli_main
 
