@@ -23,7 +23,7 @@ PACKAGES = [
 
 setup(
     name="fairseq-steady",
-    version="0.1.0",
+    version="0.2.0",
     description="Regularised fine-tuning as a fairseq user-dir plugin",
     long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
