@@ -6,8 +6,10 @@ fairseq-steady check
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
+
+from .page import Page, page
 
 logging.disable(logging.INFO)
 SETUP = "run: bash scripts/setup.sh"
@@ -19,9 +21,9 @@ class ProblemError(Exception):
 
 
 def python() -> str:
-    """3.11 or 3.12."""
-    if sys.version_info[:2] not in ((3, 11), (3, 12)):
-        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 or 3.12")
+    """3.11 to 3.13."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 to 3.13")
     return sys.version.split()[0]
 
 
@@ -105,8 +107,23 @@ CHECKS: tuple[Callable[[], str], ...] = (
 )
 
 
-def main() -> int:
+OUT = """\
+what comes out, on standard output:
+  a line for each thing: ok and its version, or PROBLEM and what mends it.
+
+exit status:
+  1 if there is a problem.
+"""
+
+
+def parser() -> Page:
+    """The page of check."""
+    return page("check", __doc__, "", OUT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Print every check; 1 if any failed."""
+    parser().parse_args(argv)
     failed = 0
     for check in CHECKS:
         try:

@@ -18,7 +18,13 @@ from .. import escaping
 from ..errors import visible
 from ..files import write_text
 from .results import Result, rank, score
-from .significance import Difference, difference, holm, majority_baseline
+from .significance import (
+    FEWEST,
+    Difference,
+    difference,
+    holm,
+    majority_baseline,
+)
 
 Row = dict[str, str]
 
@@ -212,9 +218,10 @@ def definitions(scored: Scored) -> str:
         "failed: runs at or below what always answering the most frequent class "
         "scores, and those without a finite score, which also make the mean nan and "
         "rank last. difference: mean over seeds of the score minus the first method's "
-        "with the same seed, with its 95 % BCa bootstrap interval over seeds (3 or "
-        "more). p: two-sided paired permutation test of that difference; in brackets "
-        "after Holm's correction over the methods of the table. s/update: mean over a "
+        "with the same seed, with its 95 % BCa bootstrap interval over seeds; no "
+        f"interval below {FEWEST} seeds. p: two-sided paired permutation test of that "
+        "difference, 2 / 2^n at the least with n seeds; in brackets after Holm's "
+        "correction over the methods of the table. s/update: mean over a "
         "run's log, evaluations left out, then the median over runs. time, memory: "
         "medians (memory: of each run's peak) as multiples of the first method's."
     )

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError, install_excepthook
 from ..model_dir import DICTIONARY, other_dictionary
-from . import durable, literals, refusals, workers
+from . import announcing, durable, literals, refusals, workers
 from .checkpoints import (
     KEPT_FILES,
     allow_checkpoints,
@@ -228,6 +228,7 @@ def prepare_fairseq() -> None:
     workers.install()
     allow_checkpoints()
     literals.install()
+    announcing.install()
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint
     checkpoint_utils.load_model_ensemble_and_task = known_only(
         checkpoint_utils.load_model_ensemble_and_task

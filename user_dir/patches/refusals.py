@@ -253,7 +253,7 @@ def parsing(parse: Callable[..., Any]) -> Callable[..., Any]:
 
         parser.error = functools.partial(_refuse, parser)  # type: ignore[method-assign]
         parsed = parse(parser, input_args, *rest, modify_parser=modify, **options)
-        if new:
+        if new and getattr(parsed, "distributed_rank", 0) == 0:
             logger.info("nobody says otherwise: %s", _shown(new))
         if isinstance(parsed, argparse.Namespace) and hasattr(parsed, "max_update"):
             check_launch(parsed)

@@ -18,8 +18,9 @@ from ..data.pairs import find_pairs, named_after_split, read_pairs
 from ..data.readers import is_table
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
-from ..inference.summarising import DECODINGS, Decoding, Summarizer, select
+from ..inference.searching import DECODINGS, BeamSearch, Decoding, select
 from ..model_dir import ModelDirectory
+from ..patches.announcing import DETAIL
 from ..regularizers import unwrap
 from ..scores.rouge import NAMES, rouge_sums
 from ._steady import SteadyTask, SteadyTaskConfig, option
@@ -101,6 +102,7 @@ class SummarizationTask(SteadyTask):
 
     metric: ClassVar[str] = "rouge1"
     cuts: ClassVar[str] = "--summarization-source-length and -target-length"
+    next: ClassVar[str] = "summarize {checkpoint} FILE"
     cfg: SummarizationConfig
 
     def __init__(self, cfg: SummarizationConfig, directory: ModelDirectory) -> None:
@@ -112,7 +114,7 @@ class SummarizationTask(SteadyTask):
             )
             for length in self._lengths(cfg, directory)
         )
-        self._summarizer: tuple[Any, Summarizer] | None = None
+        self._summarizer: tuple[Any, BeamSearch] | None = None
         self._references: dict[str, list[str]] = {}
 
     @staticmethod
@@ -134,7 +136,7 @@ class SummarizationTask(SteadyTask):
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
         """The model must have a decoder."""
-        if directory.manifest.family != "bart":
+        if not directory.family.decodes:
             raise UserError(
                 f"{directory.path} is an encoder without a decoder; summarization "
                 "needs BART, or two copies: fairseq-steady import "
@@ -211,17 +213,18 @@ class SummarizationTask(SteadyTask):
             texts = [pair.target for pair in read_pairs(files, *self.columns)]
             chosen = range(len(texts)) if rows is None else rows
             self._references[split] = [texts[row] for row in chosen]
-        logger.info("%s: %s: %d articles with summaries", split, sources, count)
+        self.described[split] = f"{count:,} articles with summaries"
+        logger.info("%s: %s: %s", split, sources, self.described[split], extra=DETAIL)
 
     def max_positions(self) -> tuple[int, int]:
         """Tokens an article and a summary may have."""
         return self.tokenizers[0].max_length, self.tokenizers[1].max_length
 
-    def summarizer(self, model: Any) -> Summarizer:
+    def summarizer(self, model: Any) -> BeamSearch:
         """Beam search with this task's settings."""
         model = unwrap(model)
         if self._summarizer is None or self._summarizer[0] is not model:
-            made = Summarizer(model, self.dictionary, self.tokenizers[1], self.decoding)
+            made = BeamSearch(model, self.dictionary, self.tokenizers[1], self.decoding)
             self._summarizer = model, made
         return self._summarizer[1]
 
