@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import SCORE_FLAGS, Trainer, Zygote, make_model_directory, sentences
 from fairseq.logging import metrics
-from fairseq_steady.criterions._kinds import Classes, Scores, kind_of
+from fairseq_steady.criterions.kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import PlainCriterion
 from fairseq_steady.errors import UserError
 from fairseq_steady.inference import probing

@@ -14,12 +14,13 @@ from ..data.cache import Reader
 from ..data.readers import entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
+from ..flags import option
 from ..model_dir import ModelDirectory
 from ..models.steady import HEAD, take_pooler
 from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
 from ._heads import Head, Start, renamed
-from ._steady import SteadyTask, SteadyTaskConfig, option
+from ._steady import SteadyTask, SteadyTaskConfig
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import argparse
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
@@ -13,11 +13,22 @@ from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from fairseq.distributed.utils import is_master
 from fairseq.logging import metrics
+from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 
 from ..errors import UserError
 from ..files import sha256
+from ..flags import (
+    FACTOR,
+    NOT_NEGATIVE,
+    SHARE,
+    Flags,
+    Range,
+    at_least,
+    check_flags,
+    option,
+)
 from ..model_dir import DICTIONARY, ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
@@ -39,13 +50,8 @@ from ._record import Recorder
 logger = logging.getLogger(__name__)
 
 
-def option(default: Any, text: str) -> Any:
-    """A flag with its help."""
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
-class SteadyTaskConfig(FairseqDataclass):
+class SteadyTaskConfig(Flags, FairseqDataclass):
     """Flags of every task."""
 
     data: str = option(MISSING, "folder that holds the raw files")
@@ -76,28 +82,34 @@ class SteadyTaskConfig(FairseqDataclass):
     )
     steady_layer_decay: float = option(
         1.0,
-        "factor on the learning rate from each layer to the one below it, in (0, 1]; "
-        "for this plugin's optimizers",
+        "factor on the learning rate from each layer to the one below it; for this "
+        "plugin's optimizers",
+        FACTOR,
     )
     steady_reinit_layers: int = option(
-        0, "re-initialise this many layers from the top, and the head, from 0"
+        0, "re-initialise this many layers from the top, and the head", NOT_NEGATIVE
     )
     steady_reinit_head: bool = option(
         False, "give the head BERT's initialisation, N(0, 0.02^2), as with layers"
     )
     steady_noisytune: float = option(
-        0.0, "perturb pretrained matrices once by this share of their spread; 0: none"
+        0.0,
+        "perturb pretrained matrices once by this share of their spread; 0: none",
+        NOT_NEGATIVE,
     )
     steady_mixout: float = option(
-        0.0, "probability that a weight is its pretrained value in a pass, in [0, 1)"
+        0.0, "probability that a weight is its pretrained value in a pass", SHARE
     )
     steady_updates: int = option(
         0,
         "recipe: this many updates, a tenth of them warm-up, linear decay, ten "
         "evaluations; 0: no recipe",
+        Range(">= 10 or 0", lambda v: v == 0 or v >= 10),
     )
     steady_epochs: float = option(
-        0.0, "the same, for as many updates as these passes over the data take"
+        0.0,
+        "the same, for as many updates as these passes over the data take",
+        NOT_NEGATIVE,
     )
     steady_record: Optional[str] = option(
         None,
@@ -106,8 +118,9 @@ class SteadyTaskConfig(FairseqDataclass):
     )
     steady_peer_timeout: int = option(
         300,
-        "seconds that a worker waits for the others in one exchange, from 1, before it "
-        "says which is lost and stops",
+        "seconds that a worker waits for the others in one exchange, before it says "
+        "which is lost and stops",
+        at_least(1),
     )
     seed: int = II("common.seed")
     optimizer: Any = II("optimizer._name")
@@ -192,6 +205,7 @@ class SteadyTask(FairseqTask):
             UserError: names the flag and the mend.
 
         """
+        check_flags(cfg, getattr(cls, "__dataclass", SteadyTaskConfig))
         _check_start(cfg)
 
     def _prepare_training(self) -> None:
@@ -338,6 +352,7 @@ class SteadyTask(FairseqTask):
             check_head(self, self._model, criterion)
         if hasattr(criterion, "check_model") and self._trains:
             criterion.check_model(self._model)
+            criterion.prepare_model(self._model)
         return criterion
 
     def has_sharded_data(self, split: str) -> bool:
@@ -446,31 +461,13 @@ def leave_out_epochs(root: Any) -> None:
         saving.no_epoch_checkpoints = True
 
 
-#: Optimizers that scale learning rates by layer.
-OPTIMIZERS = ("bert_adam", "pats_adamax", "sage")
-
-
 def _check_start(cfg: SteadyTaskConfig) -> None:
-    ranges = {
-        "steady_layer_decay": 0 < cfg.steady_layer_decay <= 1,
-        "steady_reinit_layers": cfg.steady_reinit_layers >= 0,
-        "steady_noisytune": cfg.steady_noisytune >= 0,
-        "steady_mixout": 0 <= cfg.steady_mixout < 1,
-        "steady_updates": cfg.steady_updates == 0 or cfg.steady_updates >= 10,
-        "steady_epochs": cfg.steady_epochs >= 0,
-        "steady_peer_timeout": cfg.steady_peer_timeout >= 1,
-    }
-    for name, good in ranges.items():
-        if not good:
-            flag = name.replace("_", "-")
-            raise UserError(
-                f"--{flag} {getattr(cfg, name)} is out of range: "
-                + SteadyTaskConfig.__dataclass_fields__[name].metadata["help"]
-            )
-    if cfg.steady_layer_decay != 1 and cfg.optimizer not in OPTIMIZERS:
+    made = OPTIMIZER_REGISTRY.items()
+    scaling = [name for name, kind in made if getattr(kind, "scales_layers", False)]
+    if cfg.steady_layer_decay != 1 and cfg.optimizer not in scaling:
         raise UserError(
             f"--steady-layer-decay {cfg.steady_layer_decay} has no effect with "
-            f"--optimizer {cfg.optimizer}; use one of: {', '.join(OPTIMIZERS)}"
+            f"--optimizer {cfg.optimizer}; use one of: {', '.join(scaling)}"
         )
     changed = [
         "--" + name.replace("_", "-")

@@ -15,10 +15,10 @@ from ..data.sampling import stratified_subset
 from ..data.tables import columns_of, guess_columns
 from ..data.waiting import counted
 from ..errors import UserError
+from ..flags import option
 from ..model_dir import ModelDirectory
 from ._heads import Head
 from ._sentence import SentenceTask, SentenceTaskConfig, named_like, rows
-from ._steady import option
 
 logger = logging.getLogger(__name__)
 
