@@ -9,14 +9,14 @@ import transformers
 from conftest import Trainer
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from fairseq_steady.huggingface.checking import load_encoder
-from fairseq_steady.huggingface.deberta import SECOND, join
 from fairseq_steady.huggingface.importing import import_hf
-from fairseq_steady.models.deberta import (
+from fairseq_steady.models.disentangled import (
     Relative,
     RelativePositions,
     bucket,
     by_distance,
 )
+from fairseq_steady.models.families.deberta import SECOND, join
 from test_family_training import FLAGS
 from test_importing import DEBERTA, make_source
 from test_training import logged

@@ -211,7 +211,7 @@ def test_an_exported_cards_header_is_the_manifests_words() -> None:
     licence = "mit\n---\n# Owned <b>\nmodel-index: [x]"
     manifest = SimpleNamespace(licence=licence, source={"name": "`<b>`"})
     source = SimpleNamespace(directory=SimpleNamespace(manifest=manifest), task=None)
-    start, header, body = exporting_card.card(source, False, "").split("---\n", 2)
+    start, header, body = exporting_card.model_card(source, False, "").split("---\n", 2)
     assert start == ""
     assert yaml.safe_load(header) == {
         "library_name": "transformers",

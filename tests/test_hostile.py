@@ -16,8 +16,8 @@ import pytest
 import torch
 from conftest import ROOT, TRAIN, Trainer, Zygote, make_model_directory
 from fairseq_steady.errors import UserError
-from fairseq_steady.huggingface.bart import import_fairseq
 from fairseq_steady.huggingface.exporting import export_hf
+from fairseq_steady.huggingface.release import import_fairseq
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.inference.probing import take_encoder
 from fairseq_steady.inference.summarising import Summarizer

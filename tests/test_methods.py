@@ -79,6 +79,7 @@ def dataset(models: dict[str, Path], family: str = "roberta", **kinds: Any) -> A
 def ready(method: str, model: Any, outputs: int = CLASSES, **flags: Any) -> Any:
     made = make_criterion(method, outputs, **flags)
     made.check_model(model)
+    made.prepare_model(model)
     return made
 
 
@@ -99,7 +100,7 @@ def test_the_perturbation_reaches_the_logits_with_dropout_off(
         flags = dict.fromkeys(ROWS[method].radius, radius)
         made = ready(method, model, outputs, **flags)
         with torch.no_grad():
-            plain = float(made.plain_outcome(model, sample).loss)
+            plain = float(made.plain_outcome(model, sample, made.kinds[None]).loss)
         moved.append(abs(tiny.loss_of(made, model, sample)["total"] - plain))
     assert 0 < moved[0] < moved[1] < moved[2]
 
@@ -661,16 +662,17 @@ def test_the_bregman_term_is_the_divergence_from_the_teacher(
     first = tiny.loss_of(made, model, sample)
     # Attention with a mask has another kernel where no gradient is asked for.
     assert first["smart_bregman"] == pytest.approx(0, abs=1e-11)
-    assert first["total"] == pytest.approx(first["task_loss"] * made.kind.unit)
+    assert first["total"] == pytest.approx(first["task_loss"] * made.kinds[None].unit)
     teacher = build(models[family]).eval()
     with torch.no_grad():
         model.classification_heads[HEAD].out_proj.weight[0] += 0.3
     found = tiny.loss_of(made, model, sample)
     with torch.no_grad():
         expected = sym(
-            made.kind.logits(model, sample), made.kind.logits(teacher, sample)
+            made.kinds[None].logits(model, sample),
+            made.kinds[None].logits(teacher, sample),
         ).sum()
-    assert found["smart_bregman"] * made.kind.unit == pytest.approx(
+    assert found["smart_bregman"] * made.kinds[None].unit == pytest.approx(
         float(expected), rel=1e-4
     )
     plain = tiny.loss_of(make_criterion("plain"), model, sample)["total"]
@@ -783,9 +785,9 @@ class Sequences:
 
 def seq2seq(method: str, smoothing: float = 0.0, **flags: Any) -> Any:
     made = make_criterion(method, **flags)
-    from fairseq_steady.criterions._kinds import Tokens
+    from fairseq_steady.criterions.kinds import Tokens
 
-    made.kinds[None] = made.kind = Tokens(1, smoothing, per_sentence=False)
+    made.kinds[None] = Tokens(1, smoothing, per_sentence=False)
     return made
 
 
@@ -814,12 +816,14 @@ def test_seq2seq_loss_is_fairseqs_label_smoothed_one(models: dict[str, Path]) ->
     model, sample = build(models["bart"]), Sequences(models, pads=2).sample
     made = seq2seq("plain", smoothing=0.1)
     found = tiny.loss_of(made, model, sample)
-    logits = made.kind.logits(model, sample)
+    logits = made.kinds[None].logits(model, sample)
     loss, nll = label_smoothed_nll_loss(
         logits.log_softmax(-1).flatten(0, 1), sample["target"].view(-1, 1), 0.1, 1
     )
     assert found["total"] == pytest.approx(float(loss), rel=1e-5)
-    assert found["nll_loss"] * made.kind.unit == pytest.approx(float(nll), rel=1e-5)
+    assert found["nll_loss"] * made.kinds[None].unit == pytest.approx(
+        float(nll), rel=1e-5
+    )
 
 
 def test_fairseqs_reduction_is_the_padded_length_times_more(
@@ -833,12 +837,13 @@ def test_fairseqs_reduction_is_the_padded_length_times_more(
     made = seq2seq("r3f", eps=0.1, reduction="fairseq")
     theirs = tiny.loss_of(made, model, sample)["r3f_divergence"]
     assert theirs == pytest.approx(ours * sample["target"].shape[1], rel=1e-5)
+    made = make_criterion("r3f", reduction="fairseq")
     with pytest.raises(UserError, match="about target tokens"):
-        make_criterion("r3f", reduction="fairseq").compare({"target": torch.zeros(1)})
+        made.compare({"target": torch.zeros(1)}, made.kinds[None])
 
 
 def test_a_seq2seq_task_is_recognised() -> None:
-    from fairseq_steady.criterions._kinds import Tokens, kind_of
+    from fairseq_steady.criterions.kinds import Tokens, kind_of
 
     dictionary = SimpleNamespace(pad=lambda: 1)
     task = SimpleNamespace(target_dictionary=dictionary, cfg=SimpleNamespace())

@@ -186,7 +186,7 @@ def test_its_encoder_adapts_predicts_and_exports(
         (["--multitask-names=cola,cola"], "should name two or more"),
         (
             ["--multitask-names=cola,sst2", "--multitask-temperature=0.5"],
-            "--multitask-temperature 0.5 is below 1",
+            "--multitask-temperature 0.5 is out of range: T, >= 1; a task",
         ),
         (
             ["--multitask-names=cola,sst2", "--valid-subset=rte"],

@@ -20,7 +20,7 @@ from fairseq.logging import metrics
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
 from fairseq_steady import files
-from fairseq_steady.criterions._kinds import Classes, Scores, kind_of
+from fairseq_steady.criterions.kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import gradient_scale
 from fairseq_steady.data.batching import in_batches, padded
 from fairseq_steady.data.glue import LAYOUTS, SUBMISSIONS
@@ -138,7 +138,8 @@ def test_freelb_leaves_padding_alone(models: dict[str, Path]) -> None:
     model = build(models["roberta"])
     sample = batch(tiny.make_dataset(models["roberta"]))
     mask = sample["net_input"]["src_tokens"].ne(1)
-    losses = make_criterion("freelb")._losses(model, sample, mask, [])
+    made = make_criterion("freelb")
+    losses = made._losses(model, sample, made.kinds[None], mask, [])
     seen = []
     for delta in (torch.zeros(*mask.shape, 16), torch.ones(*mask.shape, 16)):
         with capture(find_encoder(model), "norm") as values:
@@ -283,7 +284,8 @@ def test_flags_reach_the_regulariser() -> None:
     r3f = make_criterion("r3f", noise="normal", eps=0.3, live_embeddings=True)
     assert r3f.regularizer(model) == R3F("normal", 0.3, True)
     freelb = make_criterion("freelb", step=0.2, steps=5, eps=0.4, norm="linf")
-    assert freelb._ascent(model) == Ascent(5, 0.2, 0.4, 4096.0, "linf", "sentence")
+    ascent = Ascent(5, 0.2, 0.4, 4096.0, "linf", "sentence")
+    assert freelb._scaled(model) == FreeLB(ascent)
 
 
 def test_flags_reach_the_teacher() -> None:
@@ -308,9 +310,8 @@ def test_r4f_bounds_every_layer_as_its_flag_says(
 ) -> None:
     model = build(models["roberta"])
     head = model.classification_heads[HEAD]
-    make_criterion(name, **({"norm": "exact"} if name == "r4f" else {})).check_model(
-        model
-    )
+    made = make_criterion(name, **({"norm": "exact"} if name == "r4f" else {}))
+    made.prepare_model(model)
     bounds = [spectral_bound(linear) for linear in (head.dense, head.out_proj)]
     expected = "exact" if name == "r4f" else None
     assert [bound and bound.bound for bound in bounds] == [expected, expected]
@@ -593,7 +594,7 @@ def test_a_plain_checkpoint_is_bounded_at_once() -> None:
 def test_r4fs_vectors_follow_every_update(models: dict[str, Path]) -> None:
     model = build(models["roberta"])
     made = make_criterion("r4f")
-    made.check_model(model)
+    made.prepare_model(model)
     dense = model.classification_heads[HEAD].dense
     with torch.no_grad():
         dense.parametrizations.weight.original.copy_(torch.randn(16, 16) * 9)

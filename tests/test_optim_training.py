@@ -210,7 +210,10 @@ WRONG = {
     "both": (["--steady-updates=100", "--steady-epochs=3"], "give one of them"),
     "layers": (["--steady-reinit-layers=7"], "7 is not in 0 to 2"),
     "mixout": (["--steady-mixout=1"], "--steady-mixout 1.0 is out of range"),
-    "p": (["--optimizer=pats_adamax", "--pats-p=2"], "p = 2.0 is not in [0, 1]"),
+    "p": (
+        ["--optimizer=pats_adamax", "--pats-p=2"],
+        "--pats-p 2.0 is out of range: probability of noise, in [0, 1]",
+    ),
 }
 
 

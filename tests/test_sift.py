@@ -54,7 +54,8 @@ def test_an_injected_value_reaches_the_logits_with_dropout_off(
 ) -> None:
     model, sample = build(models[family]), batch(make_dataset(models[family]))
     encoder = find_encoder(model)
-    call: Callable[[], Tensor] = lambda: criterion().kind.logits(model, sample)  # noqa: E731
+    kind = criterion().kinds[None]
+    call: Callable[[], Tensor] = lambda: kind.logits(model, sample)  # noqa: E731
     with capture(encoder, point) as seen:
         clean = call()
     with substitute(encoder, point, seen[0]):
@@ -73,9 +74,9 @@ def test_word_injection_leaves_barts_decoder_alone(models: dict[str, Path]) -> N
         lambda _, inputs: decoder_inputs.append(inputs[0].detach().clone())
     )
     with capture(encoder, "word") as seen:
-        criterion().kind.logits(model, sample)
+        criterion().kinds[None].logits(model, sample)
     with substitute(encoder, "word", seen[0] + 1):
-        criterion().kind.logits(model, sample)
+        criterion().kinds[None].logits(model, sample)
     hook.remove()
     torch.testing.assert_close(decoder_inputs[0], decoder_inputs[1], rtol=0, atol=0)
     assert len(seen) == 1
@@ -111,7 +112,8 @@ def test_both_sides_get_a_gradient_and_the_words_only_the_clean_one(
 ) -> None:
     model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
     torch.manual_seed(11)
-    _, penalty = criterion(init=0.3, step=0.1).penalised(model, sample)
+    made = criterion(init=0.3, step=0.1)
+    _, penalty = made.penalised(model, sample, made.kinds[None])
     gradients = torch.autograd.grad(
         penalty.value.sum(), list(model.parameters()), allow_unused=True
     )
@@ -152,7 +154,7 @@ def test_value_and_gradient_equal_the_reference(
     parameters = list(model.parameters())
     torch.manual_seed(11)
     log = criterion(init=0.1, step=0.05, eps=eps)
-    _, penalty = log.penalised(model, sample)
+    _, penalty = log.penalised(model, sample, log.kinds[None])
     got = torch.autograd.grad(penalty.value.sum(), parameters, allow_unused=True)
 
     mask = sample["net_input"]["src_tokens"].ne(1)
@@ -215,7 +217,8 @@ def test_no_parameter_gets_a_gradient_from_the_ascent(models: dict[str, Path]) -
     model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
     with torch.no_grad():
         torch.manual_seed(11)
-        criterion().penalised(model, sample)
+        made = criterion()
+        made.penalised(model, sample, made.kinds[None])
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -233,13 +236,13 @@ def test_without_perturbation_the_passes_agree_exactly(
 
     extra = dropout_passes(model, mode)
     with capture(encoder, "norm"):
-        clean = sift.kind.logits(model, sample)
+        clean = sift.kinds[None].logits(model, sample)
     torch.rand(3)  # of somebody else
     drawn = torch.get_rng_state()
     with extra():
-        again = sift.kind.logits(model, sample)
+        again = sift.kinds[None].logits(model, sample)
     with extra():
-        once_more = sift.kind.logits(model, sample)
+        once_more = sift.kinds[None].logits(model, sample)
     assert torch.equal(again, once_more)
     assert torch.equal(again, clean) == (mode == "shared")
     assert torch.equal(torch.get_rng_state(), drawn)
@@ -333,7 +336,7 @@ def test_a_dead_regulariser_warns_once(
 
 def test_the_criterion_is_symmetric_kl_by_default_and_mse_for_scores() -> None:
     target = torch.zeros(1)
-    kinds = [criterion(outputs=n).kind for n in (CLASSES, 1)]
+    kinds = [criterion(outputs=n).kinds[None] for n in (CLASSES, 1)]
     assert kinds[0].divergence("auto", target, "sift") is symmetric_kl
     a, b = torch.tensor([[1.0]]), torch.tensor([[3.0]])
     assert kinds[1].divergence("auto", target, "sift")(a, b) == 4

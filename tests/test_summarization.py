@@ -24,7 +24,7 @@ from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import _example_class, find_pairs, read_pairs
 from fairseq_steady.errors import UserError
-from fairseq_steady.huggingface.bart import bert2bert
+from fairseq_steady.huggingface.bert2bert import bert2bert
 from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.scores.rouge import as_lines, rouge, rouge_sums
@@ -35,6 +35,8 @@ from test_training import (
     logged,
     train_on_workers,
 )
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 # --- files ------------------------------------------------------------------------
 
@@ -192,7 +194,7 @@ def test_tokens_are_cached_and_read_from_disk(
     taken = again.take(np.array([1]))
     assert taken.source[0].tolist() == [0, 8, 9, 10, 2]
     # A damaged entry is made anew; another content has another entry.
-    (stored,) = (tmp_path / ".steady-cache").iterdir()
+    (stored,) = (tmp_path / "fairseq-steady").iterdir()
     (stored / "source.bin").write_bytes(b"\0" * 4)
     assert encode().source.sizes.tolist() == [4, 5]
     assert len(reads) == 2

@@ -258,7 +258,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "size": (["MODEL", "--steady-train-size=lots"], "lots is neither a count"),
     "subset": (["MODEL", "--valid-subset=test"], "no split 'test'"),
     "lambda": (["MODEL", "--criterion=sift", "--sift-lambda=-2"], "--sift-lambda -2"),
-    "dropout": (["MODEL", "--dropout=1.5"], "--dropout 1.5 is not a probability"),
+    "dropout": (["MODEL", "--dropout=1.5"], "--dropout 1.5 is out of range"),
     "pooler": (["MODEL", "--steady-pooler"], "has no pooler"),
     "arch": (["MODEL", "--arch=roberta_base"], "add --steady-from-scratch"),
     "no injection point": (

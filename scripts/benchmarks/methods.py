@@ -71,6 +71,7 @@ def main() -> None:
         model, directory = load(args.model)  # r4f changes its model
         criterion = make(name, flags)
         criterion.check_model(model)
+        criterion.prepare_model(model)
         cases[label] = (criterion, model.to(args.device).train())
     batch = inputs(directory, args.text, args.sentences)
     batch = {name: tensor.to(args.device) for name, tensor in batch.items()}

@@ -12,7 +12,6 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,13 +21,8 @@ from fairseq_steady.data.readers import read_text
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import whole_file, write_text
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.models.steady import (
-    HEAD,
-    SteadyModel,
-    SteadyModelConfig,
-    load_pretrained,
-    record_architecture,
-)
+from fairseq_steady.models.building import build
+from fairseq_steady.models.steady import HEAD, load_pretrained
 from fairseq_steady.regularizers import (
     capture,
     draw,
@@ -44,11 +38,7 @@ RADII = [10.0**exponent for exponent in range(-7, 2)]
 def load(path: Path) -> tuple[Any, ModelDirectory]:
     """A model with a fresh head of two classes, and where it came from."""
     directory = ModelDirectory.open(path)
-    cfg = SteadyModelConfig()
-    record_architecture(cfg, directory.manifest)
-    dictionary = directory.dictionary()
-    task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
-    model = SteadyModel.build_model(cfg, task)
+    model = build(directory.manifest, directory.dictionary())
     torch.manual_seed(0)
     model.register_classification_head(HEAD, num_classes=2)
     load_pretrained(model, directory)

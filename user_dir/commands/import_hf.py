@@ -65,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Import from whichever form the flags name."""
     if args.gpt2_bpe:
-        from ..huggingface.bart import import_fairseq
+        from ..huggingface.release import import_fairseq
 
         import_fairseq(args.source, args.gpt2_bpe, args.out)
         print(f"{args.out}: weights and BPE as fairseq released them")
     elif args.bert2bert:
-        from ..huggingface.bart import bert2bert
+        from ..huggingface.bert2bert import bert2bert
         from ..model_dir import ModelDirectory
 
         bert2bert(ModelDirectory.open(args.source), args.out)

@@ -1,4 +1,7 @@
-"""Criterions registered with fairseq: every module here that is not private."""
+"""Criterions registered with fairseq, and what a task predicts (:mod:`.kinds`).
+
+Every module here that is not private is imported, and registers itself.
+"""
 
 import importlib
 import pkgutil

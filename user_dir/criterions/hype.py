@@ -8,9 +8,17 @@ from fairseq.criterions import register_criterion
 from torch import nn
 
 from ..errors import UserError
-from ..regularizers import dropout_passes, find_encoder, masked_rms, noise_keys, unwrap
-from ..regularizers.hype import perturbed_layers
-from ._flags import DROPOUT, NOISE, dropout, not_negative, option
+from ..regularizers import (
+    DropoutMode,
+    dropout_passes,
+    find_encoder,
+    masked_rms,
+    noise_keys,
+    unwrap,
+)
+from ..regularizers.hype import layers_of, perturbed_layers
+from ._options import Noise, dropout, noise, radius
+from .kinds import Classes
 from .plain import Outcome, PlainConfig, PlainCriterion
 
 
@@ -18,11 +26,9 @@ from .plain import Outcome, PlainConfig, PlainCriterion
 class HyPeConfig(PlainConfig):
     """Flags of hype; sizes are in units of the hidden states."""
 
-    hype_eps: float = not_negative(
-        1e-5, "standard deviation, or half the width of uniform noise (0 trains plain)"
-    )
-    hype_noise: NOISE = option("normal", "uniform or normal")  # type: ignore[valid-type]
-    hype_dropout: DROPOUT = dropout("off")  # type: ignore[valid-type]
+    hype_eps: float = radius(more=" (0 trains plain)")
+    hype_noise: Noise = noise("normal")
+    hype_dropout: DropoutMode = dropout("off")
 
 
 @register_criterion("hype", dataclass=HyPeConfig)
@@ -35,10 +41,11 @@ class HyPeCriterion(PlainCriterion):
     """
 
     method = "hype"
+    cfg: HyPeConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
-        if self.flag("dropout") == "shared":
+        if self.cfg.hype_dropout == "shared":
             raise UserError(
                 "--hype-dropout shared has no second pass to share a mask with; use "
                 "independent or off"
@@ -47,21 +54,22 @@ class HyPeCriterion(PlainCriterion):
     @property
     def active(self) -> bool:
         """Whether the radius is above 0."""
-        return float(self.flag("eps")) > 0
+        return self.cfg.hype_eps > 0
 
     def check_model(self, model: nn.Module) -> None:
         """The encoder needs a list of layers."""
-        with perturbed_layers(find_encoder(model), "normal", 0.0, [], None):  # type: ignore[arg-type]
-            pass
+        layers_of(find_encoder(model))
 
-    def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
+    def train_outcome(
+        self, model: nn.Module, sample: dict[str, Any], kind: Classes
+    ) -> Outcome:
         """One noised pass."""
         encoder = find_encoder(model)
         mask = sample["net_input"]["src_tokens"] != encoder.padding_idx
         keys = noise_keys(sample["id"].tolist())
-        off = self.flag("dropout") == "off"
+        off = self.cfg.hype_dropout == "off"
         quiet = dropout_passes(unwrap(model), "off") if off else nullcontext
-        noise, eps = str(self.flag("noise")), self.flag("eps")
-        with quiet(), perturbed_layers(encoder, noise, eps, keys, mask) as added:
-            outcome = self.plain_outcome(model, sample)
+        form, eps = self.cfg.hype_noise, self.cfg.hype_eps
+        with quiet(), perturbed_layers(encoder, form, eps, keys, mask) as added:
+            outcome = self.plain_outcome(model, sample, kind)
         return outcome._replace(logged={"rms": masked_rms(added[0], mask).sum()})

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,6 +15,7 @@ from fairseq.utils import get_perplexity
 from omegaconf import II
 from torch import Tensor, nn
 
+from ..flags import SHARE, Flags, option, read_flags
 from ..models.steady import HEAD
 from ..regularizers import unwrap
 from ..scores.metrics import (
@@ -23,8 +24,7 @@ from ..scores.metrics import (
     classification_scores,
     correlation_scores,
 )
-from ._flags import check_flags, share
-from ._kinds import kinds_of
+from .kinds import Classes, kinds_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +33,19 @@ _DEAD_AFTER = 10
 
 
 @dataclass
-class PlainConfig(FairseqDataclass):
+class PlainConfig(Flags, FairseqDataclass):
     """Fields that fairseq's own sentence tasks read from any criterion."""
 
-    classification_head_name: str = field(
-        default=HEAD, metadata={"help": "name of the head that gives the logits"}
+    classification_head_name: str = option(
+        HEAD, "name of the head that gives the logits"
     )
-    regression_target: bool = field(
-        default=False,
-        metadata={
-            "help": "targets are scores; for fairseq's own sentence_prediction, this "
-            "plugin's tasks know it themselves"
-        },
+    regression_target: bool = option(
+        False,
+        "targets are scores; for fairseq's own sentence_prediction, this plugin's "
+        "tasks know it themselves",
     )
-    label_smoothing: float = share(
-        0.0, "label smoothing of sequence-to-sequence tasks, as in fairseq"
+    label_smoothing: float = option(
+        0.0, "label smoothing of sequence-to-sequence tasks, as in fairseq", SHARE
     )
     sentence_avg: bool = II("optimization.sentence_avg")
 
@@ -73,18 +71,13 @@ class PlainCriterion(FairseqCriterion):
 
     #: prefix of the flags and of what is logged
     method: ClassVar[str] = "plain"
+    cfg: PlainConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(task)
-        self.cfg = cfg
-        check_flags(cfg, getattr(type(self), "__dataclass"))
-        self.kinds = kinds_of(task, cfg)
-        self.kind = next(iter(self.kinds.values()))
+        self.cfg = read_flags(cfg, getattr(type(self), "__dataclass"))
+        self.kinds = kinds_of(task, self.cfg)
         self._zeros: int | None = 0
-
-    def flag(self, name: str) -> Any:
-        """Value of ``--<method>-<name>``."""
-        return getattr(self.cfg, f"{self.method}_{name}")
 
     @property
     def active(self) -> bool:
@@ -92,12 +85,15 @@ class PlainCriterion(FairseqCriterion):
         return False
 
     def check_model(self, model: nn.Module) -> None:
-        """Refuse, or prepare, a model before its checkpoint is loaded.
+        """Refuse a model that lacks what the method needs.
 
         Raises:
-            UserError: it lacks what the method needs.
+            UserError: names what is missing.
 
         """
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """Change a model that passed, before its checkpoint is loaded."""
 
     def after_update(self, model: nn.Module, update: int) -> None:
         """Called after every update that changed the weights, from 1."""
@@ -109,14 +105,18 @@ class PlainCriterion(FairseqCriterion):
     def restore_kept(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`kept_state`, before the first batch."""
 
-    def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
-        """One batch with the regulariser."""
+    def train_outcome(
+        self, model: nn.Module, sample: dict[str, Any], kind: Classes
+    ) -> Outcome:
+        """One batch with the regulariser; ``kind`` is what it predicts."""
         raise NotImplementedError
 
-    def plain_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
-        """One batch without."""
-        logits = self.kind.logits(model, sample)
-        loss = self.kind.loss(logits, sample["target"])
+    def plain_outcome(
+        self, model: nn.Module, sample: dict[str, Any], kind: Classes
+    ) -> Outcome:
+        """One batch without the regulariser."""
+        logits = kind.logits(model, sample)
+        loss = kind.loss(logits, sample["target"])
         return Outcome(logits, loss, loss, {})
 
     def forward(
@@ -128,12 +128,12 @@ class PlainCriterion(FairseqCriterion):
             The summed loss, the number of items, and what to log.
 
         """
-        self.kind = self.kinds[sample.get("head")]
+        kind = self.kinds[sample.get("head")]
         regularised = self.training and self.active
         outcome = (self.train_outcome if regularised else self.plain_outcome)(
-            model, sample
+            model, sample, kind
         )
-        size, unit = self.kind.size(sample), self.kind.unit
+        size, unit = kind.size(sample), kind.unit
         loss = outcome.loss
         if self.training and len(self.kinds) > 1:
             loss = loss + idle(model)
@@ -144,7 +144,7 @@ class PlainCriterion(FairseqCriterion):
             "nsentences": sample["target"].size(0),
             "sample_size": size,
             **{f"{self.method}_{name}": v for name, v in outcome.logged.items()},
-            **self.kind.scores(outcome.logits.detach(), sample, self.training),
+            **kind.scores(outcome.logits.detach(), sample, self.training),
         }
         return loss, size, log
 

@@ -1,33 +1,30 @@
 """Criterion ``r3f``: noise on the embeddings that arrives."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum
 from torch import nn
 
 from ..errors import UserError
+from ..flags import one_of, option
+from ..regularizers import DropoutMode
 from ..regularizers.divergence import Divergence
 from ..regularizers.r3f import R3F
-from ._flags import (
-    DIVERGENCE,
-    DROPOUT,
-    NOISE,
-    SIDE,
+from ._options import (
+    Noise,
+    Side,
     divergence,
     dropout,
-    not_negative,
-    option,
+    noise,
     probing,
+    radius,
     side,
     strength,
 )
-from ._kinds import Tokens
-from ._penalty import PenaltyCriterion
+from ._penalty import PenaltyCriterion, Terms
+from .kinds import Classes, Tokens
 from .plain import PlainConfig
-
-REDUCTION = ChoiceEnum(["token", "fairseq"])
 
 
 @dataclass
@@ -35,21 +32,20 @@ class R3FConfig(PlainConfig):
     """Flags of r3f; sizes are in embedding units."""
 
     r3f_lambda: float = strength(1.0)
-    r3f_eps: float = not_negative(
-        1e-5, "standard deviation, or half the width of uniform noise"
-    )
-    r3f_noise: NOISE = option("uniform", "uniform or normal")  # type: ignore[valid-type]
-    r3f_divergence: DIVERGENCE = divergence()  # type: ignore[valid-type]
-    r3f_reduction: REDUCTION = option(  # type: ignore[valid-type]
+    r3f_eps: float = radius()
+    r3f_noise: Noise = noise("uniform")
+    r3f_divergence: str = divergence()
+    r3f_reduction: Literal["token", "fairseq"] = option(
         "token",
         "sequence to sequence: token sums over real target tokens; fairseq is its own "
         "criterion's, lambda times the padded target length",
+        one_of("token", "fairseq"),
     )
     r3f_live_embeddings: bool = option(
         False, "let the noised pass train the word embeddings too"
     )
-    r3f_side: SIDE = side()  # type: ignore[valid-type]
-    r3f_dropout: DROPOUT = dropout()  # type: ignore[valid-type]
+    r3f_side: Side = side()
+    r3f_dropout: DropoutMode = dropout()
     r3f_probe_interval: int = probing()
 
 
@@ -62,21 +58,36 @@ class R3FCriterion(PenaltyCriterion):
     """
 
     method = "r3f"
+    cfg: R3FConfig
 
-    def regularizer(self, model: nn.Module) -> R3F:
-        """R3F with its flags."""
-        return R3F(
-            str(self.flag("noise")), self.flag("eps"), self.flag("live_embeddings")
+    def __init__(self, cfg: Any, task: Any) -> None:
+        super().__init__(cfg, task)
+        cfg = self.cfg
+        self._r3f = R3F(cfg.r3f_noise, cfg.r3f_eps, cfg.r3f_live_embeddings)
+
+    def read_terms(self) -> Terms:
+        """Flags that are not R3F's own."""
+        cfg = self.cfg
+        return Terms(
+            cfg.r3f_lambda,
+            cfg.r3f_divergence,
+            cfg.r3f_dropout,
+            cfg.r3f_probe_interval,
+            cfg.r3f_side,
         )
 
-    def compare(self, sample: dict[str, Any], consume: bool = False) -> Divergence:
+    def regularizer(self, model: nn.Module) -> R3F:
+        """R3F as its flags say."""
+        return self._r3f
+
+    def compare(
+        self, sample: dict[str, Any], kind: Classes, consume: bool = False
+    ) -> Divergence:
         """Per sentence; by fairseq's reduction if asked for."""
-        if self.flag("reduction") == "token":
-            return super().compare(sample, consume)
-        if not isinstance(self.kind, Tokens):
+        if self.cfg.r3f_reduction == "token":
+            return super().compare(sample, kind, consume)
+        if not isinstance(kind, Tokens):
             raise UserError(
-                f"--{self.method}-reduction fairseq is about target tokens; this task "
-                "has none"
+                "--r3f-reduction fairseq is about target tokens; this task has none"
             )
-        name = str(self.flag("divergence"))
-        return self.kind.padded_divergence(name, sample)
+        return kind.padded_divergence(self.terms.divergence, sample)

@@ -5,27 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum
 from torch import nn
 
 from ..errors import UserError
-from ..regularizers import unwrap
-from ..regularizers.spectral import bound_linear, spectral_bound
-from ._flags import (
-    DIVERGENCE,
-    DROPOUT,
-    NOISE,
-    divergence,
-    dropout,
-    not_negative,
-    option,
-    probing,
-    strength,
-)
+from ..flags import one_of, option
+from ..regularizers import DropoutMode, unwrap
+from ..regularizers.r3f import R3F
+from ..regularizers.spectral import Bound, bound_linear, spectral_bound
+from ._options import Noise, divergence, dropout, noise, probing, radius, strength
+from ._penalty import PenaltyCriterion, Terms
+from .kinds import Classes
 from .plain import Outcome, PlainConfig
-from .r3f import R3FCriterion
-
-BOUND = ChoiceEnum(["bound", "exact"])
 
 
 @dataclass
@@ -33,23 +23,23 @@ class R4FConfig(PlainConfig):
     """Flags of r4f; sizes are in embedding units."""
 
     r4f_lambda: float = strength(1.0)
-    r4f_eps: float = not_negative(
-        1e-5, "standard deviation, or half the width of uniform noise"
+    r4f_eps: float = radius()
+    r4f_noise: Noise = noise("uniform")
+    r4f_norm: Bound = option(
+        "bound",
+        "bound: W / max(1, sigma); exact: W / sigma, as fairseq does",
+        one_of("bound", "exact"),
     )
-    r4f_noise: NOISE = option("uniform", "uniform or normal")  # type: ignore[valid-type]
-    r4f_norm: BOUND = option(  # type: ignore[valid-type]
-        "bound", "bound: W / max(1, sigma); exact: W / sigma, as fairseq does"
-    )
-    r4f_divergence: DIVERGENCE = divergence()  # type: ignore[valid-type]
+    r4f_divergence: str = divergence()
     r4f_live_embeddings: bool = option(
         False, "let the noised pass train the word embeddings too"
     )
-    r4f_dropout: DROPOUT = dropout()  # type: ignore[valid-type]
+    r4f_dropout: DropoutMode = dropout()
     r4f_probe_interval: int = probing()
 
 
 @register_criterion("r4f", dataclass=R4FConfig)
-class R4FCriterion(R3FCriterion):
+class R4FCriterion(PenaltyCriterion):
     """R3F subject to Lip(g) <= 1 for the classification head g.
 
     Costs what r3f does. With lambda 0 the head is still bounded. See
@@ -57,24 +47,41 @@ class R4FCriterion(R3FCriterion):
     """
 
     method = "r4f"
+    cfg: R4FConfig
 
-    def flag(self, name: str) -> Any:
-        """Value of ``--r4f-<name>``; what makes sense without a head is fixed."""
-        fixed = {"reduction": "token", "side": "encoder"}
-        return fixed[name] if name in fixed else super().flag(name)
+    def __init__(self, cfg: Any, task: Any) -> None:
+        super().__init__(cfg, task)
+        cfg = self.cfg
+        self._r3f = R3F(cfg.r4f_noise, cfg.r4f_eps, cfg.r4f_live_embeddings)
+
+    def read_terms(self) -> Terms:
+        """Flags that are not R4F's own."""
+        cfg = self.cfg
+        return Terms(
+            cfg.r4f_lambda,
+            cfg.r4f_divergence,
+            cfg.r4f_dropout,
+            cfg.r4f_probe_interval,
+        )
+
+    def regularizer(self, model: nn.Module) -> R3F:
+        """R3F as the flags say."""
+        return self._r3f
 
     def check_model(self, model: nn.Module) -> None:
-        """Bound every weight of the head, before a checkpoint is loaded."""
+        """The model needs word embeddings and a head."""
         super().check_model(model)
-        linears = list(self._head(model))
-        if not linears:
+        if not list(self._head(model)):
             raise UserError(
                 "--criterion r4f bounds the weights of a classification head, and "
                 "this model has none; use r3f"
             )
-        for linear in linears:
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """Bound every weight of the head."""
+        for linear in self._head(model):
             if spectral_bound(linear) is None:
-                bound_linear(linear, str(self.flag("norm")))  # type: ignore[arg-type]
+                bound_linear(linear, self.cfg.r4f_norm)
 
     def _head(self, model: nn.Module) -> Iterator[nn.Linear]:
         heads = getattr(unwrap(model), "classification_heads", {})
@@ -83,7 +90,9 @@ class R4FCriterion(R3FCriterion):
                 modules = heads[name].modules()
                 yield from (m for m in modules if isinstance(m, nn.Linear))
 
-    def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
+    def train_outcome(
+        self, model: nn.Module, sample: dict[str, Any], kind: Classes
+    ) -> Outcome:
         """As r3f, on a bounded head only."""
         bounds = [spectral_bound(linear) for linear in self._head(model)]
         if not bounds or None in bounds:
@@ -91,7 +100,7 @@ class R4FCriterion(R3FCriterion):
                 "--criterion r4f bounds the classification head before training, which "
                 "needs a model with a head and a task of this plugin; use one, or r3f"
             )
-        return super().train_outcome(model, sample)
+        return super().train_outcome(model, sample, kind)
 
     def after_update(self, model: nn.Module, update: int) -> None:
         """One power iteration, so that u and v follow the weights."""

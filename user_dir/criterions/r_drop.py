@@ -7,8 +7,10 @@ from fairseq.criterions import register_criterion
 from torch import nn
 
 from ..errors import UserError
+from ..regularizers import DropoutMode
 from ..regularizers.r_drop import doubled
-from ._flags import DIVERGENCE, DROPOUT, divergence, dropout, strength
+from ._options import divergence, dropout, strength
+from .kinds import Classes
 from .plain import Outcome, PlainConfig, PlainCriterion
 
 
@@ -17,8 +19,8 @@ class RDropConfig(PlainConfig):
     """Flags of r_drop."""
 
     r_drop_lambda: float = strength(1.0)
-    r_drop_divergence: DIVERGENCE = divergence()  # type: ignore[valid-type]
-    r_drop_dropout: DROPOUT = dropout()  # type: ignore[valid-type]
+    r_drop_divergence: str = divergence()
+    r_drop_dropout: DropoutMode = dropout()
 
 
 @register_criterion("r_drop", dataclass=RDropConfig)
@@ -33,32 +35,34 @@ class RDropCriterion(PlainCriterion):
     """
 
     method = "r_drop"
+    cfg: RDropConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
-        if self.flag("dropout") != "independent":
+        given = self.cfg.r_drop_dropout
+        if given != "independent":
             raise UserError(
-                f"--r-drop-dropout {self.flag('dropout')} leaves nothing to compare: "
+                f"--r-drop-dropout {given} leaves nothing to compare: "
                 "the two passes differ by their masks alone; use independent"
             )
 
     @property
     def active(self) -> bool:
         """Whether lambda is above 0."""
-        return float(self.flag("lambda")) > 0
+        return self.cfg.r_drop_lambda > 0
 
-    def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
+    def train_outcome(
+        self, model: nn.Module, sample: dict[str, Any], kind: Classes
+    ) -> Outcome:
         """One forward, two halves."""
         twice = {**sample, "net_input": doubled(sample["net_input"])}
-        one, other = self.kind.logits(model, twice).chunk(2)
+        one, other = kind.logits(model, twice).chunk(2)
         target = sample["target"]
-        losses = [self.kind.loss(half, target) for half in (one, other)]
-        compare = self.kind.divergence(
-            str(self.flag("divergence")), target, self.method
-        )
+        losses = [kind.loss(half, target) for half in (one, other)]
+        compare = kind.divergence(self.cfg.r_drop_divergence, target, self.method)
         divergence = compare(other, one).sum()
         self.watch(divergence)
         task_loss = (losses[0] + losses[1]) / 2
-        logged = {"divergence": divergence.detach() / self.kind.unit}
-        loss = task_loss + self.flag("lambda") * divergence
+        logged = {"divergence": divergence.detach() / kind.unit}
+        loss = task_loss + self.cfg.r_drop_lambda * divergence
         return Outcome(one, loss, task_loss, logged)

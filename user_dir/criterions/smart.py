@@ -1,39 +1,23 @@
 """Criterion ``smart``: adversarial smoothness and the Bregman proximal point."""
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import torch
 from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 from torch import nn
 
-from ..regularizers import unwrap
-from ..regularizers.ascent import Ascent
+from ..flags import NOT_NEGATIVE, POSITIVE, SHARE, at_least, one_of, option
+from ..regularizers import DIVERGENCES, DropoutMode, unwrap
+from ..regularizers.ascent import Ascent, Norm, Projection
 from ..regularizers.bregman import Schedule, Teacher
 from ..regularizers.divergence import Divergence
 from ..regularizers.smart import SMART
-from ._flags import (
-    DIVERGENCE,
-    DROPOUT,
-    SIDE,
-    divergence,
-    dropout,
-    not_negative,
-    option,
-    positive,
-    probing,
-    share,
-    side,
-    strength,
-)
-from ._penalty import PenaltyCriterion
+from ._options import Side, divergence, dropout, probing, side, strength
+from ._penalty import PenaltyCriterion, Terms
+from .kinds import Classes
 from .plain import Outcome, PlainConfig, gradient_scale
-
-NORM = ChoiceEnum(["linf", "l2"])
-PROJECTION = ChoiceEnum(["clamp", "normalize"])
-BREGMAN = ChoiceEnum(["none", "vanilla", "momentum"])
 
 
 @dataclass
@@ -41,45 +25,82 @@ class SMARTConfig(PlainConfig):
     """Flags of smart; sizes are in embedding units."""
 
     smart_lambda: float = strength(1.0)
-    smart_init: float = not_negative(1e-5, "standard deviation of the random start")
-    smart_step: float = positive(1e-3, "length of an ascent step")
-    smart_steps: int = not_negative(1, "ascent steps (0 leaves the random start)")
+    smart_init: float = option(
+        1e-5, "standard deviation of the random start", NOT_NEGATIVE
+    )
+    smart_step: float = option(1e-3, "length of an ascent step", POSITIVE)
+    smart_steps: int = option(
+        1, "ascent steps (0 leaves the random start)", NOT_NEGATIVE
+    )
     smart_eps: Optional[float] = option(
         None,
-        "radius of the ball around each word, > 0; default: 1e-5 for clamp, 1 for "
-        "normalize",
-        lambda v: v is None or v > 0,
+        "radius of the ball around each word; default: 1e-5 for clamp, 1 for normalize",
+        POSITIVE,
     )
-    smart_norm: NORM = option("linf", "norm of the ball: linf or l2")  # type: ignore[valid-type]
-    smart_projection: PROJECTION = option(  # type: ignore[valid-type]
+    smart_norm: Norm = option("linf", "norm of the ball", one_of("linf", "l2"))
+    smart_projection: Projection = option(
         "clamp",
         "clamp onto the ball (paper), or normalize onto its surface with the raw "
         "gradient as step (MT-DNN)",
+        one_of("clamp", "normalize"),
     )
-    smart_divergence: DIVERGENCE = divergence()  # type: ignore[valid-type]
-    smart_inner: DIVERGENCE = option(  # type: ignore[valid-type]
-        "auto", "what the ascent climbs: sym_kl, kl or mse; auto: the divergence"
+    smart_divergence: str = divergence()
+    smart_inner: str = option(
+        "auto",
+        "what the ascent climbs: sym_kl, kl or mse; auto: the divergence",
+        one_of("auto", *DIVERGENCES),
     )
     smart_live_embeddings: bool = option(
         False, "let the perturbed pass train the word embeddings too"
     )
-    smart_side: SIDE = side()  # type: ignore[valid-type]
-    smart_dropout: DROPOUT = dropout()  # type: ignore[valid-type]
+    smart_side: Side = side()
+    smart_dropout: DropoutMode = dropout()
     smart_probe_interval: int = probing()
-    smart_bregman: BREGMAN = option(  # type: ignore[valid-type]
-        "none", "proximal point: none, vanilla, or momentum (mean teacher)"
+    smart_bregman: Literal["none", "vanilla", "momentum"] = option(
+        "none",
+        "proximal point: none, vanilla, or momentum (mean teacher)",
+        one_of("none", "vanilla", "momentum"),
     )
-    smart_mu: float = not_negative(1.0, "factor of the Bregman divergence")
-    smart_beta: float = share(0.999, "momentum: decay of the teacher's average")
-    smart_early_beta: float = share(0.99, "momentum: the same, early in training")
-    smart_early: float = share(0.1, "momentum: share of --max-update that is early")
+    smart_mu: float = option(1.0, "factor of the Bregman divergence", NOT_NEGATIVE)
+    smart_beta: float = option(0.999, "momentum: decay of the teacher's average", SHARE)
+    smart_early_beta: float = option(
+        0.99, "momentum: the same, early in training", SHARE
+    )
+    smart_early: float = option(
+        0.1, "momentum: share of --max-update that is early", SHARE
+    )
     smart_refresh: int = option(
-        10, "vanilla: updates between copies of the teacher, >= 1", lambda v: v >= 1
+        10, "vanilla: updates between copies of the teacher", at_least(1)
     )
-    smart_start_update: int = not_negative(
-        0, "updates before the Bregman divergence counts"
+    smart_start_update: int = option(
+        0, "updates before the Bregman divergence counts", NOT_NEGATIVE
     )
     max_update: int = II("optimization.max_update")
+
+
+def _smart(cfg: SMARTConfig) -> SMART:
+    """The smoothness term."""
+    normalised = cfg.smart_projection == "normalize"
+    ascent = Ascent(
+        cfg.smart_steps,
+        cfg.smart_step,
+        cfg.smart_eps or (1.0 if normalised else 1e-5),
+        norm=cfg.smart_norm,
+        projection=cfg.smart_projection,
+    )
+    return SMART(cfg.smart_init, ascent, cfg.smart_live_embeddings)
+
+
+def _schedule(cfg: SMARTConfig) -> Schedule:
+    """How the teacher follows."""
+    return Schedule(
+        "vanilla" if cfg.smart_bregman == "vanilla" else "momentum",
+        cfg.smart_beta,
+        cfg.smart_early_beta,
+        round(cfg.smart_early * max(0, cfg.max_update)),
+        cfg.smart_refresh,
+        cfg.smart_start_update,
+    )
 
 
 @register_criterion("smart", dataclass=SMARTConfig)
@@ -92,76 +113,75 @@ class SMARTCriterion(PenaltyCriterion):
     """
 
     method = "smart"
+    cfg: SMARTConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
+        self._smart = _smart(self.cfg)
         self._teacher: Teacher | None = None
         self._restored: dict[str, Any] | None = None
 
     @property
     def _proximal(self) -> bool:
-        return bool(self.flag("bregman") != "none" and self.flag("mu") > 0)
+        return self.cfg.smart_bregman != "none" and self.cfg.smart_mu > 0
 
     @property
     def active(self) -> bool:
         """Whether either term counts."""
         return super().active or self._proximal
 
-    def regularizer(self, model: nn.Module) -> SMART:
-        """The smoothness term with its flags."""
-        normalised = self.flag("projection") == "normalize"
-        radius = self.flag("eps") or (1.0 if normalised else 1e-5)
-        ascent = Ascent(
-            self.flag("steps"),
-            self.flag("step"),
-            radius,
-            gradient_scale(model),
-            str(self.flag("norm")),  # type: ignore[arg-type]
-            projection=str(self.flag("projection")),  # type: ignore[arg-type]
+    def read_terms(self) -> Terms:
+        """Flags that are not SMART's own."""
+        cfg = self.cfg
+        return Terms(
+            cfg.smart_lambda,
+            cfg.smart_divergence,
+            cfg.smart_dropout,
+            cfg.smart_probe_interval,
+            cfg.smart_side,
         )
-        return SMART(self.flag("init"), ascent, self.flag("live_embeddings"))
 
-    def climbed(self, sample: dict[str, Any]) -> Divergence | None:
+    def regularizer(self, model: nn.Module) -> SMART:
+        """The smoothness term as its flags say, at the precision of the model."""
+        return self._smart.scaled(gradient_scale(model))
+
+    def climbed(self, sample: dict[str, Any], kind: Classes) -> Divergence | None:
         """``--smart-inner``."""
-        name = str(self.flag("inner"))
+        name = self.cfg.smart_inner
         if name == "auto":
             return None
-        return self.kind.divergence(name, sample["target"], self.method)
+        return kind.divergence(name, sample["target"], self.method)
 
-    def train_outcome(self, model: nn.Module, sample: dict[str, Any]) -> Outcome:
+    def train_outcome(
+        self, model: nn.Module, sample: dict[str, Any], kind: Classes
+    ) -> Outcome:
         """Both terms."""
         smooth = super().active
         outcome = (super().train_outcome if smooth else self.plain_outcome)(
-            model, sample
+            model, sample, kind
         )
-        return self._near_teacher(model, sample, outcome) if self._proximal else outcome
+        if not self._proximal:
+            return outcome
+        return self._near_teacher(model, sample, kind, outcome)
 
     def _near_teacher(
-        self, model: nn.Module, sample: dict[str, Any], outcome: Outcome
+        self, model: nn.Module, sample: dict[str, Any], kind: Classes, outcome: Outcome
     ) -> Outcome:
         teacher = self._follow_from(unwrap(model))
         if not teacher.active:
             return outcome
         device = outcome.logits.device.type
         with torch.no_grad(), torch.autocast(device, enabled=False):
-            theirs = self.kind.logits(teacher.model, sample)
-        distance = self.compare(sample)(outcome.logits, theirs).sum()
-        logged = {**outcome.logged, "bregman": distance.detach() / self.kind.unit}
-        loss = outcome.loss + self.flag("mu") * distance
+            theirs = kind.logits(teacher.model, sample)
+        distance = self.compare(sample, kind)(outcome.logits, theirs).sum()
+        logged = {**outcome.logged, "bregman": distance.detach() / kind.unit}
+        loss = outcome.loss + self.cfg.smart_mu * distance
         return outcome._replace(loss=loss, logged=logged)
 
     def _follow_from(self, model: nn.Module) -> Teacher:
         """The teacher; made at the first batch, when the checkpoint is loaded."""
         if self._teacher is None:
-            schedule = Schedule(
-                str(self.flag("bregman")),  # type: ignore[arg-type]
-                self.flag("beta"),
-                self.flag("early_beta"),
-                round(self.flag("early") * max(0, self.cfg.max_update)),
-                self.flag("refresh"),
-                self.flag("start_update"),
-            )
-            self._teacher = Teacher(model, schedule)
+            self._teacher = Teacher(model, _schedule(self.cfg))
             if self._restored is not None:
                 self._teacher.load_state_dict(self._restored)
                 self._restored = None

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..criterions._kinds import Classes
+from ..criterions.kinds import Classes
 from ..data.readers import shown
 from ..errors import UserError
 from .loading import Trained

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from .. import tasks as plugin  # noqa: F401  registers everything
-from ..criterions._kinds import Classes
+from ..criterions.kinds import Classes
 from ..data import SentenceDataset
 from ..errors import UserError, install_excepthook
 from ..models.steady import HEAD

@@ -11,26 +11,22 @@ from torch import Tensor
 
 from ..data.tokenizing import SentenceTokenizer
 from ..errors import UserError
+from ..flags import NOT_NEGATIVE, at_least, check_flags, option
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How summaries are searched for.
+    """How summaries are searched for."""
 
-    Args:
-        beam: hypotheses kept, >= 1.
-        length_penalty: exponent of the length that a hypothesis's score is divided by.
-        min_length: tokens before it may end, >= 0.
-        max_length: tokens after which it must.
-        no_repeat: length of n-grams that may not occur twice; 0 for none.
-
-    """
-
-    beam: int = 4
-    length_penalty: float = 1.0
-    min_length: int = 0
-    max_length: int = 128
-    no_repeat: int = 3
+    beam: int = option(4, "hypotheses kept", at_least(1))
+    length_penalty: float = option(
+        1.0, "exponent of the length that a hypothesis's score is divided by"
+    )
+    min_length: int = option(0, "tokens before a summary may end", NOT_NEGATIVE)
+    max_length: int = option(128, "tokens after which it must", at_least(1))
+    no_repeat: int = option(
+        3, "length of n-grams that may not occur twice; 0: none", NOT_NEGATIVE
+    )
 
     def check(self, prefix: str) -> None:
         """Refuse what no search can be.
@@ -39,16 +35,12 @@ class Decoding:
             UserError: names the flag, which begins like this.
 
         """
-        ranges = {
-            "beam": self.beam >= 1,
-            "min_length": 0 <= self.min_length <= self.max_length,
-            "max_length": self.max_length >= 1,
-            "no_repeat": self.no_repeat >= 0,
-        }
-        for name, good in ranges.items():
-            if not good:
-                flag = f"{prefix}{name.replace('_', '-')}"
-                raise UserError(f"{flag} {getattr(self, name)} is out of range")
+        check_flags(self, Decoding, prefix)
+        if self.min_length > self.max_length:
+            raise UserError(
+                f"{prefix}min-length {self.min_length} is out of range: more than "
+                f"{prefix}max-length {self.max_length}"
+            )
 
 
 #: By name. CNN/DM's are BART's and R3F's; the papers print none for the others.

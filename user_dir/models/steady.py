@@ -3,7 +3,7 @@
 import argparse
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
@@ -12,10 +12,12 @@ from omegaconf import OmegaConf, open_dict
 from torch import nn
 
 from ..errors import UserError
+from ..flags import SHARE, Flags, check_flags, option
 from ..model_dir import Manifest, ModelDirectory
 from ..regularizers.injection import find_encoder
 from .architectures import check_architecture
-from .families import FAMILIES, set_layer_norm_eps
+from .families import FAMILIES
+from .families.base import set_layer_norm_eps
 from .packed import pack
 from .segments import add_segments
 
@@ -23,37 +25,33 @@ HEAD = "sentence_classification_head"
 
 
 def _rate(what: str) -> Any:
-    text = f"dropout probability {what}, in [0, 1); default: the pretrained model's own"
-    return field(default=None, metadata={"help": text})
+    text = f"dropout probability {what}; default: the pretrained model's own"
+    return option(None, text, SHARE)
 
 
 @dataclass
-class SteadyModelConfig(FairseqDataclass):
+class SteadyModelConfig(Flags, FairseqDataclass):
     """What may still be chosen about a pretrained model."""
 
     dropout: Optional[float] = _rate("of embeddings and residual branches")
     attention_dropout: Optional[float] = _rate("of attention weights")
     activation_dropout: Optional[float] = _rate("inside the feed-forward layers")
     pooler_dropout: Optional[float] = _rate("around the classification head")
-    encoder_layerdrop: Optional[float] = field(
-        default=None, metadata={"help": "probability to drop a whole layer, in [0, 1)"}
+    encoder_layerdrop: Optional[float] = option(
+        None, "probability to drop a whole layer", SHARE
     )
-    architecture: str = field(
-        default="",
-        metadata={"help": "filled in from the model directory; not for the user"},
+    architecture: str = option(
+        "", "filled in from the model directory; not for the user"
     )
 
 
 def _arguments(cfg: SteadyModelConfig, manifest: dict[str, Any]) -> argparse.Namespace:
+    check_flags(cfg, SteadyModelConfig)
     chosen = {
         name: getattr(cfg, name)
         for name in SteadyModelConfig.__dataclass_fields__
         if name not in ("_name", "architecture") and getattr(cfg, name) is not None
     }
-    for name, rate in chosen.items():
-        if not 0 <= rate < 1:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {rate} is not a probability in [0, 1)")
     # BART asks which task its checkpoint was trained for.
     return argparse.Namespace(**{"task": None, **manifest["architecture"], **chosen})
 
@@ -89,11 +87,12 @@ class SteadyModel(BaseFairseqModel):
                 "another task name fairseq's own architecture: --arch roberta_base"
             )
         described = _described(cfg.architecture)
-        model_class, complete = FAMILIES[described["family"]]
+        family = FAMILIES[described["family"]]
         args = _arguments(cfg, described)
-        complete(args)
-        model = model_class.build_model(args, task)
+        family.complete(args)
+        model = family.model.build_model(args, task)
         model.form = vars(args)  # BART keeps only a part of it
+        model.stacks = family.stacks
         set_layer_norm_eps(model, described["architecture"].get("layer_norm_eps"))
         pack(find_encoder(model))
         if described["architecture"].get("token_types"):

@@ -1,44 +1,22 @@
 """What the optimizers share: groups, checks, state and the pull to the start."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..flags import NOT_NEGATIVE, POSITIVE, SHARE, Range
 
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "lr": (lambda v: v >= 0, ">= 0"),
-    "betas": (lambda v: all(0 <= b < 1 for b in v), "in [0, 1)"),
-    "eps": (lambda v: v > 0, "> 0"),
-    "weight_decay": (lambda v: v >= 0, ">= 0"),
-    "tensor_clip": (lambda v: v >= 0, ">= 0"),
-    "anchor": (lambda v: v >= 0, ">= 0"),
-    "noise": (lambda v: v >= 0, ">= 0"),
-    "gamma": (lambda v: v >= 0, ">= 0"),
-    "beta": (lambda v: 0 <= v < 1, "in [0, 1)"),
-    "p": (lambda v: 0 <= v <= 1, "in [0, 1]"),
-    "guard": (lambda v: v > 0, "> 0"),
-    "noise_scale": (lambda v: v in ("absolute", "lr"), "absolute or lr"),
-    "gate": (
-        lambda v: v in ("ratio", "sensitivity", "none"),
-        "ratio, sensitivity or none",
-    ),
-    "base": (lambda v: v in ("adam", "adamax"), "adam or adamax"),
+#: What every optimizer has; a subclass adds its own.
+RANGES = {
+    "lr": NOT_NEGATIVE,
+    "betas": Range("in [0, 1)", lambda v: all(SHARE.holds(beta) for beta in v)),
+    "eps": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "anchor": NOT_NEGATIVE,
 }
-
-
-def check(values: dict[str, Any]) -> None:
-    """Refuse values out of range.
-
-    Raises:
-        UserError: names the value and its range.
-
-    """
-    for name, (good, text) in _RANGES.items():
-        if name in values and not good(values[name]):
-            raise UserError(f"optimizer: {name} = {values[name]} is not {text}")
 
 
 class Grouped(torch.optim.Optimizer):
@@ -47,8 +25,12 @@ class Grouped(torch.optim.Optimizer):
     A subclass gives the state a parameter starts with and the update of a group.
     """
 
+    #: of the arguments that have one
+    ranges: ClassVar[Mapping[str, Range]] = RANGES
+
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
-        check(defaults)
+        for name in self.ranges.keys() & defaults.keys():
+            self.ranges[name].check(f"optimizer: {name} =", defaults[name])
         scales = {"lr_scale": 1.0, "decay_scale": 1.0, "anchor_scale": 1.0}
         super().__init__(params, {**scales, **defaults})
 

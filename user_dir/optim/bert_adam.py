@@ -1,13 +1,14 @@
 """Adam as BERT was fine-tuned with: no bias correction unless asked for."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from .base import Grouped, clip_each
+from ..flags import NOT_NEGATIVE
+from .base import RANGES, Grouped, clip_each
 
 #: A step count at which bias correction is gone; in fp32 it plus 1 is itself.
 _LATE = 1e30
@@ -39,6 +40,8 @@ class BertAdam(Grouped):
         UserError: a value is out of range.
 
     """
+
+    ranges: ClassVar = {**RANGES, "tensor_clip": NOT_NEGATIVE}
 
     def __init__(
         self,

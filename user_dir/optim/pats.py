@@ -3,19 +3,22 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..flags import NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE, one_of
 from .adamax import adamax_, rates
-from .base import Grouped, pull_share
+from .base import RANGES, Grouped, pull_share
 from .blocks import Piece, blocks
 from .sensitivity import follow_
 
 Scale = Literal["absolute", "lr"]
 Gate = Literal["ratio", "sensitivity", "none"]
+SCALES = one_of("absolute", "lr")
+GATES = one_of("ratio", "sensitivity", "none")
 
 #: Bernoulli draws have this resolution.
 _BITS = 2**31
@@ -74,6 +77,17 @@ class PatsAdamax(Grouped):
         UserError: a value is out of range.
 
     """
+
+    ranges: ClassVar = {
+        **RANGES,
+        "noise": NOT_NEGATIVE,
+        "gamma": NOT_NEGATIVE,
+        "beta": SHARE,
+        "p": PROBABILITY,
+        "guard": POSITIVE,
+        "noise_scale": SCALES,
+        "gate": GATES,
+    }
 
     def __init__(
         self,

@@ -1,13 +1,14 @@
 """SAGE: learning rates that follow how surprising a parameter's sensitivity is."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from ..flags import POSITIVE, SHARE, one_of
 from .adamax import adamax_, rates
-from .base import Grouped
+from .base import RANGES, Grouped
 from .sensitivity import follow_
 
 Base = Literal["adam", "adamax"]
@@ -39,6 +40,13 @@ class Sage(Grouped):
         UserError: a value is out of range.
 
     """
+
+    ranges: ClassVar = {
+        **RANGES,
+        "base": one_of("adam", "adamax"),
+        "beta": SHARE,
+        "guard": POSITIVE,
+    }
 
     def __init__(
         self,

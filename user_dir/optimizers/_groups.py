@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, List  # noqa: UP035  fairseq reads List
+from dataclasses import dataclass
+from typing import Any, ClassVar, List  # noqa: UP035  fairseq reads List
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer
@@ -11,18 +11,26 @@ from omegaconf import II
 from torch import Tensor
 
 from ..errors import UserError
+from ..flags import NOT_NEGATIVE, Flags, option, read_flags
 from ..optim import tag_of
 
 logger = logging.getLogger(__name__)
 
 
-def option(default: Any, text: str) -> Any:
-    """A flag with its help."""
-    return field(default=default, metadata={"help": text})
+def decay(default: float) -> Any:
+    """Weight decay."""
+    text = "decoupled weight decay; never of biases and LayerNorms"
+    return option(default, text, NOT_NEGATIVE)
+
+
+def anchor() -> Any:
+    """Decay towards the pretrained weights."""
+    text = "decay towards the pretrained weights instead of 0; not of the head"
+    return option(0.0, text, NOT_NEGATIVE)
 
 
 @dataclass
-class SteadyOptimizerConfig(FairseqDataclass):
+class SteadyOptimizerConfig(Flags, FairseqDataclass):
     """What every optimizer reads from the rest of the configuration."""
 
     lr: List[float] = II("optimization.lr")  # noqa: UP006
@@ -70,9 +78,12 @@ class SteadyOptimizer(FairseqOptimizer):
     name = ""
     #: whether the method is about the layers of a model only
     scoped = False
+    #: whether each layer's own factor on the learning rate counts: tasks ask for it
+    scales_layers: ClassVar[bool] = True
+    cfg: SteadyOptimizerConfig
 
     def __init__(self, cfg: Any, params: Iterable[Tensor]) -> None:
-        super().__init__(cfg)
+        super().__init__(read_flags(cfg, getattr(type(self), "__dataclass")))
         self._refuse()
         members = list(params)
         if self.scoped and not any(tag_of(p) for p in members):
@@ -91,14 +102,6 @@ class SteadyOptimizer(FairseqOptimizer):
     def settings(self) -> dict[str, Any]:
         """Constructor arguments from the flags."""
         raise NotImplementedError
-
-    def flag(self, name: str) -> Any:
-        """Value of ``--<name>-<flag>``."""
-        return getattr(self.cfg, f"{self.name}_{name}")
-
-    def flags(self, *names: str) -> dict[str, Any]:
-        """Values of several."""
-        return {name: self.flag(name) for name in names}
 
     def _refuse(self) -> None:
         cfg = self.cfg

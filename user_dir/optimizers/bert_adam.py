@@ -6,29 +6,28 @@ from typing import Any
 
 from fairseq.optim import register_optimizer
 
+from ..flags import NOT_NEGATIVE, POSITIVE, SHARE, option
 from ..optim import BertAdam
-from ._groups import SteadyOptimizer, SteadyOptimizerConfig, option
+from ._groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
 
 
 @dataclass
 class BertAdamConfig(SteadyOptimizerConfig):
     """Flags of bert_adam; the learning rate is --lr."""
 
-    bert_adam_beta1: float = option(0.9, "decay of the average gradient, in [0, 1)")
-    bert_adam_beta2: float = option(0.999, "decay of the average square, in [0, 1)")
-    bert_adam_eps: float = option(1e-6, "added to the root of the average square, > 0")
-    bert_adam_weight_decay: float = option(
-        0.01, "decoupled weight decay, >= 0; never of biases and LayerNorms"
+    bert_adam_beta1: float = option(0.9, "decay of the average gradient", SHARE)
+    bert_adam_beta2: float = option(0.999, "decay of the average square", SHARE)
+    bert_adam_eps: float = option(
+        1e-6, "added to the root of the average square", POSITIVE
     )
+    bert_adam_weight_decay: float = decay(0.01)
     bert_adam_bias_correction: bool = option(
         False, "correct the averages for their start at 0, as Adam does"
     )
     bert_adam_tensor_clip: float = option(
-        0.0, "largest gradient norm of each parameter on its own; 0: none"
+        0.0, "largest gradient norm of each parameter on its own; 0: none", NOT_NEGATIVE
     )
-    bert_adam_anchor: float = option(
-        0.0, "decay towards the pretrained weights instead of 0, >= 0; not of the head"
-    )
+    bert_adam_anchor: float = anchor()
 
 
 @register_optimizer("bert_adam", dataclass=BertAdamConfig)
@@ -36,6 +35,7 @@ class FairseqBertAdam(SteadyOptimizer):
     """:class:`..optim.BertAdam` in fairseq."""
 
     name = "bert_adam"
+    cfg: BertAdamConfig
 
     def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> BertAdam:
         """The pure optimizer."""
@@ -43,6 +43,13 @@ class FairseqBertAdam(SteadyOptimizer):
 
     def settings(self) -> dict[str, Any]:
         """Constructor arguments from the flags."""
-        same = ("eps", "weight_decay", "bias_correction", "tensor_clip", "anchor")
-        betas = (self.flag("beta1"), self.flag("beta2"))
-        return {"lr": self.cfg.lr[0], "betas": betas, **self.flags(*same)}
+        cfg = self.cfg
+        return {
+            "lr": cfg.lr[0],
+            "betas": (cfg.bert_adam_beta1, cfg.bert_adam_beta2),
+            "eps": cfg.bert_adam_eps,
+            "weight_decay": cfg.bert_adam_weight_decay,
+            "bias_correction": cfg.bert_adam_bias_correction,
+            "tensor_clip": cfg.bert_adam_tensor_clip,
+            "anchor": cfg.bert_adam_anchor,
+        }

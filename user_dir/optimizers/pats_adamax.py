@@ -1,54 +1,76 @@
 """Optimizer ``pats_adamax``."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from fairseq.dataclass import ChoiceEnum
 from fairseq.optim import register_optimizer
 
+from ..flags import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    SHARE,
+    Range,
+    one_of,
+    option,
+)
 from ..optim import PRESETS, PatsAdamax
-from ._groups import SteadyOptimizer, SteadyOptimizerConfig, option
+from ..optim.pats import GATES, SCALES, Gate, Preset, Scale
+from ._groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
 
-PRESET = ChoiceEnum(list(PRESETS))
 
-
-def knob(text: str) -> Any:
-    """A flag that overrides the preset."""
-    return option(None, f"{text}; default: the preset's")
+def knob(text: str, values: Range) -> Any:
+    """An option that overrides the preset."""
+    return option(None, f"{text}; default: the preset's", values)
 
 
 @dataclass
 class PatsAdamaxConfig(SteadyOptimizerConfig):
     """Flags of pats_adamax; the learning rate is --lr."""
 
-    pats_preset: PRESET = option(  # type: ignore[valid-type]
+    pats_preset: str = option(
         "paper-A",
         "reading of the paper's constants: paper-A (noise of absolute size, closed for "
         "the most sensitive) or paper-B (noise times the learning rate, closed from a "
         "sensitivity on)",
+        one_of(*PRESETS),
     )
-    pats_lambda: Optional[float] = knob("basic noise, >= 0; 0 is Adamax")
-    pats_gamma: Optional[float] = knob("margin of the gate, >= 0")
-    pats_beta: Optional[float] = knob("decay of the average sensitivity, in [0, 1)")
-    pats_p: Optional[float] = knob("probability of noise, in [0, 1]")
-    pats_noise_scale: Optional[str] = knob("absolute or lr")
-    pats_gate: Optional[str] = knob("ratio, sensitivity or none")
-    pats_eps: float = option(1e-8, "added to the sensitivity in the ratio, > 0")
-    pats_beta1: float = option(0.9, "Adamax: decay of the average gradient, in [0, 1)")
-    pats_beta2: float = option(0.999, "Adamax: decay of the norm, in [0, 1)")
-    pats_adamax_eps: float = option(1e-8, "Adamax: added to the infinity norm, > 0")
-    pats_weight_decay: float = option(
-        0.0, "decoupled weight decay, >= 0; never of biases and LayerNorms"
+    pats_lambda: Optional[float] = knob("basic noise; 0 is Adamax", NOT_NEGATIVE)
+    pats_gamma: Optional[float] = knob("margin of the gate", NOT_NEGATIVE)
+    pats_beta: Optional[float] = knob("decay of the average sensitivity", SHARE)
+    pats_p: Optional[float] = knob("probability of noise", PROBABILITY)
+    pats_noise_scale: Optional[Scale] = knob("unit of the noise", SCALES)
+    pats_gate: Optional[Gate] = knob("what opens the gate", GATES)
+    pats_eps: float = option(1e-8, "added to the sensitivity in the ratio", POSITIVE)
+    pats_beta1: float = option(0.9, "Adamax: decay of the average gradient", SHARE)
+    pats_beta2: float = option(0.999, "Adamax: decay of the norm", SHARE)
+    pats_adamax_eps: float = option(
+        1e-8, "Adamax: added to the infinity norm", POSITIVE
     )
-    pats_anchor: float = option(
-        0.0, "decay towards the pretrained weights instead of 0, >= 0; not of the head"
-    )
+    pats_weight_decay: float = decay(0.0)
+    pats_anchor: float = anchor()
     pats_histogram_interval: int = option(
-        0, "updates between sensitivity histograms in --tensorboard-logdir; 0: none"
+        0,
+        "updates between sensitivity histograms in --tensorboard-logdir; 0: none",
+        NOT_NEGATIVE,
     )
+
+
+def preset_of(cfg: PatsAdamaxConfig) -> Preset:
+    """The preset, with what the flags say instead."""
+    said = {
+        "noise": cfg.pats_lambda,
+        "gamma": cfg.pats_gamma,
+        "noise_scale": cfg.pats_noise_scale,
+        "gate": cfg.pats_gate,
+        "beta": cfg.pats_beta,
+        "p": cfg.pats_p,
+    }
+    chosen: dict[str, Any] = {n: v for n, v in said.items() if v is not None}
+    return replace(PRESETS[cfg.pats_preset], **chosen)
 
 
 @register_optimizer("pats_adamax", dataclass=PatsAdamaxConfig)
@@ -57,12 +79,7 @@ class FairseqPatsAdamax(SteadyOptimizer):
 
     name = "pats_adamax"
     scoped = True
-
-    def flag(self, name: str) -> Any:
-        """Value of ``--pats-<name>``, or the preset's."""
-        value = getattr(self.cfg, f"pats_{name}")
-        preset = asdict(PRESETS[str(self.cfg.pats_preset)])
-        return preset["noise" if name == "lambda" else name] if value is None else value
+    cfg: PatsAdamaxConfig
 
     def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> PatsAdamax:
         """The pure optimizer."""
@@ -70,21 +87,22 @@ class FairseqPatsAdamax(SteadyOptimizer):
 
     def settings(self) -> dict[str, Any]:
         """Constructor arguments from the flags."""
-        same = ("gamma", "beta", "p", "noise_scale", "gate", "weight_decay", "anchor")
+        cfg = self.cfg
         return {
-            "lr": self.cfg.lr[0],
-            "betas": (self.flag("beta1"), self.flag("beta2")),
-            "eps": self.flag("adamax_eps"),
-            "noise": self.flag("lambda"),
-            "guard": self.flag("eps"),
-            "seed": self.cfg.seed,
-            **self.flags(*same),
+            "lr": cfg.lr[0],
+            "betas": (cfg.pats_beta1, cfg.pats_beta2),
+            "eps": cfg.pats_adamax_eps,
+            "weight_decay": cfg.pats_weight_decay,
+            "anchor": cfg.pats_anchor,
+            "guard": cfg.pats_eps,
+            "seed": cfg.seed,
+            **asdict(preset_of(cfg)),
         }
 
     def step(self, closure: Any = None, scale: float = 1.0, groups: Any = None) -> None:
         """Step, and now and then a histogram."""
         super().step(closure, scale, groups)
-        every, folder = self.flag("histogram_interval"), self.cfg.tensorboard_logdir
+        every, folder = self.cfg.pats_histogram_interval, self.cfg.tensorboard_logdir
         steps = [state["step"] for state in self._optimizer.state.values()]
         ranked = torch.distributed.is_available() and torch.distributed.is_initialized()
         first = not ranked or torch.distributed.get_rank() == 0

@@ -4,34 +4,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairseq.dataclass import ChoiceEnum
 from fairseq.optim import register_optimizer
 
+from ..flags import POSITIVE, SHARE, one_of, option
 from ..optim import Sage
-from ._groups import SteadyOptimizer, SteadyOptimizerConfig, option
-
-BASE = ChoiceEnum(["adam", "adamax"])
+from ._groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
 
 
 @dataclass
 class SageConfig(SteadyOptimizerConfig):
     """Flags of sage; the learning rate is --lr, 2 to 5 times the base optimizer's."""
 
-    sage_base: BASE = option("adam", "adam or adamax")  # type: ignore[valid-type]
-    sage_beta: float = option(0.75, "decay of the average sensitivity, in [0, 1)")
-    sage_guard: float = option(1e-16, "added to it in the ratio, > 0")
-    sage_beta1: float = option(0.9, "decay of the average gradient, in [0, 1)")
-    sage_beta2: float = option(0.999, "decay of the average square or norm, in [0, 1)")
-    sage_eps: float = option(1e-8, "of the base optimizer, > 0")
-    sage_weight_decay: float = option(
-        0.0, "decoupled weight decay, >= 0; never of biases and LayerNorms"
-    )
+    sage_base: str = option("adam", "adam or adamax", one_of("adam", "adamax"))
+    sage_beta: float = option(0.75, "decay of the average sensitivity", SHARE)
+    sage_guard: float = option(1e-16, "added to it in the ratio", POSITIVE)
+    sage_beta1: float = option(0.9, "decay of the average gradient", SHARE)
+    sage_beta2: float = option(0.999, "decay of the average square or norm", SHARE)
+    sage_eps: float = option(1e-8, "of the base optimizer", POSITIVE)
+    sage_weight_decay: float = decay(0.0)
     sage_bias_correction: bool = option(
         False, "correct the averages for their start at 0"
     )
-    sage_anchor: float = option(
-        0.0, "decay towards the pretrained weights instead of 0, >= 0; not of the head"
-    )
+    sage_anchor: float = anchor()
 
 
 @register_optimizer("sage", dataclass=SageConfig)
@@ -40,6 +34,7 @@ class FairseqSage(SteadyOptimizer):
 
     name = "sage"
     scoped = True
+    cfg: SageConfig
 
     def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> Sage:
         """The pure optimizer."""
@@ -47,7 +42,15 @@ class FairseqSage(SteadyOptimizer):
 
     def settings(self) -> dict[str, Any]:
         """Constructor arguments from the flags."""
-        same = ("beta", "guard", "eps", "weight_decay", "bias_correction", "anchor")
-        betas = (self.flag("beta1"), self.flag("beta2"))
-        settings = {"lr": self.cfg.lr[0], "betas": betas, **self.flags(*same)}
-        return {"base": str(self.flag("base")), **settings}
+        cfg = self.cfg
+        return {
+            "lr": cfg.lr[0],
+            "base": cfg.sage_base,
+            "betas": (cfg.sage_beta1, cfg.sage_beta2),
+            "eps": cfg.sage_eps,
+            "weight_decay": cfg.sage_weight_decay,
+            "bias_correction": cfg.sage_bias_correction,
+            "anchor": cfg.sage_anchor,
+            "beta": cfg.sage_beta,
+            "guard": cfg.sage_guard,
+        }

@@ -14,6 +14,7 @@ from . import (
     IMPORT,
     TRAINING,
     YAML,
+    announcing,
     checkpoints,
     durable,
     finite,
@@ -241,6 +242,18 @@ TABLE: tuple[Row, ...] = (
         digest="1ef749793f66",
     ),
     # --- what is shown ---
+    Change(
+        "fairseq.logging.progress_bar:progress_bar",
+        "The time left is the run's, not the epoch's; None is no value.",
+        around=announcing.bars,
+        digest="ccff0ad64057",
+    ),
+    Setting(
+        "logging:fairseq_cli.train",
+        "A run of this plugin's tasks says five lines before it and how to go on; the "
+        "rest of the log is in train.log.",
+        apply=announcing.listen,
+    ),
     Setting(
         "sys:excepthook",
         "A mistake of the user's is one line, `error: ...`, and no traceback.",

@@ -1,7 +1,7 @@
 """Projected gradient ascent on a perturbation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -39,6 +39,10 @@ class Ascent:
     norm: Norm = "linf"
     level: Level = "token"
     projection: Projection = "clamp"
+
+    def scaled(self, factor: float) -> "Ascent":
+        """The same with another ``gradient_scale``, as a model's precision asks for."""
+        return replace(self, gradient_scale=factor)
 
 
 def length(x: Tensor, how: Ascent) -> Tensor:

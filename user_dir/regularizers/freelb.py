@@ -1,7 +1,7 @@
 """FreeLB: adversarial training on the task loss, every ascent step's gradient used."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -74,6 +74,10 @@ class FreeLB:
     """
 
     ascent: Ascent
+
+    def scaled(self, factor: float) -> "FreeLB":
+        """The same with the ascent's ``gradient_scale`` changed."""
+        return replace(self, ascent=self.ascent.scaled(factor))
 
     def __call__(
         self,

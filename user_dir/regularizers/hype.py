@@ -10,6 +10,19 @@ from ..errors import UserError
 from .noise import draw
 
 
+def layers_of(encoder: nn.Module) -> nn.ModuleList:
+    """The layers that are perturbed.
+
+    Raises:
+        UserError: the encoder has no list of layers.
+
+    """
+    layers = getattr(encoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise UserError(f"{type(encoder).__name__} has no list of layers to perturb")
+    return layers
+
+
 @contextmanager
 def perturbed_layers(
     encoder: nn.Module, noise: str, eps: float, keys: Sequence[int], mask: Tensor
@@ -32,9 +45,7 @@ def perturbed_layers(
         UserError: the encoder has no list of layers.
 
     """
-    layers = getattr(encoder, "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise UserError(f"{type(encoder).__name__} has no list of layers to perturb")
+    layers = layers_of(encoder)
     added: list[Tensor] = []
 
     def hook(index: int) -> Any:

@@ -1,6 +1,6 @@
 """SiFT: virtual adversarial training on normalised embeddings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,6 +41,10 @@ class SiFT:
 
     init: float
     ascent: Ascent
+
+    def scaled(self, factor: float) -> "SiFT":
+        """The same with the ascent's ``gradient_scale`` changed."""
+        return replace(self, ascent=self.ascent.scaled(factor))
 
     def __call__(self, view: View) -> Penalty:
         """Perturb and compare."""

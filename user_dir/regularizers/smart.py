@@ -1,6 +1,6 @@
 """SMART: smoothness-inducing adversarial regularisation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .adversarial import adversarial_penalty
 from .ascent import Ascent
@@ -26,6 +26,10 @@ class SMART:
     init: float
     ascent: Ascent
     live: bool = False
+
+    def scaled(self, factor: float) -> "SMART":
+        """The same with the ascent's ``gradient_scale`` changed."""
+        return replace(self, ascent=self.ascent.scaled(factor))
 
     def __call__(self, view: View) -> Penalty:
         """Perturb and compare."""

@@ -3,7 +3,7 @@
 import argparse
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
@@ -13,15 +13,27 @@ from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from fairseq.distributed.utils import is_master
 from fairseq.logging import metrics
+from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 
 from ..errors import UserError
 from ..files import sha256
+from ..flags import (
+    FACTOR,
+    NOT_NEGATIVE,
+    SHARE,
+    Flags,
+    Range,
+    at_least,
+    check_flags,
+    option,
+)
 from ..model_dir import DICTIONARY, ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters
+from ..patches.announcing import RUN
 from ..scores.metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
 from . import _heads
 from ._ranges import check_criterion, check_head, check_ranges
@@ -38,13 +50,8 @@ from ._record import Recorder
 logger = logging.getLogger(__name__)
 
 
-def option(default: Any, text: str) -> Any:
-    """A flag with its help."""
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
-class SteadyTaskConfig(FairseqDataclass):
+class SteadyTaskConfig(Flags, FairseqDataclass):
     """Flags of every task."""
 
     data: str = option(MISSING, "folder that holds the raw files")
@@ -64,32 +71,45 @@ class SteadyTaskConfig(FairseqDataclass):
         "text, and special tokens come from the template alone",
     )
     steady_cache_dir: Optional[str] = option(
-        None, "where tokenised files are kept; default: .steady-cache beside each file"
+        None,
+        "where tokenised files are kept; default: $XDG_CACHE_HOME/fairseq-steady, or "
+        "~/.cache/fairseq-steady",
+    )
+    steady_epoch_checkpoints: bool = option(
+        False,
+        "keep a checkpoint of every epoch, not only the best and the last; so does a "
+        "--save-interval above 1, or --keep-last-epochs",
     )
     steady_layer_decay: float = option(
         1.0,
-        "factor on the learning rate from each layer to the one below it, in (0, 1]; "
-        "for this plugin's optimizers",
+        "factor on the learning rate from each layer to the one below it; for this "
+        "plugin's optimizers",
+        FACTOR,
     )
     steady_reinit_layers: int = option(
-        0, "re-initialise this many layers from the top, and the head, from 0"
+        0, "re-initialise this many layers from the top, and the head", NOT_NEGATIVE
     )
     steady_reinit_head: bool = option(
         False, "give the head BERT's initialisation, N(0, 0.02^2), as with layers"
     )
     steady_noisytune: float = option(
-        0.0, "perturb pretrained matrices once by this share of their spread; 0: none"
+        0.0,
+        "perturb pretrained matrices once by this share of their spread; 0: none",
+        NOT_NEGATIVE,
     )
     steady_mixout: float = option(
-        0.0, "probability that a weight is its pretrained value in a pass, in [0, 1)"
+        0.0, "probability that a weight is its pretrained value in a pass", SHARE
     )
     steady_updates: int = option(
         0,
         "recipe: this many updates, a tenth of them warm-up, linear decay, ten "
         "evaluations; 0: no recipe",
+        Range(">= 10 or 0", lambda v: v == 0 or v >= 10),
     )
     steady_epochs: float = option(
-        0.0, "the same, for as many updates as these passes over the data take"
+        0.0,
+        "the same, for as many updates as these passes over the data take",
+        NOT_NEGATIVE,
     )
     steady_record: Optional[str] = option(
         None,
@@ -98,8 +118,9 @@ class SteadyTaskConfig(FairseqDataclass):
     )
     steady_peer_timeout: int = option(
         300,
-        "seconds that a worker waits for the others in one exchange, from 1, before it "
-        "says which is lost and stops",
+        "seconds that a worker waits for the others in one exchange, before it says "
+        "which is lost and stops",
+        at_least(1),
     )
     seed: int = II("common.seed")
     optimizer: Any = II("optimizer._name")
@@ -120,12 +141,16 @@ class SteadyTask(FairseqTask):
     valid_subsets: ClassVar[str] = "valid"
     #: flag that cuts long texts
     cuts: ClassVar[str] = "--steady-max-length"
+    #: subcommand that uses a checkpoint, and what it is given
+    next: ClassVar[str] = "predict {checkpoint} FILE"
 
     def __init__(self, cfg: SteadyTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg)
         self.directory = directory
         self.dictionary: Dictionary = directory.dictionary()
         self.recorder: Recorder | None = None
+        #: what each split that was loaded holds
+        self.described: dict[str, str] = {}
         #: digest of the dictionary, and of each data file read so far, by folder and
         #: name
         self.files: dict[str, str] = {DICTIONARY: sha256(directory.path / DICTIONARY)}
@@ -145,6 +170,7 @@ class SteadyTask(FairseqTask):
             maximize_best_checkpoint_metric=True,
             valid_subset=cls.valid_subsets,
             num_workers=0,
+            log_interval=10,
             # fairseq leaves this empty, and then fails on it, with its own default.
             total_num_update=UNSAID,
             # It would look for files named as fairseq's own tasks name them.
@@ -179,6 +205,7 @@ class SteadyTask(FairseqTask):
             UserError: names the flag and the mend.
 
         """
+        check_flags(cfg, getattr(cls, "__dataclass", SteadyTaskConfig))
         _check_start(cfg)
 
     def _prepare_training(self) -> None:
@@ -188,7 +215,10 @@ class SteadyTask(FairseqTask):
         if "optimization" not in root:
             return
         root.dataset.ignore_unused_valid_subsets = True
+        RUN.begin(root, self)
         check_ranges(root)
+        leave_out_epochs(root)
+        self.settle_data()
         if hasattr(cfg, "steady_new_head"):
             self._inherit(_heads.find_start(root.checkpoint))
         follow_metric(root)
@@ -197,6 +227,18 @@ class SteadyTask(FairseqTask):
         warn_of_schedule(root, self._updates_of(root))
         if cfg.steady_record:
             self.recorder = Recorder(cfg.steady_record, root)
+
+    def settle_data(self) -> None:
+        """Find out, before the data are used, what a task can tell of them."""
+
+    @property
+    def model(self) -> Any:
+        """The latest that was built."""
+        return self._model
+
+    def next_command(self, checkpoint: str) -> str:
+        """What to do with a checkpoint of this task, as a shell takes it."""
+        return f"fairseq-steady {self.next.format(checkpoint=checkpoint)}"
 
     def heads(self) -> dict[str, _heads.Head]:
         """What each head of the model predicts, by its name; none without heads."""
@@ -256,7 +298,7 @@ class SteadyTask(FairseqTask):
 
     @property
     def cache_dir(self) -> Path | None:
-        """Where tokenised files are kept, if not beside the data."""
+        """Where tokenised files are kept, if not with the user's other caches."""
         folder = self.cfg.steady_cache_dir
         return Path(folder) if folder else None
 
@@ -310,6 +352,7 @@ class SteadyTask(FairseqTask):
             check_head(self, self._model, criterion)
         if hasattr(criterion, "check_model") and self._trains:
             criterion.check_model(self._model)
+            criterion.prepare_model(self._model)
         return criterion
 
     def has_sharded_data(self, split: str) -> bool:
@@ -356,6 +399,7 @@ class SteadyTask(FairseqTask):
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each subset's evaluation."""
         subset = self.evaluated
+        RUN.evaluated(subset, stats)
         sums = {n: agg[n].sum for n in (COUNTS, SCATTERED) if n in agg}
         labels = self.labels_of(subset)
         if self._master and (said := _same_answer(sums, labels)):
@@ -409,31 +453,21 @@ def follow_metric(root: Any) -> None:
         root.lr_scheduler[key] = larger
 
 
-#: Optimizers that scale learning rates by layer.
-OPTIMIZERS = ("bert_adam", "pats_adamax", "sage")
+def leave_out_epochs(root: Any) -> None:
+    """Keep the best and the last checkpoint alone, unless more are asked for."""
+    saving = root.checkpoint
+    asked = saving.save_interval > 1 or saving.keep_last_epochs > 0
+    if not (asked or root.task.steady_epoch_checkpoints):
+        saving.no_epoch_checkpoints = True
 
 
 def _check_start(cfg: SteadyTaskConfig) -> None:
-    ranges = {
-        "steady_layer_decay": 0 < cfg.steady_layer_decay <= 1,
-        "steady_reinit_layers": cfg.steady_reinit_layers >= 0,
-        "steady_noisytune": cfg.steady_noisytune >= 0,
-        "steady_mixout": 0 <= cfg.steady_mixout < 1,
-        "steady_updates": cfg.steady_updates == 0 or cfg.steady_updates >= 10,
-        "steady_epochs": cfg.steady_epochs >= 0,
-        "steady_peer_timeout": cfg.steady_peer_timeout >= 1,
-    }
-    for name, good in ranges.items():
-        if not good:
-            flag = name.replace("_", "-")
-            raise UserError(
-                f"--{flag} {getattr(cfg, name)} is out of range: "
-                + SteadyTaskConfig.__dataclass_fields__[name].metadata["help"]
-            )
-    if cfg.steady_layer_decay != 1 and cfg.optimizer not in OPTIMIZERS:
+    made = OPTIMIZER_REGISTRY.items()
+    scaling = [name for name, kind in made if getattr(kind, "scales_layers", False)]
+    if cfg.steady_layer_decay != 1 and cfg.optimizer not in scaling:
         raise UserError(
             f"--steady-layer-decay {cfg.steady_layer_decay} has no effect with "
-            f"--optimizer {cfg.optimizer}; use one of: {', '.join(OPTIMIZERS)}"
+            f"--optimizer {cfg.optimizer}; use one of: {', '.join(scaling)}"
         )
     changed = [
         "--" + name.replace("_", "-")

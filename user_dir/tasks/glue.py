@@ -4,17 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 
 from ..data import Encoded
 from ..data.glue import LAYOUTS, find_split, reader
 from ..errors import UserError
+from ..flags import one_of, option
 from ..model_dir import ModelDirectory
 from ._sentence import SentenceTask, SentenceTaskConfig
-from ._steady import option
 
-TASKS = ChoiceEnum(list(LAYOUTS))
 #: Until the task is known.
 AUTO = "auto"
 
@@ -23,9 +21,7 @@ AUTO = "auto"
 class GlueConfig(SentenceTaskConfig):
     """Flags of glue."""
 
-    glue_task: Optional[TASKS] = option(  # type: ignore[valid-type]
-        None, "cola, sst2, mrpc, stsb, qqp, mnli, qnli or rte"
-    )
+    glue_task: Optional[str] = option(None, "which of the eight", one_of(*LAYOUTS))
 
 
 @register_task("glue", dataclass=GlueConfig)

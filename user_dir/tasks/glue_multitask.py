@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 from ..data.glue import LAYOUTS
 from ..data.mixture import Mixture, shares
 from ..errors import UserError
+from ..flags import at_least, option
 from ..model_dir import ModelDirectory
 from ..models.steady import take_pooler
 from ._heads import Head
 from ._sentence import SentenceTaskConfig
-from ._steady import SteadyTask, option
+from ._steady import SteadyTask
 from .glue import AUTO, GlueTask
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,9 @@ class MultitaskConfig(SentenceTaskConfig):
     multitask_names: str = option("", "comma-separated GLUE tasks: cola,sst2,stsb")
     multitask_temperature: float = option(
         1.0,
-        "T >= 1: a task's share of the batches is proportional to its size ** (1 / T); "
-        "1 as MT-DNN, larger favours small tasks",
+        "T; a task's share of the batches is proportional to its size ** (1 / T); 1 as "
+        "MT-DNN, larger favours small tasks",
+        at_least(1),
     )
 
 
@@ -62,10 +64,6 @@ class MultitaskTask(SteadyTask):
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
         """The tasks must be named; then the splits are known."""
         names = _names(cfg.multitask_names)
-        if not cfg.multitask_temperature >= 1:
-            raise UserError(
-                f"--multitask-temperature {cfg.multitask_temperature} is below 1"
-            )
         if cfg.steady_label_map:
             raise UserError("--steady-label-map is for one head; leave it out")
         GlueTask.check_lengths(cfg, directory)
@@ -91,6 +89,10 @@ class MultitaskTask(SteadyTask):
             found = {name: part.datasets["train"] for name, part in self.parts.items()}
             sizes = {name: len(data) for name, data in found.items()}
             drawn = shares(sizes, self.cfg.multitask_temperature)
+            self.described |= {
+                f"{name} {split}": part.described[split]
+                for name, part in self.parts.items()
+            }
             logger.info("examples in an epoch: %s", drawn)
             self.datasets[split] = Mixture(found, drawn, self.cfg.seed)
             return
@@ -103,7 +105,12 @@ class MultitaskTask(SteadyTask):
         part = self.parts[name]
         part.recorder = self.recorder
         part.load_dataset(inside or "valid")
+        self.described[split] = part.described[inside or "valid"]
         self.datasets[split] = Mixture({name: part.datasets[inside or "valid"]})
+
+    def next_command(self, checkpoint: str) -> str:
+        """Of the first task."""
+        return super().next_command(f"{checkpoint} --head {next(iter(self.parts))}")
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         """The evaluated task's own metric also as ``score``."""

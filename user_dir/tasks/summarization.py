@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 import numpy as np
-from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 
@@ -18,15 +17,16 @@ from ..data.pairs import find_pairs, named_after_split, read_pairs
 from ..data.readers import is_table
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
+from ..flags import NOT_NEGATIVE, one_of, option
 from ..inference.searching import DECODINGS, BeamSearch, Decoding, select
 from ..model_dir import ModelDirectory
+from ..patches.announcing import DETAIL
 from ..regularizers import unwrap
 from ..scores.rouge import NAMES, rouge_sums
-from ._steady import SteadyTask, SteadyTaskConfig, option
+from ._steady import SteadyTask, SteadyTaskConfig
 
 logger = logging.getLogger(__name__)
 
-FORMS = ChoiceEnum(list(DECODINGS))
 #: Columns of articles and summaries, as each data set is published in tables.
 COLUMNS = {
     "cnn_dm": ("article", "highlights"),
@@ -38,13 +38,18 @@ COLUMNS = {
 _ROUGE, _DECODED = "_rouge_", "_rouge_decoded"
 
 
+def _searching(name: str) -> Any:
+    """An option of the search, which replaces the form's."""
+    meant = Decoding.__dataclass_fields__[name].metadata
+    return option(None, f"{meant['help']}; default: the form's")
+
+
 @dataclass
 class SummarizationConfig(SteadyTaskConfig):
     """Flags of summarization."""
 
-    summarization_form: FORMS = option(  # type: ignore[valid-type]
-        "custom",
-        "cnn_dm, gigaword, reddit_tifu or custom: column names and decoding settings",
+    summarization_form: str = option(
+        "custom", "column names and decoding settings", one_of(*DECODINGS)
     )
     summarization_source_column: Optional[str] = option(
         None, "column of the articles in a table; default: as the form has it"
@@ -59,21 +64,14 @@ class SummarizationConfig(SteadyTaskConfig):
     summarization_decode: int = option(
         200,
         "examples of each evaluated split that are decoded for ROUGE; 0: all of them",
+        NOT_NEGATIVE,
     )
     summarization_no_stem: bool = option(False, "ROUGE without Porter stemming")
-    summarization_beam: Optional[int] = option(None, "hypotheses kept; default: form's")
-    summarization_length_penalty: Optional[float] = option(
-        None, "exponent of the length that scores are divided by; default: form's"
-    )
-    summarization_min_length: Optional[int] = option(
-        None, "tokens before a summary may end; default: form's"
-    )
-    summarization_max_length: Optional[int] = option(
-        None, "tokens after which it must; default: form's"
-    )
-    summarization_no_repeat: Optional[int] = option(
-        None, "length of n-grams that may not occur twice, 0: none; default: form's"
-    )
+    summarization_beam: Optional[int] = _searching("beam")
+    summarization_length_penalty: Optional[float] = _searching("length_penalty")
+    summarization_min_length: Optional[int] = _searching("min_length")
+    summarization_max_length: Optional[int] = _searching("max_length")
+    summarization_no_repeat: Optional[int] = _searching("no_repeat")
 
 
 def decoding_of(cfg: Any) -> Decoding:
@@ -101,6 +99,7 @@ class SummarizationTask(SteadyTask):
 
     metric: ClassVar[str] = "rouge1"
     cuts: ClassVar[str] = "--summarization-source-length and -target-length"
+    next: ClassVar[str] = "summarize {checkpoint} FILE"
     cfg: SummarizationConfig
 
     def __init__(self, cfg: SummarizationConfig, directory: ModelDirectory) -> None:
@@ -134,7 +133,7 @@ class SummarizationTask(SteadyTask):
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
         """The model must have a decoder."""
-        if directory.manifest.family != "bart":
+        if not directory.family.decodes:
             raise UserError(
                 f"{directory.path} is an encoder without a decoder; summarization "
                 "needs BART, or two copies: fairseq-steady import "
@@ -211,7 +210,8 @@ class SummarizationTask(SteadyTask):
             texts = [pair.target for pair in read_pairs(files, *self.columns)]
             chosen = range(len(texts)) if rows is None else rows
             self._references[split] = [texts[row] for row in chosen]
-        logger.info("%s: %s: %d articles with summaries", split, sources, count)
+        self.described[split] = f"{count:,} articles with summaries"
+        logger.info("%s: %s: %s", split, sources, self.described[split], extra=DETAIL)
 
     def max_positions(self) -> tuple[int, int]:
         """Tokens an article and a summary may have."""

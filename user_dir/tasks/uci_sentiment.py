@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 
 from ..data import Encoded, Example, find_file, read_table
@@ -14,8 +13,8 @@ from ..data.cache import concatenate
 from ..data.readers import read_sentence_tab_label
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
+from ..flags import one_of, option
 from ._sentence import SentenceTask, SentenceTaskConfig
-from ._steady import option
 
 UCI = {
     "amazon": "amazon_cells_labelled.txt",
@@ -24,17 +23,17 @@ UCI = {
 }
 #: Twitter's label 1 is hateful speech, UCI's label 1 is positive sentiment.
 TWITTER_TO_SENTIMENT = {"0": "1", "1": "0"}
-STAGES = ChoiceEnum(["twitter", "uci"])
 
 
 @dataclass
 class UciSentimentConfig(SentenceTaskConfig):
     """Flags of uci_sentiment."""
 
-    uci_stage: STAGES = option(  # type: ignore[valid-type]
+    uci_stage: str = option(
         "twitter",
         "twitter: train on tweets, test on all of UCI; uci: train further on a part of "
         "UCI (start with --finetune-from-model), test on the rest",
+        one_of("twitter", "uci"),
     )
     uci_train_part: str = option(
         "0.1", "stage uci: part of each UCI set to train on, stratified"

@@ -169,7 +169,13 @@ class Tokens(Classes):
 
 
 def kinds_of(task: Any, cfg: Any) -> dict[str | None, Classes]:
-    """What each head predicts, by the name in its batches; None for the only one."""
+    """What each head predicts, by the name in its batches; None for the only one.
+
+    Args:
+        task: of this plugin, or one of fairseq's own.
+        cfg: the criterion's, a :class:`.plain.PlainConfig`.
+
+    """
     parts = getattr(task, "parts", None)
     if parts is None:
         return {None: kind_of(task, cfg)}

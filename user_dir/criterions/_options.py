@@ -1,0 +1,61 @@
+"""Options that several criterions have."""
+
+from typing import Any, Literal
+
+from ..flags import NOT_NEGATIVE, one_of, option
+from ..regularizers import DIVERGENCES
+
+Noise = Literal["uniform", "normal"]
+Side = Literal["encoder", "decoder", "both"]
+
+
+def strength(default: float) -> Any:
+    """Lambda, the factor of the regulariser in the loss."""
+    return option(default, "factor of the regulariser (0 trains plain)", NOT_NEGATIVE)
+
+
+def radius(default: float = 1e-5, more: str = "") -> Any:
+    """How large noise is."""
+    text = f"standard deviation, or half the width of uniform noise{more}"
+    return option(default, text, NOT_NEGATIVE)
+
+
+def noise(default: Noise, text: str = "distribution of the noise") -> Any:
+    """How a perturbation is drawn."""
+    return option(default, text, one_of("uniform", "normal"))
+
+
+def dropout(default: str = "independent") -> Any:
+    """What the dropout masks of the extra passes are."""
+    return option(
+        default,
+        "masks of the extra passes: independent, shared with the clean pass, or off",
+        one_of("independent", "shared", "off"),
+    )
+
+
+def divergence() -> Any:
+    """What compares the passes."""
+    return option(
+        "auto",
+        "sym_kl, kl or mse; auto: sym_kl, and mse for scores",
+        one_of("auto", *DIVERGENCES),
+    )
+
+
+def side() -> Any:
+    """Whose embeddings are perturbed."""
+    return option(
+        "encoder",
+        "embeddings that are perturbed: the encoder's, the decoder's or both",
+        one_of("encoder", "decoder", "both"),
+    )
+
+
+def probing() -> Any:
+    """How often dropout's own share of the divergence is measured."""
+    return option(
+        100,
+        "batches between measurements of dropout's share of the divergence (0: never)",
+        NOT_NEGATIVE,
+    )
