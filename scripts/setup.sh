@@ -74,7 +74,9 @@ install_torch() {
   step "installing torch and what it needs" $install torch
 }
 
-stamp_now() { { cat setup.py scripts/setup.sh user_dir/patches/installed.py constraints/*.txt; echo "$index"; } | sha256sum; }
+stamp_now() {
+  { cat setup.py scripts/setup.sh user_dir/patches/installed.py constraints/*.txt; echo "$index"; } | sha256sum
+}
 [ "$(cat .venv/stamp 2>/dev/null)" = "$(stamp_now)" ] && exit 0
 
 if [ ! -x .venv/bin/python ]; then
@@ -99,11 +101,11 @@ install_torch
 step "installing fairseq (2 to 5 minutes where it compiles)" env MAX_JOBS="${MAX_JOBS:-2}" \
   $install --no-build-isolation fairseq-fixed
 step "installing fairseq-steady and its tools (0.3 GB)" $install --no-build-isolation -e '.[dev]'
+[ "$version" != 3.14 ] || step "mending what Python 3.14 breaks" $py user_dir/patches/installed.py
 # fairseq asks for torchaudio and never uses it here; its only build is for CUDA and
 # fails to load beside a CPU torch, which then breaks transformers.
 $py -c 'import torchaudio' >>.venv/setup.log 2>&1 \
   || step "removing an unusable torchaudio" $py -m pip uninstall -y torchaudio
-[ "$version" != 3.14 ] || step "mending what Python 3.14 breaks" $py user_dir/patches/installed.py
 .venv/bin/fairseq-steady check >>.venv/setup.log 2>&1 \
   || die "$(grep PROBLEM .venv/setup.log | tail -n 1)"
 stamp_now >.venv/stamp

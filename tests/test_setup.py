@@ -12,9 +12,9 @@ from typing import Any, List, Optional, Union  # noqa: UP035
 import pytest
 from conftest import ROOT
 
-VERSIONS = ["3.11", "3.12", "3.13"]
-TOOLS = "bash sh cat chmod cp dirname env grep ls mkdir paste sed sha256sum tail"
-TOOLS += " touch uname"
+VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
+TOOLS = """bash sh cat chmod cp dirname env grep ls mkdir paste sed sha256sum tail touch
+uname"""
 #: Stands for python3.x and for .venv/bin/python with its pip.
 PYTHON = """\
 #!/bin/sh
@@ -93,7 +93,7 @@ PYTHON="$(uv python find 3.12)" bash scripts/setup.sh
 def test_without_a_usable_python_it_names_what_is_there_and_the_way_out(
     house: House,
 ) -> None:
-    wanted = "set-up: no usable Python: wanted 3.11, 3.12 or 3.13 with venv"
+    wanted = "set-up: no usable Python: wanted 3.11, 3.12, 3.13 or 3.14 with venv"
     assert house.set_up() == (1, f"{wanted}; found none{MEND}")
     house.python("python3", "3.10.12")
     house.python("python3.13", "3.13.5", venv=False)

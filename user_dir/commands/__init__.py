@@ -63,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in COMMANDS:
         before_fairseq(logs=name == "train")
         module = importlib.import_module(f".{COMMANDS[name]}", __name__)
-        before_fairseq(logs=name == "train")
         return int(module.main(rest))
     if name in ("-h", "--help", "help"):
         print(overview())
