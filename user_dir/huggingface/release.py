@@ -150,7 +150,7 @@ def _read_release(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         cfg = checkpoint.get("cfg")
         args = cfg.get("model") if isinstance(cfg, Mapping) else None
     given = vars(args) if isinstance(args, Namespace) else args
-    return state, conform(Release, given, path, DAMAGED)  # type: ignore[arg-type,return-value]
+    return state, conform(Release, given, path, DAMAGED)  # type: ignore[arg-type]
 
 
 def _arch(given: dict[str, Any]) -> str:

@@ -134,7 +134,7 @@ def read_numbers(path: Path) -> dict[str, int]:
         UserError: a number is none, or of two tokens.
 
     """
-    numbers: dict[str, int] = read_json(path, _Numbers, DAMAGED)  # type: ignore[arg-type]
+    numbers: dict[str, int] = read_json(path, _Numbers, DAMAGED)
     tokens: dict[int, str] = {}
     for token, number in numbers.items():
         if tokens.setdefault(number, token) != token:

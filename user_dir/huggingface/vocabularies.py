@@ -184,14 +184,21 @@ def _check_vocabulary(
                 f"{source}: the tokeniser has {seen[index]!r} and {token!r} for the "
                 f"one number {index}; {DAMAGED}"
             )
-        if token in special and special[token] != token:
-            raise UserError(
-                f"{source}: the tokeniser has a token {token!r} besides "
-                f"{special[token]}, which fairseq calls so; rename or remove it"
-            )
-        if not token or "\n" in token or "\r" in token:
-            raise UserError(
-                f"{source}: the tokeniser's token {token!r} (number {index}) is empty "
-                "or has a line break, and fairseq's dictionary is a token a line; "
-                "rename or remove it"
-            )
+        _check_token(token, index, special, source)
+
+
+def _check_token(
+    token: str, index: int, special: Mapping[str, str], source: Path
+) -> None:
+    """Refuse what would be no line of its own, or a special token's name."""
+    if token in special and special[token] != token:
+        raise UserError(
+            f"{source}: the tokeniser has a token {token!r} besides "
+            f"{special[token]}, which fairseq calls so; rename or remove it"
+        )
+    if not token or "\n" in token or "\r" in token:
+        raise UserError(
+            f"{source}: the tokeniser's token {token!r} (number {index}) is empty "
+            "or has a line break, and fairseq's dictionary is a token a line; "
+            "rename or remove it"
+        )
