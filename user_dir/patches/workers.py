@@ -1,7 +1,6 @@
 """Workers that train together: that they meet, and that none is lost unnoticed."""
 
 import functools
-import logging
 import os
 import socket
 import time
@@ -57,9 +56,6 @@ def meeting(distributed_init: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @functools.wraps(distributed_init)
     def wrapped(cfg: Any) -> Any:
-        if cfg.distributed_training.distributed_rank:
-            # As fairseq does it, but before this says that it began.
-            logging.getLogger().setLevel(logging.WARNING)
         place = urlsplit(cfg.distributed_training.distributed_init_method or "")
         if place.scheme == "tcp" and place.hostname and place.port:
             name = interface_to(place.hostname, place.port)
