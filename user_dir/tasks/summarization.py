@@ -114,7 +114,6 @@ class SummarizationTask(SteadyTask):
             )
             for length in self._lengths(cfg, directory)
         )
-        self._check_room(directory)
         self._summarizer: tuple[Any, Summarizer] | None = None
         self._references: dict[str, list[str]] = {}
 
@@ -133,28 +132,6 @@ class SummarizationTask(SteadyTask):
                 )
             lengths.append(wanted)
         return lengths
-
-    def _check_room(self, directory: ModelDirectory) -> None:
-        """Refuse summaries that the decoder has no positions for.
-
-        A form's own maximum is a bound that a smaller model cuts short; a minimum
-        that it cannot reach, or a maximum that was asked for, is an error.
-        """
-        form, tokens = directory.manifest.architecture, self.tokenizers[1].form()
-        most = form.get("max_target_positions") or form["max_positions"]
-        room = most - tokens.index(self.dictionary.eos()) - 1
-        asked = {"min": self.decoding.min_length}
-        if self.cfg.summarization_max_length is not None:
-            asked["max"] = self.decoding.max_length
-        for which, length in asked.items():
-            if length > room:
-                own = f" (of --summarization-form {self.cfg.summarization_form})"
-                said = getattr(self.cfg, f"summarization_{which}_length") is None
-                raise UserError(
-                    f"--summarization-{which}-length {length}{own * said} is more "
-                    f"than the {room} tokens that this model's {most} positions leave "
-                    f"a summary: give --summarization-{which}-length {room} or less"
-                )
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
@@ -218,6 +195,29 @@ class SummarizationTask(SteadyTask):
             stratified_subset(rows.astype(float), wanted, seed)[0]
         ]
         return chosen
+
+    def settle_data(self) -> None:
+        """Refuse summaries that the decoder has no positions for.
+
+        A form's own maximum is a bound that a smaller model cuts short; a minimum
+        that it cannot reach, or a maximum that was asked for, is an error.
+        """
+        form = self.directory.manifest.architecture
+        tokens = self.tokenizers[1].form()
+        most = form.get("max_target_positions") or form["max_positions"]
+        room = most - tokens.index(self.dictionary.eos()) - 1
+        asked = {"min": self.decoding.min_length}
+        if self.cfg.summarization_max_length is not None:
+            asked["max"] = self.decoding.max_length
+        for which, length in asked.items():
+            if length > room:
+                own = f" (of --summarization-form {self.cfg.summarization_form})"
+                said = getattr(self.cfg, f"summarization_{which}_length") is None
+                raise UserError(
+                    f"--summarization-{which}-length {length}{own * said} is more "
+                    f"than the {room} tokens that this model's {most} positions leave "
+                    f"a summary: give --summarization-{which}-length {room} or less"
+                )
 
     def train_size(self) -> int:
         """Pairs to train on."""
