@@ -1,29 +1,82 @@
 #!/usr/bin/env bash
 # Make .venv with everything pinned: torch, fairseq, this package and its tools.
-# Idempotent; says nothing when there is nothing to do. PYTHON names the interpreter.
+# Idempotent; says nothing when there is nothing to do. PYTHON names the interpreter,
+# TORCH_INDEX the URL of the package index that torch comes from (kept for later runs).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-die() { echo "set-up: $*" >&2; exit 1; }
+say() { echo "set-up: $*" >&2; }
+die() { say "$@"; exit 1; }
+
+pins() { echo "constraints/py${1/./}.txt"; }  # pins 3.11; what has none is not supported
+supported() { ls constraints | sed -n 's/^py3\(.*\)\.txt$/3.\1/p'; }
+listed() { supported | paste -sd, - | sed 's/,/, /g; s/\(.*\), /\1 or /'; }
 
 find_python() {
-  local candidate
-  for candidate in ${PYTHON:-python3.11 python3.12 python3 python}; do
-    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
-      echo "$candidate"; return
+  local candidate version found="" names=()
+  for version in $(supported); do names+=("python$version"); done
+  names+=(python3 python)
+  [ -z "${PYTHON:-}" ] || names=("$PYTHON")
+  for candidate in "${names[@]}"; do
+    if version=$("$candidate" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3]); import venv, ensurepip' 2>/dev/null); then
+      [ ! -f "$(pins "${version%.*}")" ] || { echo "$candidate"; return; }
+    elif [ -n "$version" ]; then
+      version+=" without venv"
     fi
+    [ -z "$version" ] || found+="${found:+, }$candidate ($version)"
   done
-  die "no Python 3.11 or 3.12 with venv found; install one, or name it: PYTHON=/path/to/python3.11"
+  die "no usable Python: wanted $(listed) with venv; found ${found:-none}
+  Debian 12 or 13, Ubuntu 24.04: apt-get install python3-venv python3-dev g++
+  anywhere else, with uv: uv python install 3.12, then PYTHON=\"\$(uv python find 3.12)\" bash scripts/setup.sh"
 }
 
 step() {  # step WHAT COMMAND...: quiet unless it fails
   local what=$1; shift
-  echo "set-up: $what" >&2
+  say "$what"
   "$@" >>.venv/setup.log 2>&1 \
     || die "$what failed: $(grep -iE '(^| )error' .venv/setup.log | tail -n 1 || true) (whole log: .venv/setup.log)"
 }
 
-stamp_now() { cat setup.py scripts/setup.sh constraints/*.txt | sha256sum; }
+need_compiler() {
+  command -v g++ >/dev/null || die "no C++ compiler; install g++ (Debian: apt-get install g++)"
+  $py -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
+    || die "no Python headers; install them (Debian: apt-get install python$version-dev)"
+}
+
+# Whose torch was asked for: TORCH_INDEX now, or at the last set-up.
+kept_index=$(cat .venv/torch-index 2>/dev/null || true)
+index=${TORCH_INDEX:-$kept_index}
+
+has_torch() {  # has_torch RELEASE: of any build, unless another index is asked for
+  [ "$index" = "$kept_index" ] && $py -c 'import sys
+from importlib.metadata import version
+sys.exit(version("torch").split("+")[0] != sys.argv[1])' "$1" 2>/dev/null
+}
+
+has_gpu() { [ -e /proc/driver/nvidia ] || nvidia-smi -L >/dev/null 2>&1; }
+
+cpu_build() {  # cpu_build RELEASE: install it, if there is one
+  say "no NVIDIA driver here: looking for torch $1's CPU build (0.2 GB)"
+  $install --no-deps "torch==$1+cpu" >>.venv/setup.log 2>&1 \
+    || { say "your package index has none; TORCH_INDEX=URL names one that has"; return 1; }
+}
+
+install_torch() {
+  local release; release=$(sed -n 's/^torch==//p' "$constraints")
+  has_torch "$release" && return
+  if [ -n "$index" ]; then
+    step "installing torch $release from TORCH_INDEX (0.2 GB for the CPU, 2.7 GB with CUDA)" \
+      $install --force-reinstall --no-deps --index-url "$index" "torch==$release"
+    echo "$index" >.venv/torch-index
+  elif has_gpu || ! cpu_build "$release"; then
+    say "torch $release's usual build has CUDA: 2.7 GB to download, 4.6 GB on disk"
+  fi
+  step "installing torch and what it needs" $install torch
+}
+
+stamp_now() {
+  { cat setup.py scripts/setup.sh user_dir/patches/installed.py constraints/*.txt; echo "$index"; } | sha256sum
+}
 [ "$(cat .venv/stamp 2>/dev/null)" = "$(stamp_now)" ] && exit 0
 
 if [ ! -x .venv/bin/python ]; then
@@ -31,26 +84,28 @@ if [ ! -x .venv/bin/python ]; then
   "$python" -m venv .venv || die "$python -m venv failed; install Python's venv package"
 fi
 py=.venv/bin/python
-version=$($py -c 'import sys; print("%d%d" % sys.version_info[:2])')
-constraints=constraints/py$version.txt
-[ -f "$constraints" ] || die ".venv holds Python $version; remove .venv and use 3.11 or 3.12"
-if [ "$version" = 311 ]; then  # only 3.12 has a ready-made wheel
-  command -v g++ >/dev/null || die "no C++ compiler; install g++ (Debian: apt-get install g++)"
-  $py -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
-    || die "no Python headers; install them (Debian: apt-get install python3-dev)"
-fi
+version=$($py -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+constraints=$(pins "$version")
+[ -f "$constraints" ] || die ".venv holds Python $version; remove .venv and use $(listed)"
+# fairseq-fixed has one ready-made wheel
+[ "$version $(uname -sm)" = "3.12 Linux x86_64" ] || need_compiler
 
 : >.venv/setup.log
+if [ -n "$index" ]; then  # another build of torch wants other CUDA libraries
+  grep -vE '^(cuda|nvidia)-' "$constraints" >.venv/constraints.txt
+  constraints=.venv/constraints.txt
+fi
 install="$py -m pip install --disable-pip-version-check -c $constraints"
 step "installing build tools" $install pip setuptools wheel cython numpy ninja
-step "installing torch" $install torch
-step "building fairseq (2 to 5 minutes)" env MAX_JOBS="${MAX_JOBS:-2}" \
+install_torch
+step "installing fairseq (2 to 5 minutes where it compiles)" env MAX_JOBS="${MAX_JOBS:-2}" \
   $install --no-build-isolation fairseq-fixed
-step "installing fairseq-steady" $install --no-build-isolation -e '.[dev]'
+step "installing fairseq-steady and its tools (0.3 GB)" $install --no-build-isolation -e '.[dev]'
+[ "$version" != 3.14 ] || step "mending what Python 3.14 breaks" $py user_dir/patches/installed.py
 # fairseq asks for torchaudio and never uses it here; its only build is for CUDA and
 # fails to load beside a CPU torch, which then breaks transformers.
 $py -c 'import torchaudio' >>.venv/setup.log 2>&1 \
   || step "removing an unusable torchaudio" $py -m pip uninstall -y torchaudio
-.venv/bin/fairseq-steady check >>.venv/setup.log 2>&1 \
+$py -m fairseq_steady check >>.venv/setup.log 2>&1 \
   || die "$(grep PROBLEM .venv/setup.log | tail -n 1)"
 stamp_now >.venv/stamp

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq_steady.model_dir import Manifest, ModelDirectory, write_model_directory
+from fairseq_steady.models.building import build
 from fairseq_steady.models.families import FAMILIES
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -22,6 +24,9 @@ ROOT = Path(__file__).parent.parent
 #: The installed command.
 FAIRSEQ_STEADY = Path(sys.executable).with_name("fairseq-steady")
 torch.set_num_threads(1)  # tiny models gain nothing from more
+#: Tests write nothing below the user's home.
+_CACHES = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = _CACHES.name
 
 WORDS = [f"w{i}" for i in range(60)]
 ENCODER = {
@@ -66,32 +71,29 @@ def word_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-class _Task:
-    def __init__(self, dictionary: Dictionary) -> None:
-        self.source_dictionary = self.target_dictionary = dictionary
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's tokenised files go."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "fairseq-steady"
 
 
 def make_model_directory(
     out: Path, family: str = "roberta", **changed: object
 ) -> ModelDirectory:
     """A tiny random model of a family, written as a model directory."""
-    import argparse
-
     dictionary = Dictionary()
     for word in ["<mask>", *WORDS]:
         dictionary.add_symbol(word)
     architecture = {**ENCODER, **PARTS.get(family, {}), **changed}
-    model_class, complete = FAMILIES[family]
-    args = argparse.Namespace(**architecture)
-    complete(args)
+    manifest = Manifest(family, architecture, SPECIAL)
     torch.manual_seed(0)
-    model = model_class.build_model(args, _Task(dictionary))
+    model = build(manifest, dictionary)
     # A spread as in trained models, so that logits and attention are not flat.
     state = {
         k: torch.randn_like(v) * 0.3 if v.is_floating_point() and v.dim() > 1 else v
         for k, v in model.state_dict().items()
     }
-    manifest = Manifest(family, architecture, SPECIAL)
     return write_model_directory(
         out, manifest, state, dictionary, word_tokenizer().to_str()
     )

@@ -19,6 +19,8 @@ from fairseq_steady.data.readers import read_sentence_tab_label
 from fairseq_steady.model_dir import ModelDirectory
 from test_safe import Attack
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 #: What honest entries hold: <s> w1 w2 </s>, and so on.
 TOKENS, TARGETS = [[0, 5, 2], [0, 6, 7, 2]], [1, 0]
 
@@ -226,7 +228,7 @@ class Pairs:
         return encode_pairs(files, read, "x", (self.tokenizer, self.tokenizer), None)
 
     def entry(self) -> Path:
-        (found,) = (self.folder / ".steady-cache").iterdir()
+        (found,) = (self.folder / "fairseq-steady").iterdir()
         return found
 
     def is_right(self) -> bool:

@@ -19,12 +19,14 @@ import pytest
 from conftest import FAIRSEQ_STEADY, ROOT, environment, run_command
 from fairseq_steady.commands import compare
 from fairseq_steady.comparison import (
+    comparing,
     execution,
     figures,
     reading,
     significance,
     table,
     winner_card,
+    worker,
 )
 from fairseq_steady.comparison.execution import Local, run_all
 from fairseq_steady.comparison.plan import Plan, Run, named, points
@@ -43,6 +45,8 @@ from fairseq_steady.errors import UserError
 from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
+#: A comparison adds it where it is missing.
+PLUGIN = ["--user-dir", str(ROOT / "user_dir")]
 MCC = Scored("mcc", True, "valid")
 
 
@@ -51,7 +55,7 @@ MCC = Scored("mcc", True, "valid")
 
 def flags(models: dict[str, Path], data: Path, *more: str) -> list[str]:
     return [
-        *(str(data), "--user-dir", str(ROOT / "user_dir"), "--task=cola", "--cpu"),
+        *(str(data), "--task=cola", "--cpu"),
         *(f"--steady-model={models['roberta']}", "--batch-size=8"),
         *("--optimizer=adam", "--lr=1e-3", "--max-update", "12", *more),
     ]
@@ -124,7 +128,7 @@ def test_a_crashed_run_is_reported_and_the_others_are_kept(
 ) -> None:
     bad = "bad=--criterion sift --sift-step=-1"
     done = run_compare(
-        tmp_path, flags(models, cola_data), "--methods", "plain", bad,
+        tmp_path, flags(models, cola_data, *PLUGIN), "--methods", "plain", bad,
         "--seeds", "1", "--jobs", "2",
     )  # fmt: skip
     assert done.returncode == 1
@@ -168,9 +172,7 @@ def test_fairseqs_parser_is_asked(
     message: str | None,
 ) -> None:
     monkeypatch.setattr(sys, "argv", [])
-    user_dir = ["--user-dir", str(ROOT / "user_dir")]  # imported here already
-    known = [f for f in flags(models, cola_data, *more) if f not in user_dir]
-    said = reading.refusal(known)
+    said = reading.refusal(flags(models, cola_data, *more))
     assert said is None if message is None else message in str(said)
 
 
@@ -370,15 +372,13 @@ def test_plans_are_checked(tmp_path: Path, methods: list[str], message: str) -> 
 )
 def test_an_empty_or_repeated_seed_list_is_refused(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     seeds: list[str],
     message: str,
 ) -> None:
-    command = ["compare.py", "--out", str(tmp_path), "--methods", "plain"]
-    monkeypatch.setattr(sys, "argv", [*command, "--seeds", *seeds, "--", "D"])
+    command = ["--out", str(tmp_path), "--methods", "plain"]
     try:
-        status: Any = compare.run(compare.report, compare.parse())
+        status: Any = compare.main([*command, "--seeds", *seeds, "--", "D"])
     except SystemExit as stop:
         status = stop.code
     assert status
@@ -576,8 +576,8 @@ def test_the_best_grid_point_is_chosen_and_written_down(
 
     executor = Instant(score)
     args = arguments(tmp_path, "a=--l {1,2}", "b=--m {3,4}")
-    made = compare.make_plan(args)
-    chosen = compare.tune(made, executor, args)
+    made = comparing.make_plan(args)
+    chosen = comparing.tune(made, executor, args)
     assert chosen == {("", "a"): 1, ("", "b"): 0}
     found = {(r["method"], r["flags"]): r for r in rows(tmp_path / "tuning.csv")}
     # A spreadsheet would read the flags as a formula; a negative number is one.
@@ -595,11 +595,10 @@ def test_data_with_one_class_are_one_error(
 ) -> None:
     only = {"valid": {"gold": [1, 1, 1], "outputs": [[0, 1]] * 3}}
     stored = [result("plain", seed, 0.0, predictions=only) for seed in (1, 2)]
-    monkeypatch.setattr(compare, "run_all", lambda *_: stored)
-    monkeypatch.setattr(compare, "check", lambda _: None)
-    command = ["compare.py", "--out", str(tmp_path), "--methods", "plain"]
-    monkeypatch.setattr(sys, "argv", [*command, "--seeds", "1", "2", "--", "D"])
-    assert compare.run(compare.report, compare.parse()) == 1
+    monkeypatch.setattr(comparing, "run_all", lambda *_: stored)
+    monkeypatch.setattr(comparing, "check", lambda _: None)
+    command = ["--out", str(tmp_path), "--methods", "plain"]
+    assert compare.main([*command, "--seeds", "1", "2", "--", "D"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: valid has one class only (1)")
     assert len(said.splitlines()) == 1
@@ -631,7 +630,8 @@ def test_differences_pair_seeds() -> None:
     assert found.mean == pytest.approx(0.2)
     assert math.isnan(found.low)
     assert found.p == pytest.approx(0.5)
-    assert interval([0.1, 0.1, 0.1]) == (0.1, 0.1)
+    assert interval([0.1] * 5) == (0.1, 0.1)
+    assert all(map(math.isnan, interval([0.1, 0.2, 0.3, 0.4])))
     assert math.isnan(difference({1: 0.5}, {2: 0.5}).p)
 
 
@@ -682,16 +682,28 @@ def test_tables_say_everything(stored: list[Result], tmp_path: Path) -> None:
     # Seed 3 of plain is best at its first evaluation.
     assert plain["mean ± std"] == "0.200 ± 0.100"
     assert (plain["median"], plain["best"], plain["n"]) == ("0.200", "0.300", "3 of 3")
-    assert sift["difference [95 %]"].startswith("+0.200 [+0.000, +0.4")
+    assert sift["difference [95 %]"] == "+0.200"  # no interval of three seeds
     assert sift["p (Holm)"] == "0.500 (0.500)"
     assert (sift["time"], sift["memory"]) == ("2.00x", "1.00x")
     assert found["sift", "ood"]["mean ± std"] == "0.200 ± 0.050"
     assert found["bad", "valid"]["n"] == "0 of 1"
     text = (tmp_path / "table.md").read_text()
-    assert "BCa bootstrap interval" in text
+    assert "BCa bootstrap interval over seeds; no interval below 5 seeds" in text
     assert "| sift" in text
     assert r"0.400 $\pm$ 0.100" in (tmp_path / "table.tex").read_text()
     assert len(rows(tmp_path / "runs.csv")) == 7
+
+
+def test_five_seeds_have_an_interval() -> None:
+    made = [
+        result(name, s, 0.1 * s + up, predictions={})
+        for name, up in (("plain", 0), ("same", 0), ("up", 0.1))
+        for s in range(1, 6)
+    ]
+    (found, _) = table.tables(made, MCC).values()
+    assert [row["difference [95 %]"] for row in found] == [
+        "", "+0.000 [+0.000, +0.000]", "+0.100 [+0.100, +0.100]",
+    ]  # fmt: skip
 
 
 def test_failed_runs_are_those_at_the_majority_baseline() -> None:
@@ -719,8 +731,20 @@ def test_figures_are_drawn_from_stored_results(
     assert (tmp_path / "scores.svg").read_text() == before
 
 
+def test_a_plugin_that_a_command_names_is_left_alone(
+    stored: list[Result], tmp_path: Path
+) -> None:
+    run = Run("", "x", 1, tmp_path, ("fairseq-train", "d", "--user-dir=mine"))
+    execution.prepare(run)
+    task = worker._task(tmp_path / worker.TASK)
+    assert "--user-dir" not in worker._flags(tmp_path, task)
+    for one in stored:
+        one.command = list(run.command)
+    assert "\nfairseq-train d " in winner_card.describe(stored, MCC)
+
+
 def test_the_card_is_the_winners(stored: list[Result]) -> None:
-    text = winner_card.card(stored, MCC)
+    text = winner_card.describe(stored, MCC)
     assert text.startswith("# cola, fine-tuned with sift")
     assert "Seeds: 1, 2, 3" in text
     assert "| sift" in text
@@ -737,5 +761,5 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_the_seeds_of_the_resamples_are_fixed() -> None:
-    gaps = [0.1, 0.4, -0.2, 0.3]
+    gaps = [0.1, 0.4, -0.2, 0.3, 0.2]
     assert significance.interval(gaps) == significance.interval(gaps)

@@ -26,6 +26,8 @@ from fairseq_steady.tasks.uci_sentiment import (
     read_tweets,
 )
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 def write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

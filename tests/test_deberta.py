@@ -9,15 +9,15 @@ import transformers
 from conftest import Trainer
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from fairseq_steady.huggingface.checking import load_encoder
-from fairseq_steady.huggingface.deberta import SECOND, join
 from fairseq_steady.huggingface.importing import import_hf
-from fairseq_steady.models.deberta import (
+from fairseq_steady.models.disentangled import (
     Relative,
     RelativePositions,
     bucket,
     by_distance,
 )
-from test_family_training import FLAGS
+from fairseq_steady.models.families.deberta import SECOND, join
+from method_table import TRAINED
 from test_importing import DEBERTA, make_source
 from test_training import logged
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
@@ -137,7 +137,7 @@ def test_sizes_are_those_of_the_published_models() -> None:
         assert layer * args.encoder_layers / 1e6 == pytest.approx(expected, abs=1)
 
 
-@pytest.mark.parametrize("method", FLAGS)
+@pytest.mark.parametrize("method", TRAINED)
 def test_every_method_trains_it(
     models: dict[str, Path],
     cola_data: Path,
@@ -147,7 +147,7 @@ def test_every_method_trains_it(
 ) -> None:
     done = fairseq_train(
         *(cola_data, "--task=cola", f"--steady-model={models['deberta']}"),
-        *(*FLAGS[method], "--max-epoch=2", "--no-save", f"--save-dir={tmp_path}"),
+        *(*TRAINED[method], "--max-epoch=2", "--no-save", f"--save-dir={tmp_path}"),
     )
     losses = [float(line["train_loss"]) for line in logged(done, "train")]
     assert losses[1] < losses[0]

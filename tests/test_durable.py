@@ -18,7 +18,7 @@ from fairseq.data import iterators
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import durable
 from fairseq_steady.patches.workers import check_workers
-from test_family_training import FLAGS
+from method_table import TRAINED
 from test_training import assert_equal_weights, checkpoint, free_port
 
 # --- checkpoints ----------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_workers_that_would_train_alone_are_refused() -> None:
 def flags(models: dict[str, Path], data: Path, method: str, out: Path) -> list[str]:
     return [
         *map(str, (*TRAIN, data, f"--steady-model={models['roberta']}", "--task=cola")),
-        *(*FLAGS[method], "--no-epoch-checkpoints", "--save-interval-updates=4"),
+        *(*TRAINED[method], "--no-epoch-checkpoints", "--save-interval-updates=4"),
         *("--keep-interval-updates=1", "--max-epoch=6", f"--save-dir={out}"),
     ]
 

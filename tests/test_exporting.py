@@ -13,7 +13,7 @@ import transformers
 from conftest import SCORE_FLAGS, Trainer, run_command, sentences
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.checking import SENTENCES
-from fairseq_steady.huggingface.exporting import Source, export_hf
+from fairseq_steady.huggingface.exporting import Original, export_hf
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
@@ -292,8 +292,8 @@ def test_an_export_that_differs_is_not_written(
     )
     write = exporting._write
 
-    def spoiled(source: Source, folder: Path) -> None:
-        write(source, folder)
+    def spoiled(original: Original, folder: Path) -> None:
+        write(original, folder)
         spoil(folder)
 
     monkeypatch.setattr(exporting, "_write", spoiled)

@@ -150,12 +150,12 @@ def test_the_console_shows_names_as_they_are(
 
 def test_a_crash_may_end_in_markup(capsys: pytest.CaptureFixture[str]) -> None:
     with execution._progress() as progress:
-        view = execution.View(progress, 1, 0)
+        display = execution.Display(progress, 1, 0)
         run = Run("", "[/]", 1, Path("nowhere"), ("c",))
-        view.update(run)
-        view._show(view.lines[run.folder], "valid", {"valid_best_[/x]": 1})
+        display.update(run)
+        display._show(display.lines[run.folder], "valid", {"valid_best_[/x]": 1})
         progress.refresh()
-        view.finish(run, execution.crashed(run, "[/]\x1b[1m"))
+        display.finish(run, execution.crashed(run, "[/]\x1b[1m"))
     said = capsys.readouterr().err
     assert r"[/] seed 1: crashed: [/]\x1b[1m" in said
 
@@ -183,7 +183,7 @@ def test_a_card_holds_text_and_one_command(name: str) -> None:
         **made[-2].config,
         "task": {"_name": name, "data": name, "steady_model": name},
     }
-    text = winner_card.card(made, MCC)
+    text = winner_card.describe(made, MCC)
     assert "\x1b" not in text
     found = list(tokens(text))
     kinds = [token.type for token in found]
@@ -191,7 +191,8 @@ def test_a_card_holds_text_and_one_command(name: str) -> None:
     assert (kinds.count("fence"), kinds.count("heading_open")) == (1, 3)
     (block,) = [token.content for token in found if token.type == "fence"]
     if "\x1b" not in name:
-        assert shlex.split(block) == made[-1].command
+        flags = made[-1].command[1:]
+        assert shlex.split(block) == ["fairseq-steady", "train", *flags]
     shown = [token.content for token in found if token.type == "code_inline"]
     assert shown[:2] == [escaping.visible(name)] * 2
 
@@ -210,7 +211,7 @@ def test_an_exported_cards_header_is_the_manifests_words() -> None:
     licence = "mit\n---\n# Owned <b>\nmodel-index: [x]"
     manifest = SimpleNamespace(licence=licence, source={"name": "`<b>`"})
     source = SimpleNamespace(directory=SimpleNamespace(manifest=manifest), task=None)
-    start, header, body = exporting_card.card(source, False, "").split("---\n", 2)
+    start, header, body = exporting_card.model_card(source, False, "").split("---\n", 2)
     assert start == ""
     assert yaml.safe_load(header) == {
         "library_name": "transformers",
@@ -663,11 +664,8 @@ def test_files_take_the_place_of_links(address: str, tmp_path: Path) -> None:
     assert (out / "one.txt").read_bytes() == FILES["one.txt"]
 
 
-def test_an_out_that_is_a_file_is_one_line(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.zip").write_bytes(zipped())
-    words = ["get_data.py", "cola", tmp_path / "a.zip", "--from", tmp_path / "a.zip"]
-    monkeypatch.setattr("sys.argv", [*map(str, words)])
+def test_an_out_that_is_a_file_is_one_line(address: str, tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zipped())
     with pytest.raises(UserError, match="a.zip: File exists"):
-        get_data.main()
+        get_data.main(["cola", str(archive), "--from", str(archive)])

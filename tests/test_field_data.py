@@ -33,8 +33,10 @@ from fairseq_steady.data.sampling import parse_size, stratified_subset
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import sha256
 from fairseq_steady.huggingface.importing import build_dictionary
-from fairseq_steady.inference import summarising as generating
+from fairseq_steady.inference import loading
 from fairseq_steady.inference.predicting import Predictor
+from fairseq_steady.inference.searching import Decoding
+from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import Manifest, ModelDirectory, write_model_directory
 from fairseq_steady.tasks._sentence import named_like
 from fairseq_steady.tasks.text import TextClassificationConfig, TextClassificationTask
@@ -47,6 +49,8 @@ from tokenizers import (
     pre_tokenizers,
     processors,
 )
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 # --- text is text ---------------------------------------------------------------------
 
@@ -209,7 +213,7 @@ def test_a_cache_is_of_one_reading_and_of_none_before_there_were_two(
                 path, read_sentence_tab_label, "", ("0", "1"), tokenizer, None
             )
             assert found.tokens[0].tolist() == [0, 6, token, 2]
-    assert len(list((tmp_path / ".steady-cache").iterdir())) == 2
+    assert len(list((tmp_path / "fairseq-steady").iterdir())) == 2
 
 
 def spelled_data(folder: Path) -> Path:
@@ -230,7 +234,8 @@ def test_barts_head_trains_on_text_that_spells_its_end(
     common = [spelled_data(tmp_path), "--task=text_classification", "--max-update=2"]
     common += [f"--steady-model={models['bart']}", "--no-save"]
     done = fairseq_train(*common)
-    assert f"train: {tmp_path / 'train.tsv'}: 24 sentences, 12 0, 12 1" in done.stderr
+    said = f"train: {tmp_path / 'train.tsv'}: 24 sentences (0: 12, 1: 12)"
+    assert said in done.stderr
     done = fairseq_train(*common, "--steady-special-tokens", status=1)
     assert done.stderr.splitlines()[-1] == (
         "error: --steady-special-tokens does not go with BART's head, which reads the "
@@ -652,10 +657,11 @@ def script(
     """Run one of the scripts here, with some standard input; what it prints."""
 
     def run(name: str, *args: object, given: bytes = b"") -> str:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         capfdbinary.readouterr()
-        importlib.import_module(f"fairseq_steady.commands.{name}").main()
+        importlib.import_module(f"fairseq_steady.commands.{name}").main(
+            [*map(str, args)]
+        )
         return capfdbinary.readouterr().out.decode()
 
     return run
@@ -702,10 +708,10 @@ def test_summaries_of_standard_input_name_the_line_too(
 def test_a_search_that_cannot_be_is_refused(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, int], said: str
 ) -> None:
-    task = SimpleNamespace(decoding=generating.Decoding(), summarizer=None)
-    monkeypatch.setattr(generating, "load_trained", lambda *_: (None, task))
+    task = SimpleNamespace(decoding=Decoding(), summarizer=None)
+    monkeypatch.setattr(loading, "load_trained", lambda *_: (None, task))
     with pytest.raises(UserError, match=f"^{said} is out of range$"):
-        generating.Trained(Path("c.pt"), cpu=True, **changes)
+        Summarizer("c.pt", cpu=True, **changes)
 
 
 def test_nobody_reading_on_is_no_error(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_part_of_the_checkpoints_classes_keeps_all_of_them(
         kept = [line for line in lines if not line.endswith("\tb")]
         (part / f"{split}.tsv").write_text("\n".join(kept) + "\n")
     done = go_on(part, trained["three"])
-    assert "train.tsv: 43 sentences, 22 a, 0 b, 21 c" in done.stderr
+    assert "train.tsv: 43 sentences (a: 22, b: 0, c: 21)" in done.stderr
     assert answers(tmp_path / "second")[0] == pytest.approx(
         answers(trained["three"])[0]
     )
@@ -373,7 +373,7 @@ def test_a_new_head_may_have_other_classes(
     tables: dict[str, Path], trained: dict[str, Path], tmp_path: Path, go_on: Run
 ) -> None:
     done = go_on(tables["three"], trained["moods"], "--steady-new-head")
-    assert "train.tsv: 64 sentences, 22 a" in done.stderr
+    assert "train.tsv: 64 sentences (a: 22" in done.stderr
     model = checkpoint(tmp_path / "second")["model"]
     assert model[OUTPUT + "weight"].shape == (3, 16)
 

@@ -12,7 +12,7 @@ import torch
 import transformers
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
-from fairseq_steady.huggingface.bart import bert2bert, import_fairseq
+from fairseq_steady.huggingface.bert2bert import bert2bert
 from fairseq_steady.huggingface.checking import (
     PAIRS,
     TOLERANCE,
@@ -21,6 +21,7 @@ from fairseq_steady.huggingface.checking import (
 )
 from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.huggingface.importing import import_hf
+from fairseq_steady.huggingface.release import import_fairseq
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.regularizers.injection import capture, find_encoder, substitute
 from safetensors.torch import load_file, save_file
@@ -189,7 +190,11 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "deep": (content("config.json", DEEP), r"config\.json is not JSON .*recursion"),
     "latin1": (content("config.json", b'{"a": "\xe9"}'), "is not JSON .*unicode"),
     "no kind": (settings(model_type=...), "'model_type' is missing"),
-    "kind": (settings(model_type="t5"), "model_type 't5' cannot .*; known: bert, deb"),
+    "kind": (
+        settings(model_type="t5"),
+        "model_type 't5' cannot be imported; known: bert, roberta, deberta, deberta-v2,"
+        " bart, mbart$",
+    ),
     "kind list": (settings(model_type=["bert"]), "'model_type': .*string, not a list"),
     "activation": (settings(hidden_act="mish"), "hidden_act 'mish'"),
     "activation dict": (settings(hidden_act={}), "'hidden_act': .*string, not a dict"),

@@ -330,7 +330,7 @@ def test_results(tmp_path: Path, examples: int) -> None:
     def report(read: Any) -> None:
         everything = [read, *made[1:]]
         table.write_all(tmp_path, everything, scored)
-        (tmp_path / "card.md").write_text(winner_card.card(everything, scored))
+        (tmp_path / "card.md").write_text(winner_card.describe(everything, scored))
 
     explore(edits(good), check, examples)
 

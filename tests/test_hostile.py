@@ -16,11 +16,11 @@ import pytest
 import torch
 from conftest import ROOT, TRAIN, Trainer, Zygote, make_model_directory
 from fairseq_steady.errors import UserError
-from fairseq_steady.huggingface.bart import import_fairseq
 from fairseq_steady.huggingface.exporting import export_hf
+from fairseq_steady.huggingface.release import import_fairseq
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.inference.probing import take_encoder
-from fairseq_steady.inference.summarising import Trained
+from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.architectures import check_architecture
 from fairseq_steady.patches.checkpoints import blaming, load_checkpoint
@@ -227,7 +227,7 @@ def hostile(trained: Path, folder: Path, way: str) -> Path:
 
 BUILDERS: dict[str, Callable[[Path, Path], Any]] = {
     "predict": lambda path, _: Predictor(path),
-    "summarize": lambda path, _: Trained(path),
+    "summarize": lambda path, _: Summarizer(path),
     "export": lambda path, folder: export_hf(path, folder / "out"),
 }
 
@@ -298,7 +298,7 @@ def test_a_checkpoint_of_another_tool_names_the_task_and_the_tool(
         "is of task cola, not of summarization; fairseq-steady predict predicts with it"
     )
     with pytest.raises(UserError, match=said):
-        Trained(trained)
+        Summarizer(trained)
 
 
 def test_what_the_command_line_is_to_blame_for_is_not_the_checkpoints_fault() -> None:

@@ -19,13 +19,13 @@ from fairseq.data import Dictionary
 from fairseq.data.encoders.gpt2_bpe_utils import get_encoder
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
-from fairseq_steady.huggingface.bart import import_fairseq
 from fairseq_steady.huggingface.checking import (
     TOLERANCE,
     hidden_state_error,
     load_encoder,
 )
 from fairseq_steady.huggingface.importing import import_hf
+from fairseq_steady.huggingface.release import import_fairseq
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.families import FAMILIES
 from tokenizers import ByteLevelBPETokenizer
@@ -530,12 +530,11 @@ def make_release(folder: Path, family: str = "bart") -> Path:
             **DECODER,
         }
     )
-    model_class, complete = FAMILIES[family]
-    complete(args)
+    FAMILIES[family].complete(args)
     bare = argparse.Namespace(
         source_dictionary=dictionary, target_dictionary=dictionary
     )
-    state = model_class.build_model(args, bare).state_dict()
+    state = FAMILIES[family].model.build_model(args, bare).state_dict()
     torch.save({"args": args, "model": state}, folder / "model.pt")
     return folder
 

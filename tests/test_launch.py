@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT, environment
 from fairseq_steady.patches import durable
@@ -180,9 +181,11 @@ def test_a_signal_saves_and_a_lost_worker_ends_the_rest(
     process = launch("local.sh", "2", *arguments, GPUS="0")
     wait_for(process, '"num_updates": "5"')
     if lost:
-        listed = ["pgrep", "-f", f"{tmp_path}.*--distributed-rank 1"]
-        worker = subprocess.run(listed, capture_output=True, text=True, check=True)
-        os.kill(int(worker.stdout.split()[0]), signal.SIGKILL)
+        started = psutil.Process(process.pid).children()
+        workers = (
+            s for s in started if value(s.cmdline(), "--distributed-rank") == "1"
+        )
+        next(workers).kill()
     else:
         process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=100)[0]

@@ -1,6 +1,5 @@
 """The family: one row per method, every test on every row it applies to."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq_steady.criterions.plain import PlainConfig, PlainCriterion
 from fairseq_steady.errors import UserError
 from fairseq_steady.models.steady import HEAD
@@ -26,50 +27,26 @@ from fairseq_steady.regularizers import (
 from fairseq_steady.regularizers.ascent import length, project
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_table import METHODS as METHOD_TABLE
+from method_table import OPTIMIZERS
 from tiny import CLASSES, FAMILIES, Reference, batch, build, make_criterion, sym
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import remove_parametrizations
 
-
-@dataclass(frozen=True)
-class Row:
-    """How a method is switched on, scaled and switched off."""
-
-    live: dict[str, Any]
-    off: dict[str, Any]
-    radius: tuple[str, ...] = ()  #: flags that all grow with the perturbation
-    bad: dict[str, Any] = field(default_factory=dict)
-
-
-ROWS = {
-    "sift": Row(
-        {"init": 0.1, "step": 0.1},
-        {"lambda": 0.0},
-        ("init", "step"),
-        {"lambda": -1.0, "eps": 0.0},
-    ),
-    "smart": Row(
-        {"init": 0.1, "step": 0.1, "eps": 0.1},
-        {"lambda": 0.0},
-        ("init", "step", "eps"),
-        {"beta": 1.0, "refresh": 0, "step": 0.0, "eps": -1.0, "mu": -0.5},
-    ),
-    "r3f": Row({"eps": 0.1}, {"lambda": 0.0}, ("eps",), {"eps": -0.1, "lambda": -1.0}),
-    "r4f": Row({"eps": 0.1}, {"lambda": 0.0}, ("eps",), {"eps": -0.1, "lambda": -1.0}),
-    "hype": Row(
-        {"eps": 0.1}, {"eps": 0.0}, ("eps",), {"eps": -0.1, "dropout": "shared"}
-    ),
-    "freelb": Row(
-        {"eps": 1.0, "step": 1.0, "init": 1.0},
-        {"eps": 0.0},
-        ("eps", "step", "init"),
-        {"steps": -1, "step": 0.0},
-    ),
-    "r_drop": Row({}, {"lambda": 0.0}, (), {"lambda": -1.0, "dropout": "off"}),
-}
+ROWS = {name: row for name, row in METHOD_TABLE.items() if name != "plain"}
+PACKAGE = "fairseq_steady."
 METHODS = list(ROWS)
 NOISED = [name for name, row in ROWS.items() if row.radius]
-PENALTIES = ["sift", "smart", "r3f", "r4f"]
+PENALTIES = [name for name, row in ROWS.items() if row.divergence]
+
+
+def test_the_table_has_every_method_and_optimizer() -> None:
+    ours = [
+        {n for n, made in registry.items() if made.__module__.startswith(PACKAGE)}
+        for registry in (CRITERION_REGISTRY, OPTIMIZER_REGISTRY)
+    ]
+    named = {flags[0].removeprefix("--optimizer=") for flags in OPTIMIZERS.values()}
+    assert ours == [set(METHOD_TABLE), named]
 
 
 def dataset(models: dict[str, Path], family: str = "roberta", **kinds: Any) -> Any:
@@ -533,7 +510,7 @@ def test_label_smoothing_of_a_class_is_refused() -> None:
 
 def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> None:
     """The trainer calls itself for the first, through the same wrapper."""
-    from fairseq_steady.patches.ground import _notifying
+    from fairseq_steady.patches.updates import telling_the_criterion
 
     heard: list[int] = []
 
@@ -553,7 +530,7 @@ def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> Non
             self.updates += not self.overflows
             return None
 
-    Trainer.train_step = _notifying(Trainer.train_step)
+    Trainer.train_step = telling_the_criterion(Trainer.train_step)
     trainer = Trainer()
     for retries, overflows in (
         (0, True),

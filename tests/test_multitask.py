@@ -14,7 +14,7 @@ from fairseq_steady.data.mixture import Mixture, shares
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.inference.predicting import Predictor
-from test_family_training import FLAGS
+from method_table import TRAINED
 from test_glue import write
 from test_training import (
     NO_DROPOUT,
@@ -95,7 +95,7 @@ def arguments(glue: Path, models: dict[str, Path], names: str) -> list[object]:
     return [glue, *task, "--no-epoch-checkpoints"]
 
 
-@pytest.mark.parametrize("method", [m for m in FLAGS if m != "smart-vanilla"])
+@pytest.mark.parametrize("method", [m for m in TRAINED if m != "smart-vanilla"])
 def test_every_method_trains_classes_and_scores_together(
     glue: Path,
     models: dict[str, Path],
@@ -104,7 +104,7 @@ def test_every_method_trains_classes_and_scores_together(
     method: str,
 ) -> None:
     done = fairseq_train(
-        *(*arguments(glue, models, "sst2,stsb,cola"), *FLAGS[method]),
+        *(*arguments(glue, models, "sst2,stsb,cola"), *TRAINED[method]),
         *("--max-epoch=3", f"--save-dir={tmp_path}"),
     )
     for name, metric in (("sst2", "mcc"), ("stsb", "pearson"), ("cola", "mcc")):
@@ -141,7 +141,7 @@ def test_two_workers_equal_one_process(
     """Also where the two have batches of different tasks."""
     common = [*arguments(glue, models, "sst2,stsb,cola"), *NO_DROPOUT]
     common += ["--disable-validation", "--max-update=6", "--batch-size=4"]
-    common += ["--adam-eps=1e-3", *FLAGS["r3f"]]
+    common += ["--adam-eps=1e-3", *TRAINED["r3f"]]
     one, two = tmp_path / "one", tmp_path / "two"
     fairseq_train(*common, "--update-freq=2", f"--save-dir={one}")
     train_on_workers(zygote, *common, f"--save-dir={two}", backend=backend)
@@ -194,7 +194,7 @@ def test_its_encoder_adapts_predicts_and_exports(
         ),
         (["--multitask-names=cola,rte"], "has no train.tsv for the split 'train'"),
         (
-            ["--multitask-names=cola,stsb", *FLAGS["r3f"], "--r3f-divergence=sym_kl"],
+            ["--multitask-names=cola,stsb", *TRAINED["r3f"], "--r3f-divergence=sym_kl"],
             "always 0 for a single score",
         ),
     ],

@@ -28,7 +28,7 @@ from fairseq_steady.data.pair_dataset import EncodedPairs, PairDataset, Ragged
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface import exporting
 from fairseq_steady.inference.predicting import Predictor
-from fairseq_steady.inference.summarising import Decoding, Summarizer, select
+from fairseq_steady.inference.searching import BeamSearch, Decoding, select
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.starting import noisy_tune, reinitialise
 from fairseq_steady.models.steady import HEAD
@@ -1050,17 +1050,17 @@ def test_as_many_summaries_are_decoded_as_asked(
 
 
 @pytest.fixture
-def summarizer(models: dict[str, Path]) -> Summarizer:
+def summarizer(models: dict[str, Path]) -> BeamSearch:
     from fairseq_steady.data import SentenceTokenizer
 
     directory = ModelDirectory.open(models["bart"])
     tokenizer = SentenceTokenizer(directory, directory.dictionary(), 32)
     decoding = Decoding(3, 2.0, 5, 9, 2)
     model = build(models["bart"]).eval()
-    return Summarizer(model, directory.dictionary(), tokenizer, decoding)
+    return BeamSearch(model, directory.dictionary(), tokenizer, decoding)
 
 
-def test_summaries_are_searched_for_as_asked(summarizer: Summarizer) -> None:
+def test_summaries_are_searched_for_as_asked(summarizer: BeamSearch) -> None:
     made = summarizer.generator
     assert (made.beam_size, made.len_penalty) == (3, 2.0)
     # Its counts include <s>, which a summary starts with.

@@ -15,7 +15,8 @@ from conftest import (
     environment,
     fairseq_command,
 )
-from test_family_training import FLAGS, cola, start_from_yaml
+from method_table import METHODS, TRAINED
+from test_family_training import cola, start_from_yaml
 from test_optim_training import EPSILON
 from test_training import NO_DROPOUT, assert_equal_weights, checkpoint, logged
 
@@ -78,7 +79,10 @@ def test_an_overflow_skips_the_step_for_all_that_counts_steps(
     """
     tolerance = 5e-3
     flags = OPTIMIZERS.get(method, OPTIMIZERS["bert_adam"])
-    common = [*cola(models, cola_data, method if method in FLAGS else "plain"), *flags]
+    common = [
+        *cola(models, cola_data, method if method in TRAINED else "plain"),
+        *flags,
+    ]
     common += [*NO_DROPOUT, *HALF, "--batch-size=64", "--max-update=6"]
     common += ["--lr-scheduler=polynomial_decay", "--warmup-updates=2"]
     common += ["--total-num-update=6", "--disable-validation"]
@@ -142,17 +146,6 @@ def test_clipping_holds_for_the_whole_gradient_of_an_update(
     assert float(moved) == pytest.approx(0.01, rel=1e-3)
 
 
-LARGE = {
-    "sift": ["criterion.sift_init=0.05", "criterion.sift_step=0.05"],
-    "smart": [
-        *("criterion.smart_eps=0.05", "criterion.smart_step=0.05"),
-        "criterion.smart_init=0.05",
-    ],
-    "r3f": ["criterion.r3f_eps=0.5"],
-    "freelb": ["criterion.freelb_step=0.5", "criterion.freelb_eps=2"],
-}
-
-
 @pytest.mark.parametrize("method", ["sift", "smart", *slowly("r3f", "freelb")])
 def test_bf16_through_hydra_is_near_fp32(
     models: dict[str, Path],
@@ -162,9 +155,11 @@ def test_bf16_through_hydra_is_near_fp32(
     method: str,
 ) -> None:
     """fairseq-train's own --bf16 is for TPUs."""
+    row = METHODS[method]
+    large = row.trained if row.half is None else row.half
     still = [f"+model.{name}=0" for name in ("dropout", "attention_dropout")]
     common = [
-        *LARGE[method],
+        *(f"criterion.{method}_{name}={value}" for name, value in large.items()),
         *still,
         "+model.pooler_dropout=0",
         "dataset.batch_size=64",

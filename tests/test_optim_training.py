@@ -8,6 +8,7 @@ import torch
 from conftest import Trainer, Zygote
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches.checkpoints import load_safely
+from method_table import OPTIMIZERS
 from test_training import (
     NO_DROPOUT,
     assert_equal_weights,
@@ -17,15 +18,6 @@ from test_training import (
     train_on_workers,
 )
 
-FLAGS = {
-    "bert_adam": ["--optimizer=bert_adam", "--bert-adam-tensor-clip=1"],
-    "pats_adamax": ["--optimizer=pats_adamax", "--pats-lambda=1e-3"],
-    "pats-B": [
-        *("--optimizer=pats_adamax", "--pats-preset=paper-B"),
-        *("--pats-gamma=1e-2", "--pats-lambda=0.1"),
-    ],
-    "sage": ["--optimizer=sage", "--sage-bias-correction"],
-}
 #: Attention does not see the bias of its keys, so that bias has the rounding of zero
 #: for a gradient, which a small epsilon would blow up to full steps; and PATS's noise
 #: takes its size from one over such roundings.
@@ -53,7 +45,7 @@ def cola(models: dict[str, Path], data: Path, *flags: str) -> list[Any]:
         pytest.param(4, "c10d", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("name", FLAGS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_workers_equal_one_process(
     models: dict[str, Path],
     cola_data: Path,
@@ -65,7 +57,7 @@ def test_workers_equal_one_process(
     backend: str,
 ) -> None:
     """Workers see other batches, and so other random histories; noise is the same."""
-    common = [*cola(models, cola_data, *FLAGS[name], *EPSILON[name]), *NO_DROPOUT]
+    common = [*cola(models, cola_data, *OPTIMIZERS[name], *EPSILON[name]), *NO_DROPOUT]
     common += ["--max-update=20", "--batch-size=4", "--steady-train-size=35"]
     one, many = tmp_path / "one", tmp_path / "many"
     fairseq_train(*common, f"--update-freq={workers}", f"--save-dir={one}")
@@ -74,7 +66,7 @@ def test_workers_equal_one_process(
     assert_equal_weights(one, many, tolerance=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in FLAGS if n != "bert_adam"])
+@pytest.mark.parametrize("name", [n for n in OPTIMIZERS if n != "bert_adam"])
 def test_a_resumed_run_ends_at_the_very_same_weights(
     models: dict[str, Path],
     cola_data: Path,
@@ -82,7 +74,7 @@ def test_a_resumed_run_ends_at_the_very_same_weights(
     fairseq_train: Trainer,
     name: str,
 ) -> None:
-    common = cola(models, cola_data, *FLAGS[name], "--steady-layer-decay=0.9")
+    common = cola(models, cola_data, *OPTIMIZERS[name], "--steady-layer-decay=0.9")
     common += ["--steady-reinit-layers=1", "--steady-mixout=0.2"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     fairseq_train(*common, "--max-update=9", f"--save-dir={whole}")

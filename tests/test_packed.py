@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
-from fairseq_steady.models import deberta
-from fairseq_steady.models.deberta import DisentangledLayer
+from fairseq_steady.models import disentangled
+from fairseq_steady.models.disentangled import DisentangledLayer
 from fairseq_steady.models.packed import PackedEncoderLayer, Packing
 from fairseq_steady.regularizers import find_encoder
 from tiny import FAMILIES, batch, build, make_dataset
@@ -38,7 +38,7 @@ def unpacked(model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     plain = copy.deepcopy(model)
     for layer in find_encoder(plain).layers:
         if isinstance(layer, DisentangledLayer):
-            monkeypatch.setattr(deberta, "Packing", Everything)
+            monkeypatch.setattr(disentangled, "Packing", Everything)
         else:
             assert type(layer) is PackedEncoderLayer
             layer.__class__ = TransformerEncoderLayerBase

@@ -1,6 +1,7 @@
 """Predictions of checkpoints, from Python and from the command line."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from conftest import FAIRSEQ_STEADY, SCORE_FLAGS, Trainer, environment, run_comm
 from fairseq_steady.errors import UserError
 from fairseq_steady.inference.predicting import Predictor
 
-Trained = Callable[..., Path]
+Train = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def trained(
     score_data: Path,
     tmp_path_factory: pytest.TempPathFactory,
     fairseq_train: Trainer,
-) -> Trained:
+) -> Train:
     """A folder with a checkpoint and the record of its last evaluation."""
     made: dict[Any, Path] = {}
 
@@ -54,7 +55,7 @@ def recorded(folder: Path) -> np.ndarray:
     [("roberta", "plain"), ("bart", "plain"), ("roberta", "r4f")],
 )
 def test_predictions_are_those_of_the_evaluation(
-    trained: Trained, cola_data: Path, family: str, criterion: str
+    trained: Train, cola_data: Path, family: str, criterion: str
 ) -> None:
     folder = trained("classes", family, criterion)
     predict = Predictor(folder / "checkpoint_last.pt", cpu=True)
@@ -70,7 +71,7 @@ def test_predictions_are_those_of_the_evaluation(
         assert [one.label for one in found] == best
 
 
-def test_scores_of_pairs(trained: Trained, score_data: Path) -> None:
+def test_scores_of_pairs(trained: Train, score_data: Path) -> None:
     folder = trained("scores")
     predict = Predictor(folder / "checkpoint_last.pt", cpu=True)
     rows = (score_data / "valid.tsv").read_text().splitlines()[1:]
@@ -81,7 +82,7 @@ def test_scores_of_pairs(trained: Trained, score_data: Path) -> None:
 
 
 def test_the_script_reads_files_and_standard_input(
-    trained: Trained, tmp_path: Path
+    trained: Train, tmp_path: Path
 ) -> None:
     checkpoint = trained("classes") / "checkpoint_last.pt"
     (tmp_path / "a.txt").write_text("w0 w1\nw2 w3\n")
@@ -107,7 +108,76 @@ def test_the_script_reads_files_and_standard_input(
     assert float(rows[1][1]) == pytest.approx(found[0]["probabilities"]["0"], abs=1e-5)
 
 
-def test_mistakes_are_one_line(trained: Trained, tmp_path: Path) -> None:
+def test_sentences_may_be_typed_and_repeated_beside_their_answers(
+    trained: Train, tmp_path: Path
+) -> None:
+    checkpoint = trained("classes") / "checkpoint_last.pt"
+    typed = ["--text", "w0 w1", "--text", "w2 w3"]
+    done = run_command("predict", checkpoint, *typed, "--cpu", "--with-text")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [list(one) for one in found] == [["text", "label", "probabilities"]] * 2
+    assert [one["text"] for one in found] == ["w0 w1", "w2 w3"]
+    wanted = [one.label for one in Predictor(str(checkpoint), cpu=True)(typed[1::2])]
+    assert [one["label"] for one in found] == wanted
+    (tmp_path / "a.jsonl").write_text('{"text": "w0\\tw1"}\n')
+    done = run_command("predict", checkpoint, tmp_path / "a.jsonl", "--cpu", "--tsv",
+        "--with-text",
+    )  # fmt: skip
+    head, row = done.stdout.splitlines()
+    assert head == "text\tlabel\t0\t1"
+    assert row.split("\t")[0] == r"w0\tw1"
+    assert len(row.split("\t")) == 4
+
+
+def test_typed_pairs_have_a_tab_between_them(trained: Train) -> None:
+    checkpoint = trained("scores") / "checkpoint_last.pt"
+    done = run_command("predict", checkpoint, "--text", "w0\tw1", "--with-text")
+    (found,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found["text"] == ["w0", "w1"]
+    assert found["score"] == pytest.approx(
+        next(Predictor(checkpoint, cpu=True)([("w0", "w1")])).score, abs=1e-5
+    )
+    done = run_command("predict", checkpoint, "--text", "w0")
+    assert done.returncode == 1
+    assert "error: --text:1: 0 tabs in 'w0'; the checkpoint reads pairs" in done.stderr
+
+
+def test_columns_are_those_of_the_training(trained: Train, score_data: Path) -> None:
+    checkpoint = trained("scores") / "checkpoint_last.pt"
+    done = run_command("predict", checkpoint, score_data / "valid.tsv", "--cpu")
+    scores = [json.loads(line)["score"] for line in done.stdout.splitlines()]
+    np.testing.assert_allclose(scores, recorded(trained("scores"))[:, 0], atol=1e-5)
+
+
+def test_a_batch_has_tokens(trained: Train) -> None:
+    predict = Predictor(trained("classes") / "checkpoint_last.pt", cpu=True)
+    with pytest.raises(UserError, match="^max_tokens 0 is not a number from 1$"):
+        list(predict(["w0"], 0))
+
+
+def test_a_model_directory_that_has_moved_is_asked_for_and_found_near_the_checkpoint(
+    trained: Train, models: dict[str, Path], tmp_path: Path
+) -> None:
+    state = torch.load(trained("classes") / "checkpoint_last.pt", weights_only=False)
+    state["cfg"]["task"]["steady_model"] = "models/tiny"
+    checkpoint = tmp_path / "runs" / "checkpoint_last.pt"
+    checkpoint.parent.mkdir()
+    torch.save(state, checkpoint)
+    said = (
+        f"^{checkpoint} was trained from the model directory models/tiny, which is not "
+        "there; name it: --model {}$"
+    )
+    with pytest.raises(UserError, match=said.format("DIR")):
+        Predictor(checkpoint)
+    shutil.copytree(models["roberta"], tmp_path / "models" / "tiny")
+    with pytest.raises(UserError, match=said.format(tmp_path / "models" / "tiny")):
+        Predictor(checkpoint)
+    predict = Predictor(checkpoint, str(tmp_path / "models" / "tiny"), cpu=True)
+    assert next(predict(["w0"])).label in ("0", "1")
+
+
+def test_mistakes_are_one_line(trained: Train, tmp_path: Path) -> None:
     checkpoint = trained("classes") / "checkpoint_last.pt"
     (tmp_path / "a.csv").write_text("sentence\nw0\n")
     done = run_command("predict", checkpoint, tmp_path / "a.csv")

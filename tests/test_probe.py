@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_command
-from fairseq_steady.commands import probe
+from fairseq_steady.comparison import forgetting
 from fairseq_steady.errors import UserError
 from fairseq_steady.inference import probing
 from fairseq_steady.models.steady import HEAD
@@ -83,20 +83,20 @@ def test_a_checkpoint_of_another_model_is_one_line(
 
 
 def test_generalization_probes_the_others() -> None:
-    assert probe.links("generalization", ["a", "b", "c"], 3) == [
+    assert forgetting.links("generalization", ["a", "b", "c"], 3) == [
         ("a", {"b": "b", "c": "c"})
     ]
 
 
 def test_the_chain_probes_the_first() -> None:
-    assert probe.links("chain", ["a", "b"], 3) == [
+    assert forgetting.links("chain", ["a", "b"], 3) == [
         ("a", {"a after 1 a": "a"}),
         ("b", {"a after 2 b": "a"}),
     ]
 
 
 def test_the_cycle_probes_the_next() -> None:
-    found = probe.links("cycle", ["a", "b", "c"], 2)
+    found = forgetting.links("cycle", ["a", "b", "c"], 2)
     assert [task for task, _ in found] == [*"abcabc"]
     assert [target for _, ps in found for target in ps.values()] == [*"bcabca"]
     assert found[2] == ("c", {"a, cycle 2": "a"})
@@ -108,7 +108,7 @@ def test_every_link_starts_from_the_one_before(tmp_path: Path) -> None:
         out=tmp_path, train=["--x"], tasks=["a=A --task t", "b=B"], methods=["plain"],
         seeds=[3], design="chain", cycles=1,
     )  # fmt: skip
-    pretrained, first, probe_1, second, probe_2 = probe.Study(args).runs()
+    pretrained, first, probe_1, second, probe_2 = forgetting.Study(args).runs()
     assert pretrained.after is None
     assert pretrained.command == probe_1.command == ("probe", "A", "--task", "t", "--x")
     assert first.after is None
@@ -121,7 +121,7 @@ def test_every_link_starts_from_the_one_before(tmp_path: Path) -> None:
 
 def test_one_task_is_no_probe() -> None:
     with pytest.raises(UserError, match="chain needs two tasks or more, not 1"):
-        probe.links("chain", ["a"], 1)
+        forgetting.links("chain", ["a"], 1)
 
 
 def test_generalization_end_to_end(

@@ -12,12 +12,12 @@ import pytest
 import torch
 from conftest import ROOT, Trainer, make_model_directory
 from fairseq_steady.errors import UserError
-from fairseq_steady.huggingface.bart import import_fairseq
 from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.huggingface.importing import import_hf
+from fairseq_steady.huggingface.release import import_fairseq
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.inference.probing import take_encoder
-from fairseq_steady.inference.summarising import Trained
+from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.patches.checkpoints import _safe_globals, load_safely
 from test_importing import make_release
@@ -70,7 +70,7 @@ def release(folder: Path) -> Any:
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "checkpoint": lambda folder: load_safely(bare_pickle(folder)),
     "predict": lambda folder: Predictor(bare_pickle(folder)),
-    "summarize": lambda folder: Trained(bare_pickle(folder)),
+    "summarize": lambda folder: Summarizer(bare_pickle(folder)),
     "export": lambda folder: export_hf(bare_pickle(folder), folder / "out"),
     "probe": lambda folder: take_encoder(torch.nn.Linear(1, 1), bare_pickle(folder)),
     "model directory": model_directory,

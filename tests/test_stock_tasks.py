@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from conftest import TRAIN, WORDS, Zygote, sentences
+from method_table import METHODS, arguments
 from test_training import logged
 
 SIZES = [
@@ -18,15 +19,12 @@ DECODER = [
 ]
 #: So that nothing but the perturbation makes a divergence.
 STILL = ["--dropout=0", "--attention-dropout=0"]
-SEQ2SEQ = {
-    "plain": [],
-    "sift": ["--sift-init=0.05", "--sift-step=0.05", *STILL],
-    "smart": ["--smart-eps=0.05", "--smart-bregman=momentum", *STILL],
-    "r3f": ["--r3f-eps=0.1", "--r3f-reduction=fairseq", "--r3f-lambda=0.01", *STILL],
-    "r_drop": [],
-    "hype": ["--hype-eps=0.1"],
-    "freelb": ["--freelb-steps=2"],
-}
+STOCK = {name: row for name, row in METHODS.items() if row.stock is not None}
+
+
+def seq2seq(method: str) -> list[str]:
+    row = STOCK[method]
+    return [*arguments(method, row.stock or {}), *(STILL if row.divergence else [])]
 
 
 def run(zygote: Zygote, *command: Any, status: int = 0) -> Any:
@@ -55,7 +53,7 @@ def translation(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> Pat
     return out
 
 
-@pytest.mark.parametrize("method", SEQ2SEQ)
+@pytest.mark.parametrize("method", STOCK)
 def test_bart_translates_with_every_criterion(
     translation: Path, tmp_path: Path, zygote: Zygote, method: str
 ) -> None:
@@ -63,7 +61,7 @@ def test_bart_translates_with_every_criterion(
         zygote,
         *("fairseq-train", *TRAIN, translation, "--task=translation"),
         *("--arch=bart_base", *SIZES, *DECODER, "--label-smoothing=0.1"),
-        *(f"--criterion={method}", *SEQ2SEQ[method], "--max-epoch=8", "--no-save"),
+        *(*seq2seq(method), "--max-epoch=8", "--no-save"),
         *(f"--save-dir={tmp_path}", "--lr=5e-3"),
     )
     losses = [float(line["train_task_loss"]) for line in logged(done, "train")]

@@ -24,8 +24,8 @@ from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import _example_class, find_pairs, read_pairs
 from fairseq_steady.errors import UserError
-from fairseq_steady.huggingface.bart import bert2bert
-from fairseq_steady.inference.summarising import Trained
+from fairseq_steady.huggingface.bert2bert import bert2bert
+from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.scores.rouge import as_lines, rouge, rouge_sums
 from rouge_score.rouge_scorer import RougeScorer
@@ -35,6 +35,8 @@ from test_training import (
     logged,
     train_on_workers,
 )
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 # --- files ------------------------------------------------------------------------
 
@@ -192,7 +194,7 @@ def test_tokens_are_cached_and_read_from_disk(
     taken = again.take(np.array([1]))
     assert taken.source[0].tolist() == [0, 8, 9, 10, 2]
     # A damaged entry is made anew; another content has another entry.
-    (stored,) = (tmp_path / ".steady-cache").iterdir()
+    (stored,) = (tmp_path / "fairseq-steady").iterdir()
     (stored / "source.bin").write_bytes(b"\0" * 4)
     assert encode().source.sizes.tolist() == [4, 5]
     assert len(reads) == 2
@@ -399,14 +401,14 @@ def test_summaries_come_in_order_whatever_the_batches(
         *flags(leads, models["bart"], "--batch-size=8", "--max-update=1"),
         *(f"--save-dir={tmp_path}", "--disable-validation", "--steady-train-size=64"),
     )
-    trained = Trained(tmp_path / "checkpoint_last.pt", cpu=True, max_length=5)
+    trained = Summarizer(tmp_path / "checkpoint_last.pt", cpu=True, max_length=5)
     texts = (leads / "test.source").read_text().splitlines()
     texts.insert(3, " ".join(["w1"] * 99))
     alone = [next(iter(trained([text]))) for text in texts]
     assert list(trained(texts, max_tokens=40)) == alone
     assert trained.truncated == 2
     with pytest.raises(UserError, match="does not exist"):
-        Trained(tmp_path / "nothing.pt")
+        Summarizer(tmp_path / "nothing.pt")
 
 
 # --- the examples ----------------------------------------------------------------
@@ -440,6 +442,7 @@ def test_every_yaml_starts(
             *("task.summarization_target_length=16", "common.cpu=true"),
             *("task.summarization_min_length=0", "task.summarization_max_length=5"),
             *("optimization.max_update=1", "lr_scheduler.warmup_updates=0"),
+            "common.log_format=json",
             *(f"checkpoint.save_dir={tmp_path}", f"hydra.run.dir={tmp_path}"),
         ]
     )

@@ -10,12 +10,8 @@ import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq_steady.data import Encoded, SentenceDataset
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.models.steady import (
-    HEAD,
-    SteadyModel,
-    SteadyModelConfig,
-    record_architecture,
-)
+from fairseq_steady.models import building
+from fairseq_steady.models.steady import HEAD
 from torch import Tensor, nn
 
 FAMILIES = ["roberta", "bart", "deberta"]
@@ -25,13 +21,8 @@ CLASSES = 3
 def build(path: Path, dropout: float = 0.0, outputs: int = CLASSES) -> Any:
     """A tiny model with a head whose logits are not flat."""
     directory = ModelDirectory.open(path)
-    cfg = SteadyModelConfig(
-        dropout=dropout, attention_dropout=dropout, pooler_dropout=dropout
-    )
-    record_architecture(cfg, directory.manifest)
-    dictionary = directory.dictionary()
-    task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
-    model = SteadyModel.build_model(cfg, task)
+    rates = dict.fromkeys(("dropout", "attention_dropout", "pooler_dropout"), dropout)
+    model = building.build(directory.manifest, directory.dictionary(), **rates)
     torch.manual_seed(2)
     model.register_classification_head(HEAD, num_classes=outputs)
     state, _ = directory.weights()

@@ -117,6 +117,9 @@ def start(arguments: list[str]) -> tuple[int, tuple[int, int]]:
     if child == 0:
         signal.alarm(LIMIT)
         status = 99
+        # None finds what another has tokenised.
+        caches = os.environ["XDG_CACHE_HOME"]
+        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=caches)
         try:
             status = run(arguments, files)
             sys.stdout.flush()

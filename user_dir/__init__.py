@@ -6,4 +6,4 @@ and :mod:`.optim` need torch alone. Importing :mod:`.tasks`, as fairseq does wit
 :mod:`.patches` lists.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

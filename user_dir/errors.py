@@ -40,8 +40,8 @@ _KNOWN = tuple(
         (
             r"has no attribute 'xla_device'",
             "--bf16 and --tpu of fairseq-train are for TPUs and need torch_xla: leave "
-            "them out, or train in bf16 on this machine from YAML, with python -m "
-            "fairseq_steady.hydra_train ... common.bf16=true",
+            "them out, or train in bf16 on this machine from YAML, with fairseq-steady "
+            "hydra-train ... common.bf16=true",
         ),
         (
             r"Torch not compiled with CUDA|No CUDA GPUs are available|no NVIDIA driver",

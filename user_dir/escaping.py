@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from .errors import visible
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 import torch
 from fairseq.data import Dictionary
@@ -22,6 +22,9 @@ from .errors import UserError
 from .files import conform, read_json, sha256, whole_folder, write_json
 from .models.architectures import check_architecture
 from .patches.checkpoints import load_safely
+
+if TYPE_CHECKING:
+    from .models.families.base import Family
 
 MANIFEST, WEIGHTS, DICTIONARY, TOKENIZER = (
     "manifest.json",
@@ -48,7 +51,7 @@ class Manifest:
     """What a model directory says about itself.
 
     Args:
-        family: ``roberta`` (BERT and RoBERTa form), ``deberta`` or ``bart``.
+        family: name of one of :data:`.models.families.FAMILIES`.
         architecture: fairseq's model arguments (``encoder_layers`` ...) and
             ``layer_norm_eps``.
         special_tokens: the tokeniser's token for each of fairseq's
@@ -100,6 +103,13 @@ class ModelDirectory:
             if not (folder / name).is_file():
                 raise UserError(f"{folder} lacks {name}; import the model again")
         return cls(folder, manifest)
+
+    @property
+    def family(self) -> "Family":
+        """What its form of model needs."""
+        from .models.families import FAMILIES  # imports fairseq's models
+
+        return FAMILIES[self.manifest.family]
 
     @property
     def tokenizer_path(self) -> Path:

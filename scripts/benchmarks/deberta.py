@@ -15,20 +15,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from fairseq.data import Dictionary
-from fairseq_steady.huggingface.importing import architecture, convert_weights
+from fairseq_steady.huggingface.sources import Weights
 from fairseq_steady.model_dir import Manifest
-from fairseq_steady.models.steady import (
-    SteadyModel,
-    SteadyModelConfig,
-    record_architecture,
-)
+from fairseq_steady.models.building import build
+from fairseq_steady.models.families.deberta import FAMILY
 from torch import Tensor
 
 _WORDS = 2000
@@ -70,16 +67,13 @@ def theirs(config: Any) -> Any:
 def ours(config: Any) -> Any:
     """Ours, with the same weights."""
     state, given = theirs(config).state_dict(), config.to_dict()
-    form = architecture(given, config.max_position_embeddings)
+    weights = Weights(Path("transformers"), state)
+    made = FAMILY.read(weights, given, np.arange(_WORDS), paired=False)
     dictionary = Dictionary()
     for index in range(_WORDS - len(dictionary)):
         dictionary.add_symbol(str(index))
-    cfg, bare = SteadyModelConfig(), SimpleNamespace(source_dictionary=dictionary)
-    record_architecture(cfg, Manifest("deberta", form, {}))
-    model = SteadyModel.build_model(cfg, bare)
-    model.load_state_dict(
-        convert_weights(state.__getitem__, form, np.arange(_WORDS), None)
-    )
+    model = build(Manifest(FAMILY.name, made.form, {}), dictionary)
+    model.load_state_dict(made.state)
     return model.train()
 
 
@@ -104,8 +98,8 @@ def update(model: Any, hidden: Callable[[Any], Tensor]) -> float:
 def of_tokens(which: str, tokens: Tensor) -> Callable[[Any], Tensor]:
     """How either model is called."""
     if which == "theirs":
-        return lambda model: model(tokens).last_hidden_state  # type: ignore[no-any-return]
-    return lambda model: model(tokens, features_only=True)[0]  # type: ignore[no-any-return]
+        return lambda model: model(tokens).last_hidden_state
+    return lambda model: model(tokens, features_only=True)[0]
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:

@@ -25,28 +25,20 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.files import write_text
 from fairseq_steady.patches.checkpoints import load_safely
 
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+from method_table import OPTIMIZERS, TRAINED
+
 ROOT = Path(__file__).parents[2]
 #: Seconds over which a kill falls: some updates and the writing of a checkpoint.
 _SPREAD = 0.3
-METHODS = {
-    "plain": "--criterion plain",
-    "sift": "--criterion sift",
-    "smart": "--criterion smart --smart-bregman momentum",
-    "smart-vanilla": "--criterion smart --smart-bregman vanilla --smart-refresh 7",
-    "r3f": "--criterion r3f",
-    "r4f": "--criterion r4f",
-    "r_drop": "--criterion r_drop",
-    "hype": "--criterion hype",
-    "freelb": "--criterion freelb",
-    "pats_adamax": "--optimizer pats_adamax",
-    "sage": "--optimizer sage",
-}
+#: A criterion, or an optimizer under plain fine-tuning.
+METHODS = {**TRAINED, **OPTIMIZERS}
 
 
 def command(args: argparse.Namespace, method: str, out: Path) -> list[str]:
     """fairseq-train with one method."""
-    flags = shlex.split(METHODS[method])
-    own = [] if "--optimizer" in flags else ["--optimizer", "bert_adam"]
+    flags = METHODS[method]
+    own = [] if method in OPTIMIZERS else ["--optimizer", "bert_adam"]
     return [
         str(Path(sys.executable).with_name("fairseq-train")),
         *(str(args.data), "--user-dir", str(ROOT / "user_dir"), "--task", "cola"),

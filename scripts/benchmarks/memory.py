@@ -31,7 +31,8 @@ def fairseq(noised: Tensor, clean: Tensor, real: Tensor) -> Tensor:
 
 def ours(noised: Tensor, clean: Tensor, real: Tensor) -> Tensor:
     """Chunks of tokens, computed again in backward."""
-    return chunked(DIVERGENCES["sym_kl"], noised, clean, real, consume=True).sum()
+    each: Tensor = chunked(DIVERGENCES["sym_kl"], noised, clean, real, consume=True)
+    return each.sum()
 
 
 FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor] | None] = {

@@ -9,6 +9,7 @@ Each round runs every criterion once, in turn, so that a busy machine slows all 
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,22 +20,19 @@ import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from noise_radius import inputs, load
 
-#: Flags and passes: forwards, backwards, backwards to the embeddings alone.
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+from method_table import METHODS
+
+#: What is timed: a criterion, its flags, and its passes; see the table.
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
-    "plain": ("plain", {}, (1, 1, 0)),
-    "hype": ("hype", {}, (1, 1, 0)),
-    "r3f": ("r3f", {"r3f_probe_interval": 0}, (2, 2, 0)),
-    "r4f": ("r4f", {"r4f_probe_interval": 0}, (2, 2, 0)),
-    "r_drop": ("r_drop", {}, (2, 2, 0)),
-    "sift": ("sift", {"sift_probe_interval": 0}, (3, 2, 1)),
-    "smart": ("smart", {"smart_probe_interval": 0}, (3, 2, 1)),
-    "smart, teacher": (
-        "smart",
-        {"smart_probe_interval": 0, "smart_bregman": "momentum"},
-        (4, 2, 1),
-    ),
-    "freelb, K = 3": ("freelb", {}, (4, 4, 0)),
+    name: (name, {f"{name}_probe_interval": 0} if row.divergence else {}, row.passes)
+    for name, row in METHODS.items()
 }
+CASES["smart, teacher"] = (
+    "smart",
+    {"smart_probe_interval": 0, "smart_bregman": "momentum"},
+    (4, 2, 1),
+)
 
 
 def make(name: str, flags: dict[str, Any]) -> Any:

@@ -10,9 +10,8 @@ does with noised token_embeddings, which it ignores. The head is fresh, from a s
 import argparse
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,13 +21,8 @@ from fairseq_steady.data.readers import read_text
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import whole_file, write_text
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.models.steady import (
-    HEAD,
-    SteadyModel,
-    SteadyModelConfig,
-    load_pretrained,
-    record_architecture,
-)
+from fairseq_steady.models.building import build
+from fairseq_steady.models.steady import HEAD, load_pretrained
 from fairseq_steady.regularizers import (
     capture,
     draw,
@@ -44,11 +38,7 @@ RADII = [10.0**exponent for exponent in range(-7, 2)]
 def load(path: Path) -> tuple[Any, ModelDirectory]:
     """A model with a fresh head of two classes, and where it came from."""
     directory = ModelDirectory.open(path)
-    cfg = SteadyModelConfig()
-    record_architecture(cfg, directory.manifest)
-    dictionary = directory.dictionary()
-    task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
-    model = SteadyModel.build_model(cfg, task)
+    model = build(directory.manifest, directory.dictionary())
     torch.manual_seed(0)
     model.register_classification_head(HEAD, num_classes=2)
     load_pretrained(model, directory)
@@ -92,8 +82,8 @@ def measure(model: Any, batch: dict[str, Tensor]) -> Iterator[dict[str, float]]:
         clean = logits(model, batch)
     words, keys = seen[0], list(range(len(mask)))
 
-    def distance(again: Callable[[], Tensor]) -> float:
-        return float(symmetric_kl(again(), clean).mean())
+    def distance(again: Tensor) -> float:
+        return float(symmetric_kl(again, clean).mean())
 
     def ours(noised: Tensor) -> Tensor:
         with substitute(encoder, "word", noised):
@@ -106,10 +96,8 @@ def measure(model: Any, batch: dict[str, Tensor]) -> Iterator[dict[str, float]]:
         noised = words + draw("uniform", keys, mask, words.shape[-1], radius)
         yield {
             "radius": radius,
-            "ours": distance(lambda noised=noised: ours(noised)),
-            "fairseq": distance(
-                lambda noised=noised: logits(model, batch, token_embeddings=noised)
-            ),
+            "ours": distance(ours(noised)),
+            "fairseq": distance(logits(model, batch, token_embeddings=noised)),
             "two dropout masks": masks,
         }
 

@@ -48,7 +48,7 @@ def main() -> None:
     ids, _ = tokenizer.encode([(line,) for line in lines if line.strip()])
     ours = load_encoder(directory).train()
     theirs = copy.deepcopy(ours)
-    for layer in find_encoder(theirs).layers:  # type: ignore[union-attr]
+    for layer in find_encoder(theirs).layers:
         layer.__class__ = TransformerEncoderLayerBase
     rng, times = random.Random(0), []
     for _ in range(args.rounds + 1):

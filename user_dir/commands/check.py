@@ -1,15 +1,18 @@
 """Is this environment fit to train? One line per thing, with the mend if not.
 
-fairseq-steady check
+    fairseq-steady check
+
+Python, torch, fairseq and what of it is compiled, this plugin, and the GPU, if any.
 """
 
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
-logging.disable(logging.INFO)
+from .page import Page, page
+
 SETUP = "run: bash scripts/setup.sh"
 COMPILED = ("data.data_utils_fast", "data.token_block_utils_fast", "libbleu")
 
@@ -19,9 +22,9 @@ class ProblemError(Exception):
 
 
 def python() -> str:
-    """3.11 or 3.12."""
-    if sys.version_info[:2] not in ((3, 11), (3, 12)):
-        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 or 3.12")
+    """3.11 to 3.14."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        raise ProblemError(f"Python {sys.version.split()[0]}: install 3.11 to 3.14")
     return sys.version.split()[0]
 
 
@@ -105,8 +108,24 @@ CHECKS: tuple[Callable[[], str], ...] = (
 )
 
 
-def main() -> int:
+OUT = """\
+what comes out, on standard output:
+  a line for each thing: ok and its version, or PROBLEM and what mends it.
+
+exit status:
+  1 if there is a problem.
+"""
+
+
+def parser() -> Page:
+    """The page of check."""
+    return page("check", __doc__, "", OUT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Print every check; 1 if any failed."""
+    parser().parse_args(argv)
+    logging.disable(logging.INFO)
     failed = 0
     for check in CHECKS:
         try:

@@ -1,9 +1,9 @@
 """Which method helps on my task, and at what price? Methods x seeds, side by side.
 
     fairseq-steady compare --out runs/cola --methods plain sift --seeds 1 2 3 -- \\
-        DATA --user-dir user_dir --task cola --steady-model models/minilm ...
+        data/cola --task cola --steady-model models/minilm --steady-epochs 3
 
-Everything after ``--`` goes to fairseq-train; for your own files name --task
+Everything after -- goes to fairseq-train; for your own files name --task
 text_classification there. A method is the name of a criterion, or NAME=FLAGS for
 anything else, as 'sift-far=--criterion sift --sift-step 1e-2'; {seed} in FLAGS stands
 for the seed. The first method is what the others are compared with. Seed s has the same
@@ -14,163 +14,66 @@ Values in braces are a grid: 'sift=--criterion sift --sift-lambda {1,2,5}', or
 on --select is chosen with --tuning-seeds, which see no other data, and then run with
 every seed.
 
-Each run is a folder with its log and one result.json (configuration, scores,
-predictions, versions, costs). Run again, the command fills gaps only; killed, it loses
-nothing that had ended, and runs still going are waited for. Tables, pictures and the
-winner's card are made from the result files.
+Needs pip install 'fairseq-steady[compare]'.
 """
 
-import argparse
-import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..comparison import figures, table, winner_card
-from ..comparison.command import add_execution, check, make_executor, reasons, run
-from ..comparison.execution import Executor, run_all
-from ..comparison.plan import Plan, Run, distinct, named
-from ..comparison.results import Result
-from ..comparison.table import Scored
-from ..errors import UserError
-from ..files import write_text
-from ..scores.metrics import larger_is_better
+from .extras import require
+from .page import Page, page
+from .runs import FOR_TABLES, add_execution, add_train
+
+USAGE = "--out DIR --methods METHOD ... --seeds SEED ...\n       [options] -- FLAGS"
+OUT = """\
+what comes out:
+  the table, on standard output, and in DIR as CSV, Markdown and LaTeX, with
+  pictures, the winner's card (card.md), and a folder for each run: its log and one
+  result.json (configuration, scores, predictions, versions, costs), and with --keep
+  its checkpoint_best.pt. Run again, the command fills gaps only; killed, it loses
+  nothing that had ended, and runs still going are waited for.
+
+exit status:
+  1 if a run crashed, 130 after Ctrl-C; the same command goes on from there.
+"""
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="results folder")
-    add("--methods", nargs="+", required=True, help="criterion, or NAME=FLAGS")
-    add("--seeds", nargs="+", type=int, required=True)
+def parser() -> Page:
+    """The page of compare."""
+    found = page("compare", __doc__, USAGE, OUT)
+    add = found.add_argument_group("what to compare").add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    add(
+        "--methods", nargs="+", required=True, metavar="METHOD",
+        help="criterion, or NAME=FLAGS",
+    )  # fmt: skip
+    add("--seeds", nargs="+", type=int, required=True, metavar="SEED", help="of each")
     add(
         "--settings", nargs="+", default=["all="], metavar="NAME=FLAGS",
         help="run everything in each of these; a table each",
     )  # fmt: skip
-    add("--metric", help="compared; default: what the task picks checkpoints by")
+    add_train(found)
+    add = found.add_argument_group("what to compare by").add_argument
+    add("--metric", help="default: what the task picks checkpoints by")
     add(
-        "--select", default="valid", help="subset that picks evaluations, default valid"
-    )
-    add("--tuning-seeds", nargs="+", type=int, help="default: the first of --seeds")
+        "--select", default="valid", metavar="SUBSET",
+        help="it picks evaluations and grid points; default %(default)s",
+    )  # fmt: skip
+    add(
+        "--tuning-seeds", nargs="+", type=int, metavar="SEED",
+        help="of grid points; default: the first of --seeds",
+    )  # fmt: skip
+    add_execution(found)
+    add = found.add_argument_group("what to keep").add_argument
     add("--keep", action="store_true", help="leave the best checkpoint of each run")
-    add_execution(parser)
-    add("train", nargs="+", help="flags of fairseq-train, after --")
-    return parser.parse_args()
+    return found
 
 
-def make_plan(args: argparse.Namespace) -> Plan:
-    """The plan of a command line."""
-    settings = named(args.settings, "setting")
-    if args.settings == ["all="]:
-        settings = {"": ()}
-    return Plan(
-        args.out,
-        named(args.methods, "method"),
-        distinct(args.seeds),
-        tuple(args.train),
-        settings,
-        args.select,
-        distinct(args.tuning_seeds or args.seeds[:1]),
-        args.keep,
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, then write and print everything."""
+    args = parser().parse_args(argv)
+    require("compare", *FOR_TABLES[args.executor])
+    from ..comparison.command import run
+    from ..comparison.comparing import report
 
-
-def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
-    """What to compare on.
-
-    Raises:
-        UserError: every run crashed.
-
-    """
-    ended = [result for result in results if result.ok]
-    if not ended:
-        raise UserError(f"every run crashed; {reasons(results)}")
-    metric, larger = ended[0].own_metric
-    if args.metric and args.metric != metric:
-        metric, larger = args.metric, larger_is_better(args.metric)
-    return Scored(metric, larger, args.select)
-
-
-def tune(
-    plan: Plan, executor: Executor, args: argparse.Namespace
-) -> dict[tuple[str, str], int]:
-    """Choose each method's grid point on the selecting subset, and write it down."""
-    tried = plan.tuning()
-    results = run_all(every(tried), executor)
-    scored = measure(args, results)
-    found = {tuple(result.command): result for result in results}
-    chosen, notes = {}, []
-    for key, grid in tried.items():
-        scores = [_mean([found[run.command] for run in runs], scored) for runs in grid]
-        known = [score for score in scores if score is not None]
-        if not known:
-            raise UserError(f"every grid point of {key[1]} crashed; {reasons(results)}")
-        chosen[key] = scores.index(max(known, key=scored.rank))
-        notes += _notes(plan, key, scores, chosen[key], scored)
-    table.write_csv(args.out / "tuning.csv", notes)
-    return chosen
-
-
-def _mean(results: Sequence[Result], scored: Scored) -> float | None:
-    scores = list(scored.scores(results, scored.select).values())
-    return statistics.mean(scores) if scores else None
-
-
-def _notes(
-    plan: Plan,
-    key: tuple[str, str],
-    scores: Sequence[float | None],
-    pick: int,
-    scored: Scored,
-) -> list[table.Row]:
-    """A row per grid point."""
-    grid = plan.grid(*key)
-    setting, method = key
-    return [
-        {
-            **({"setting": setting} if setting else {}),
-            "method": method,
-            "flags": " ".join(_differing(grid, flags)),
-            f"{scored.metric} {scored.select}": "" if score is None else f"{score:.4f}",
-            "chosen": "yes" if number == pick else "",
-        }
-        for number, (flags, score) in enumerate(zip(grid, scores, strict=True))
-    ]
-
-
-def every(tried: dict[tuple[str, str], list[list[Run]]]) -> list[Run]:
-    """All tuning runs."""
-    return [run for grid in tried.values() for runs in grid for run in runs]
-
-
-def _differing(grid: Sequence[tuple[str, ...]], flags: tuple[str, ...]) -> list[str]:
-    """What tells a grid point from the others, with the flag before it."""
-    shown = []
-    for index, flag in enumerate(flags):
-        if len({other[index] for other in grid}) > 1:
-            shown += [flags[index - 1], flag] if not flag.startswith("-") else [flag]
-    return shown
-
-
-def report(args: argparse.Namespace) -> int:
-    """Run what is missing, then write and print everything; 1 if a run crashed."""
-    plan, executor = make_plan(args), make_executor(args)
-    check(every(plan.tuning()) if plan.tuned else plan.runs())
-    chosen = tune(plan, executor, args) if plan.tuned else {}
-    results = run_all(plan.runs(chosen), executor)
-    scored = measure(args, results)
-    table.write_all(args.out, results, scored)
-    figures.draw_all(args.out, results, scored)
-    write_text(args.out / "card.md", winner_card.card(results, scored))
-    table.show(table.tables(results, scored), table.definitions(scored))
-    if crashes := reasons(results):
-        print(f"error: {crashes}", file=sys.stderr)
-    return int(bool(crashes))
-
-
-def main() -> int:
-    """Read the command line and report."""
-    return run(report, parse())
+    return run(report, args)

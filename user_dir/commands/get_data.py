@@ -5,9 +5,10 @@
     fairseq-steady get-data twitter data/sentiment --from ~/Downloads/train.csv
 
 Every file's sha256 is checked. A broken download is resumed by the same command.
+cola: CoLA public 1.1; uci: sentences about Amazon, IMDb and Yelp; twitter: tweets, which
+may not be redistributed, so that --from names the file you have.
 """
 
-import argparse
 import hashlib
 import http.client
 import os
@@ -17,23 +18,21 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TransferSpeedColumn,
-)
-
 from ..errors import UserError, visible
 from ..files import foreign, sha256, whole_file
+from .page import Page, page
+
+USAGE = "NAME OUT [--from PATH]"
+OUT = """\
+what comes out:
+  the files, in OUT; on standard output where, and under what licence.
+"""
 
 #: Above every file and archive of these data sets: 3.1 MB is the largest.
 _LARGEST = 2**24
@@ -335,6 +334,15 @@ def copy(response: Any, file: IO[bytes], start: int, whole: int | None) -> None:
         UserError: there is more.
 
     """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TransferSpeedColumn,
+    )
+
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(
         TextColumn("downloading"), *columns, console=Console(stderr=True)
@@ -384,19 +392,25 @@ def get(name: str, out: Path, given: Path | None) -> None:
     place(chosen, out)
 
 
-def main() -> None:
+def parser() -> Page:
+    """The page of get-data."""
+    found = page("get-data", __doc__, USAGE, OUT)
+    add = found.add_argument_group("arguments").add_argument
+    add("name", choices=SOURCES, metavar="NAME", help=", ".join(SOURCES))
+    add("out", type=Path, metavar="OUT", help="folder for the files")
+    add(
+        "--from", dest="given", type=Path, metavar="PATH",
+        help="file, folder or zip you have already; nothing is fetched",
+    )  # fmt: skip
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Fetch one data set."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name", choices=SOURCES)
-    parser.add_argument("out", type=Path, help="folder for the files")
-    parser.add_argument(
-        "--from", dest="given", type=Path, help="file, folder or zip you have already"
-    )
-    args = parser.parse_args()
+    args = parser().parse_args(argv)
     try:
         get(args.name, args.out, args.given)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
     print(f"{args.out}: {args.name}, licence: {SOURCES[args.name].licence}")
+    return 0

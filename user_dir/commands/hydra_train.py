@@ -1,89 +1,50 @@
-"""``fairseq-steady hydra-train``: fairseq-hydra-train that knows the plugin.
+"""Train from YAML: fairseq-hydra-train with this plugin.
 
-fairseq composes its configuration before it imports a user dir, so a plugin's names are
-unknown to it; here the plugin is imported first. A YAML file sets values: what in Hydra
-would have it name code to run is refused.
+    fairseq-steady hydra-train --config-dir examples/hydra --config-name cola \\
+        method=smart task.data=data/cola task.steady_model=models/minilm
+
+DIR/NAME.yaml sets the values of flags by section; SECTION.NAME=VALUE after it sets one
+more, for example optimization.max_epoch=3. Installed with pip, the examples are in
+--config-dir "$(python -m fairseq_steady)/examples/hydra".
 """
 
-import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from fairseq_cli.hydra_train import cli_main
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from omegaconf import DictConfig, OmegaConf
+from .page import Page, page
 
-from .. import tasks as plugin  # noqa: F401  registers everything
-from ..errors import UserError, install_excepthook
+USAGE = "--config-dir DIR --config-name NAME [SECTION.NAME=VALUE ...]"
+OUT = """\
+What each component takes: fairseq-steady list, with _ for - in YAML. Hydra's own
+flags: fairseq-hydra-train --hydra-help.
 
-#: Keys whose value Hydra, or logging's configuration, calls or imports.
-_CALLED = ("_target_", "class", "()", "factory")
-#: What Hydra's own configuration has there.
-_KNOWN = (
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-    "logging.FileHandler",
-    "logging.StreamHandler",
-    "logging.Formatter",
-    "colorlog.ColoredFormatter",
-)
-#: fairseq's settings that name code: a plugin, a program.
-_CODE = ("common.user_dir", "task.post_save_script")
-_IMPORTED = "ext://"
-_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+what comes out:
+  what fairseq-steady train leaves, and Hydra's record of the run in outputs/.
+"""
 
 
-def _settings(node: Any, name: str) -> Iterator[tuple[str, str, Any]]:
-    """Every setting below a node: its whole name, its last part, its value."""
-    entries = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in entries:
-        if isinstance(value, dict | list):
-            yield from _settings(value, f"{name}.{key}")
-        else:
-            yield f"{name}.{key}", str(key), value
+def parser() -> Page:
+    """The page of hydra-train."""
+    return page("hydra-train", __doc__, USAGE, OUT)
 
 
-def check_yaml(cfg: DictConfig) -> None:
-    """Refuse a configuration that names code.
-
-    Raises:
-        UserError: names the setting.
-
-    """
-    hydra = OmegaConf.to_container(cfg.hydra, resolve=False)
-    for name, key, value in _settings(hydra, "hydra"):
-        called = key in _CALLED and value not in _KNOWN
-        imported = str(value).startswith(_IMPORTED) and value not in _STREAMS
-        if called or imported or name.startswith("hydra.job.env_set."):
-            raise UserError(f"{name}: {value} could run code from a file; leave it out")
-    for name in _CODE:
-        value = OmegaConf.select(cfg, name)
-        typed = any(word.startswith(f"{name}=") for word in sys.argv)
-        if value and not typed and Path(value).resolve() != Path(__file__).parents[1]:
-            raise UserError(
-                f"{name}: {value} is code that a file names; give it on the command "
-                f"line: {name}={value}"
-            )
-
-
-def _checked(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
-    @functools.wraps(load)
-    def load_configuration(*args: Any, **kwargs: Any) -> DictConfig:
-        cfg = load(*args, **kwargs)
-        check_yaml(cfg)
-        return cfg
-
-    return load_configuration
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Train from YAML; flags as in fairseq-hydra-train."""
+    words = [*(sys.argv[1:] if argv is None else argv)]
+    if words[:1] in (["-h"], ["--help"]):
+        parser().print_help()
+        return 0
+    sys.argv = ["fairseq-hydra-train", *words]  # Hydra reads it from there
     # Without it Hydra prints its own digest of an error and hides the message.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    install_excepthook()
-    load = ConfigLoaderImpl.load_configuration
-    ConfigLoaderImpl.load_configuration = _checked(load)  # type: ignore[method-assign]
+    from fairseq_cli.hydra_train import cli_main
+
+    # fairseq composes its configuration before it imports a user dir, so a plugin's
+    # names are unknown to it unless the plugin is there first.
+    from .. import tasks as plugin  # noqa: F401  registers everything
+    from ..patches import YAML, install
+
+    install(YAML)
     cli_main()
+    return 0

@@ -1,71 +1,96 @@
 """Import a Hugging Face BERT, RoBERTa, DeBERTa, BART or mBART as a model directory.
 
-    fairseq-steady import SRC OUT
-    fairseq-steady import bart.large OUT --gpt2-bpe DIR  # fairseq's own release
-    fairseq-steady import MODEL OUT --bert2bert          # encoder and decoder
+    fairseq-steady import path/to/bert-base-cased models/bert
+    fairseq-steady import bart.large models/bart --gpt2-bpe DIR  # fairseq's own release
+    fairseq-steady import models/bert models/bert2 --bert2bert   # encoder and decoder
 
-Where transformers is installed, hidden states are compared at every layer and the
-import is refused when they differ by more than 1e-4.
+A model directory holds architecture, dictionary, tokeniser and weights: what
+--steady-model takes. Where transformers is installed (pip install
+'fairseq-steady[export]'), hidden states are compared at every layer and the import is
+refused when they differ by more than 1e-4.
 """
 
 import argparse
 import importlib.util
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..huggingface.bart import bert2bert, import_fairseq
-from ..huggingface.checking import assert_equal
-from ..huggingface.importing import import_hf
-from ..model_dir import ModelDirectory
+from .page import Page, page
+
+USAGE = "SOURCE OUT [options]"
+OUT = """\
+what comes out:
+  OUT, the model directory; on standard output where its weights are from, or how
+  well the two agree.
+"""
 
 
-def main() -> None:
-    """Read the command line and import."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, help="Hugging Face directory")
-    parser.add_argument("out", type=Path, help="model directory to create")
-    parser.add_argument("--licence", help="of the weights, if the source is silent")
-    other = parser.add_mutually_exclusive_group()
-    other.add_argument(
-        "--gpt2-bpe",
-        type=Path,
-        metavar="DIR",
+def parser() -> Page:
+    """The page of import."""
+    found = page("import", __doc__, USAGE, OUT)
+    add = found.add_argument_group("arguments").add_argument
+    add(
+        "source", type=Path, metavar="SOURCE",
+        help="folder with config.json, weights and tokeniser, as downloaded",
+    )  # fmt: skip
+    add("out", type=Path, metavar="OUT", help="model directory to create")
+    add("--licence", metavar="TEXT", help="of the weights, if the source is silent")
+    group = found.add_argument_group("another source")
+    add = group.add_mutually_exclusive_group().add_argument
+    add(
+        "--gpt2-bpe", type=Path, metavar="DIR",
         help="source is fairseq's own; DIR has GPT-2's encoder.json and vocab.bpe",
-    )
-    other.add_argument(
-        "--bert2bert",
-        action="store_true",
+    )  # fmt: skip
+    add(
+        "--bert2bert", action="store_true",
         help="source is a model directory; encoder and decoder both start from it",
-    )
-    args = parser.parse_args()
+    )  # fmt: skip
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the command line and import."""
+    args = parser().parse_args(argv)
     try:
         run(args)
     except OSError as error:
         raise UserError(
             f"{error.filename}: {error.strerror}; nothing was written"
         ) from None
+    return 0
 
 
 def run(args: argparse.Namespace) -> None:
     """Import from whichever form the flags name."""
     if args.gpt2_bpe:
+        from ..huggingface.release import import_fairseq
+
         import_fairseq(args.source, args.gpt2_bpe, args.out)
+        print(f"{args.out}: weights and BPE as fairseq released them")
     elif args.bert2bert:
+        from ..huggingface.bert2bert import bert2bert
+        from ..model_dir import ModelDirectory
+
         bert2bert(ModelDirectory.open(args.source), args.out)
+        print(f"{args.out}: encoder and decoder start from {args.source}")
     else:
         print(f"{args.out}: {import_checked(args)}")
 
 
 def import_checked(args: argparse.Namespace) -> str:
     """Import and compare; how it went."""
+    from ..huggingface.importing import import_hf
+
     directory = import_hf(args.source, args.out, args.licence)
-    checked = "transformers is not installed, so it was not compared"
-    if importlib.util.find_spec("transformers"):
-        try:
-            worst = assert_equal(args.source, directory)
-        except BaseException:
-            shutil.rmtree(args.out)
-            raise
-        checked = f"equal to transformers within {worst:.1e} at every layer"
-    return checked
+    if not importlib.util.find_spec("transformers"):
+        return "transformers is not installed, so it was not compared"
+    from ..huggingface.checking import assert_equal
+
+    try:
+        worst = assert_equal(args.source, directory)
+    except BaseException:
+        shutil.rmtree(args.out)
+        raise
+    return f"equal to transformers within {worst:.1e} at every layer"

@@ -1,8 +1,8 @@
-"""Lines of text for the next program, which may stop reading."""
+"""Results on standard output, which may stop being read; the rest on standard error."""
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 #: What a shell says of a program that a closed pipe ended: 128 + SIGPIPE.
 CLOSED = 141
@@ -24,3 +24,21 @@ def write_lines(lines: Iterable[str]) -> None:
         # Python flushes once more as it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(CLOSED) from None
+
+
+def with_progress(lines: Iterable[str], what: str, total: int) -> Iterator[str]:
+    """The same lines, with a bar where somebody is watching."""
+    if total < 2 or not sys.stderr.isatty():
+        yield from lines
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(lines, what, total=total, console=console, transient=True)
+
+
+def say_what_is_read(what: str) -> None:
+    """Tell a person at a terminal what is waited for."""
+    if sys.stdin.isatty():
+        print(f"reading {what} from here, one a line; Ctrl-D ends", file=sys.stderr)

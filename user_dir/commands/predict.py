@@ -1,12 +1,13 @@
-"""Predict with a fine-tuned checkpoint: labels and probabilities, or scores.
+"""Labels and probabilities, or scores, of new texts.
 
-    fairseq-steady predict CHECKPOINT sentences.txt > predictions.jsonl
+    fairseq-steady predict runs/cola/checkpoint_best.pt --text "The cat sat."
+    fairseq-steady predict runs/cola/checkpoint_best.pt a.txt > predictions.jsonl
     some-program | fairseq-steady predict CHECKPOINT --tsv > predictions.tsv
-    fairseq-steady predict CHECKPOINT dev.csv --text-column a --pair-column b
 
 Text files and standard input have a sentence a line, or two with a tab between them
 where the checkpoint was trained on pairs; .tsv, .csv and .jsonl have named columns, by
-default those of the training. One line comes out for each that goes in.
+default those of the training. The model directory of the training must still be there:
+it has the tokeniser. --model says where it is now.
 """
 
 import argparse
@@ -14,25 +15,75 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import track
-
-from ..data.readers import Where, error_at, filled, is_table, read_inputs, shown
-from ..data.tables import read_named, text_cell
 from ..errors import UserError
-from ..inference.predicting import Prediction, Predictor, Text
-from .output import write_lines
+from ..escaping import tsv_cell
+from .output import say_what_is_read, with_progress, write_lines
+from .page import Page, page, positive
+
+if TYPE_CHECKING:
+    from ..data.readers import Where
+    from ..inference.predicting import Prediction, Predictor, Text
+
+USAGE = "CHECKPOINT [FILE ... | --text SENTENCE] [options]"
+OUT = """\
+what comes out, on standard output:
+  a line for each text, in order: {"label": "1", "probabilities": {"0": 0.02, ...}}
+  or, from a checkpoint that was trained on scores, {"score": 3.1}. With --tsv a
+  header line comes first. Progress and notes are on standard error.
+
+from Python:
+  from fairseq_steady.inference.predicting import Predictor
+  labels = [found.label for found in Predictor("CHECKPOINT")(["The cat sat."])]
+"""
 
 
-def as_text(where: Where, number: int, line: str, pairs: bool) -> Text:
+def parser() -> Page:
+    """The page of predict."""
+    found = page("predict", __doc__, USAGE, OUT)
+    add = found.add_argument_group("what to read").add_argument
+    add(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="of a task with labels or scores",
+    )
+    add("inputs", nargs="*", type=Path, metavar="FILE", help="default: standard input")
+    add("--text", action="append", metavar="SENTENCE", help="this one; may be repeated")
+    add("--text-column", metavar="NAME", help="of tables; default: as in training")
+    add(
+        "--pair-column",
+        metavar="NAME",
+        help="of tables, for pairs; default: as in training",
+    )
+    add = found.add_argument_group("what to write").add_argument
+    add("--tsv", action="store_true", help="TSV with a header instead of JSON lines")
+    add("--with-text", action="store_true", help="repeat each text beside its answer")
+    add = found.add_argument_group("the model").add_argument
+    add(
+        "--model",
+        metavar="DIR",
+        help="its model directory; default: where it was in training",
+    )
+    add("--head", metavar="TASK", help="which one, for checkpoints of glue_multitask")
+    add(
+        "--max-tokens", type=positive, default=8192, metavar="N",
+        help="of a batch, padding included; default %(default)s",
+    )  # fmt: skip
+    add("--cpu", action="store_true", help="stay on the CPU where there is a GPU")
+    return found
+
+
+def as_text(where: "Where", number: int, line: str, pairs: bool) -> "Text":
     """A sentence, or the two that a tab parts.
 
     Raises:
         UserError: the line has another form than the checkpoint's texts.
 
     """
+    from ..data.readers import error_at, filled, shown
+
     cells = line.split("\t")
     if len(cells) != 1 + pairs:
         form = "pairs, a tab between the two" if pairs else "sentences without tabs"
@@ -42,18 +93,21 @@ def as_text(where: Where, number: int, line: str, pairs: bool) -> Text:
     return one_or_two(filled(where, number, cells))
 
 
-def one_or_two(texts: Sequence[str]) -> Text:
+def one_or_two(texts: Sequence[str]) -> "Text":
     """A sentence or a pair."""
     return (texts[0], texts[1]) if len(texts) == 2 else texts[0]
 
 
-def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator[Text]:
+def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator["Text"]:
     """The sentences or pairs of a file, or of standard input.
 
     Raises:
         UserError: the file cannot be read, or lacks a column.
 
     """
+    from ..data.readers import filled, is_table, read_inputs
+    from ..data.tables import read_named, text_cell
+
     if path is None or not is_table(path):
         for where, number, line in read_inputs(path):
             yield as_text(where, number, line, len(columns) == 2)
@@ -62,6 +116,21 @@ def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator[Text]:
     for number, row in read_named(path, columns, mend):
         cells = [text_cell(path, number, row, name) for name in columns]
         yield one_or_two(filled(path, number, cells))
+
+
+def every_text(args: argparse.Namespace, columns: Sequence[str]) -> list["Text"]:
+    """What the command line gives or names, in order."""
+    if args.text:
+        pairs = len(columns) == 2
+        return [
+            as_text("--text", place, text, pairs)
+            for place, text in enumerate(args.text, 1)
+        ]
+    if not args.inputs:
+        say_what_is_read("texts")
+    return [
+        text for path in args.inputs or [None] for text in read_texts(path, columns)
+    ]
 
 
 def columns_of(args: argparse.Namespace, trained: Sequence[str]) -> Sequence[str]:
@@ -80,63 +149,71 @@ def columns_of(args: argparse.Namespace, trained: Sequence[str]) -> Sequence[str
     return [own or name for own, name in zip(given, trained, strict=False)]
 
 
-def as_json(found: Prediction) -> str:
-    """One line of JSON."""
+def as_json(found: "Prediction", text: "Text | None") -> str:
+    """One line of JSON, after its text where that is wanted."""
+    begin = {} if text is None else {"text": text}
     if found.label is None:
-        return json.dumps({"score": found.score})
-    return json.dumps({"label": found.label, "probabilities": found.probabilities})
+        return json.dumps({**begin, "score": found.score})
+    answer = {"label": found.label, "probabilities": found.probabilities}
+    return json.dumps({**begin, **answer})
 
 
-def as_tsv(found: Prediction) -> str:
-    """Label and probabilities in order, or the score."""
+def as_tsv(found: "Prediction", text: "Text | None") -> str:
+    """Label and probabilities in order, or the score; after the text if wanted."""
+    begin = [] if text is None else [text] if isinstance(text, str) else [*text]
+    cells = [*map(tsv_cell, begin)]
     if found.label is None:
-        return repr(found.score)
-    return "\t".join([found.label, *map(repr, found.probabilities.values())])
+        return "\t".join([*cells, repr(found.score)])
+    numbers = map(repr, found.probabilities.values())
+    return "\t".join([*cells, found.label, *numbers])
 
 
-def header(predictor: Predictor) -> str:
+def header(predictor: "Predictor", columns: Sequence[str]) -> str:
     """The first line of a TSV.
 
     Raises:
         UserError: a label would be two cells, or two lines.
 
     """
+    from ..data.readers import shown
+
     for label in predictor.labels or ():
         if len(label.split("\t")) + len(label.splitlines()) > 2:
             raise UserError(f"label {shown(label)} does not fit into a TSV; omit --tsv")
-    return "\t".join(["label", *predictor.labels]) if predictor.labels else "score"
+    answer = ["label", *predictor.labels] if predictor.labels else ["score"]
+    return "\t".join([*map(tsv_cell, columns), *answer])
 
 
-def answers(predictor: Predictor, texts: Sequence[Text], args: Any) -> Iterator[str]:
+def answers(
+    predictor: "Predictor",
+    texts: Sequence["Text"],
+    columns: Sequence[str],
+    args: argparse.Namespace,
+) -> Iterator[str]:
     """A line for each text, after the header of a TSV."""
     if args.tsv:
-        yield header(predictor)
-    console = Console(stderr=True)
+        yield header(predictor, columns if args.with_text else ())
+    write = as_tsv if args.tsv else as_json
     found = predictor(texts, args.max_tokens)
-    for one in track(found, "predicting", total=len(texts), console=console):
-        yield as_tsv(one) if args.tsv else as_json(one)
-
-
-def main() -> None:
-    """Read, predict, write as they come."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    lines = (
+        write(one, text if args.with_text else None)
+        for text, one in zip(texts, found, strict=True)
     )
-    add = parser.add_argument
-    add("checkpoint", type=Path)
-    add("inputs", nargs="*", type=Path, help="files; default: standard input")
-    add("--text-column", help="of tables; default: as in training")
-    add("--pair-column", help="of tables, for pairs; default: as in training")
-    add("--tsv", action="store_true", help="TSV with a header instead of JSON lines")
-    add("--model", help="model directory, where it has moved since the training")
-    add("--max-tokens", type=int, default=8192, help="of a batch, padding included")
-    add("--head", help="which task, for glue_multitask's checkpoints")
-    add("--cpu", action="store_true")
-    args = parser.parse_args()
+    yield from with_progress(lines, "predicting", len(texts))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, predict, write as they come."""
+    page = parser()
+    args = page.parse_args(argv)
+    if args.text and args.inputs:
+        page.error(f"--text and {args.inputs[0]}: give one of them")
+    from ..inference.predicting import Predictor
+
     predictor = Predictor(args.checkpoint, args.model, args.cpu, args.head)
     columns = columns_of(args, predictor.columns)
-    paths = args.inputs or [None]
-    texts = [text for path in paths for text in read_texts(path, columns)]
-    write_lines(answers(predictor, texts, args))
+    texts = every_text(args, columns)
+    write_lines(answers(predictor, texts, columns, args))
     if predictor.truncated:
         print(f"{predictor.truncated} texts were cut to fit", file=sys.stderr)
+    return 0

@@ -7,15 +7,36 @@ F1 by rouge-score in percent, means over articles. Text files have a summary a l
 ROUGE-Lsum splits sentences at newlines, and text without them after . ! and ?
 """
 
-import argparse
+import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..comparison.significance import interval
-from ..data.readers import is_table, read_text
-from ..data.tables import read_named, text_cell
 from ..errors import UserError
-from ..scores.rouge import NAMES, rouge
+from .page import Page, page
+
+USAGE = "SUMMARIES REFERENCES [options]"
+OUT = """\
+what comes out, on standard output:
+  the number of articles, then a line for each of rouge1, rouge2 and rougeLsum:
+  its mean and, from five articles on, [low, high].
+"""
+
+
+def parser() -> Page:
+    """The page of rouge."""
+    found = page("rouge", __doc__, USAGE, OUT)
+    add = found.add_argument_group("arguments").add_argument
+    add("summaries", type=Path, metavar="SUMMARIES", help="file with those to score")
+    add(
+        "references", type=Path, metavar="REFERENCES", help="as many, in the same order"
+    )
+    add(
+        "--column", default="highlights", metavar="NAME",
+        help="of the summaries, in tables; default %(default)s",
+    )  # fmt: skip
+    add("--no-stem", action="store_true", help="no Porter stemming")
+    return found
 
 
 def read(path: Path, column: str) -> list[str]:
@@ -25,22 +46,33 @@ def read(path: Path, column: str) -> list[str]:
         UserError: the file cannot be read, or lacks the column.
 
     """
+    from ..data.readers import is_table, read_text
+    from ..data.tables import read_named, text_cell
+
     if is_table(path):
         rows = read_named(path, (column,), "name yours with --column")
         return [text_cell(path, number, row, column) for number, row in rows]
     return read_text(path).removesuffix("\n").split("\n")
 
 
-def main() -> None:
+def report(ours: Sequence[str], theirs: Sequence[str], stem: bool) -> None:
+    """Score and print."""
+    from ..comparison.significance import interval
+    from ..scores.rouge import NAMES, rouge
+
+    scores = [rouge(a, b, stem) for a, b in zip(ours, theirs, strict=True)]
+    stemming = "with" if stem else "without"
+    print(f"{len(scores)} summaries, {stemming} stemming")
+    for name in NAMES:
+        values = [100 * score[name] for score in scores]
+        low, high = interval(values)
+        shown = "" if math.isnan(low) else f"  [{low:.2f}, {high:.2f}]"
+        print(f"{name:10} {statistics.mean(values):6.2f}{shown}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Read both, score, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("summaries", type=Path)
-    parser.add_argument("references", type=Path)
-    parser.add_argument("--column", default="highlights", help="of tables")
-    parser.add_argument("--no-stem", action="store_true", help="no Porter stemming")
-    args = parser.parse_args()
+    args = parser().parse_args(argv)
     ours, theirs = (
         read(path, args.column) for path in (args.summaries, args.references)
     )
@@ -49,10 +81,5 @@ def main() -> None:
             f"{args.summaries} has {len(ours)} summaries and {args.references} has "
             f"{len(theirs)}; there must be one for each"
         )
-    scores = [rouge(a, b, not args.no_stem) for a, b in zip(ours, theirs, strict=True)]
-    stemming = "without" if args.no_stem else "with"
-    print(f"{len(scores)} summaries, {stemming} stemming")
-    for name in NAMES:
-        values = [100 * score[name] for score in scores]
-        low, high = interval(values)
-        print(f"{name:10} {statistics.mean(values):6.2f}  [{low:.2f}, {high:.2f}]")
+    report(ours, theirs, not args.no_stem)
+    return 0

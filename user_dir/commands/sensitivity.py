@@ -1,27 +1,48 @@
 """Sensitivities of a pats_adamax or sage checkpoint as a figure, a line per layer.
 
-    fairseq-steady sensitivity CHECKPOINT OUT.png
+    fairseq-steady sensitivity runs/pats/checkpoint_last.pt sensitivity.png
 
 Shows how the averaged |theta * gradient| is distributed over the weights of each layer
 (PATS, arXiv 2210.12403, figure 2).
 """
 
-import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..patches.checkpoints import load_safely
+from .extras import require
+from .page import Page, page
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+USAGE = "CHECKPOINT OUT"
+OUT = """\
+what comes out:
+  the picture, in the format that its name ends with; on standard output the
+  quartiles of each layer.
+"""
 
 
-def by_layer(checkpoint: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
+def parser() -> Page:
+    """The page of sensitivity."""
+    found = page("sensitivity", __doc__, USAGE, OUT)
+    add = found.add_argument_group("arguments").add_argument
+    add(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="with its optimizer's state"
+    )
+    add("out", type=Path, metavar="OUT", help="picture to write, as OUT.png or OUT.svg")
+    return found
+
+
+def by_layer(checkpoint: dict[str, Any], path: Path) -> dict[str, "Tensor"]:
     """Sensitivities of all matrices of each layer."""
+    import torch
+
     optimizer = checkpoint.get("last_optimizer_state") or {"param_groups": []}
-    found: dict[str, list[torch.Tensor]] = {}
+    found: dict[str, list[Tensor]] = {}
     for group in optimizer["param_groups"]:
         for name, place in zip(group.get("names", []), group["params"], strict=False):
             layer = re.search(r"(encoder|decoder)\.(?:[\w.]*\.)?layers\.\d+", name)
@@ -37,9 +58,10 @@ def by_layer(checkpoint: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
     return {layer: torch.cat(tensors) for layer, tensors in sorted(found.items())}
 
 
-def draw(layers: dict[str, torch.Tensor], out: Path) -> None:
+def draw(layers: dict[str, "Tensor"], out: Path) -> None:
     """A histogram line per layer over log10 of the sensitivity."""
     import matplotlib as mpl
+    import numpy as np
 
     mpl.use("agg")
     from matplotlib import pyplot
@@ -56,14 +78,17 @@ def draw(layers: dict[str, torch.Tensor], out: Path) -> None:
     figure.savefig(out, dpi=150)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Read, draw, and print the quartiles."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path, help="picture to write")
-    args = parser.parse_args()
+    args = parser().parse_args(argv)
+    require("compare", "matplotlib")
+    import numpy as np
+
+    from ..patches.checkpoints import load_safely
+
     layers = by_layer(load_safely(args.checkpoint), args.checkpoint)
     draw(layers, args.out)
     for layer, values in layers.items():
         low, middle, high = np.quantile(values.numpy(), (0.25, 0.5, 0.75))
         print(f"{layer:12} quartiles {low:.2e} {middle:.2e} {high:.2e}")
+    return 0

@@ -1,58 +1,84 @@
 """Predictions for GLUE's leaderboard from a checkpoint of task glue.
 
-    fairseq-steady submission CHECKPOINT data/glue submission
+    fairseq-steady submission runs/rte/checkpoint_best.pt data/glue submission
 
 Writes submission/RTE.tsv (or CoLA, SST-2, MRPC, STS-B, QQP, QNLI; for MNLI both MNLI-m
 and MNLI-mm), index and prediction, as the leaderboard takes them: zip the folder.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..data.glue import LAYOUTS, SUBMISSIONS, find_split, read_unlabelled
 from ..errors import UserError
 from ..escaping import tsv_cell
-from ..files import write_text
-from ..inference.predicting import Prediction, Predictor
+from .page import Page, page
+
+if TYPE_CHECKING:
+    from ..inference.predicting import Prediction, Predictor
 
 #: STS-B's scores are within these.
 _LOWEST, _HIGHEST = 0.0, 5.0
+USAGE = "CHECKPOINT DATA OUT [options]"
+OUT = """\
+what comes out:
+  a TSV file for each test set, in OUT; their names on standard output.
+"""
 
 
-def shown(found: Prediction) -> str:
+def parser() -> Page:
+    """The page of submission."""
+    found = page("submission", __doc__, USAGE, OUT)
+    add = found.add_argument_group("arguments").add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="of task glue")
+    add("data", type=Path, metavar="DATA", help="GLUE's folder, or the task's")
+    add("out", type=Path, metavar="OUT", help="folder to write into")
+    add(
+        "--model", metavar="DIR",
+        help="its model directory; default: where it was in training",
+    )  # fmt: skip
+    add("--cpu", action="store_true", help="stay on the CPU where there is a GPU")
+    return found
+
+
+def shown(found: "Prediction") -> str:
     """A prediction as the leaderboard reads it."""
     if found.label is not None:
         return tsv_cell(found.label)
     return f"{min(_HIGHEST, max(_LOWEST, found.score or 0.0)):.3f}"
 
 
-def main() -> None:
-    """Predict every test set of the checkpoint's task, then write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("data", type=Path, help="GLUE's folder, or the task's")
-    parser.add_argument("out", type=Path, help="folder to write into")
-    parser.add_argument("--model", help="model directory, where it has moved")
-    parser.add_argument("--cpu", action="store_true")
-    args = parser.parse_args()
-    predictor = Predictor(args.checkpoint, args.model, args.cpu)
-    name = str(getattr(predictor.task.cfg, "glue_task", None))
-    if name not in LAYOUTS:
-        raise UserError(f"{args.checkpoint} is not of task glue")
-    written = {}
+def predictions(predictor: "Predictor", data: Path) -> dict[str, str]:
+    """The files of a submission by name."""
+    from ..data.glue import LAYOUTS, SUBMISSIONS, find_split, read_unlabelled
+
+    name = str(predictor.task.cfg.glue_task)
+    made = {}
     for split, file in SUBMISSIONS[name].items():
-        path = find_split(args.data, LAYOUTS[name], split)
+        path = find_split(data, LAYOUTS[name], split)
         rows = list(read_unlabelled(path, LAYOUTS[name]))
         found = predictor(
             [row[0] if len(row) == 1 else (row[0], row[1]) for row in rows]
         )
         lines = [f"{index}\t{shown(one)}" for index, one in enumerate(found)]
-        written[args.out / f"{file}.tsv"] = "\n".join(["index\tprediction", *lines, ""])
-    for path, text in written.items():
+        made[f"{file}.tsv"] = "\n".join(["index\tprediction", *lines, ""])
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict every test set of the checkpoint's task, then write."""
+    args = parser().parse_args(argv)
+    from ..files import write_text
+    from ..inference.predicting import Predictor
+
+    predictor = Predictor(args.checkpoint, args.model, args.cpu)
+    if not hasattr(predictor.task.cfg, "glue_task"):
+        raise UserError(f"{args.checkpoint} is not of task glue")
+    for name, text in predictions(predictor, args.data).items():
+        path = args.out / name
         try:
             write_text(path, text)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror})") from None
         print(path)
+    return 0

@@ -1,12 +1,12 @@
-"""Summarise articles with a fine-tuned checkpoint, one summary a line.
+"""Summaries of articles, one a line, from a checkpoint of task summarization.
 
-    fairseq-steady summarize CHECKPOINT articles.txt test.csv a.story > summaries.txt
+    fairseq-steady summarize runs/cnn_dm/checkpoint_best.pt test.csv > summaries.txt
     some-program | fairseq-steady summarize CHECKPOINT > summaries.txt
     fairseq-steady summarize --lead 3 test.csv --column article > lead3.txt
 
 Text files and standard input have an article a line; .csv, .tsv and .jsonl a column
-of them; a .story file is one article. Beam search is as in training unless flags say
-otherwise. --lead N needs no checkpoint: the first N sentences, a hard baseline to beat.
+of them; a .story file is one article. --lead N needs no checkpoint: the first N
+sentences, a hard baseline to beat.
 """
 
 import argparse
@@ -15,14 +15,69 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
+from .output import say_what_is_read, with_progress, write_lines
+from .page import Page, page, positive
 
-from ..data.readers import filled, is_table, read_inputs, read_text
-from ..data.tables import read_named, text_cell
-from ..inference.summarising import Trained
-from ..scores.rouge import as_lines
-from .output import write_lines
+USAGE = "CHECKPOINT [FILE ...] [options]\n       %(prog)s --lead N [FILE ...]"
+OUT = """\
+what comes out, on standard output:
+  a line for each article, in order. fairseq-steady rouge scores such a file.
+"""
+#: The flags of the search, as :class:`..inference.searching.Decoding` names them.
+DECODING = ("beam", "length_penalty", "min_length", "max_length", "no_repeat")
+
+
+def parser() -> Page:
+    """The page of summarize."""
+    found = page("summarize", __doc__, USAGE, OUT)
+    add = found.add_argument_group("what to read").add_argument
+    add(
+        "inputs",
+        nargs="*",
+        type=Path,
+        metavar="CHECKPOINT [FILE ...]",
+        help="files; default: standard input",
+    )
+    add(
+        "--lead",
+        type=positive,
+        metavar="N",
+        help="no checkpoint: the first N sentences",
+    )
+    add(
+        "--column",
+        default="article",
+        metavar="NAME",
+        help="of the articles, in tables; default %(default)s",
+    )
+    add = found.add_argument_group("the search; by default as in training").add_argument
+    add("--beam", type=int, metavar="N", help="hypotheses kept, from 1")
+    add(
+        "--length-penalty",
+        type=float,
+        metavar="X",
+        help="exponent of the length that a score is divided by",
+    )
+    add("--min-length", type=int, metavar="N", help="tokens before a summary may end")
+    add("--max-length", type=int, metavar="N", help="tokens after which it must")
+    add(
+        "--no-repeat",
+        type=int,
+        metavar="N",
+        help="length of n-grams that may not occur twice; 0: none",
+    )
+    add = found.add_argument_group("the model").add_argument
+    add(
+        "--model",
+        metavar="DIR",
+        help="its model directory; default: where it was in training",
+    )
+    add(
+        "--max-tokens", type=positive, default=8192, metavar="N",
+        help="of a batch, padding included; default %(default)s",
+    )  # fmt: skip
+    add("--cpu", action="store_true", help="stay on the CPU where there is a GPU")
+    return found
 
 
 def read_articles(path: Path | None, column: str) -> Iterator[str]:
@@ -32,6 +87,9 @@ def read_articles(path: Path | None, column: str) -> Iterator[str]:
         UserError: the file cannot be read, lacks the column, or has an empty article.
 
     """
+    from ..data.readers import filled, is_table, read_inputs, read_text
+    from ..data.tables import read_named, text_cell
+
     if path is not None and path.suffix.lower() == ".story":
         text = read_text(path).partition("@highlight")[0]
         yield filled(path, 1, [" ".join(text.split())])[0]
@@ -42,61 +100,42 @@ def read_articles(path: Path | None, column: str) -> Iterator[str]:
         yield from (line for _, _, line in read_inputs(path))
 
 
-def lead(text: str, sentences: int) -> str:
-    """The first sentences of an article."""
-    return " ".join(as_lines(text).split("\n")[:sentences])
+def lead(texts: Sequence[str], sentences: int) -> Iterator[str]:
+    """The first sentences of each article."""
+    from ..scores.rouge import as_lines
+
+    for text in texts:
+        yield " ".join(as_lines(text).split("\n")[:sentences])
 
 
 def summaries(args: argparse.Namespace, texts: Sequence[str]) -> Iterator[str]:
     """One per article."""
     if args.lead:
-        yield from (lead(text, args.lead) for text in texts)
+        yield from lead(texts, args.lead)
         return
-    names = ("beam", "length_penalty", "min_length", "max_length", "no_repeat")
-    changes: dict[str, Any] = {
-        name: getattr(args, name) for name in names if getattr(args, name) is not None
-    }
-    trained = Trained(args.checkpoint, args.model, args.cpu, **changes)
-    yield from trained(texts, args.max_tokens)
-    if trained.truncated:
-        print(f"{trained.truncated} articles were cut to fit", file=sys.stderr)
+    from ..inference.summarising import Summarizer
+
+    given = {name: getattr(args, name) for name in DECODING}
+    changes: dict[str, Any] = {n: v for n, v in given.items() if v is not None}
+    summarize = Summarizer(args.checkpoint, args.model, args.cpu, **changes)
+    yield from summarize(texts, args.max_tokens)
+    if summarize.truncated:
+        print(f"{summarize.truncated} articles were cut to fit", file=sys.stderr)
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("inputs", nargs="*", type=Path, help="checkpoint, then files")
-    add("--lead", type=int, default=0, help="no model: the first N sentences")
-    add("--column", default="article", help="of the articles, in tables")
-    add("--model", help="model directory, where it has moved since the training")
-    add("--max-tokens", type=int, default=8192, help="of a batch, padding included")
-    add("--cpu", action="store_true")
-    add("--beam", type=int)
-    add("--length-penalty", type=float)
-    add("--min-length", type=int)
-    add("--max-length", type=int)
-    add("--no-repeat", type=int, help="length of n-grams that may not occur twice")
-    args = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, summarise, write as they come."""
+    page = parser()
+    args = page.parse_args(argv)
     args.checkpoint = None
     if not args.lead:
         if not args.inputs:
-            parser.error("name a checkpoint, or --lead N")
+            page.error("name a checkpoint, or --lead N")
         args.checkpoint, *args.inputs = args.inputs
-    return args
-
-
-def main() -> None:
-    """Read, summarise, write as they come."""
-    args = parse()
+    if not args.inputs:
+        say_what_is_read("articles")
     paths = args.inputs or [None]
     texts = [text for path in paths for text in read_articles(path, args.column)]
-    shown = track(
-        summaries(args, texts),
-        "summarising",
-        total=len(texts),
-        console=Console(stderr=True),
-    )
+    shown = with_progress(summaries(args, texts), "summarising", len(texts))
     write_lines(" ".join(summary.split()) for summary in shown)
+    return 0

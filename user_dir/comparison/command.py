@@ -14,16 +14,6 @@ from .plan import Run
 from .results import Result, standing
 
 
-def add_execution(parser: argparse.ArgumentParser) -> None:
-    """Flags that say where runs are trained."""
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
-    parser.add_argument("--executor", choices=["local", "slurm"], default="local")
-    parser.add_argument(
-        "--slurm", nargs="+", default=[], metavar="KEY=VALUE",
-        help="submitit's settings, as slurm_partition=gpu timeout_min=60",
-    )  # fmt: skip
-
-
 def make_executor(args: argparse.Namespace) -> Executor:
     """Where runs are trained.
 

@@ -224,8 +224,8 @@ def crashed(run: Run, reason: str) -> Result:
     )
 
 
-class View:
-    """A line per run in flight, and one for all of them."""
+class Display:
+    """Runs on the console: a line for each in flight, and one for all of them."""
 
     def __init__(self, progress: Progress, total: int, finished: int) -> None:
         self.progress = progress
@@ -335,8 +335,8 @@ def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
     known = standing(runs)
     waiting = [run for run in runs if run.folder not in known]
     with interruptible(), _progress() as progress:
-        view = View(progress, len(runs), len(runs) - len(waiting))
-        _Loop(executor, view, known).work(waiting)
+        display = Display(progress, len(runs), len(runs) - len(waiting))
+        _Loop(executor, display, known).work(waiting)
     return [known[run.folder] for run in runs]
 
 
@@ -344,10 +344,10 @@ class _Loop:
     """Keeps as many runs going as the executor takes."""
 
     def __init__(
-        self, executor: Executor, view: View, known: dict[Path, Result]
+        self, executor: Executor, display: Display, known: dict[Path, Result]
     ) -> None:
         self.executor = executor
-        self.view = view
+        self.display = display
         self.known = known
         self.running: dict[int, tuple[Run, Job]] = {}
 
@@ -356,7 +356,7 @@ class _Loop:
             while waiting or self.running:
                 self._start(waiting)
                 for slot, (run, job) in list(self.running.items()):
-                    self.view.update(run)
+                    self.display.update(run)
                     if job.done():
                         del self.running[slot]
                         self._finish(run, job)
@@ -371,12 +371,11 @@ class _Loop:
             free = [s for s in range(self.executor.jobs) if s not in self.running]
             if not free:
                 return
-            before = self.known.get(run.after.folder) if run.after else None
-            if run.after and before is None:
+            if run.after and run.after.folder not in self.known:
                 continue
             waiting.remove(run)
-            if before and not before.ok:
-                self._record(run, crashed(run, f"{run.after.name} did"))  # type: ignore[union-attr]
+            if run.after and not self.known[run.after.folder].ok:
+                self._record(run, crashed(run, f"{run.after.name} did"))
                 continue
             self.running[free[0]] = run, self._job(run, free[0])
 
@@ -396,4 +395,4 @@ class _Loop:
 
     def _record(self, run: Run, result: Result) -> None:
         self.known[run.folder] = result
-        self.view.finish(run, result)
+        self.display.finish(run, result)

@@ -2,16 +2,18 @@
 
 import math
 import statistics
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.ticker import MaxNLocator
 
 from ..errors import visible
 from ..files import whole_file
 from .results import Result, score
-from .significance import expected_best
+from .significance import FEWEST, expected_best
 from .table import Scored, subsets, unique
 
 mpl.use("agg")
@@ -20,6 +22,18 @@ mpl.rcParams["svg.hashsalt"] = "fairseq-steady"
 # No text in a picture is TeX.
 mpl.rcParams["text.parse_math"] = mpl.rcParams["text.usetex"] = False
 _INCHES = 3.4
+#: Letters that fit under a panel, and that are shown of one name there.
+_LETTERS, _NAME = 40, 20
+#: Methods beside an inch of a panel, and inches that each takes in one.
+_ROWS_AN_INCH, _BOX_WIDE = 5, 0.3
+_MARKERS = "osD^v"
+_BOX: dict[str, Any] = {
+    "widths": 0.5,
+    "showfliers": False,
+    "medianprops": {"color": "black"},
+    "boxprops": {"color": "grey"},
+    "manage_ticks": False,
+}
 
 Panel = Callable[[Any, Sequence[Result], Scored, str], None]
 
@@ -46,70 +60,89 @@ def finite(scored: Scored, results: Sequence[Result], subset: str) -> list[float
     return [*filter(math.isfinite, scored.scores(results, subset).values())]
 
 
+def styles(results: Sequence[Result]) -> dict[str, dict[str, str]]:
+    """Colour and marker of each method, the same in every picture of a comparison."""
+    return {
+        method: {"color": f"C{place % 10}", "marker": _MARKERS[place // 10 % 5]}
+        for place, method in enumerate(unique([r.method for r in results]))
+    }
+
+
 def boxes(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> None:
-    """Box per method, every seed as a point."""
-    found = _by_method(results, scored, subset)
-    places = list(range(len(found)))
-    axis.boxplot(
-        list(found.values()),
-        positions=places,
-        widths=0.5,
-        showfliers=False,
-        medianprops={"color": "black"},
-        boxprops={"color": "grey"},
-    )
-    for place, scores in enumerate(found.values()):
+    """Every seed as a point, the median as a line; a box where seeds are enough."""
+    found, style = _by_method(results, scored, subset), styles(results)
+    for place, (method, scores) in enumerate(found.items()):
         width = 0.3 if len(scores) > 1 else 0
         step = width / max(1, len(scores) - 1)
         spread = [place - width / 2 + step * i for i in range(len(scores))]
-        axis.plot(spread, scores, "o", ms=4, alpha=0.7)
-    axis.set_xticks(places, [*map(label, found)], rotation=30, ha="right")
-    axis.set_ylabel(label(scored.metric))
+        axis.plot(spread, scores, **style[method], ls="", ms=4, alpha=0.7)
+        if len(scores) < FEWEST:
+            middle = statistics.median(scores)
+            axis.hlines(middle, place - 0.25, place + 0.25, color="black", lw=1)
+        else:
+            axis.boxplot([scores], positions=[place], **_BOX)
+    _name_ticks(axis, list(found))
+    axis.set_xlim(-0.6, max(0, len(found) - 1) + 0.6)
+
+
+def _name_ticks(axis: Any, names: Sequence[str]) -> None:
+    """Names under an axis, slanted where they would touch."""
+    shown = [n if len(n) <= _NAME else f"{n[:_NAME]}…" for n in map(label, names)]
+    slanted = len(shown) * max(map(len, shown), default=0) > _LETTERS
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_xticks(range(len(shown)), shown, **(turned if slanted else {}))
 
 
 def best_of(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> None:
     """Expected best of k seeds (arXiv 1909.03004)."""
-    sign = 1 if scored.larger else -1
+    sign, style = 1 if scored.larger else -1, styles(results)
     for method, scores in _by_method(results, scored, subset).items():
         ks = range(1, len(scores) + 1)
         signed = [sign * score for score in scores]
         best = [sign * expected_best(signed, k) for k in ks]
-        axis.plot(ks, best, "o-", ms=3, label=label(method))
+        axis.plot(ks, best, **style[method], ms=4, label=label(method))
     axis.set_xlabel("runs k")
-    axis.set_ylabel(f"expected best {label(scored.metric)}")
+    _whole_numbers(axis)
+
+
+def _whole_numbers(axis: Any) -> None:
+    """Ticks at whole numbers only, at the one there is if there is but one."""
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    places = {float(x) for line in axis.lines for x in line.get_xdata()}
+    if len(places) == 1:
+        axis.set_xticks(list(places), [f"{place:.0f}" for place in places])
 
 
 def curves(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> None:
-    """Score against updates: the mean in front of grey seeds."""
-    for method in unique([r.method for r in results]):
+    """Score against updates: the mean in front of pale seeds."""
+    style = styles(results)
+    for method in style:
         mine = [
             {one["updates"]: score(one, subset, scored.metric) for one in r.evaluations}
             for r in results
             if r.method == method and r.ok and subset in r.evaluations[0]
         ]
         for one in mine:
-            axis.plot(list(one), list(one.values()), color="0.8", lw=0.7, zorder=1)
+            pale = {**style[method], "alpha": 0.25, "ms": 3, "lw": 0.7}
+            axis.plot(list(one), list(one.values()), **pale, zorder=1)
         shared = sorted(set.intersection(*map(set, mine))) if mine else []
         means = [statistics.mean(one[updates] for one in mine) for updates in shared]
-        axis.plot(shared, means, lw=1.6, label=label(method), zorder=2)
+        axis.plot(shared, means, **style[method], ms=5, label=label(method), zorder=2)
     axis.set_xlabel("updates")
-    axis.set_ylabel(label(scored.metric))
+    _whole_numbers(axis)
 
 
 def costs(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> None:
     """Score against the time of a run: mean and standard deviation."""
+    style = styles(results)
     for method, scores in _by_method(results, scored, subset).items():
         mine = [r for r in results if r.method == method and r.ok]
         seconds = statistics.median(r.seconds or 0 for r in mine)
         spread = statistics.stdev(scores) if len(scores) > 1 else 0
-        mean = statistics.mean(scores)
-        axis.errorbar(seconds, mean, spread, fmt="o", ms=5, capsize=3)
-        axis.annotate(
-            label(method), (seconds, mean), xytext=(5, 3), textcoords="offset points",
-            fontsize=7,
-        )  # fmt: skip
+        shown = {**style[method], "label": label(method), "ls": "", "ms": 5}
+        axis.errorbar(seconds, statistics.mean(scores), spread, capsize=3, **shown)
     axis.set_xlabel("seconds of a run (median)")
-    axis.set_ylabel(label(scored.metric))
+    axis.margins(x=0.1)
 
 
 PANELS: dict[str, Panel] = {
@@ -126,11 +159,12 @@ def draw(path: Path, results: Sequence[Result], scored: Scored, panel: Panel) ->
 
     settings = unique([r.setting for r in results])
     across = subsets(results)
+    boxed = len(styles(results)) * _BOX_WIDE if panel is boxes else 0
     figure, axes = pyplot.subplots(
         len(settings),
         len(across),
         squeeze=False,
-        figsize=(1 + _INCHES * len(across), _INCHES * len(settings)),
+        figsize=(max(_INCHES, boxed) * len(across), _INCHES * len(settings)),
         layout="constrained",
     )
     for row, setting in zip(axes, settings, strict=True):
@@ -139,10 +173,25 @@ def draw(path: Path, results: Sequence[Result], scored: Scored, panel: Panel) ->
             panel(axis, mine, scored, subset)
             axis.set_title(label(" ".join(filter(None, [setting, subset]))))
             axis.grid(alpha=0.3)
-    if panel in (best_of, curves):
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", fontsize=8)
+        expected = "expected best " if panel is best_of else ""
+        row[0].set_ylabel(f"{expected}{label(scored.metric)}")
+    _legend(figure)
     save(figure, path)
+
+
+def _legend(figure: Any) -> None:
+    """Every method that any panel names, once, beside the panels."""
+    named: dict[str, Any] = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    if not named:
+        return
+    columns = math.ceil(len(named) / (figure.get_figheight() * _ROWS_AN_INCH))
+    wide = columns * (0.5 + 0.08 * max(map(len, named)))
+    figure.set_figwidth(figure.get_figwidth() + wide)
+    place = "outside right center"
+    figure.legend(named.values(), named, loc=place, fontsize=8, ncols=columns)
 
 
 def save(figure: Any, path: Path) -> None:
@@ -154,9 +203,12 @@ def save(figure: Any, path: Path) -> None:
         "png": {"dpi": 130},
         "svg": {"metadata": {"Date": None}},
     }
-    for form, chosen in options.items():
-        with whole_file(path.with_suffix(f".{form}")) as file:
-            figure.savefig(file, format=form, **chosen)
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box.
+        warnings.simplefilter("ignore", UserWarning)
+        for form, chosen in options.items():
+            with whole_file(path.with_suffix(f".{form}")) as file:
+                figure.savefig(file, format=form, **chosen)
     pyplot.close(figure)
 
 

@@ -18,6 +18,8 @@ _GRID = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _NAME = re.compile(r"[\w+][\w.+-]{0,59}")
 #: What else lies in the folders of results.
 _RESERVED = re.compile(r"tuning|lock|submitit|.*\.(csv|json|log|md|png|pt|svg|tex)")
+#: fairseq's flag for a plugin.
+_USER_DIR = re.compile(r"--user-dir(=.*)?", re.DOTALL)
 #: numpy's seeds.
 _SEEDS = 2**32
 
@@ -51,6 +53,11 @@ class Run:
         return " ".join(
             [*filter(None, [self.setting]), self.method, f"seed {self.seed}"]
         )
+
+
+def names_plugin(command: Sequence[str]) -> bool:
+    """Whether a command says --user-dir; one that does not is for this plugin."""
+    return any(map(_USER_DIR.fullmatch, command))
 
 
 def parse_named(text: str, kind: str) -> tuple[str, Flags]:
@@ -163,24 +170,24 @@ class Plan:
 
     def tuning(self) -> dict[tuple[str, str], list[list[Run]]]:
         """Runs of each grid point by setting and method; they never see a test set."""
-        only = ("--valid-subset", self.select)
         return {
             (setting, method): [
-                [
-                    replace(
-                        self._run(
-                            self.out / "tuning" / f"point{number}",
-                            *(setting, method, seed, (*flags, *only)),
-                        ),
-                        keep=False,
-                    )
-                    for seed in self.tuning_seeds or self.seeds[:1]
-                ]
+                self._tries(number, setting, method, flags)
                 for number, flags in enumerate(self.grid(setting, method), 1)
             ]
             for setting in self.settings
             for method in self.methods
         }
+
+    def _tries(self, number: int, setting: str, method: str, flags: Flags) -> list[Run]:
+        """A grid point with each tuning seed."""
+        base = self.out / "tuning" / f"point{number}"
+        only = ("--valid-subset", self.select)
+        runs = [
+            self._run(base, setting, method, seed, (*flags, *only))
+            for seed in self.tuning_seeds or self.seeds[:1]
+        ]
+        return [replace(run, keep=False) for run in runs]
 
     def runs(self, chosen: Mapping[tuple[str, str], int] | None = None) -> list[Run]:
         """The runs of the table, seed by seed, so that early results are paired.
@@ -190,12 +197,12 @@ class Plan:
 
         """
         pick = chosen or {}
+        flags = {
+            key: self.grid(*key)[pick.get(key, 0)]
+            for key in itertools.product(self.settings, self.methods)
+        }
         return [
-            self._run(
-                self.out,
-                *(setting, method, seed),
-                self.grid(setting, method)[pick.get((setting, method), 0)],
-            )
+            self._run(self.out, setting, method, seed, flags[setting, method])
             for setting in self.settings
             for seed in self.seeds
             for method in self.methods

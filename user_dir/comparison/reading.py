@@ -10,6 +10,8 @@ import sys
 
 from fairseq import options
 
+from .. import tasks as plugin  # noqa: F401  registers everything
+
 
 def refusal(flags: list[str]) -> str | None:
     """What fairseq-train's parser says against some flags, or None."""

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-from statsmodels.stats.multitest import multipletests
 
 from ..errors import UserError
 
 #: Resamples of bootstrap and permutations; fewer permutations than this are all tried.
 _RESAMPLES = 9999
 _CONFIDENCE = 0.95
+#: Seeds without which there is no interval.
+FEWEST = 5
 #: Numbers of resamples held at a time.
 _AT_ONCE = 2**22
 
@@ -26,7 +27,7 @@ class Difference:
 
     Args:
         mean: mean of the paired differences.
-        low: lower end of the 95 % bootstrap interval; nan below 3 pairs.
+        low: lower end of the 95 % bootstrap interval; nan below 5 pairs.
         high: upper end.
         p: two-sided p-value of the paired permutation test.
         pairs: seeds both have.
@@ -44,9 +45,9 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
     """95 % bias-corrected and accelerated bootstrap interval of the mean.
 
     Source: scipy.stats.bootstrap. Equal differences give an interval of width 0,
-    fewer than three give nan.
+    fewer than five give nan: resampling so few says nothing of other seeds.
     """
-    if len(differences) < 3:
+    if len(differences) < FEWEST:
         return math.nan, math.nan
     if np.ptp(differences) == 0:
         return differences[0], differences[0]
@@ -105,6 +106,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     asked = [p for p in p_values if not math.isnan(p)]
     if not asked:
         return list(p_values)
+    # Two seconds, and of an extra; nothing else here needs it.
+    from statsmodels.stats.multitest import multipletests
+
     corrected = iter(multipletests(asked, method="holm")[1])
     return [p if math.isnan(p) else float(next(corrected)) for p in p_values]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +19,13 @@ from .. import escaping
 from ..errors import visible
 from ..files import write_text
 from .results import Result, rank, score
-from .significance import Difference, difference, holm, majority_baseline
+from .significance import (
+    FEWEST,
+    Difference,
+    difference,
+    holm,
+    majority_baseline,
+)
 
 Row = dict[str, str]
 
@@ -212,9 +219,10 @@ def definitions(scored: Scored) -> str:
         "failed: runs at or below what always answering the most frequent class "
         "scores, and those without a finite score, which also make the mean nan and "
         "rank last. difference: mean over seeds of the score minus the first method's "
-        "with the same seed, with its 95 % BCa bootstrap interval over seeds (3 or "
-        "more). p: two-sided paired permutation test of that difference; in brackets "
-        "after Holm's correction over the methods of the table. s/update: mean over a "
+        "with the same seed, with its 95 % BCa bootstrap interval over seeds; no "
+        f"interval below {FEWEST} seeds. p: two-sided paired permutation test of that "
+        "difference, 2 / 2^n at the least with n seeds; in brackets after Holm's "
+        "correction over the methods of the table. s/update: mean over a "
         "run's log, evaluations left out, then the median over runs. time, memory: "
         "medians (memory: of each run's peak) as multiples of the first method's."
     )
@@ -308,16 +316,42 @@ def write_tables(out: Path, made: Tables, described: str) -> None:
 
 def show(made: Tables, described: str) -> None:
     """The tables on the console, with their definitions under them."""
-    console = Console(width=max(120, Console().width))
+    console = Console()
+    limit = console.width if console.is_terminal else None
     for title, rows in made.items():
-        table = Table(title=printed(str(title)), title_justify="left")
-        for column in _columns(rows):
-            side: Any = "left" if column == "method" else "right"
-            table.add_column(printed(column), justify=side)
-        for cells in _filled(rows):
-            table.add_row(*map(printed, cells))
-        console.print(table)
+        console.print(printed(str(title)), style="italic")
+        for columns in _blocks(rows, limit):
+            # As wide as it has to be, so that no name is cut.
+            Console(width=_width(rows, columns)).print(_shown(rows, columns))
     console.print(printed(described), style="dim")
+
+
+def _width(rows: Sequence[Row], columns: Sequence[str]) -> int:
+    """Of a table on the console, frames included."""
+    cells = [[name, *(row.get(name, "") for row in rows)] for name in columns]
+    return 1 + sum(3 + max(cell_len(visible(c)) for c in column) for column in cells)
+
+
+def _blocks(rows: Sequence[Row], width: int | None) -> list[list[str]]:
+    """Columns that fit side by side, the first of all again at the head of each."""
+    first, *rest = _columns(rows)
+    blocks = [[first]]
+    for name in rest:
+        wider = _width(rows, [*blocks[-1], name])
+        if width is not None and wider > width and len(blocks[-1]) > 1:
+            blocks.append([first])
+        blocks[-1].append(name)
+    return blocks
+
+
+def _shown(rows: Sequence[Row], columns: Sequence[str]) -> Table:
+    table = Table()
+    for name in columns:
+        side: Any = "left" if name == "method" else "right"
+        table.add_column(printed(name), justify=side)
+    for row in rows:
+        table.add_row(*(printed(row.get(name, "")) for name in columns))
+    return table
 
 
 def printed(text: str) -> Text:

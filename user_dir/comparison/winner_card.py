@@ -11,6 +11,7 @@ from .. import escaping
 from ..escaping import code
 from ..escaping import markdown as text
 from ..files import read_json
+from .plan import names_plugin
 from .results import Result
 from .table import Scored, definitions, markdown, tables, unique
 
@@ -38,7 +39,7 @@ def _licence(model: str) -> str:
     return manifest.get("licence") or "not stated"
 
 
-def card(results: Sequence[Result], scored: Scored) -> str:
+def describe(results: Sequence[Result], scored: Scored) -> str:
     """Markdown: task, data, method with its flags, scores, limits, licence."""
     best = winner(results, scored)
     mine = [r for r in results if r.method == best and r.ok]
@@ -50,6 +51,8 @@ def card(results: Sequence[Result], scored: Scored) -> str:
     seeds = unique([str(r.seed) for r in mine])
     chosen = f"{best}, the best of {tried} by mean {scored.metric} on {scored.select}"
     select = text(scored.select)
+    _, *flags = one.command
+    program = ["fairseq-train"] if names_plugin(flags) else ["fairseq-steady", "train"]
     return f"""# {text(f"{task['_name']}, fine-tuned with {best}")}
 
 - Task: {text(task["_name"])}, read from {code(task["data"])}; {text(_sizes(one))}
@@ -59,7 +62,7 @@ def card(results: Sequence[Result], scored: Scored) -> str:
 - Trained on: {text(one.machine)}; {one.seconds or 0:.0f} s a run
 - Software: {text(f"{software}, commit {one.commit}")}
 
-{escaping.code_block(escaping.command(one.command), "bash")}
+{escaping.code_block(escaping.command([*program, *flags]), "bash")}
 
 ## Scores
 

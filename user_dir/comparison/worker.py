@@ -26,6 +26,7 @@ from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..files import read_json
+from .plan import names_plugin
 from .results import (
     BEST,
     LOG,
@@ -37,6 +38,8 @@ from .results import (
     write,
 )
 
+#: What --user-dir names when a command does not.
+_PLUGIN = Path(__file__).parents[1]
 TASK, LOCK = "run.json", "lock"
 _KEPT = (TASK, LOCK, "submitit")
 #: Characters of a reason that are kept.
@@ -137,12 +140,13 @@ def _task(path: Path) -> Task:
 
 
 def _flags(folder: Path, task: Task) -> list[str]:
-    """What a run needs besides its command: logs, records and checkpoints."""
+    """What a run needs besides its command: plugin, logs, records, checkpoints."""
     saving = ["--no-epoch-checkpoints", "--no-last-checkpoints"]
     saving += ["--keep-interval-updates", "1"]
     return [
         *("--log-format", "json", "--log-interval", "10", "--save-dir", str(folder)),
         *("--steady-record", str(folder / RECORD)),
+        *([] if names_plugin(task["command"]) else ["--user-dir", str(_PLUGIN)]),
         *([*saving, "--no-save-optimizer-state"] if task["keep"] else ["--no-save"]),
         *(["--finetune-from-model", task["after"]] if task["after"] else []),
     ]
@@ -177,6 +181,21 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path) if folded else path.unlink()
 
 
+def _judge(folder: Path, task: Task, result: Result) -> None:
+    """Take what a run recorded, and say what is missing."""
+    try:
+        collect(result, folder / RECORD)
+    except UserError as error:
+        if result.ok:  # else its own reason says more
+            result.status = f"crashed: {error}"
+    if result.ok and not result.evaluations:
+        result.status = (
+            "crashed: no evaluation was recorded; name a task of this plugin"
+        )
+    if result.ok and task["keep"] and not (folder / BEST).is_file():
+        result.status = f"crashed: no {BEST} was written"
+
+
 def train(folder: Path) -> None:
     """Train the run of a folder, unless another process is at it.
 
@@ -188,7 +207,10 @@ def train(folder: Path) -> None:
         _clear(folder)
         task = _task(folder / TASK)
         result = Result(
-            *(task["setting"], task["method"], task["seed"], task["command"]),
+            task["setting"],
+            task["method"],
+            task["seed"],
+            task["command"],
             versions={name: metadata.version(name) for name in _VERSIONS},
             commit=_commit(),
             machine=_machine(),
@@ -196,17 +218,7 @@ def train(folder: Path) -> None:
         started = time.monotonic()
         _train(folder, task, result)
         result.seconds = time.monotonic() - started
-        try:
-            collect(result, folder / RECORD)
-        except UserError as error:
-            if result.ok:  # else its own reason says more
-                result.status = f"crashed: {error}"
-        if result.ok and not result.evaluations:
-            result.status = (
-                "crashed: no evaluation was recorded; name a task of this plugin"
-            )
-        if result.ok and task["keep"] and not (folder / BEST).is_file():
-            result.status = f"crashed: no {BEST} was written"
+        _judge(folder, task, result)
         shutil.rmtree(folder / RECORD, ignore_errors=True)
         for path in folder.glob("checkpoint_*_*.pt"):  # of an evaluation, not the best
             path.unlink()

@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -14,11 +16,24 @@ from ..errors import UserError
 from ..files import foreign, sha256, whole_file
 from .readers import Example, error_at, plain_number, shown
 from .tokenizing import SentenceTokenizer
+from .waiting import counted
 
 logger = logging.getLogger(__name__)
 
-CACHE_FOLDER = ".steady-cache"
 _VERSION = 2
+
+
+def default_folder() -> Path:
+    """Where a user's programs keep what they can make again.
+
+    Source: the XDG base directory specification, which has relative paths ignored.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    try:
+        base = named if named.is_absolute() else Path.home() / ".cache"
+    except RuntimeError:  # a user without a home, as in containers
+        return Path(tempfile.gettempdir()) / f"fairseq-steady-{os.geteuid()}"
+    return base / "fairseq-steady"
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,7 @@ def encode_cached(
         description: tells this reader and its options from any other.
         labels: the known labels in class order; None for scores.
         tokenizer: of the model directory.
-        cache_dir: where results are kept; None for a folder beside the data.
+        cache_dir: where results are kept; None for :func:`default_folder`.
 
     Raises:
         UserError: the file cannot be read or a row is wrong. Nothing is cached then.
@@ -120,7 +135,7 @@ def encode_cached(
         raise UserError(f"{path} does not exist; get it with fairseq-steady get-data")
     recipe = (_VERSION, sha256(path), description, labels, tokenizer.digest)
     key = hashlib.sha256(repr((*recipe, tokenizer.max_length)).encode()).hexdigest()
-    folder = cache_dir or path.parent / CACHE_FOLDER
+    folder = cache_dir or default_folder()
     cached = folder / f"{path.stem}-{key[:16]}.npz"
     classes = None if labels is None else len(labels)
     encoded = _load(cached, key, tokenizer.symbols, classes)
@@ -144,7 +159,7 @@ def _encode(
     labels: Sequence[str] | None,
     tokenizer: SentenceTokenizer,
 ) -> Encoded:
-    examples = list(reader(path))
+    examples = list(counted(reader(path), f"{path}: rows read"))
     targets = (
         score_targets(path, examples)
         if labels is None
@@ -240,7 +255,7 @@ def _check_targets(targets: np.ndarray, count: int, classes: int | None) -> None
 def _save(encoded: Encoded, path: Path, key: str) -> None:
     """Write whole or not at all; a folder that cannot be written costs only time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(0o700, parents=True, exist_ok=True)
         with whole_file(path) as file:
             np.savez(
                 file,

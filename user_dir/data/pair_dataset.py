@@ -20,10 +20,11 @@ from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..files import read_json, sha256, whole_folder, write_json
-from .cache import CACHE_FOLDER, DAMAGES, believed, check_ids
+from .cache import DAMAGES, believed, check_ids, default_folder
 from .dataset import EveryExample
 from .pairs import Pair
 from .tokenizing import SentenceTokenizer
+from .waiting import counted
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def encode_pairs(
         read: gives their pairs.
         description: tells this reading from any other.
         tokenizers: of articles and of summaries.
-        cache_dir: where results are kept; None for a folder beside the data.
+        cache_dir: where results are kept; None for :func:`.cache.default_folder`.
 
     Raises:
         UserError: a file is wrong. Nothing is cached then.
@@ -107,9 +108,12 @@ def encode_pairs(
     known = [(str(path), _fingerprint(path)) for path in files]
     recipe = repr((_VERSION, known, description, sides)).encode()
     key = hashlib.sha256(recipe).hexdigest()
-    folder = cache_dir or first.parent / CACHE_FOLDER
+    folder = cache_dir or default_folder()
     cached = Entry(folder / f"{first.stem}-{key[:16]}", key, tokenizers[0].symbols)
-    encoded = _load(cached) or _encode(read(), tokenizers, cached)
+    encoded = _load(cached)
+    if encoded is None:
+        pairs = counted(read(), f"{first}: articles tokenised")
+        encoded = _encode(pairs, tokenizers, cached)
     for what, count, tokenizer in zip(
         ("articles", "summaries"), encoded.truncated, tokenizers, strict=True
     ):
@@ -232,7 +236,7 @@ def _free(folder: Path) -> Path:
 def _writable(folder: Path) -> Path:
     """The folder, or one for temporary files where it cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
         raise PermissionError(13, "Permission denied")

@@ -5,8 +5,10 @@ Every error names the file, the line, the offending value and the mend.
 
 import csv
 import io
+import itertools
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from .readers import (
     checked,
     error_at,
     is_table,
+    plain_number,
     read_lines,
     read_text,
     shown,
@@ -29,6 +32,8 @@ from .readers import (
 logger = logging.getLogger(__name__)
 csv.field_size_limit(10_000_000)
 
+#: Rows that a guess is from.
+_LOOKED_AT = 1000
 #: Line number, and the line's cells by column.
 Row = tuple[int, dict[str, Any]]
 
@@ -66,6 +71,46 @@ def read_named(path: Path, columns: Sequence[str], mend: str = "") -> Iterator[R
         yield number, row
     if empty:
         raise UserError(f"{path} has a header and no rows; add some")
+
+
+def columns_of(path: Path) -> list[str]:
+    """Names of a table's columns: its header, or its first object's.
+
+    Raises:
+        UserError: as :func:`read_named`.
+
+    """
+    return list(next(read_named(path, ()))[1])
+
+
+def guess_columns(path: Path, scores: bool) -> tuple[str, str] | None:
+    """The text and the label of a table that has two columns.
+
+    A label is a score, or one of few values that come again and again.
+
+    Args:
+        path: as :func:`read_named` takes it.
+        scores: labels are numbers.
+
+    Returns:
+        Names of both, or None where it is not plain which is which.
+
+    """
+    rows = [row for _, row in itertools.islice(read_named(path, ()), _LOOKED_AT)]
+    if len(rows[0]) != 2:
+        return None
+    first, second = rows[0]
+    cells = {name: [str(row.get(name)) for row in rows] for name in (first, second)}
+
+    def weight(name: str) -> float:
+        if scores:
+            return -sum(map(math.isfinite, map(plain_number, cells[name])))
+        return len(set(cells[name]))
+
+    if weight(first) == weight(second):
+        return None
+    label = min(first, second, key=weight)
+    return (second if label == first else first), label
 
 
 def _no_column(

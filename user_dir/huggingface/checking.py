@@ -4,6 +4,7 @@ Its tensors fit its configuration; where transformers is installed, its hidden s
 are those of the source.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,7 @@ from torch.overrides import TorchFunctionMode
 from ..data import SentenceTokenizer
 from ..errors import UserError
 from ..model_dir import Manifest, ModelDirectory
-from ..models.steady import (
-    SteadyModel,
-    SteadyModelConfig,
-    load_pretrained,
-    record_architecture,
-)
+from ..models.building import build, load_encoder
 from .sources import naming, wrong_shape
 
 TOLERANCE = 1e-4
@@ -41,26 +37,6 @@ PAIRS = (
     ("The cat sat on the mat.", "It did."),
     ("x", "Naïve café owners, 日本語 and more of this, so that others need padding."),
 )
-
-
-class _Bare:
-    """As much of a task as building an encoder needs."""
-
-    def __init__(self, dictionary: Dictionary) -> None:
-        self.source_dictionary = self.target_dictionary = dictionary
-
-
-def _build(manifest: Manifest, dictionary: Dictionary) -> Any:
-    cfg = SteadyModelConfig()
-    record_architecture(cfg, manifest)
-    return SteadyModel.build_model(cfg, _Bare(dictionary))
-
-
-def load_encoder(directory: ModelDirectory) -> Any:
-    """The model of a directory in evaluation mode, with its weights and no head."""
-    model = _build(directory.manifest, directory.dictionary())
-    load_pretrained(model, directory)
-    return model.eval()
 
 
 # --- do the tensors fit? --------------------------------------------------------------
@@ -100,7 +76,7 @@ def check_state(
 
     """
     with torch.device("meta"), _WithoutValues():
-        model = _build(manifest, dictionary)
+        model = build(manifest, dictionary)
     given = dict(state)
     model.upgrade_state_dict(given)
     wanted = {n: t for n, t in model.state_dict().items() if not n.endswith("version")}
@@ -141,7 +117,7 @@ def _theirs(source: Path) -> tuple[Any, Any]:
 
 
 def hidden_state_error(
-    source: Path,
+    source: str | os.PathLike[str],
     directory: ModelDirectory,
     texts: Sequence[Texts] = BATCHES,
 ) -> list[float]:
@@ -157,22 +133,16 @@ def hidden_state_error(
         UserError: transformers cannot load it, or the two tokenisers disagree.
 
     """
-    theirs, their_tokenizer = _theirs(source)
+    theirs, their_tokenizer = _theirs(Path(source))
     length = directory.manifest.architecture["max_positions"]
     dictionary = directory.dictionary()
     # transformers reads a spelled special token as one.
     tokenizer = SentenceTokenizer(directory, dictionary, length, spelled=True)
     ours = load_encoder(directory)
-    states = _seq2seq_states if directory.manifest.family == "bart" else _states
+    states = _seq2seq_states if directory.family.decodes else _states
     errors = []
     for batch in texts:
-        given = their_tokenizer(
-            *map(list, zip(*batch, strict=True)),
-            padding=True,
-            truncation=True,
-            max_length=length,
-            return_tensors="pt",
-        )
+        given = _encoded(their_tokenizer, batch, length)
         mask = given["attention_mask"].bool()
         ids, _ = tokenizer.encode(batch)
         if mask.sum(1).tolist() != [len(i) for i in ids]:
@@ -184,6 +154,17 @@ def hidden_state_error(
             found = states(ours, theirs, tokens, given)
         errors.append([float((a - b)[mask].abs().max()) for a, b in found])
     return [max(layer) for layer in zip(*errors, strict=True)]
+
+
+def _encoded(tokenizer: Any, batch: Texts, length: int) -> Any:
+    """A padded batch as transformers' models take it."""
+    return tokenizer(
+        *map(list, zip(*batch, strict=True)),
+        padding=True,
+        truncation=True,
+        max_length=length,
+        return_tensors="pt",
+    )
 
 
 def _states(ours: Any, theirs: Any, tokens: Tensor, batch: Any) -> States:
@@ -211,7 +192,7 @@ def _seq2seq_states(ours: Any, theirs: Any, tokens: Tensor, batch: Any) -> State
     ]
 
 
-def assert_equal(source: Path, directory: ModelDirectory) -> float:
+def assert_equal(source: str | os.PathLike[str], directory: ModelDirectory) -> float:
     """Largest difference over all layers.
 
     Raises:

@@ -16,42 +16,18 @@ from torch import Tensor
 from ..data.tokenizing import SentenceTokenizer, load_tokenizer
 from ..errors import UserError
 from ..files import whole_folder, write_json, write_text
-from ..inference.summarising import load_trained
+from ..inference.loading import load_trained
 from ..model_dir import ModelDirectory
+from ..models.building import load_encoder
+from ..models.families.base import Family, Kind, State, below
 from ..patches.checkpoints import load_safely
-from . import bart as importing_bart
-from . import deberta as importing_deberta
-from . import importing
-from .checking import PAIRS, SENTENCES, TOLERANCE, load_encoder
-from .config import ACTIVATIONS, SEQ2SEQ
-from .model_card import card
+from .checking import PAIRS, SENTENCES, TOLERANCE
+from .model_card import model_card
 from .sources import naming
-
-#: Names of transformers' classes.
-_CLASSES = {
-    "bert": "Bert",
-    "roberta": "Roberta",
-    "deberta": "Deberta",
-    "deberta-v2": "DebertaV2",
-    "bart": "Bart",
-    "mbart": "MBart",
-}
-_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
-#: Where each form keeps the head's two layers, ``dense`` and ``out_proj``.
-_POOLED = {"dense": "pooler.dense", "out_proj": "classifier"}
-_DECODED = {n: f"classification_head.{n}" for n in ("dense", "out_proj")}
-_HEADS = {
-    "bert": {"dense": "bert.pooler.dense", "out_proj": "classifier"},
-    "roberta": {"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
-    **dict.fromkeys(importing_deberta.KINDS, _POOLED),
-    **dict.fromkeys(SEQ2SEQ, _DECODED),
-}
-
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Source:
+class Original:
     """What is exported.
 
     Args:
@@ -70,7 +46,7 @@ class Source:
     @classmethod
     def open(
         cls, path: Path, model: str | None, teacher: bool, head: str | None = None
-    ) -> "Source":
+    ) -> "Original":
         """A model directory or a fine-tuned checkpoint, perhaps its teacher.
 
         Raises:
@@ -94,12 +70,22 @@ class Source:
         return cls(task.directory, loaded.eval(), checkpoint, task)
 
     @property
-    def kind(self) -> str:
-        """transformers' model type."""
-        manifest = self.directory.manifest
-        if manifest.family == "deberta":
-            return importing_deberta.KINDS[self.form["deberta_key_bias"]]
-        return str(manifest.source.get("model_type", manifest.family))
+    def family(self) -> Family:
+        """The form of its model."""
+        return self.directory.family
+
+    @property
+    def kind(self) -> Kind:
+        """The type of transformers that it goes out as."""
+        directory = self.directory
+        return self.family.kind(directory.manifest.source, self.form, directory.path)
+
+    @property
+    def purpose(self) -> str:
+        """What the name of its class in transformers ends in."""
+        if self.classifies:
+            return "ForSequenceClassification"
+        return "ForConditionalGeneration" if self.family.decodes else "Model"
 
     @property
     def classifies(self) -> bool:
@@ -128,163 +114,86 @@ class Source:
         filled = [i if i >= 0 else next(rest) for i in known]
         return torch.tensor([*filled, *rest])
 
-    def state(self, prefix: str) -> State:
-        """Weights below a prefix, without it."""
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self.model.state_dict().items()
-            if name.startswith(prefix)
-        }
+
+# --- weights and configuration -------------------------------------------------------
 
 
-# --- weights -------------------------------------------------------------------------
-
-
-def weights(source: Source) -> State:
+def weights(original: Original) -> State:
     """Every tensor by transformers' name."""
-    if source.kind in SEQ2SEQ:
-        state = _encoder_decoder(source)
-    else:
-        body = f"{source.kind.partition('-')[0]}." if source.classifies else ""
-        state = {body + name: tensor for name, tensor in _encoder(source).items()}
-    if source.classifies:
-        head = source.state(f"classification_heads.{source.task.head}.")
-        for ours, theirs in _HEADS[source.kind].items():
+    kind, task = original.kind, original.task
+    ours = original.model.state_dict()
+    body = original.family.write(ours, original.form, kind, original.rows)
+    prefix = "" if original.purpose == "Model" else kind.prefix
+    state = {prefix + name: tensor for name, tensor in body.items()}
+    if original.classifies:
+        head = below(ours, f"classification_heads.{task.head}.")
+        for own, theirs in kind.head.items():
             for part in ("weight", "bias"):
-                state[f"{theirs}.{part}"] = head[f"{ours}.{part}"]
-    elif source.task is None and source.kind not in SEQ2SEQ:
-        pooler = source.directory.weights()[1]
+                state[f"{theirs}.{part}"] = head[f"{own}.{part}"]
+    elif task is None:
+        pooler = original.directory.weights()[1]
         state |= {f"pooler.{name}": tensor for name, tensor in pooler.items()}
     return {name: t.clone().contiguous() for name, t in state.items()}
 
 
-def _encoder(source: Source) -> State:
-    ours = source.state("encoder.sentence_encoder.")
-    words = ours["embed_tokens.weight"][source.rows]
-    state = {"embeddings.word_embeddings.weight": words}
-    if "embed_positions.weight" in ours:
-        first = 0 if source.kind == "roberta" else 2
-        positions = ours["embed_positions.weight"][first:]
-        state["embeddings.position_embeddings.weight"] = positions
-    if types := _types(source):
-        # Type 0 went into the positions when the model was imported.
-        table = words.new_zeros(types, words.size(1))
-        if "embed_positions.second" in ours:
-            table[1] = ours["embed_positions.second"]
-        state[importing.TYPES] = table
-    deberta = source.kind in importing_deberta.KINDS
-    named = importing.LAYER if deberta else importing.ATTENTION | importing.LAYER
-    for part in ("weight", "bias"):
-        norm = ours[f"layernorm_embedding.{part}"]
-        state[f"embeddings.LayerNorm.{part}"] = norm
-        for i in range(source.form["encoder_layers"]):
-            for theirs, own in named.items():
-                tensor = ours[f"layers.{i}.{own}.{part}"]
-                state[f"encoder.layer.{i}.{theirs}.{part}"] = tensor
-    if deberta:
-        state |= importing_deberta.restore_weights(ours, source.form)
-    return state
-
-
-def _types(source: Source) -> int:
-    """Rows of the table of token types."""
-    paired = source.form.get("token_types", False)
-    return 2 if paired else {"bert": 2, "roberta": 1}.get(source.kind, 0)
-
-
-def _encoder_decoder(source: Source) -> State:
-    state = {
-        f"model.{side}{name}": tensor
-        for side in ("encoder.", "decoder.")
-        for name, tensor in source.state(side).items()
-        if not name.startswith(("embed_tokens", "output_projection", "version"))
-    }
-    shared = source.state("encoder.embed_tokens.")["weight"][source.rows]
-    return state | {"model.shared.weight": shared}
-
-
-# --- configuration -------------------------------------------------------------------
-
-
-def config(source: Source) -> dict[str, Any]:
+def config(original: Original) -> dict[str, Any]:
     """transformers' config.json."""
-    form, kind = source.form, source.kind
-    made = {
-        "model_type": kind,
-        "architectures": [_CLASSES[kind] + _purpose(source)],
-        "vocab_size": len(source.rows),
+    form, kind = original.form, original.kind
+    source = original.directory.manifest.source
+    return {
+        "model_type": original.family.model_type(source, form),
+        "architectures": [kind.classes + original.purpose],
+        "vocab_size": len(original.rows),
         "dtype": "float32",
-        **_special_ids(source),
+        **_special_ids(original),
+        **_labels(original),
+        **original.family.settings(form, kind),
     }
-    if source.classifies:
-        labels = source.task.labels or ["score"]
-        made["id2label"] = dict(enumerate(labels))
-        made["label2id"] = {label: index for index, label in enumerate(labels)}
-        if source.task.labels is None:
-            made["problem_type"] = "regression"
-    if kind in SEQ2SEQ:
-        return made | importing_bart.restore_architecture(form, _activation(form))
-    made |= {
-        "num_hidden_layers": form["encoder_layers"],
-        "hidden_size": form["encoder_embed_dim"],
-        "intermediate_size": form["encoder_ffn_embed_dim"],
-        "num_attention_heads": form["encoder_attention_heads"],
-        "hidden_act": _activation(form),
-        "max_position_embeddings": form["max_positions"] + 2 * (kind == "roberta"),
-        "type_vocab_size": _types(source),
-        "layer_norm_eps": form.get("layer_norm_eps", 1e-5),
-        "hidden_dropout_prob": form["dropout"],
-        "attention_probs_dropout_prob": form["attention_dropout"],
-        "classifier_dropout": form["pooler_dropout"],
+
+
+def _labels(original: Original) -> dict[str, Any]:
+    """What config.json says of a classification head."""
+    if not original.classifies:
+        return {}
+    labels = original.task.labels or ["score"]
+    made = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
     }
-    if kind in importing_deberta.KINDS:
-        made |= importing_deberta.restore_architecture(form)
-    return made
+    regression = {"problem_type": "regression"} if original.task.labels is None else {}
+    return made | regression
 
 
-def _purpose(source: Source) -> str:
-    if source.classifies:
-        return "ForSequenceClassification"
-    return "ForConditionalGeneration" if source.kind in SEQ2SEQ else "Model"
-
-
-def _activation(form: dict[str, Any]) -> str:
-    name: str = form["activation_fn"]
-    if name not in _ACTIVATIONS:
-        raise UserError(f"activation '{name}' has no name in transformers")
-    return _ACTIVATIONS[name]
-
-
-def _special_ids(source: Source) -> dict[str, Any]:
-    special = source.directory.manifest.special_tokens
-    tokenizer = load_tokenizer(source.directory.tokenizer_path)
+def _special_ids(original: Original) -> dict[str, Any]:
+    special = original.directory.manifest.special_tokens
+    tokenizer = load_tokenizer(original.directory.tokenizer_path)
     names = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}
     ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names.items()}
-    if source.kind in SEQ2SEQ:
+    if original.family.decodes:
         ids["decoder_start_token_id"] = tokenizer.encode("").ids[-1]
         ids["forced_eos_token_id"] = ids["eos_token_id"]
     return ids
 
 
-def _tokenizer_config(source: Source) -> dict[str, Any]:
-    special = source.directory.manifest.special_tokens
+def _tokenizer_config(original: Original) -> dict[str, Any]:
+    special = original.directory.manifest.special_tokens
     names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>"}
     names |= {"unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
-    types = ["token_type_ids"] if source.form.get("token_types") else []
+    types = ["token_type_ids"] if original.form.get("token_types") else []
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": source.form["max_positions"],
+        "model_max_length": original.form["max_positions"],
         "model_input_names": ["input_ids", *types, "attention_mask"],
         "clean_up_tokenization_spaces": False,
         **{f"{name}_token": special[symbol] for name, symbol in names.items()},
     }
 
 
-def _generation_config(source: Source) -> dict[str, Any]:
+def _generation_config(original: Original) -> dict[str, Any]:
     """fairseq counts neither the first token nor the last, transformers both."""
-    chosen = asdict(source.task.decoding)
+    chosen = asdict(original.task.decoding)
     return {
-        **_special_ids(source),
+        **_special_ids(original),
         "num_beams": chosen["beam"],
         "length_penalty": chosen["length_penalty"],
         "min_length": chosen["min_length"] + 1,
@@ -298,14 +207,14 @@ def _generation_config(source: Source) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def logit_error(source: Source, folder: Path, texts: Sequence[str]) -> float:
+def logit_error(original: Original, folder: Path, texts: Sequence[str]) -> float:
     """Largest difference to what transformers computes from a folder.
 
     Of logits; of the last hidden states for a model directory; each text, and two pairs
     unless summaries are made, tokenised by either side's own tokeniser.
 
     Args:
-        source: what was exported.
+        original: what was exported.
         folder: where to.
         texts: sentences.
 
@@ -313,14 +222,36 @@ def logit_error(source: Source, folder: Path, texts: Sequence[str]) -> float:
         UserError: transformers misses tensors, or the two tokenisers disagree.
 
     """
+    theirs, tokenizer = _reloaded(original, folder)
+    given_texts: list[tuple[str, ...]] = [(text,) for text in texts]
+    if original.purpose != "ForConditionalGeneration":
+        given_texts += PAIRS
+    ids, _ = original.tokenizer.encode(given_texts)
+    worst = 0.0
+    for text, own in zip(given_texts, ids, strict=True):
+        given = tokenizer(*text, return_tensors="pt", truncation=True)
+        tokens = torch.from_numpy(own).long()[None]
+        if not torch.equal(original.rows[given["input_ids"]], tokens):
+            raise UserError(f"the tokenisers disagree about {text[0]!r}")
+        mine, other = _outputs(original, theirs, tokens, given)
+        worst = max(worst, float((mine - other).abs().max()))
+    return worst
+
+
+def _reloaded(original: Original, folder: Path) -> tuple[Any, Any]:
+    """transformers' model and tokeniser of a folder.
+
+    Raises:
+        UserError: transformers misses tensors, or has no use for some.
+
+    """
     import transformers
 
-    purpose = _purpose(source)
     auto = {
         "ForSequenceClassification": transformers.AutoModelForSequenceClassification,
         "ForConditionalGeneration": transformers.AutoModelForSeq2SeqLM,
         "Model": transformers.AutoModel,
-    }[purpose]
+    }[original.purpose]
     with naming(folder, "transformers cannot load the export"):
         theirs, info = auto.from_pretrained(folder, output_loading_info=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -328,35 +259,22 @@ def logit_error(source: Source, folder: Path, texts: Sequence[str]) -> float:
     if missing or info["unexpected_keys"]:
         wrong = sorted([*missing, *info["unexpected_keys"]])[0]
         raise UserError(f"transformers and the export disagree about {wrong}")
-    pairs = () if purpose == "ForConditionalGeneration" else PAIRS
-    given_texts = [*((text,) for text in texts), *pairs]
-    ids, _ = source.tokenizer.encode(given_texts)
-    worst = 0.0
-    for text, own in zip(given_texts, ids, strict=True):
-        given = tokenizer(*text, return_tensors="pt", truncation=True)
-        tokens = torch.from_numpy(own).long()[None]
-        if not torch.equal(source.rows[given["input_ids"]], tokens):
-            raise UserError(f"the tokenisers disagree about {text[0]!r}")
-        mine, other = _outputs(source, theirs.eval(), tokens, given)
-        worst = max(worst, float((mine - other).abs().max()))
-    return worst
+    return theirs.eval(), tokenizer
 
 
 def _outputs(
-    source: Source, theirs: Any, tokens: Tensor, given: Any
+    original: Original, theirs: Any, tokens: Tensor, given: Any
 ) -> tuple[Tensor, Tensor]:
-    ours, kind = source.model, source.kind
+    """What either side computes of one text: logits, or the last hidden states."""
+    ours, decodes = original.model, original.family.decodes
     length = torch.tensor([tokens.size(1)])
-    if source.classifies:
+    if original.classifies:
         seq2seq = {"src_lengths": length, "prev_output_tokens": tokens.roll(1, 1)}
-        extra = seq2seq if kind in SEQ2SEQ else {}
-        head = source.task.head
-        found = ours(
-            tokens, features_only=True, classification_head_name=head, **extra
-        )[0]
+        chosen = {"features_only": True, "classification_head_name": original.task.head}
+        found = ours(tokens, **chosen, **(seq2seq if decodes else {}))[0]
         return found, theirs(**given).logits
-    if kind in SEQ2SEQ:
-        found = ours(tokens, length, tokens)[0][..., source.rows]
+    if decodes:
+        found = ours(tokens, length, tokens)[0][..., original.rows]
         return found, theirs(**given, decoder_input_ids=given["input_ids"]).logits
     return ours(tokens, features_only=True)[0], theirs(**given).last_hidden_state
 
@@ -388,44 +306,38 @@ def export_hf(
         The largest difference of logits.
 
     Raises:
-        UserError: the source cannot be exported or differs by more than 1e-4; nothing
+        UserError: the original cannot be exported or differs by more than 1e-4; nothing
             is written then.
 
     """
-    source = Source.open(Path(path), model, teacher, head)
-    _refuse(source)
+    original = Original.open(Path(path), model, teacher, head)
+    original.family.check_export(original.form)
     try:
         with whole_folder(Path(out)) as scratch:
-            _write(source, scratch)
-            worst = logit_error(source, scratch, texts)
+            _write(original, scratch)
+            worst = logit_error(original, scratch, texts)
             if not worst <= TOLERANCE:
                 raise UserError(
                     f"logits of {path} and of its export differ by {worst:.2g}; "
                     "nothing was written"
                 )
-            write_text(scratch / "README.md", card(source, teacher, table))
+            write_text(scratch / "README.md", model_card(original, teacher, table))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{out} cannot be written ({error})") from None
     return worst
 
 
-def _refuse(source: Source) -> None:
-    seq2seq = source.kind in SEQ2SEQ
-    if seq2seq and source.form.get("layer_norm_eps", 1e-5) != 1e-5:
-        raise UserError(
-            "two copies of BERT (--bert2bert) have no form in transformers: BART's "
-            "LayerNorm has another epsilon"
-        )
-
-
-def _write(source: Source, folder: Path) -> None:
-    files = {"config": config(source), "tokenizer_config": _tokenizer_config(source)}
-    if hasattr(source.task, "decoding"):
-        files["generation_config"] = _generation_config(source)
+def _write(original: Original, folder: Path) -> None:
+    files = {
+        "config": config(original),
+        "tokenizer_config": _tokenizer_config(original),
+    }
+    if hasattr(original.task, "decoding"):
+        files["generation_config"] = _generation_config(original)
     for name, content in files.items():
         write_json(folder / f"{name}.json", content, indent=2)
-    shutil.copyfile(source.directory.tokenizer_path, folder / "tokenizer.json")
+    shutil.copyfile(original.directory.tokenizer_path, folder / "tokenizer.json")
     path = folder / "model.safetensors"
-    save_file(weights(source), path, {"format": "pt"})
+    save_file(weights(original), path, {"format": "pt"})
     # The library writes for the user alone, whatever the umask.
     path.chmod((folder / "config.json").stat().st_mode & 0o777)

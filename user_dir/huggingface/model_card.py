@@ -6,27 +6,33 @@ from ..escaping import code, header
 from ..escaping import markdown as text
 
 
-def card(source: Any, teacher: bool, table: str) -> str:
+def model_card(original: Any, teacher: bool, table: str) -> str:
     """Markdown with a header: task, data, method with its flags, scores, limits.
 
     Args:
-        source: what was exported, a :class:`..exporting.Source`.
+        original: what was exported, a :class:`.exporting.Original`.
         teacher: whether it is smart's teacher.
         table: scores, as fairseq-steady compare's table.md has them.
 
     """
-    manifest = source.directory.manifest
+    manifest = original.directory.manifest
     licence = manifest.licence or "unknown"
     name = str(manifest.source.get("name", "unknown"))
     base = f"{code(name)}, licence: {text(licence)}"
     fields = {"library_name": "transformers", "license": licence}
-    if source.task is not None:
+    if original.task is not None:
         fields["pipeline_tag"] = (
-            "text-classification" if source.classifies else "summarization"
+            "text-classification" if original.classifies else "summarization"
         )
-    if source.task is None:
+    if original.task is None:
         return _join([header(fields), "", f"Base model: {base}."])
-    body = [*_described(source, base, teacher), "", "## Scores", "", *_scores(source)]
+    body = [
+        *_described(original, base, teacher),
+        "",
+        "## Scores",
+        "",
+        *_scores(original),
+    ]
     scores = [table] if table else []
     return _join([header(fields), "", *body, *scores, _LIMITS])
 
@@ -35,9 +41,9 @@ def _join(lines: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _described(source: Any, base: str, teacher: bool) -> list[str]:
-    cfg = source.checkpoint["cfg"]
-    task, labels = cfg["task"], getattr(source.task, "labels", None)
+def _described(original: Any, base: str, teacher: bool) -> list[str]:
+    cfg = original.checkpoint["cfg"]
+    task, labels = cfg["task"], getattr(original.task, "labels", None)
     data = str(task["data"]).rstrip("/").rpartition("/")[2]
     trained, name, method = (
         cfg["optimization"],
@@ -66,10 +72,10 @@ def _settings(part: Any) -> str:
     return " ".join([code(name), *flags])
 
 
-def _scores(source: Any) -> list[str]:
+def _scores(original: Any) -> list[str]:
     """What the checkpoint itself knows."""
-    cfg = source.checkpoint["cfg"]["checkpoint"]
-    extra = source.checkpoint["extra_state"]
+    cfg = original.checkpoint["cfg"]["checkpoint"]
+    extra = original.checkpoint["extra_state"]
     if "best" not in extra:
         return ["None were recorded in the checkpoint."]
     metric, best = cfg["best_checkpoint_metric"], extra["best"]

@@ -16,14 +16,13 @@ from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..files import read_json
+from ..models.families import kinds
 from ..patches.checkpoints import load_safely
 
 #: What a user can do about a file that is not what it should be.
 DAMAGED = "it is damaged or of another format: download it again"
 #: Names under which training scripts keep a state dict among other things.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-#: What training scripts and Hugging Face's heads put before the names of a model.
-_PREFIX = re.compile(r"^(module\.)?((bert|roberta|deberta|model)\.)?")
 _POINTER = b"version https://git-lfs."
 
 _Shard = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./ -]{1,250}$")]
@@ -135,7 +134,7 @@ def read_numbers(path: Path) -> dict[str, int]:
         UserError: a number is none, or of two tokens.
 
     """
-    numbers: dict[str, int] = read_json(path, _Numbers, DAMAGED)  # type: ignore[arg-type]
+    numbers: dict[str, int] = read_json(path, _Numbers, DAMAGED)
     tokens: dict[int, str] = {}
     for token, number in numbers.items():
         if tokens.setdefault(number, token) != token:
@@ -225,9 +224,10 @@ def read_weights(files: list[Path]) -> dict[str, Tensor]:
 
     """
     tensors: dict[str, Tensor] = {}
+    prefix = _prefix()
     for file in files:
         for name, tensor in _read_file(file).items():
-            short = _PREFIX.sub("", name).replace("LayerNorm.gamma", "LayerNorm.weight")
+            short = prefix.sub("", name).replace("LayerNorm.gamma", "LayerNorm.weight")
             short = short.replace("LayerNorm.beta", "LayerNorm.bias")
             if short in tensors:
                 raise UserError(
@@ -237,6 +237,13 @@ def read_weights(files: list[Path]) -> dict[str, Tensor]:
             floating = tensor.is_floating_point()
             tensors[short] = tensor.float() if floating else tensor
     return tensors
+
+
+def _prefix() -> re.Pattern[str]:
+    """What training scripts and Hugging Face's heads put before a model's names."""
+    prefixes = {kind.prefix for kind in kinds().values() if kind.prefix}
+    known = "|".join(map(re.escape, sorted(prefixes)))
+    return re.compile(rf"^(module\.)?({known})?")
 
 
 def _read_file(file: Path) -> dict[str, Tensor]:

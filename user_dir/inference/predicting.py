@@ -1,6 +1,6 @@
 """Labels and scores from a fine-tuned checkpoint.
 
-from fairseq_steady.predicting import Predictor
+from fairseq_steady.inference.predicting import Predictor
 predict = Predictor("runs/cola/checkpoint_best.pt")
 labels = [found.label for found in predict(["The cat sat.", "Cat the sat."])]
 """
@@ -8,18 +8,14 @@ labels = [found.label for found in predict(["The cat sat.", "Cat the sat."])]
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..criterions.kinds import Classes
-from ..data.batching import in_batches
 from ..data.readers import shown
-from ..data.tokenizing import SentenceTokenizer
 from ..errors import UserError
-from .summarising import load_trained
+from .loading import Trained
 
 Text = str | tuple[str, str]
 
@@ -40,7 +36,7 @@ class Prediction:
     score: float | None = None
 
 
-class Predictor:
+class Predictor(Trained):
     """A fine-tuned classifier or regressor.
 
     Args:
@@ -50,34 +46,31 @@ class Predictor:
         head: the task, for checkpoints of glue_multitask.
 
     Raises:
-        UserError: the checkpoint is missing or of another task.
+        UserError: the checkpoint is missing, damaged or of another task.
 
     """
 
     def __init__(
         self,
         checkpoint: str | Path,
-        model: str | None = None,
+        model: str | Path | None = None,
         cpu: bool = False,
         head: str | None = None,
     ) -> None:
-        self.model, task = load_trained(Path(checkpoint), model, head)
-        if not hasattr(task, "num_classes"):
-            raise UserError(
-                f"{checkpoint} is of task {task.cfg._name}, which has no labels or "
-                "scores; fairseq-steady summarize summarises with it"
-            )
-        self.task: Any = task
-        self.labels: Sequence[str] | None = task.labels
+        super().__init__(checkpoint, model, cpu, head)
+        self.labels: Sequence[str] | None = self.task.labels
         #: names of the text columns it was trained on: one, or two for pairs
-        self.columns: Sequence[str] = task.columns
-        self.tokenizer: SentenceTokenizer = task.tokenizer
-        self.kind = Classes(task.head, task.num_classes)
-        self.cuda = torch.cuda.is_available() and not cpu
-        if self.cuda:
-            self.model = self.model.cuda()
-        #: texts so far that were longer than the model reads
-        self.truncated = 0
+        self.columns: Sequence[str] = self.task.columns
+        self.tokenizer = self.task.tokenizer
+        self.kind = Classes(self.task.head, self.task.num_classes)
+
+    def check(self, checkpoint: Path) -> None:
+        """Refuse checkpoints of tasks without labels and scores."""
+        if not hasattr(self.task, "num_classes"):
+            raise UserError(
+                f"{checkpoint} is of task {self.task.cfg._name}, which has no labels "
+                "or scores; fairseq-steady summarize summarises with it"
+            )
 
     def __call__(
         self, texts: Iterable[Text], max_tokens: int = 8192
@@ -92,17 +85,11 @@ class Predictor:
             UserError: a pair for a checkpoint of sentences, or the other way round.
 
         """
-        pad = self.task.dictionary.pad()
         seq2seq = hasattr(self.model, "decoder")
-        found = in_batches(texts, self._encode, self._logits, pad, max_tokens, seq2seq)
+        found = self.answers(texts, self._logits, max_tokens, seq2seq)
         yield from map(self._prediction, found)
 
-    def _encode(self, texts: Sequence[Text]) -> Sequence[np.ndarray]:
-        ids, truncated = self.tokenizer.encode([self._parts(text) for text in texts])
-        self.truncated += truncated
-        return ids
-
-    def _parts(self, text: Text) -> tuple[str, ...]:
+    def parts(self, text: Text) -> tuple[str, ...]:
         """A sentence or a pair as training reads it: no blanks around."""
         parts = text if isinstance(text, tuple | list) else (text,)
         if len(parts) != len(self.columns) or not all(
@@ -116,8 +103,6 @@ class Predictor:
 
     @torch.no_grad()
     def _logits(self, net_input: dict[str, Tensor]) -> list[list[float]]:
-        if self.cuda:
-            net_input = {name: tensor.cuda() for name, tensor in net_input.items()}
         logits = self.kind.logits(self.model, {"net_input": net_input}).float()
         found = logits.softmax(-1) if self.labels else logits
         rows: list[list[float]] = found.tolist()

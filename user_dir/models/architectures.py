@@ -1,7 +1,8 @@
-"""What a model's architecture may say: names, types and ranges for each family.
+"""What a model's architecture may say: names, types and ranges.
 
 An architecture comes from files: a model directory's manifest, a checkpoint, a release.
-Nothing in it reaches fairseq before :func:`check_architecture` has seen it.
+Nothing in it reaches fairseq before :func:`check_architecture` has seen it. What one
+family has besides is in its file in :mod:`.families`.
 """
 
 from typing import Annotated, Any, Literal, Required
@@ -58,48 +59,6 @@ class Encoder(TypedDict, total=False):
     token_types: bool
 
 
-class Roberta(Encoder):
-    """BERT's and RoBERTa's form."""
-
-
-class Deberta(Encoder, total=False):
-    """DeBERTa, versions 1 to 3."""
-
-    deberta_terms: Literal["c2p", "p2c", "c2p,p2c", "p2c,c2p"]
-    deberta_buckets: Annotated[int, Field(ge=0, le=10**6)]
-    deberta_max_distance: Positions
-    deberta_share_projections: bool
-    deberta_relative_norm: bool
-    deberta_key_bias: bool
-    deberta_conv_kernel: Annotated[int, Field(ge=0, le=1000)]
-    deberta_conv_groups: Count
-    deberta_conv_activation: Activation
-
-
-class Bart(Encoder, total=False):
-    """Encoder-decoders."""
-
-    decoder_layers: Required[Layers]
-    decoder_embed_dim: Count
-    decoder_ffn_embed_dim: Count
-    decoder_attention_heads: Required[Count]
-    decoder_input_dim: Count
-    decoder_output_dim: Count
-    decoder_normalize_before: bool
-    decoder_learned_pos: bool
-    decoder_layerdrop: Rate
-    decoder_layers_to_keep: Kept | None
-    no_cross_attention: bool
-    no_decoder_final_norm: bool
-    share_all_embeddings: bool
-    share_decoder_input_output_embed: bool
-
-
-ARCHITECTURES: dict[str, type[Any]] = {
-    "roberta": Roberta,
-    "deberta": Deberta,
-    "bart": Bart,
-}
 _MEND = "import the model again"
 
 
@@ -107,7 +66,7 @@ def check_architecture(family: Any, architecture: Any, where: object) -> None:
     """Refuse an architecture that is not one of a family's.
 
     Args:
-        family: one of :data:`ARCHITECTURES`.
+        family: name of one of :data:`.families.FAMILIES`.
         architecture: fairseq's model arguments.
         where: the file, for the error.
 
@@ -116,11 +75,14 @@ def check_architecture(family: Any, architecture: Any, where: object) -> None:
             range than the family has.
 
     """
-    if not isinstance(family, str) or family not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
+    from .families import FAMILIES  # they import this file, and fairseq's models
+
+    if not isinstance(family, str) or family not in FAMILIES:
+        known = ", ".join(FAMILIES)
         raise UserError(f"{where}: model family {family!r} is not one of: {known}")
-    form = conform(ARCHITECTURES[family], architecture, where, _MEND)
-    _check_sizes(form, where)
+    _check_sizes(
+        conform(FAMILIES[family].architecture, architecture, where, _MEND), where
+    )
 
 
 def _check_sizes(form: dict[str, Any], where: object) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import UserError
-from ..optim.tags import layer_counts, tag_of
+from ..optim.tags import Tag, layer_counts, tag_of
 from ..seeds import seed_of
 
 #: Standard deviation of BERT's initialisation.
@@ -31,7 +31,7 @@ def reinitialise(model: nn.Module, layers: int, head: bool, seed: int) -> list[s
     Embeddings and the layers below stay bit-equal. For BART the top layers are the
     decoder's.
 
-    Source: Zhang et al. (arXiv 2006.05987), re-initialising top layers.
+    Source: Zhang et al. (arXiv 2006.05987), section 5.
 
     Args:
         model: tagged (see :func:`..optim.tag_parameters`).
@@ -46,31 +46,41 @@ def reinitialise(model: nn.Module, layers: int, head: bool, seed: int) -> list[s
         UserError: there are fewer than ``layers``.
 
     """
-    named = list(model.named_parameters())
-    counts = layer_counts(name for name, _ in named)
-    side = "decoder" if counts["decoder"] else "encoder"
-    if not 0 <= layers <= counts[side]:
-        raise UserError(
-            f"--steady-reinit-layers {layers} is not in 0 to {counts[side]}, the "
-            f"layers of this model's {side}"
-        )
-    top = sum(counts.values())
+    top = _check_layers(model, layers)
     changed = []
-    with torch.no_grad():
-        for name, parameter in named:
-            tag = tag_of(parameter)
-            if tag is None:
-                continue
-            if not (top - layers < tag.depth <= top or (tag.head and head)):
-                continue
-            changed.append(name)
-            if tag.norm:
-                parameter.fill_(float(name.endswith("weight")))
-            elif parameter.dim() < 2:
-                parameter.zero_()
-            else:
-                _normal(parameter, seed, name)
+    for name, parameter in model.named_parameters():
+        tag = tag_of(parameter)
+        if tag is None:
+            continue
+        if not (top - layers < tag.depth <= top or (tag.head and head)):
+            continue
+        changed.append(name)
+        with torch.no_grad():
+            _redraw(parameter, tag, seed, name)
     return changed
+
+
+def _check_layers(model: nn.Module, layers: int) -> int:
+    """Refuse more layers than the topmost stack has; how many there are in all."""
+    counts = layer_counts(model)
+    topmost = [stack for stack, count in counts.items() if count][-1:] or ["encoder"]
+    most = counts.get(topmost[0], 0)
+    if not 0 <= layers <= most:
+        raise UserError(
+            f"--steady-reinit-layers {layers} is not in 0 to {most}, the layers of "
+            f"this model's {topmost[0].partition('.')[0]}"
+        )
+    return sum(counts.values())
+
+
+def _redraw(parameter: Tensor, tag: Tag, seed: int, name: str) -> None:
+    """BERT's initialisation of one parameter."""
+    if tag.norm:
+        parameter.fill_(float(name.endswith("weight")))
+    elif parameter.dim() < 2:
+        parameter.zero_()
+    else:
+        _normal(parameter, seed, name)
 
 
 def noisy_tune(model: nn.Module, intensity: float, seed: int) -> None:
@@ -154,5 +164,5 @@ def mix_out(model: nn.Module, p: float) -> None:
         parametrize.register_parametrization(linear, "weight", mixing)
         original = linear.parametrizations.weight.original  # type: ignore[union-attr]
         original.param_group = tag  # type: ignore[union-attr]
-        linear.register_state_dict_post_hook(_save)  # type: ignore[no-untyped-call]
-        linear.register_load_state_dict_pre_hook(_load)  # type: ignore[no-untyped-call]
+        linear.register_state_dict_post_hook(_save)
+        linear.register_load_state_dict_pre_hook(_load)

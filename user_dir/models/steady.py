@@ -16,7 +16,8 @@ from ..flags import SHARE, Flags, check_flags, option
 from ..model_dir import Manifest, ModelDirectory
 from ..regularizers.injection import find_encoder
 from .architectures import check_architecture
-from .families import FAMILIES, set_layer_norm_eps
+from .families import FAMILIES
+from .families.base import set_layer_norm_eps
 from .packed import pack
 from .segments import add_segments
 
@@ -86,11 +87,12 @@ class SteadyModel(BaseFairseqModel):
                 "another task name fairseq's own architecture: --arch roberta_base"
             )
         described = _described(cfg.architecture)
-        model_class, complete = FAMILIES[described["family"]]
+        family = FAMILIES[described["family"]]
         args = _arguments(cfg, described)
-        complete(args)
-        model = model_class.build_model(args, task)
+        family.complete(args)
+        model = family.model.build_model(args, task)
         model.form = vars(args)  # BART keeps only a part of it
+        model.stacks = family.stacks
         set_layer_norm_eps(model, described["architecture"].get("layer_norm_eps"))
         pack(find_encoder(model))
         if described["architecture"].get("token_types"):

@@ -37,25 +37,35 @@ class Tag:
         return self.depth > 0 and not self.head and not self.norm
 
 
-_LAYER = re.compile(r"(?:^|\.)(encoder|decoder)\.(?:[\w.]*\.)?layers\.(\d+)\.")
+def layer_counts(model: nn.Module) -> dict[str, int]:
+    """Number of layers in each of a model's stacks, in the order of their depth.
 
-
-def layer_counts(names: Iterable[str]) -> dict[str, int]:
-    """Number of layers by side, encoder and decoder."""
-    counts = {"encoder": 0, "decoder": 0}
-    for match in map(_LAYER.search, names):
-        if match:
-            counts[match[1]] = max(counts[match[1]], int(match[2]) + 1)
+    Stacks are the dotted names that the model's ``stacks`` gives; those of a model
+    that gives none are called as fairseq's are.
+    """
+    counts = dict.fromkeys(getattr(model, "stacks", ("encoder", "decoder")), 0)
+    for name, _ in model.named_parameters():
+        if place := _place(name, counts):
+            counts[place[0]] = max(counts[place[0]], place[1] + 1)
     return counts
+
+
+def _place(name: str, stacks: Iterable[str]) -> tuple[str, int] | None:
+    """Stack and layer, counted from 0, that a parameter of this name is in."""
+    known = "|".join(map(re.escape, stacks))
+    found = re.search(rf"(?:^|\.)({known})\.(?:[\w.]*\.)?layers\.(\d+)\.", name)
+    return (found[1], int(found[2])) if found else None
 
 
 def _depth(name: str, counts: dict[str, int]) -> int:
     if "classification_heads." in name:
         return sum(counts.values()) + 1
-    match = _LAYER.search(name)
-    if match is None:
+    place = _place(name, counts)
+    if place is None:
         return 0
-    return int(match[2]) + 1 + (counts["encoder"] if match[1] == "decoder" else 0)
+    stacks = list(counts)
+    below = stacks[: stacks.index(place[0])]
+    return place[1] + 1 + sum(counts[stack] for stack in below)
 
 
 def _norm_parameters(model: nn.Module) -> set[int]:
@@ -67,14 +77,14 @@ def tag_parameters(model: nn.Module, layer_decay: float = 1.0) -> None:
     """Put a :class:`Tag` on every parameter of an encoder or BART model.
 
     Args:
-        model: with ``layers`` under ``encoder`` and perhaps ``decoder``.
+        model: with ``layers`` in its stacks; see :func:`layer_counts`.
         layer_decay: the learning rate of depth d is scaled by layer_decay ** (top - d),
             in (0, 1]; the head, one above the top layer, is not scaled. Source: Zhang
             et al. (arXiv 2006.05987), after Howard and Ruder.
 
     """
     named = dict(model.named_parameters())
-    counts, norms = layer_counts(named), _norm_parameters(model)
+    counts, norms = layer_counts(model), _norm_parameters(model)
     top = sum(counts.values())
     for name, parameter in named.items():
         depth = _depth(name, counts)

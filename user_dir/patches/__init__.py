@@ -1,8 +1,14 @@
-"""Everything that is changed in fairseq, and the safe loading that replaces its own."""
+"""Everything that is changed in fairseq, and the safe loading that replaces its own.
+
+:mod:`.table` lists every change; the other files say what the changes do.
+"""
+
+#: When a change is made.
+IMPORT, TRAINING, YAML = "import", "a training starts", "fairseq-steady hydra-train"
 
 
-def install() -> None:
-    """Make every change; once is enough, and more does no harm."""
-    from .ground import prepare_fairseq
+def install(when: str = IMPORT) -> None:
+    """Make every change of one kind; once is enough, and more does no harm."""
+    from . import table
 
-    prepare_fairseq()
+    table.install(when)

@@ -21,10 +21,10 @@ from typing import IO, Any
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data.iterators import BackgroundConsumer
-from fairseq.file_io import PathManager
 
 from ..errors import UserError, on_interrupt
 from ..files import foreign, sweep, whole_file
+from .change import put
 from .workers import check_workers, naming_the_lost, set_timeout
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def fall_back(folder: Path) -> None:
     logger.warning("%s is damaged; going on from %s", last, newest)
 
 
-def check_writable(folder: Path, flag: str = "--save-dir") -> None:
+def check_writable(folder: str | Path, flag: str = "--save-dir") -> None:
     """Refuse a folder that takes no files, before anything is trained.
 
     Raises:
@@ -128,7 +128,7 @@ def check_writable(folder: Path, flag: str = "--save-dir") -> None:
 
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             file.write(b"0")
     except OSError as error:
@@ -227,7 +227,6 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-@atexit.register
 def stop_reading(patience: float = 5.0) -> None:
     """Let fairseq's threads that read batches ahead end, for some seconds at most.
 
@@ -241,6 +240,12 @@ def stop_reading(patience: float = 5.0) -> None:
             while thread.is_alive() and time.monotonic() < until:
                 with suppress(queue.Empty):
                     thread._queue.get(timeout=0.01)
+
+
+def stop_reading_at_the_end() -> None:
+    """Have :func:`stop_reading` called, once."""
+    atexit.unregister(stop_reading)
+    atexit.register(stop_reading)
 
 
 @contextmanager
@@ -311,12 +316,5 @@ def watch_loop() -> bool:
     modules: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
     loops = [module for module in modules if hasattr(module, "validate_and_save")]
     for loop in loops:
-        if not hasattr(loop.validate_and_save, "__wrapped__"):
-            loop.validate_and_save = stopping(loop.validate_and_save)
+        put(loop, "validate_and_save", stopping)
     return bool(loops)
-
-
-def install() -> None:
-    """Change fairseq's saving."""
-    checkpoint_utils.torch_persistent_save = save_whole
-    PathManager.copy = staticmethod(copy_whole)

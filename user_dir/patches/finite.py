@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from fairseq.optim import AMPOptimizer
-from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
 
 from ..errors import UserError
 
@@ -38,7 +36,9 @@ def of_gradients(check: Callable[..., None]) -> Callable[..., None]:
     return check_grad_norms
 
 
-def _of_scale(step: Callable[..., Any]) -> Callable[..., Any]:
+def of_scales(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Where half precision gives up."""
+
     @functools.wraps(step)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -51,22 +51,17 @@ def _of_scale(step: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _on_cpu_too(clip: Callable[..., Any]) -> Callable[..., Any]:
-    """On a CPU --amp has no scale, which fairseq asks for when a gradient is NaN."""
+def of_amp_scales(clip: Callable[..., Any]) -> Callable[..., Any]:
+    """The same of --amp, which has no scale on a CPU: fairseq asks for it there too."""
+    scaled = of_scales(clip)
 
     @functools.wraps(clip)
     def clip_grad_norm(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
         if not optimizer.scaler.is_enabled():
             return optimizer.fp32_optimizer.clip_grad_norm(*args, **kwargs)
-        return clip(optimizer, *args, **kwargs)
+        return scaled(optimizer, *args, **kwargs)
 
     return clip_grad_norm
-
-
-def watch_scales() -> None:
-    """Where half precision gives up."""
-    DynamicLossScaler.check_overflow = _of_scale(DynamicLossScaler.check_overflow)
-    AMPOptimizer.clip_grad_norm = _on_cpu_too(_of_scale(AMPOptimizer.clip_grad_norm))
 
 
 def of_losses(valid_step: Callable[..., Any]) -> Callable[..., Any]:

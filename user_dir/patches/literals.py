@@ -6,7 +6,6 @@ are meant to be and refuses everything else.
 """
 
 import ast
-import importlib
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -93,9 +92,3 @@ def _check_size(left: Any, right: Any) -> None:
     numbers = [side for side in (left, right) if isinstance(side, int)]
     if len(numbers) == 2 and max(map(abs, numbers)) > 2**63:
         raise ValueError("it is too large")
-
-
-def install() -> None:
-    """Put :func:`literal` in the place of ``eval`` wherever fairseq calls it."""
-    for name in EVALUATING:
-        importlib.import_module(name).eval = literal  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
 from ..errors import UserError
 from .durable import check_writable
+from .quiet import only_the_first
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _LOGGED = (
     "--best-checkpoint-metric names the one that picks checkpoints"
 )
 _TEMPLATE = "leave it out: the model directory's tokeniser adds the special tokens"
+#: Model that --steady-model describes; used when --arch is not given.
+_ARCH = "steady"
 #: Flags that people bring along, from fairseq's sentence_prediction and from other
 #: programs, and what stands in their place here.
 BROUGHT = {
@@ -260,6 +263,7 @@ def parsing(parse: Callable[..., Any]) -> Callable[..., Any]:
 
         parser.error = functools.partial(_refuse, parser)  # type: ignore[method-assign]
         parsed = parse(parser, input_args, *rest, modify_parser=modify, **options)
+        only_the_first(getattr(parsed, "distributed_rank", 0))
         if new:
             logger.info("nobody says otherwise: %s", _shown(new))
         if isinstance(parsed, argparse.Namespace) and hasattr(parsed, "max_update"):
@@ -287,3 +291,34 @@ def check_launch(args: Any) -> None:
         )
     if args.log_file:
         check_writable(Path(args.log_file).parent, "--log-file")
+
+
+def with_an_architecture(add: Callable[..., Any]) -> Callable[..., Any]:
+    """A default of --arch; without one fairseq stops with an empty RuntimeError."""
+
+    @functools.wraps(add)
+    def add_model_args(parser: argparse.ArgumentParser) -> Any:
+        group = add(parser)
+        parser.set_defaults(arch=_ARCH)
+        return group
+
+    return add_model_args
+
+
+def of_numbers(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """A ValueError for a list that is none: argparse reports it as a wrong flag.
+
+    fairseq raises a SyntaxError, and of 1.5 for a whole number it makes 1.
+    """
+
+    @functools.wraps(parse)
+    def eval_str_list(text: Any, *args: Any) -> Any:
+        try:
+            values = parse(text, *args)
+            if isinstance(text, str) and int in args and values != parse(text, float):
+                raise ValueError(text)
+        except SyntaxError:
+            raise ValueError(text) from None
+        return values
+
+    return eval_str_list

@@ -1,13 +1,25 @@
-"""A checkpoint and a command line that do not go together: what each of them has."""
+"""A run that starts from a checkpoint, or goes on from one.
 
+What the criterion and the task keep travels in the checkpoint; a checkpoint that does
+not go with the command line is refused, in a line that says what each of them has.
+"""
+
+import functools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..model_dir import DICTIONARY, other_dictionary
+from . import durable
+from .checkpoints import KEPT_FILES, blaming, load_safely, no_file
 from .workers import broadcast
+
+#: Where a checkpoint's extra state holds what the criterion keeps.
+_KEPT = "fairseq_steady"
 
 Load = Callable[[str], Any]
 
@@ -114,3 +126,110 @@ def _form(cfg: Any) -> dict[str, Any]:
         return {"model": str(_name(cfg, "model"))}
     described = json.loads(text)
     return {"family": described["family"], **described["architecture"]}
+
+
+# --- where fairseq calls this ---------------------------------------------------------
+
+
+def checking_the_start(load: Callable[..., Any]) -> Callable[..., Any]:
+    """A start from a checkpoint that is there, with its heads, dictionary and data.
+
+    Left to itself fairseq trains on silently when --restore-file is missing.
+    """
+
+    @functools.wraps(load)
+    def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+        _check_named(cfg)
+        durable.prepare(trainer.cfg)
+        with _new_heads(trainer):
+            extra, iterator = load(cfg, trainer, **kwargs)
+        then = (extra or {}).get(KEPT_FILES, {})
+        _check_dictionary(trainer.task, then, cfg)
+        if trainer.get_num_updates() > 0:
+            durable.check_unchanged(_files(trainer), then, cfg.save_dir)
+        return extra, iterator
+
+    return load_checkpoint
+
+
+def _check_named(cfg: Any) -> None:
+    """Refuse a checkpoint that the command line names and that is not there."""
+    for name in ("restore_file", "finetune_from_model"):
+        path = getattr(cfg, name)
+        chosen = path is not None and path != "checkpoint_last.pt"
+        if chosen and not os.path.isfile(path):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} {path} {no_file(path)}; nothing was trained")
+
+
+def _check_dictionary(task: Any, then: dict[str, str], cfg: Any) -> None:
+    directory = getattr(task, "directory", None)
+    if directory is None:
+        return
+    if problem := other_dictionary(then, directory.path / DICTIONARY):
+        path = cfg.finetune_from_model or f"the checkpoint in {cfg.save_dir}"
+        raise UserError(f"{path} {problem}; give its own with --steady-model")
+
+
+def _files(trainer: Any) -> dict[str, str]:
+    """Digest of each data file that the task has read."""
+    return dict(getattr(trainer.task, "files", {}))
+
+
+@contextmanager
+def _new_heads(trainer: Any) -> Iterator[None]:
+    """While a checkpoint loads, its heads become what the task has settled on."""
+    heads = getattr(trainer.get_model(), "classification_heads", None)
+    adapt = getattr(trainer.task, "adapt_heads", None)
+    if heads is None or adapt is None:
+        yield
+        return
+
+    def settle(*given: Any) -> None:
+        """No method: --store-ema copies the model, and would copy the task too."""
+        adapt(*given)
+
+    hook = heads.register_load_state_dict_pre_hook(settle)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def keeping(state_dict: Callable[..., Any]) -> Callable[..., Any]:
+    """Write into each checkpoint what the criterion keeps and which data were read."""
+
+    @functools.wraps(state_dict)
+    def with_kept(trainer: Any) -> Any:
+        state = state_dict(trainer)
+        kept: dict[str, Any] = getattr(trainer.get_criterion(), "kept_state", dict)()
+        if kept:
+            state["extra_state"][_KEPT] = kept
+        state["extra_state"][KEPT_FILES] = _files(trainer)
+        return state
+
+    return with_kept
+
+
+def restoring(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the criterion what it kept, on every worker, when a run goes on."""
+    lazily = functools.partial(load_safely, mmap=True)  # it is loaded whole besides
+
+    @functools.wraps(load)
+    def load_checkpoint(
+        trainer: Any,
+        filename: str,
+        reset_optimizer: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if not reset_optimizer:
+            check_same(trainer, filename, args[0] if args else False, lazily)
+        with blaming(filename), of_another_model(trainer, filename, lazily):
+            extra = load(trainer, filename, reset_optimizer, *args, **kwargs)
+        kept = (extra or {}).pop(_KEPT, None)
+        if kept and trainer.get_num_updates() > 0:
+            getattr(trainer.get_criterion(), "restore_kept", lambda _: None)(kept)
+        return extra
+
+    return load_checkpoint

@@ -5,16 +5,18 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import torch
-from fairseq.distributed import utils as distributed_utils
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
+from .quiet import only_the_first
 
 
 def check_workers(world_size: int, environment: Mapping[str, str] = os.environ) -> None:
@@ -56,6 +58,7 @@ def meeting(distributed_init: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @functools.wraps(distributed_init)
     def wrapped(cfg: Any) -> Any:
+        only_the_first(cfg.distributed_training.distributed_rank)
         place = urlsplit(cfg.distributed_training.distributed_init_method or "")
         if place.scheme == "tcp" and place.hostname and place.port:
             name = interface_to(place.hostname, place.port)
@@ -103,7 +106,10 @@ def naming_the_lost() -> Iterator[None]:
 
 
 def _absent() -> list[int]:
-    """Ranks that do not answer a roll call; 0 keeps the list, so without it, 0."""
+    """Ranks that do not answer a roll call.
+
+    Worker 0 keeps the list of answers: where nobody can read it, worker 0 is gone.
+    """
     world = torch.distributed.get_world_size()
     try:
         store = torch.distributed.distributed_c10d._get_default_store()
@@ -112,18 +118,22 @@ def _absent() -> list[int]:
         return [r for r in range(world) if not store.check([f"steady/{r}"])]
     except RuntimeError:
         return [0]
+    except AttributeError:  # a private name: the table says if it is gone
+        return []
 
 
 def set_timeout(seconds: float) -> None:
     """How long a worker waits for the others in one exchange."""
-    groups = torch.distributed.distributed_c10d._world.pg_map
-    for group in list(groups):
-        torch.distributed.distributed_c10d._set_pg_timeout(
-            timedelta(seconds=seconds), group
-        )
+    c10d = torch.distributed.distributed_c10d
+    with suppress(AttributeError):  # private names: the table says if they are gone
+        for group in list(c10d._world.pg_map):
+            c10d._set_pg_timeout(timedelta(seconds=seconds), group)
 
 
-def install() -> None:
-    """Change how fairseq's workers meet and talk."""
-    distributed_utils._broadcast_object_slow = broadcast
-    distributed_utils.distributed_init = meeting(distributed_utils.distributed_init)
+def in_parallel(
+    module: nn.Module, device_ids: Any, output_device: Any, **options: Any
+) -> DistributedDataParallel:
+    """Torch's wrapper; fairseq names GPU 0 also for a model on the CPU."""
+    if next(module.parameters()).device.type == "cpu":
+        device_ids = output_device = None
+    return DistributedDataParallel(module, device_ids, output_device, **options)

@@ -28,6 +28,15 @@ def unwrap(model: nn.Module) -> nn.Module:
     return cast(nn.Module, inner)
 
 
+def _stack(model: nn.Module, index: int) -> Any:
+    """The encoder (0) or decoder (1), by the names in ``stacks`` or by fairseq's."""
+    inner: Any = unwrap(model)
+    if stacks := getattr(inner, "stacks", ()):
+        return inner.get_submodule(stacks[index]) if index < len(stacks) else None
+    outer = getattr(inner, ("encoder", "decoder")[index], None)
+    return getattr(outer, "sentence_encoder", outer)
+
+
 def find_encoder(model: nn.Module) -> nn.Module:
     """The transformer encoder of a RoBERTa-shaped or BART-shaped model.
 
@@ -35,8 +44,7 @@ def find_encoder(model: nn.Module) -> nn.Module:
         UserError: the model has no encoder that embeds tokens.
 
     """
-    outer = getattr(unwrap(model), "encoder", None)
-    encoder = getattr(outer, "sentence_encoder", outer)
+    encoder = _stack(model, 0)
     if not isinstance(encoder, nn.Module) or not hasattr(encoder, "embed_tokens"):
         raise UserError(
             f"{type(unwrap(model)).__name__} has no encoder that embeds tokens; "
@@ -52,7 +60,7 @@ def find_decoder(model: nn.Module) -> nn.Module:
         UserError: the model has none.
 
     """
-    decoder = getattr(unwrap(model), "decoder", None)
+    decoder = _stack(model, 1)
     if not isinstance(decoder, nn.Module) or not hasattr(decoder, "embed_tokens"):
         raise UserError(
             f"{type(unwrap(model)).__name__} has no decoder that embeds tokens; "

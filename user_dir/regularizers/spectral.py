@@ -112,5 +112,5 @@ def bound_linear(linear: nn.Linear, bound: Bound = "bound") -> None:
     parametrize.register_parametrization(
         linear, "weight", SpectralBound(linear.weight.detach(), bound)
     )
-    linear.register_state_dict_post_hook(_save)  # type: ignore[no-untyped-call]
-    linear.register_load_state_dict_pre_hook(_load)  # type: ignore[no-untyped-call]
+    linear.register_state_dict_post_hook(_save)
+    linear.register_load_state_dict_pre_hook(_load)

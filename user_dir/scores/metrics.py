@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 #: Hidden from fairseq's log by the underscore.
@@ -107,7 +106,7 @@ def one_score(scattered: Tensor) -> str | None:
         scattered: summed :func:`scattered_scores`, shape (3, N).
 
     """
-    predicted, gold = _each_once(scattered)
+    predicted, gold = _judged(scattered)
     spread = float(np.ptp(gold)) if len(gold) >= _MANY else 0.0
     if not spread or np.ptp(predicted) > _FLAT * spread:
         return None
@@ -141,11 +140,26 @@ def scattered_scores(
     return {SCATTERED: scores}
 
 
-def _each_once(scattered: Tensor) -> np.ndarray:
+def each_once(scattered: Tensor) -> Tensor:
+    """Sums over batches and workers as the values of each sentence.
+
+    fairseq repeats sentences to fill up uneven workers; a sum then counts them twice.
+
+    Args:
+        scattered: summed :func:`scattered_scores`, shape (K + 2, N).
+
+    Returns:
+        The same with 1 in the last row for a sentence that was judged, else 0.
+
+    """
+    table = scattered.cpu()
+    return table / table[-1].clamp(min=1)
+
+
+def _judged(scattered: Tensor) -> np.ndarray:
     """Predicted and gold scores of the sentences judged, shape (2, M)."""
-    table = scattered.cpu().numpy()
-    # fairseq repeats sentences to fill up uneven workers; a sum then counts twice.
-    found: np.ndarray = (table[:2] / table[2].clip(min=1))[:, table[2] > 0]
+    table = each_once(scattered).numpy()
+    found: np.ndarray = table[:2, table[2] > 0]
     return found
 
 
@@ -156,9 +170,11 @@ def correlation_scores(scattered: Tensor) -> dict[str, float]:
         scattered: summed :func:`scattered_scores`, shape (3, N).
 
     """
-    predicted, gold = _each_once(scattered)
+    predicted, gold = _judged(scattered)
     if len(gold) < 2 or np.ptp(predicted) == 0 or np.ptp(gold) == 0:
         return {"pearson": 0.0, "spearman": 0.0}
+    from scipy.stats import pearsonr, spearmanr  # a slow import
+
     return {
         "pearson": float(pearsonr(predicted, gold).statistic),
         "spearman": float(spearmanr(predicted, gold).statistic),

@@ -12,6 +12,7 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 from omegaconf import OmegaConf, open_dict
 
 from ..errors import UserError
+from ..patches.announcing import DETAIL
 from ..patches.refusals import A_TENTH
 
 logger = logging.getLogger(__name__)
@@ -159,4 +160,5 @@ def apply(recipe: Recipe, root: Any) -> None:
         root.dataset.validate_interval = 10**6
         root.checkpoint.keep_interval_updates = 1
         root.checkpoint.no_epoch_checkpoints = True
-    logger.info("recipe: %s", ", ".join(f"{k} {v}" for k, v in wanted.items()))
+    said = ", ".join(f"{k} {v}" for k, v in wanted.items())
+    logger.info("recipe: %s", said, extra=DETAIL)

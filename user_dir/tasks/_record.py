@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..files import write_json
-from ..scores.metrics import f1_of
+from ..scores.metrics import each_once, f1_of
 
 CONFIG = "config.json"
 
@@ -87,9 +87,7 @@ def predictions(scattered: Tensor) -> dict[str, Any]:
         ``outputs``, N lists of K logits or scores, and ``gold``, N numbers.
 
     """
-    table = scattered.cpu()
-    # fairseq repeats sentences to fill up uneven workers; a sum then counts twice.
-    table = table / table[-1].clamp(min=1)
+    table = each_once(scattered)
     return {"outputs": _shortest(table[:-2].T), "gold": table[-2].tolist()}
 
 

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..flags import option
 from ..model_dir import ModelDirectory
 from ..models.steady import HEAD, take_pooler
+from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
@@ -94,7 +95,7 @@ class SentenceTask(SteadyTask):
             UserError: names the flag.
 
         """
-        if cfg.steady_special_tokens and directory.manifest.family == "bart":
+        if cfg.steady_special_tokens and directory.family.decodes:
             raise UserError(
                 "--steady-special-tokens does not go with BART's head, which reads the "
                 "one place where a sentence ends; leave the flag out"
@@ -191,10 +192,11 @@ class SentenceTask(SteadyTask):
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
         )
-        count = len(encoded.tokens)
-        logger.info("%s: %s: %d sentences%s", split, sources, count, self._mix(encoded))
+        said = f"{len(encoded.tokens):,} sentences ({self._mix(encoded)})"
+        self.described[split] = said
+        logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
         if training and self.labels:
-            logger.info("f1 is of: %s", f1_of(self.labels))
+            logger.info("f1 is of: %s", f1_of(self.labels), extra=DETAIL)
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """The same for every split."""
@@ -213,10 +215,13 @@ class SentenceTask(SteadyTask):
 
     def _mix(self, encoded: Encoded) -> str:
         if self.labels is None:
-            return ""
+            low, high = encoded.targets.min(), encoded.targets.max()
+            return f"scores: {low:g} to {high:g}"
         counts = np.bincount(encoded.targets, minlength=len(self.labels))
-        return ", " + ", ".join(
-            f"{n} {label}" for n, label in zip(counts, self.labels, strict=True)
+        if len(self.labels) > _LISTED:
+            return f"{len(counts)} classes: {counts.min():,} to {counts.max():,} each"
+        return ", ".join(
+            f"{label}: {n:,}" for label, n in zip(self.labels, counts, strict=True)
         )
 
     def finish_model(self, model: Any, pretrained: bool) -> None:
@@ -264,6 +269,8 @@ def named_like(folder: str, split: str) -> Path:
 
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
+#: Classes whose sizes are said one by one.
+_LISTED = 12
 
 
 def _stems(split: str) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from ..model_dir import DICTIONARY, ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters
+from ..patches.announcing import RUN
 from ..scores.metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
 from . import _heads
 from ._ranges import check_criterion, check_head, check_ranges
@@ -70,7 +71,14 @@ class SteadyTaskConfig(Flags, FairseqDataclass):
         "text, and special tokens come from the template alone",
     )
     steady_cache_dir: Optional[str] = option(
-        None, "where tokenised files are kept; default: .steady-cache beside each file"
+        None,
+        "where tokenised files are kept; default: $XDG_CACHE_HOME/fairseq-steady, or "
+        "~/.cache/fairseq-steady",
+    )
+    steady_epoch_checkpoints: bool = option(
+        False,
+        "keep a checkpoint of every epoch, not only the best and the last; so does a "
+        "--save-interval above 1, or --keep-last-epochs",
     )
     steady_layer_decay: float = option(
         1.0,
@@ -133,12 +141,16 @@ class SteadyTask(FairseqTask):
     valid_subsets: ClassVar[str] = "valid"
     #: flag that cuts long texts
     cuts: ClassVar[str] = "--steady-max-length"
+    #: subcommand that uses a checkpoint, and what it is given
+    next: ClassVar[str] = "predict {checkpoint} FILE"
 
     def __init__(self, cfg: SteadyTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg)
         self.directory = directory
         self.dictionary: Dictionary = directory.dictionary()
         self.recorder: Recorder | None = None
+        #: what each split that was loaded holds
+        self.described: dict[str, str] = {}
         #: digest of the dictionary, and of each data file read so far, by folder and
         #: name
         self.files: dict[str, str] = {DICTIONARY: sha256(directory.path / DICTIONARY)}
@@ -158,6 +170,7 @@ class SteadyTask(FairseqTask):
             maximize_best_checkpoint_metric=True,
             valid_subset=cls.valid_subsets,
             num_workers=0,
+            log_interval=10,
             # fairseq leaves this empty, and then fails on it, with its own default.
             total_num_update=UNSAID,
             # It would look for files named as fairseq's own tasks name them.
@@ -209,7 +222,10 @@ class SteadyTask(FairseqTask):
         if "optimization" not in root:
             return
         root.dataset.ignore_unused_valid_subsets = True
+        RUN.begin(root, self)
         check_ranges(root)
+        leave_out_epochs(root)
+        self.settle_data()
         if hasattr(cfg, "steady_new_head"):
             self._inherit(_heads.find_start(root.checkpoint))
         follow_metric(root)
@@ -218,6 +234,18 @@ class SteadyTask(FairseqTask):
         warn_of_schedule(root, self._updates_of(root))
         if cfg.steady_record:
             self.recorder = Recorder(cfg.steady_record, root)
+
+    def settle_data(self) -> None:
+        """Find out, before the data are used, what a task can tell of them."""
+
+    @property
+    def model(self) -> Any:
+        """The latest that was built."""
+        return self._model
+
+    def next_command(self, checkpoint: str) -> str:
+        """What to do with a checkpoint of this task, as a shell takes it."""
+        return f"fairseq-steady {self.next.format(checkpoint=checkpoint)}"
 
     def heads(self) -> dict[str, _heads.Head]:
         """What each head of the model predicts, by its name; none without heads."""
@@ -277,7 +305,7 @@ class SteadyTask(FairseqTask):
 
     @property
     def cache_dir(self) -> Path | None:
-        """Where tokenised files are kept, if not beside the data."""
+        """Where tokenised files are kept, if not with the user's other caches."""
         folder = self.cfg.steady_cache_dir
         return Path(folder) if folder else None
 
@@ -378,6 +406,7 @@ class SteadyTask(FairseqTask):
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each subset's evaluation."""
         subset = self.evaluated
+        RUN.evaluated(subset, stats)
         sums = {n: agg[n].sum for n in (COUNTS, SCATTERED) if n in agg}
         labels = self.labels_of(subset)
         if self._master and (said := _same_answer(sums, labels)):
@@ -429,6 +458,14 @@ def follow_metric(root: Any) -> None:
     root.checkpoint[key] = larger
     if key in (root.get("lr_scheduler") or {}):
         root.lr_scheduler[key] = larger
+
+
+def leave_out_epochs(root: Any) -> None:
+    """Keep the best and the last checkpoint alone, unless more are asked for."""
+    saving = root.checkpoint
+    asked = saving.save_interval > 1 or saving.keep_last_epochs > 0
+    if not (asked or root.task.steady_epoch_checkpoints):
+        saving.no_epoch_checkpoints = True
 
 
 def _check_start(cfg: SteadyTaskConfig) -> None:

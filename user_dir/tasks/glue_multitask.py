@@ -92,6 +92,10 @@ class MultitaskTask(SteadyTask):
             found = {name: part.datasets["train"] for name, part in self.parts.items()}
             sizes = {name: len(data) for name, data in found.items()}
             drawn = shares(sizes, self.cfg.multitask_temperature)
+            self.described |= {
+                f"{name} {split}": part.described[split]
+                for name, part in self.parts.items()
+            }
             logger.info("examples in an epoch: %s", drawn)
             self.datasets[split] = Mixture(found, drawn, self.cfg.seed)
             return
@@ -104,7 +108,12 @@ class MultitaskTask(SteadyTask):
         part = self.parts[name]
         part.recorder = self.recorder
         part.load_dataset(inside or "valid")
+        self.described[split] = part.described[inside or "valid"]
         self.datasets[split] = Mixture({name: part.datasets[inside or "valid"]})
+
+    def next_command(self, checkpoint: str) -> str:
+        """Of the first task."""
+        return super().next_command(f"{checkpoint} --head {next(iter(self.parts))}")
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         """The evaluated task's own metric also as ``score``."""

@@ -18,8 +18,9 @@ from ..data.readers import is_table
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
 from ..flags import NOT_NEGATIVE, one_of, option
-from ..inference.summarising import DECODINGS, Decoding, Summarizer, select
+from ..inference.searching import DECODINGS, BeamSearch, Decoding, select
 from ..model_dir import ModelDirectory
+from ..patches.announcing import DETAIL
 from ..regularizers import unwrap
 from ..scores.rouge import NAMES, rouge_sums
 from ._steady import SteadyTask, SteadyTaskConfig
@@ -98,6 +99,7 @@ class SummarizationTask(SteadyTask):
 
     metric: ClassVar[str] = "rouge1"
     cuts: ClassVar[str] = "--summarization-source-length and -target-length"
+    next: ClassVar[str] = "summarize {checkpoint} FILE"
     cfg: SummarizationConfig
 
     def __init__(self, cfg: SummarizationConfig, directory: ModelDirectory) -> None:
@@ -109,7 +111,7 @@ class SummarizationTask(SteadyTask):
             )
             for length in self._lengths(cfg, directory)
         )
-        self._summarizer: tuple[Any, Summarizer] | None = None
+        self._summarizer: tuple[Any, BeamSearch] | None = None
         self._references: dict[str, list[str]] = {}
 
     @staticmethod
@@ -131,7 +133,7 @@ class SummarizationTask(SteadyTask):
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
         """The model must have a decoder."""
-        if directory.manifest.family != "bart":
+        if not directory.family.decodes:
             raise UserError(
                 f"{directory.path} is an encoder without a decoder; summarization "
                 "needs BART, or two copies: fairseq-steady import "
@@ -191,6 +193,29 @@ class SummarizationTask(SteadyTask):
         ]
         return chosen
 
+    def settle_data(self) -> None:
+        """Refuse summaries that the decoder has no positions for.
+
+        A form's own maximum is a bound that a smaller model cuts short; a minimum
+        that it cannot reach, or a maximum that was asked for, is an error.
+        """
+        form = self.directory.manifest.architecture
+        tokens = self.tokenizers[1].form()
+        most = form.get("max_target_positions") or form["max_positions"]
+        room = most - tokens.index(self.dictionary.eos()) - 1
+        asked = {"min": self.decoding.min_length}
+        if self.cfg.summarization_max_length is not None:
+            asked["max"] = self.decoding.max_length
+        for which, length in asked.items():
+            if length > room:
+                own = f" (of --summarization-form {self.cfg.summarization_form})"
+                said = getattr(self.cfg, f"summarization_{which}_length") is None
+                raise UserError(
+                    f"--summarization-{which}-length {length}{own * said} is more "
+                    f"than the {room} tokens that this model's {most} positions leave "
+                    f"a summary: give --summarization-{which}-length {room} or less"
+                )
+
     def train_size(self) -> int:
         """Pairs to train on."""
         return len(self._read("train")[2].source)
@@ -208,17 +233,18 @@ class SummarizationTask(SteadyTask):
             texts = [pair.target for pair in read_pairs(files, *self.columns)]
             chosen = range(len(texts)) if rows is None else rows
             self._references[split] = [texts[row] for row in chosen]
-        logger.info("%s: %s: %d articles with summaries", split, sources, count)
+        self.described[split] = f"{count:,} articles with summaries"
+        logger.info("%s: %s: %s", split, sources, self.described[split], extra=DETAIL)
 
     def max_positions(self) -> tuple[int, int]:
         """Tokens an article and a summary may have."""
         return self.tokenizers[0].max_length, self.tokenizers[1].max_length
 
-    def summarizer(self, model: Any) -> Summarizer:
+    def summarizer(self, model: Any) -> BeamSearch:
         """Beam search with this task's settings."""
         model = unwrap(model)
         if self._summarizer is None or self._summarizer[0] is not model:
-            made = Summarizer(model, self.dictionary, self.tokenizers[1], self.decoding)
+            made = BeamSearch(model, self.dictionary, self.tokenizers[1], self.decoding)
             self._summarizer = model, made
         return self._summarizer[1]
 

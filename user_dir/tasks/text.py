@@ -1,19 +1,26 @@
 """Classification and regression on a user's own TSV, CSV or JSONL files."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Optional
+from pathlib import Path
+from typing import Any, ClassVar, Optional
 
 from fairseq.tasks import register_task
 
 from ..data import Encoded, read_table
 from ..data.labels import refuse_look_alikes
 from ..data.readers import shown
+from ..data.sampling import stratified_subset
+from ..data.tables import columns_of, guess_columns
+from ..data.waiting import counted
 from ..errors import UserError
 from ..flags import option
 from ..model_dir import ModelDirectory
 from ._heads import Head
 from ._sentence import SentenceTask, SentenceTaskConfig, named_like, rows
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -37,9 +44,49 @@ class TextClassificationConfig(TextConfig):
 
 
 class TextTask(SentenceTask):
-    """``train``, ``valid`` (or ``dev``) and ``test`` files in one folder."""
+    """``train``, ``valid`` (or ``dev``) and ``test`` files in one folder, or one file.
+
+    One file is divided: a tenth of it, in proportion of the classes, is 'valid'.
+    """
 
     cfg: TextConfig
+
+    def settle_data(self) -> None:
+        """Say what a single file and unnamed columns are taken for."""
+        self._name_columns()
+        if Path(self.cfg.data).is_file():
+            logger.info(
+                "%s is one file: a tenth of its rows%s is 'valid' and the rest "
+                "'train', drawn by --steady-subset-seed %d",
+                self.cfg.data,
+                "" if self.regression else ", in proportion of the classes,",
+                self.cfg.steady_subset_seed,
+            )
+
+    def _name_columns(self) -> None:
+        """Find the text and the label of two columns that nobody has named."""
+        cfg, path = self.cfg, self.file("train")
+        names = columns_of(path)
+        said = cfg.steady_text_column, cfg.steady_label_column
+        if cfg.steady_pair_column or len(names) != 2 or set(said) <= set(names):
+            return
+        found = _two(path, names, said, self.regression)
+        if not found:
+            return
+        text, label = found
+        root: Any = getattr(cfg, "_get_root", dict)()
+        for kept in (cfg, root.get("task", cfg)):  # checkpoints keep root's copy
+            kept.steady_text_column, kept.steady_label_column = text, label
+        logger.info(
+            "%s has two columns: %s is taken for the text and %s for the label; if "
+            "not, name them with --steady-text-column and --steady-label-column",
+            *(path, shown(text), shown(label)),
+        )
+
+    def file(self, split: str) -> Path:
+        """The file that holds a split."""
+        data = Path(self.cfg.data)
+        return data if data.is_file() else named_like(self.cfg.data, split)
 
     @property
     def columns(self) -> Sequence[str]:  # type: ignore[override]
@@ -50,11 +97,54 @@ class TextTask(SentenceTask):
     def read(self, split: str) -> Encoded:
         """The split's own file; with ``--steady-split-dev``, 'test' is half of dev."""
         from_dev = split == "test" and self.cfg.steady_split_dev
-        path = named_like(self.cfg.data, "valid" if from_dev else split)
+        path = self.file("valid" if from_dev else split)
         columns, label = self.columns, self.cfg.steady_label_column
         reader = rows(read_table, columns, label, self.regression)
         encoded = self.encode(path, reader, f"table {columns} {label}")
+        if path == Path(self.cfg.data):
+            encoded = self._part("valid" if from_dev else split, encoded)
         return self.dev(split, encoded) if split in ("valid", "test") else encoded
+
+    def _part(self, split: str, everything: Encoded) -> Encoded:
+        """A split of the one file that there is."""
+        if split not in ("train", "valid"):
+            raise UserError(
+                f"{self.cfg.data} is one file, divided into train and valid, and has "
+                f"no split '{split}': name a folder with a file for each split, or "
+                "give --steady-split-dev, with which 'test' is half of 'valid'"
+            )
+        targets, seed = everything.targets, self.cfg.steady_subset_seed
+        tenth = max(round(len(targets) / 10), self.num_classes)
+        held_out, kept = stratified_subset(targets, tenth, seed, self.labels)
+        return everything.take(held_out if split == "valid" else kept)
+
+
+def _two(
+    path: Path, names: Sequence[str], said: tuple[str, str], scores: bool
+) -> tuple[str, str] | None:
+    """Text and label among two columns, given what they are called if at all.
+
+    Args:
+        path: of the table.
+        names: its columns, two.
+        said: names of text and label as configured, not both of them there.
+        scores: labels are numbers.
+
+    Returns:
+        None where a name was given that is not there, or it is not plain.
+
+    """
+    unnamed = [
+        name == TextConfig.__dataclass_fields__[f"steady_{what}_column"].default
+        for name, what in zip(said, ("text", "label"), strict=True)
+    ]
+    there = [name in names for name in said]
+    if not all(a or b for a, b in zip(unnamed, there, strict=True)):
+        return None
+    if not any(there):
+        return guess_columns(path, scores)
+    other = next(name for name in names if name not in said)
+    return (said[0], other) if there[0] else (other, said[1])
 
 
 @register_task("text_classification", dataclass=TextClassificationConfig)
@@ -74,6 +164,11 @@ class TextClassificationTask(TextTask):
     def labels(self) -> Sequence[str]:  # type: ignore[override]
         """Class names in the order of the model's outputs."""
         return self.state.labels  # type: ignore[no-any-return]
+
+    @property
+    def regression(self) -> bool:
+        """No; known before the classes are."""
+        return False
 
     def _find_labels(self) -> list[str]:
         named = self._named_labels()
@@ -109,9 +204,10 @@ class TextClassificationTask(TextTask):
             self.state.merge_state_dict({"labels": old})
 
     def _labels_in_training_file(self) -> list[str]:
-        path = named_like(self.cfg.data, "train")
+        path = self.file("train")
         places: dict[str, str] = {}
-        for example in read_table(path, self.columns, self.cfg.steady_label_column):
+        rows = read_table(path, self.columns, self.cfg.steady_label_column)
+        for example in counted(rows, f"{path}: rows looked at"):
             places.setdefault(example.label, f"{path}:{example.line}")
         refuse_look_alikes(places)
         return sorted(places)

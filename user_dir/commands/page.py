@@ -1,0 +1,54 @@
+"""What every subcommand has: a page of help, and complaints of one line.
+
+A subcommand is a module with ``parser() -> Page`` and ``main(argv=None) -> int``, the
+exit status. Importing it is light: what needs torch or fairseq is imported by ``main``.
+"""
+
+import argparse
+import re
+from difflib import get_close_matches
+from typing import NoReturn
+
+from ..errors import visible
+
+_UNKNOWN = re.compile(r"unrecognized arguments: (--[\w-]+).*", re.DOTALL)
+
+
+class Page(argparse.ArgumentParser):
+    """A parser whose complaints are one line, with the flag that may be meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line; the exit status is 2."""
+        unknown = _UNKNOWN.fullmatch(message)
+        near = unknown and get_close_matches(unknown[1], self._option_string_actions, 1)
+        advice = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+        self.exit(2, visible(f"error: {message}; {advice}") + "\n")
+
+
+def page(name: str, doc: str | None, usage: str, out: str) -> Page:
+    """A page without arguments yet.
+
+    Args:
+        name: of the subcommand.
+        doc: of its module: what it does in a line, examples, what else to know.
+        usage: what follows the name.
+        out: what comes out, and the exit status where it says something.
+
+    """
+    found = Page(
+        prog=f"fairseq-steady {name}",
+        usage=f"%(prog)s {usage}".rstrip(),
+        description=(doc or "").strip(),
+        epilog=out.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    found.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    return found
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for ``type=``."""
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    return int(text)

@@ -1,0 +1,126 @@
+"""Methods x seeds, side by side: what ``fairseq-steady compare`` does."""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+
+from ..errors import UserError
+from ..files import write_text
+from ..scores.metrics import larger_is_better
+from . import figures, table, winner_card
+from .command import check, make_executor, reasons
+from .execution import Executor, run_all
+from .plan import Plan, Run, distinct, named
+from .results import Result
+from .table import Scored
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """The plan of a command line."""
+    settings = named(args.settings, "setting")
+    if args.settings == ["all="]:
+        settings = {"": ()}
+    return Plan(
+        args.out,
+        named(args.methods, "method"),
+        distinct(args.seeds),
+        tuple(args.train),
+        settings,
+        args.select,
+        distinct(args.tuning_seeds or args.seeds[:1]),
+        args.keep,
+    )
+
+
+def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
+    """What to compare on.
+
+    Raises:
+        UserError: every run crashed.
+
+    """
+    ended = [result for result in results if result.ok]
+    if not ended:
+        raise UserError(f"every run crashed; {reasons(results)}")
+    metric, larger = ended[0].own_metric
+    if args.metric and args.metric != metric:
+        metric, larger = args.metric, larger_is_better(args.metric)
+    return Scored(metric, larger, args.select)
+
+
+def tune(
+    plan: Plan, executor: Executor, args: argparse.Namespace
+) -> dict[tuple[str, str], int]:
+    """Choose each method's grid point on the selecting subset, and write it down."""
+    tried = plan.tuning()
+    results = run_all(every(tried), executor)
+    scored = measure(args, results)
+    found = {tuple(result.command): result for result in results}
+    chosen, notes = {}, []
+    for key, grid in tried.items():
+        scores = [_mean([found[run.command] for run in runs], scored) for runs in grid]
+        known = [score for score in scores if score is not None]
+        if not known:
+            raise UserError(f"every grid point of {key[1]} crashed; {reasons(results)}")
+        chosen[key] = scores.index(max(known, key=scored.rank))
+        notes += _notes(plan, key, scores, chosen[key], scored)
+    table.write_csv(args.out / "tuning.csv", notes)
+    return chosen
+
+
+def _mean(results: Sequence[Result], scored: Scored) -> float | None:
+    scores = list(scored.scores(results, scored.select).values())
+    return statistics.mean(scores) if scores else None
+
+
+def _notes(
+    plan: Plan,
+    key: tuple[str, str],
+    scores: Sequence[float | None],
+    pick: int,
+    scored: Scored,
+) -> list[table.Row]:
+    """A row per grid point."""
+    grid = plan.grid(*key)
+    setting, method = key
+    return [
+        {
+            **({"setting": setting} if setting else {}),
+            "method": method,
+            "flags": " ".join(_differing(grid, flags)),
+            f"{scored.metric} {scored.select}": "" if score is None else f"{score:.4f}",
+            "chosen": "yes" if number == pick else "",
+        }
+        for number, (flags, score) in enumerate(zip(grid, scores, strict=True))
+    ]
+
+
+def every(tried: dict[tuple[str, str], list[list[Run]]]) -> list[Run]:
+    """All tuning runs."""
+    return [run for grid in tried.values() for runs in grid for run in runs]
+
+
+def _differing(grid: Sequence[tuple[str, ...]], flags: tuple[str, ...]) -> list[str]:
+    """What tells a grid point from the others, with the flag before it."""
+    shown = []
+    for index, flag in enumerate(flags):
+        if len({other[index] for other in grid}) > 1:
+            shown += [flags[index - 1], flag] if not flag.startswith("-") else [flag]
+    return shown
+
+
+def report(args: argparse.Namespace) -> int:
+    """Run what is missing, then write and print everything; 1 if a run crashed."""
+    plan, executor = make_plan(args), make_executor(args)
+    check(every(plan.tuning()) if plan.tuned else plan.runs())
+    chosen = tune(plan, executor, args) if plan.tuned else {}
+    results = run_all(plan.runs(chosen), executor)
+    scored = measure(args, results)
+    table.write_all(args.out, results, scored)
+    figures.draw_all(args.out, results, scored)
+    write_text(args.out / "card.md", winner_card.describe(results, scored))
+    table.show(table.tables(results, scored), table.definitions(scored))
+    if crashes := reasons(results):
+        print(f"error: {crashes}", file=sys.stderr)
+    return int(bool(crashes))

@@ -1,0 +1,204 @@
+"""A source's tokeniser and, in its order, fairseq's dictionary."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from fairseq.data import Dictionary
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.processors import RobertaProcessing
+
+from ..errors import UserError
+from ..files import read_json
+from ..models.families.base import Kind
+from .sources import (
+    DAMAGED,
+    TokenizerOptions,
+    filler,
+    inside,
+    naming,
+    needed,
+    read_merges,
+    read_numbers,
+    read_vocabulary,
+)
+
+
+def build_tokenizer(source: Path, kind: Kind) -> Tokenizer:
+    """The source's tokenizer.json, or the same built from its vocabulary files.
+
+    Raises:
+        UserError: there is no tokeniser, or it is not readable.
+
+    """
+    if path := inside(source, "tokenizer.json"):
+        with naming(source, "the tokeniser cannot be read"):
+            tokenizer = Tokenizer.from_file(str(path))
+    else:
+        tokenizer = _MAKERS[kind.vocabulary](source, kind.special)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _tokenizer_options(source: Path) -> TokenizerOptions:
+    path = inside(source, "tokenizer_config.json")
+    return read_json(path, TokenizerOptions, DAMAGED) if path else {}
+
+
+def _vocabulary(source: Path, name: str) -> Path:
+    return needed(source, name, f"{source} has neither tokenizer.json nor {name}")
+
+
+def _or(value: bool | None, default: bool) -> bool:
+    return default if value is None else value
+
+
+def _wordpiece(source: Path, _: Mapping[str, str]) -> Tokenizer:
+    vocabulary = read_vocabulary(_vocabulary(source, "vocab.txt"))
+    options = _tokenizer_options(source)
+    with naming(source, "the tokeniser cannot be read"):
+        built = BertWordPieceTokenizer(
+            vocabulary,
+            lowercase=_or(options.get("do_lower_case"), True),
+            strip_accents=options.get("strip_accents"),
+            handle_chinese_chars=_or(options.get("tokenize_chinese_chars"), True),
+        )
+    return Tokenizer.from_str(built.to_str())
+
+
+def _byte_level_bpe(source: Path, special: Mapping[str, str]) -> Tokenizer:
+    vocabulary = read_numbers(_vocabulary(source, "vocab.json"))
+    merges = read_merges(_vocabulary(source, "merges.txt"))
+    space = _or(_tokenizer_options(source).get("add_prefix_space"), False)
+    with naming(source, "the tokeniser cannot be read"):
+        built = ByteLevelBPETokenizer(vocabulary, merges, add_prefix_space=space)
+    built.add_special_tokens(list(special.values()))
+    ends = [special[name] for name in ("</s>", "<s>")]
+    last, first = ((token, built.token_to_id(token)) for token in ends)
+    built._tokenizer.post_processor = RobertaProcessing(
+        last, first, trim_offsets=True, add_prefix_space=space
+    )
+    return Tokenizer.from_str(built.to_str())
+
+
+def _converted(source: Path, _: Mapping[str, str]) -> Tokenizer:
+    """Vocabulary files that are no tokenizer.json, converted by transformers.
+
+    Raises:
+        UserError: transformers is not installed or cannot read them.
+
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise UserError(
+            f"{source} has no tokenizer.json; making one of its vocabulary needs "
+            "transformers: pip install transformers"
+        ) from None
+    with naming(source, "the tokeniser cannot be read"):
+        loaded = AutoTokenizer.from_pretrained(
+            source, use_fast=True, local_files_only=True, trust_remote_code=False
+        )
+        return Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+
+
+_MAKERS: dict[str, Callable[[Path, Mapping[str, str]], Tokenizer]] = {
+    "wordpiece": _wordpiece,
+    "byte-level": _byte_level_bpe,
+    "transformers": _converted,
+}
+
+
+def gives_two_types(source: Path, tokenizer: Tokenizer, separator: str) -> bool:
+    """Whether pairs have token type 1 after the first separator, as BERT's have.
+
+    Raises:
+        UserError: they have types in another order.
+
+    """
+    named = _tokenizer_options(source).get("model_input_names")
+    encoding = tokenizer.encode("a", "b")
+    if not any(encoding.type_ids) or (named and "token_type_ids" not in named):
+        return False
+    end = encoding.tokens.index(separator) if separator in encoding.tokens else -1
+    if encoding.type_ids != [int(i > end) for i in range(len(encoding.ids))]:
+        raise UserError(
+            f"{source}: its tokeniser gives a pair token types {encoding.type_ids}; "
+            f"only 1 after the first {separator} can be imported"
+        )
+    return True
+
+
+def build_dictionary(
+    tokenizer: Tokenizer, special: Mapping[str, str], rows: int, source: Path
+) -> tuple[Dictionary, np.ndarray]:
+    """A fairseq dictionary in the tokeniser's order, special tokens first.
+
+    Args:
+        tokenizer: the source's.
+        special: its token for each of fairseq's.
+        rows: rows of the embedding table; more than the vocabulary are kept as
+            filler, fewer are an error.
+        source: named in errors.
+
+    Returns:
+        The dictionary, and the embedding row of each of its symbols.
+
+    Raises:
+        UserError: a special token is missing, or the table is too small.
+
+    """
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    _check_vocabulary(vocabulary, special, rows, source)
+    by_id = {index: token for token, index in vocabulary.items()}
+    names = {token: name for name, token in special.items()}
+    first = [special[name] for name in ("<s>", "<pad>", "</s>", "<unk>")]
+    dictionary, order = Dictionary(), [vocabulary[token] for token in first]
+    for index in range(rows):
+        token = by_id.get(index)
+        if token not in first:
+            name = filler(index, vocabulary) if token is None else token
+            dictionary.add_symbol(names.get(name, name))
+            order.append(index)
+    return dictionary, np.array(order)
+
+
+def _check_vocabulary(
+    vocabulary: dict[str, int], special: Mapping[str, str], rows: int, source: Path
+) -> None:
+    """Refuse tokens that a fairseq dictionary, a token a line, cannot hold."""
+    for name, token in special.items():
+        if token not in vocabulary and name != "<mask>":
+            raise UserError(f"{source}: the tokeniser has no {token}")
+    if max(vocabulary.values()) >= rows:
+        raise UserError(
+            f"{source}: the tokeniser has {max(vocabulary.values()) + 1} tokens and "
+            f"the embedding table {rows} rows; they are not of one model"
+        )
+    seen: dict[int, str] = {}
+    for token, index in vocabulary.items():
+        if seen.setdefault(index, token) != token:
+            raise UserError(
+                f"{source}: the tokeniser has {seen[index]!r} and {token!r} for the "
+                f"one number {index}; {DAMAGED}"
+            )
+        _check_token(token, index, special, source)
+
+
+def _check_token(
+    token: str, index: int, special: Mapping[str, str], source: Path
+) -> None:
+    """Refuse what would be no line of its own, or a special token's name."""
+    if token in special and special[token] != token:
+        raise UserError(
+            f"{source}: the tokeniser has a token {token!r} besides "
+            f"{special[token]}, which fairseq calls so; rename or remove it"
+        )
+    if not token or "\n" in token or "\r" in token:
+        raise UserError(
+            f"{source}: the tokeniser's token {token!r} (number {index}) is empty "
+            "or has a line break, and fairseq's dictionary is a token a line; "
+            "rename or remove it"
+        )

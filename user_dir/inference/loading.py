@@ -1,0 +1,161 @@
+"""Fine-tuned checkpoints, ready for texts: what predicting and summarising share."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from ..data.batching import in_batches
+from ..data.tokenizing import SentenceTokenizer
+from ..errors import UserError
+from ..model_dir import DICTIONARY, MANIFEST, other_dictionary
+from ..patches.checkpoints import KEPT_FILES, no_file
+
+Text = TypeVar("Text")
+Answer = TypeVar("Answer")
+
+
+def load_trained(
+    checkpoint: Path, model: str | Path | None = None, head: str | None = None
+) -> tuple[Any, Any]:
+    """The model of a fine-tuned checkpoint, in evaluation mode, and its task.
+
+    Args:
+        checkpoint: of a task of this plugin.
+        model: its model directory, where that has moved.
+        head: which task of glue_multitask; None for checkpoints of one task.
+
+    Raises:
+        UserError: the checkpoint or the model directory is missing, or the head.
+
+    """
+    from .. import tasks as plugin  # noqa: F401  registers everything
+
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint} {no_file(checkpoint)}")
+    moved = {"steady_model": str(model)} if model else {}
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint), moved)
+    _check_model(state, checkpoint)
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [str(checkpoint)], arg_overrides=moved, state=state
+    )
+    return models[0].eval(), _part(task, head, checkpoint)
+
+
+def _check_model(state: Any, checkpoint: Path) -> None:
+    """Say which flag names a model directory that has moved, or is another."""
+    named = OmegaConf.select(state.get("cfg") or {}, "task.steady_model")
+    if named and not os.path.isfile(os.path.join(str(named), MANIFEST)):
+        found = _seen_from(checkpoint, str(named)) or "DIR"
+        raise UserError(
+            f"{checkpoint} was trained from the model directory {named}, which is not "
+            f"there; name it: --model {found}"
+        )
+    kept = (state.get("extra_state") or {}).get(KEPT_FILES, {})
+    if named and (problem := other_dictionary(kept, Path(named) / DICTIONARY)):
+        raise UserError(f"{checkpoint} {problem}; name its own with --model")
+
+
+def _seen_from(checkpoint: Path, named: str) -> str | None:
+    """A model directory that is where it was, from a folder above the checkpoint."""
+    places = [folder / named for folder in checkpoint.resolve().parents]
+    return next((str(p) for p in places if os.path.isfile(p / MANIFEST)), None)
+
+
+def _part(task: Any, head: str | None, checkpoint: Path) -> Any:
+    parts = getattr(task, "parts", {None: task})
+    if head not in parts:
+        known = ", ".join(str(name) for name in parts if name)
+        mend = f"name one of {known}" if known else "leave --head out, it has one task"
+        raise UserError(f"{checkpoint} has no head {head or 'of its own'}: {mend}")
+    return parts[head]
+
+
+class Trained:
+    """A fine-tuned checkpoint that answers texts.
+
+    Args:
+        checkpoint: of one of this plugin's tasks.
+        model: its model directory, where that has moved.
+        cpu: stay on the CPU where there is a GPU.
+        head: the task, for checkpoints of glue_multitask.
+
+    Raises:
+        UserError: the checkpoint is missing, damaged or of another task.
+
+    """
+
+    #: of texts, as in training
+    tokenizer: SentenceTokenizer
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        model: str | Path | None = None,
+        cpu: bool = False,
+        head: str | None = None,
+    ) -> None:
+        self.model, task = load_trained(Path(checkpoint), model, head)
+        self.task: Any = task
+        self.check(Path(checkpoint))
+        self.cuda = torch.cuda.is_available() and not cpu
+        if self.cuda:
+            self.model = self.model.cuda()
+        #: texts so far that were longer than the model reads
+        self.truncated = 0
+
+    def check(self, checkpoint: Path) -> None:
+        """Refuse checkpoints of other tasks.
+
+        Raises:
+            UserError: names the task, and the command that reads such checkpoints.
+
+        """
+        raise NotImplementedError
+
+    def parts(self, text: Any) -> tuple[str, ...]:
+        """A text as training reads it: its one or two sentences, no blanks around."""
+        raise NotImplementedError
+
+    def _encode(self, texts: Sequence[Any]) -> Sequence[np.ndarray]:
+        ids, truncated = self.tokenizer.encode([self.parts(text) for text in texts])
+        self.truncated += truncated
+        return ids
+
+    def answers(
+        self,
+        texts: Iterable[Text],
+        run: Callable[[dict[str, Tensor]], Sequence[Answer]],
+        max_tokens: int,
+        decoder_input: bool = False,
+    ) -> Iterator[Answer]:
+        """What ``run`` makes of each text, in order.
+
+        Args:
+            texts: any number of them.
+            run: gives the answers of a batch.
+            max_tokens: of a batch, padding included.
+            decoder_input: as :func:`..data.batching.padded` has it.
+
+        Raises:
+            UserError: a batch has no tokens.
+
+        """
+        if max_tokens < 1:
+            raise UserError(f"max_tokens {max_tokens} is not a number from 1")
+
+        def on_device(net_input: dict[str, Tensor]) -> Sequence[Answer]:
+            if self.cuda:
+                net_input = {name: tensor.cuda() for name, tensor in net_input.items()}
+            return run(net_input)
+
+        pad = self.task.dictionary.pad()
+        yield from in_batches(
+            texts, self._encode, on_device, pad, max_tokens, decoder_input
+        )

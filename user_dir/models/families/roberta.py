@@ -1,0 +1,265 @@
+"""BERT and RoBERTa: encoders as fairseq's RoBERTa."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Required
+
+import numpy as np
+import torch
+from fairseq.models.roberta import RobertaModel
+from fairseq.models.roberta.model import base_architecture
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..architectures import Count, Encoder, Epsilon, Layers, Positions, Rate
+from .base import (
+    ACTIVATIONS,
+    ANGLES,
+    BRACKETS,
+    Config,
+    Family,
+    Imported,
+    Kind,
+    State,
+    Weights,
+    activation,
+    activation_back,
+    below,
+    without_foreign_bounds,
+)
+
+#: Where fairseq's RoBERTa keeps its encoder.
+STACK = "encoder.sentence_encoder"
+_TYPES = "embeddings.token_type_embeddings.weight"
+_POSITIONS = "embeddings.position_embeddings.weight"
+#: What type 1 adds to type 0, beside the positions; see :mod:`..segments`.
+SECOND = "embed_positions.second"
+#: fairseq counts positions from padding_idx + 1.
+_BEFORE = 2
+#: Hugging Face's names in a layer of BERT and fairseq's; attention apart.
+_ATTENTION = {
+    "attention.self.query": "self_attn.q_proj",
+    "attention.self.key": "self_attn.k_proj",
+    "attention.self.value": "self_attn.v_proj",
+}
+LAYER = {
+    "attention.output.dense": "self_attn.out_proj",
+    "attention.output.LayerNorm": "self_attn_layer_norm",
+    "intermediate.dense": "fc1",
+    "output.dense": "fc2",
+    "output.LayerNorm": "final_layer_norm",
+}
+_PARTS = ("weight", "bias")
+
+
+class EncoderConfig(Config, total=False):
+    """config.json of BERT and RoBERTa."""
+
+    num_hidden_layers: Required[Layers]
+    hidden_size: Required[Count]
+    intermediate_size: Required[Count]
+    num_attention_heads: Required[Count]
+    max_position_embeddings: Required[Positions]
+    layer_norm_eps: Epsilon
+    type_vocab_size: Annotated[int, Field(ge=0, le=1000)]
+    hidden_dropout_prob: Rate
+    attention_probs_dropout_prob: Rate
+
+
+class SteadyRoberta(RobertaModel):
+    """RoBERTa and BERT without the language-model head, which fine-tuning never uses.
+
+    Without it every parameter gets a gradient, so distributed training needs no
+    ``--find-unused-parameters``.
+    """
+
+    def __init__(self, args: argparse.Namespace, encoder: nn.Module) -> None:
+        super().__init__(args, encoder)
+        self.encoder.lm_head = None
+
+    def upgrade_state_dict_named(
+        self, state_dict: dict[str, Tensor], name: str
+    ) -> None:
+        """Drop a language-model head from a checkpoint that has one."""
+        upgrade = super().upgrade_state_dict_named
+        without_foreign_bounds(self, state_dict, lambda: upgrade(state_dict, name))
+        for key in [k for k in state_dict if ".lm_head." in f".{k}"]:
+            del state_dict[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFamily(Family):
+    """Encoders whose weights are named as BERT's."""
+
+    #: Hugging Face's names in a layer and fairseq's.
+    layer: ClassVar[Mapping[str, str]] = _ATTENTION | LAYER
+
+    def read(
+        self, weights: Weights, config: dict[str, Any], rows: np.ndarray, paired: bool
+    ) -> Imported:
+        """Hugging Face's weights as fairseq's; see :meth:`Family.read`."""
+        kind = self.kinds[config["model_type"]]
+        positions = _read_positions(weights, config, kind.first, paired)
+        form = self.arguments(config, kind.first)
+        if SECOND in positions:
+            form["token_types"] = True
+        order, width = torch.from_numpy(rows), form["encoder_embed_dim"]
+        words = weights(self.words, -1, width)[order.clamp(0)]
+        state = {"embed_tokens.weight": words * order.ge(0)[:, None], **positions}
+        state |= self.read_body(weights, form)
+        named = {f"{STACK}.{name}": tensor for name, tensor in state.items()}
+        return Imported(form, named, _read_pooler(weights, width))
+
+    def arguments(self, config: dict[str, Any], first: int) -> dict[str, Any]:
+        """fairseq's arguments for a config.json whose positions start at this row."""
+        dropout = config.get("hidden_dropout_prob", 0.1)
+        return {
+            "encoder_layers": config["num_hidden_layers"],
+            "encoder_embed_dim": config["hidden_size"],
+            "encoder_ffn_embed_dim": config["intermediate_size"],
+            "encoder_attention_heads": config["num_attention_heads"],
+            "activation_fn": ACTIVATIONS[activation(config)],
+            "max_positions": config["max_position_embeddings"] - first,
+            "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
+            "dropout": dropout,
+            "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
+            "pooler_dropout": dropout,
+        }
+
+    def read_body(self, weights: Weights, form: dict[str, Any]) -> State:
+        """The embeddings' LayerNorm and the layers, by fairseq's names."""
+        state = {}
+        for part in _PARTS:
+            norm = weights(f"embeddings.LayerNorm.{part}")
+            state[f"layernorm_embedding.{part}"] = norm
+            for i in range(form["encoder_layers"]):
+                for theirs, ours in self.layer.items():
+                    tensor = weights(f"encoder.layer.{i}.{theirs}.{part}")
+                    state[f"layers.{i}.{ours}.{part}"] = tensor
+        return state
+
+    def write(
+        self, ours: State, form: dict[str, Any], kind: Kind, rows: Tensor
+    ) -> State:
+        """The way back; see :meth:`Family.write`."""
+        own = below(ours, f"{STACK}.")
+        words = own["embed_tokens.weight"][rows]
+        state = {self.words: words}
+        if "embed_positions.weight" in own:
+            state[_POSITIONS] = own["embed_positions.weight"][_BEFORE - kind.first :]
+        if types := _types(form, kind):
+            # Type 0 went into the positions when the model was imported.
+            table = words.new_zeros(types, words.size(1))
+            if SECOND in own:
+                table[1] = own[SECOND]
+            state[_TYPES] = table
+        return state | self.write_body(own, form)
+
+    def write_body(self, ours: State, form: dict[str, Any]) -> State:
+        """The way back from :meth:`read_body`."""
+        state = {}
+        for part in _PARTS:
+            norm = ours[f"layernorm_embedding.{part}"]
+            state[f"embeddings.LayerNorm.{part}"] = norm
+            for i in range(form["encoder_layers"]):
+                for theirs, own in self.layer.items():
+                    tensor = ours[f"layers.{i}.{own}.{part}"]
+                    state[f"encoder.layer.{i}.{theirs}.{part}"] = tensor
+        return state
+
+    def settings(self, form: dict[str, Any], kind: Kind) -> dict[str, Any]:
+        """What config.json says; see :meth:`Family.settings`."""
+        return {
+            "num_hidden_layers": form["encoder_layers"],
+            "hidden_size": form["encoder_embed_dim"],
+            "intermediate_size": form["encoder_ffn_embed_dim"],
+            "num_attention_heads": form["encoder_attention_heads"],
+            "hidden_act": activation_back(form),
+            "max_position_embeddings": form["max_positions"] + kind.first,
+            "type_vocab_size": _types(form, kind),
+            "layer_norm_eps": form.get("layer_norm_eps", 1e-5),
+            "hidden_dropout_prob": form["dropout"],
+            "attention_probs_dropout_prob": form["attention_dropout"],
+            "classifier_dropout": form["pooler_dropout"],
+        }
+
+
+def _types(form: dict[str, Any], kind: Kind) -> int:
+    """Rows of the table of token types."""
+    return 2 if form.get("token_types", False) else kind.types
+
+
+def _read_positions(
+    weights: Weights, config: dict[str, Any], first: int, paired: bool
+) -> State:
+    """fairseq's table of absolute positions, and what a pair's second sentence adds.
+
+    Args:
+        weights: the source's.
+        config: its configuration.
+        first: row of the first position in the source's table.
+        paired: whether its tokeniser gives pairs two token types.
+
+    Returns:
+        Nothing where there are no absolute positions.
+
+    """
+    if not config.get("position_biased_input", True):
+        return {}
+    width, rows = config["hidden_size"], config["max_position_embeddings"]
+    table = weights(_POSITIONS, rows, width)[first:]
+    types = weights.get(_TYPES, config.get("type_vocab_size", -1), width)
+    state = {}
+    if types is not None and len(types):
+        # Type-0 rows are the same for every token, so the positions can carry them.
+        table = table + types[0]
+        if paired and len(types) > 1 and not torch.equal(types[0], types[1]):
+            state[SECOND] = types[1] - types[0]
+    table = torch.cat([torch.zeros(_BEFORE, width), table])
+    return {"embed_positions.weight": table, **state}
+
+
+def _read_pooler(weights: Weights, width: int) -> State:
+    """BERT's, both parts of it or nothing."""
+    weight = weights.get("pooler.dense.weight", width, width)
+    bias = weights.get("pooler.dense.bias", width)
+    if weight is None or bias is None:
+        return {}
+    return {"dense.weight": weight, "dense.bias": bias}
+
+
+FAMILY = EncoderFamily(
+    name="roberta",
+    kinds={
+        "bert": Kind(
+            "Bert",
+            prefix="bert.",
+            special=BRACKETS,
+            vocabulary="wordpiece",
+            head={"dense": "bert.pooler.dense", "out_proj": "classifier"},
+            types=2,
+        ),
+        "roberta": Kind(
+            "Roberta",
+            prefix="roberta.",
+            special=ANGLES,
+            vocabulary="byte-level",
+            head={"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
+            first=2,
+            types=1,
+        ),
+    },
+    config=EncoderConfig,
+    architecture=Encoder,
+    model=SteadyRoberta,
+    complete=base_architecture,
+    stacks=(STACK,),
+    words="embeddings.word_embeddings.weight",
+    unmissed=(
+        *("cls.", "lm_head.", "lm_predictions.", "mask_predictions.", "pooler."),
+        *("embeddings.position_ids", "embeddings.token_type_ids"),
+    ),
+    typed=True,
+    released=True,
+)

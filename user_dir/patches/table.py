@@ -1,0 +1,298 @@
+"""What is changed in fairseq, Hydra, torch and Python itself: all of it, and why.
+
+README.md beside this file holds :func:`markdown`, which a test compares.
+"""
+
+import itertools
+import logging
+from pathlib import Path
+
+from fairseq import utils
+
+from ..errors import install_excepthook
+from . import (
+    IMPORT,
+    TRAINING,
+    YAML,
+    announcing,
+    checkpoints,
+    durable,
+    finite,
+    literals,
+    quiet,
+    refusals,
+    resuming,
+    updates,
+    workers,
+    yaml_values,
+)
+from .change import Change, Row, Setting
+
+logger = logging.getLogger(__name__)
+
+#: Whose code the digests are of.
+VERSIONS = {
+    "fairseq": "fairseq-fixed 0.12.3.1",
+    "fairseq_cli": "fairseq-fixed 0.12.3.1",
+    "hydra": "hydra-core 1.3.2",
+    "torch": "torch 2.6 to 2.13",
+}
+
+
+def claim() -> None:
+    """A later --user-dir that names this folder finds it imported already."""
+    memo: set[str] = getattr(utils.import_user_module, "memo", set())
+    utils.import_user_module.memo = {*memo, str(Path(__file__).parents[1])}
+
+
+_CHECKPOINTS = "fairseq.checkpoint_utils:"
+_TRAINER = "fairseq.trainer:Trainer."
+
+TABLE: tuple[Row, ...] = (
+    # --- checkpoints ---
+    Setting(
+        "torch.serialization:add_safe_globals",
+        "Checkpoints hold a namespace, fairseq's meters and numpy's numbers, which "
+        "torch 2.6 and later refuse; nothing else is let in.",
+        apply=checkpoints.allow_checkpoints,
+    ),
+    Change(
+        _CHECKPOINTS + "load_checkpoint_to_cpu",
+        "fairseq's own switches torch's safe loading off or fails, and checks nothing.",
+        instead=checkpoints.load_checkpoint,
+        digest="96f7d33cde8e",
+    ),
+    Change(
+        _CHECKPOINTS + "load_model_ensemble_and_task",
+        "A checkpoint names the classes that fairseq builds: only known ones are.",
+        around=checkpoints.known_only,
+        digest="13d16e9ecb84",
+    ),
+    Row(
+        _CHECKPOINTS + "_upgrade_state_dict",
+        "Checkpoints of older fairseq are brought up to date by it.",
+        digest="026ce1da4072",
+    ),
+    Change(
+        _CHECKPOINTS + "load_checkpoint",
+        "fairseq trains on silently when a checkpoint that was named is missing; and "
+        "here a run begins: workers, folder, signals and heads are seen to.",
+        around=resuming.checking_the_start,
+        digest="08e4fa03a2ab",
+    ),
+    Change(
+        _TRAINER + "load_checkpoint",
+        "A checkpoint of another model or method is refused in one line, and a "
+        "criterion gets back what it kept.",
+        around=resuming.restoring,
+        digest="128800d64185",
+    ),
+    Change(
+        _TRAINER + "state_dict",
+        "A criterion's state (a teacher) and the digests of the data go along.",
+        around=resuming.keeping,
+        digest="926c314f7f55",
+    ),
+    Change(
+        _CHECKPOINTS + "torch_persistent_save",
+        "A kill or a full disk must leave the checkpoint before it whole.",
+        instead=durable.save_whole,
+        digest="5f397c23bc88",
+    ),
+    Change(
+        "fairseq.file_io:PathManager.copy",
+        "The same of the copies that are named checkpoint_last and checkpoint_best.",
+        instead=durable.copy_whole,
+        digest="1d3c09d3f196",
+    ),
+    Change(
+        _CHECKPOINTS + "verify_checkpoint_directory",
+        "A folder that takes no files is a traceback in fairseq.",
+        instead=durable.check_writable,
+        digest="413f93d9a158",
+    ),
+    # --- training ---
+    Change(
+        _TRAINER + "train_step",
+        "A criterion hears of each update; lost workers and broken numbers are named.",
+        around=updates.telling_the_criterion,
+        digest="8cbf0406b1fe",
+    ),
+    Change(
+        _TRAINER + "valid_step",
+        "A loss that is no number ends the run; fairseq would save the broken weights.",
+        around=finite.of_losses,
+        digest="e53165a7b478",
+    ),
+    Change(
+        _TRAINER + "_check_grad_norms",
+        "A gradient that is no number ends the run in one line.",
+        around=finite.of_gradients,
+        digest="b26a04b3c2b1",
+    ),
+    Change(
+        "fairseq.optim.dynamic_loss_scaler:DynamicLossScaler.check_overflow",
+        "The same where --fp16 has lowered its scale to the least.",
+        around=finite.of_scales,
+        digest="63a6bb5d71a7",
+    ),
+    Change(
+        "fairseq.optim:AMPOptimizer.clip_grad_norm",
+        "The same with --amp, whose scale fairseq asks for on a CPU, where none is.",
+        around=finite.of_amp_scales,
+        digest="8b4f889d171b",
+    ),
+    Change(
+        "fairseq_cli.train:validate_and_save",
+        "After a signal the run saves and stops; a misnamed metric is one line.",
+        around=durable.stopping,
+        when=TRAINING,
+        digest="55091327efc0",
+    ),
+    Setting(
+        "signal:SIGTERM, SIGUSR1",
+        "What a scheduler sends before it takes the machine away.",
+        apply=durable.STOP.listen,
+        when=TRAINING,
+    ),
+    Setting(
+        "atexit:register",
+        "A thread of fairseq's that reads ahead aborts a process that ends without it.",
+        apply=durable.stop_reading_at_the_end,
+    ),
+    Row(
+        "fairseq.data.iterators:BackgroundConsumer.__init__",
+        "Its `_queue` and `_max_len` end such a thread.",
+        digest="d3a860a747af",
+    ),
+    # --- workers ---
+    Change(
+        "fairseq.distributed.utils:distributed_init",
+        "gloo tells other machines an address that reaches this one "
+        "(GLOO_SOCKET_IFNAME), and only the first worker logs.",
+        around=workers.meeting,
+        digest="766a47046fca",
+    ),
+    Change(
+        "fairseq.distributed.utils:_broadcast_object_slow",
+        "torch refuses to load the configuration that fairseq sends.",
+        instead=workers.broadcast,
+        digest="9fc3ef1939a9",
+    ),
+    Change(
+        "fairseq.models.distributed_fairseq_model:DistributedDataParallel",
+        "fairseq names GPU 0 also for a model on the CPU.",
+        instead=workers.in_parallel,
+    ),
+    Row(
+        "fairseq.models.distributed_fairseq_model:DistributedFairseqModel",
+        "It calls what is replaced there.",
+        digest="caa68bcad9ad",
+    ),
+    Row(
+        "torch.distributed.distributed_c10d:_world",
+        "The groups whose time limit is --steady-peer-timeout.",
+    ),
+    Row(
+        "torch.distributed.distributed_c10d:_set_pg_timeout",
+        "Sets that limit.",
+    ),
+    Row(
+        "torch.distributed.distributed_c10d:_get_default_store",
+        "Where workers that are left answer a roll call.",
+    ),
+    # --- command line and YAML ---
+    Change(
+        "fairseq.options:parse_args_and_arch",
+        "One line for a wrong flag in place of pages, and defaults that train.",
+        around=refusals.parsing,
+        digest="535ef0431681",
+    ),
+    Change(
+        "fairseq.options:add_model_args",
+        "Without --arch fairseq stops with an empty RuntimeError.",
+        around=refusals.with_an_architecture,
+        digest="1c18c8c34cb6",
+    ),
+    Change(
+        "fairseq.dataclass.utils:eval_str_list",
+        "A list of numbers that is none is a traceback, and 1.5 becomes 1.",
+        around=refusals.of_numbers,
+        digest="415343fc2411",
+    ),
+    *(
+        Change(
+            f"{module}:eval",
+            "Settings come from files, and are literals: none is run as code.",
+            instead=literals.literal,
+        )
+        for module in literals.EVALUATING
+    ),
+    Change(
+        "hydra._internal.config_loader_impl:ConfigLoaderImpl.load_configuration",
+        "A YAML file sets values; what would have Hydra run code is refused.",
+        around=yaml_values.checked,
+        when=YAML,
+        digest="ec847da1d760",
+    ),
+    Setting(
+        "fairseq.utils:import_user_module",
+        "Imported from Python first, this folder is not imported again for --user-dir.",
+        apply=claim,
+        digest="1ef749793f66",
+    ),
+    # --- what is shown ---
+    Change(
+        "fairseq.logging.progress_bar:progress_bar",
+        "The time left is the run's, not the epoch's; None is no value.",
+        around=announcing.bars,
+        digest="ccff0ad64057",
+    ),
+    Setting(
+        "logging:fairseq_cli.train",
+        "A run of this plugin's tasks says five lines before it and how to go on; the "
+        "rest of the log is in train.log.",
+        apply=announcing.listen,
+    ),
+    Setting(
+        "sys:excepthook",
+        "A mistake of the user's is one line, `error: ...`, and no traceback.",
+        apply=install_excepthook,
+    ),
+    Setting(
+        "warnings:filters",
+        "Warnings, and logs of Hydra's and matplotlib's, that no user can mend; "
+        "FAIRSEQ_STEADY_VERBOSE=1 lets them be heard.",
+        apply=quiet.hush,
+    ),
+)
+
+
+def install(when: str = IMPORT) -> None:
+    """Make the changes of one kind, and on import say what is not as it was known."""
+    if when == IMPORT and (others := [row.where for row in TABLE if row.differs()]):
+        logger.warning(
+            "not as this plugin knows it: %s; it was written for %s, and goes on",
+            ", ".join(others),
+            VERSIONS["fairseq"],
+        )
+    for row in TABLE:
+        if row.when == when and isinstance(row, Change | Setting):
+            row.apply()
+
+
+def markdown() -> str:
+    """The table for people; rows that differ in their module alone are one."""
+    lines = [
+        "| what | by | why | when | written for |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for (by, why, when), rows in itertools.groupby(
+        TABLE, lambda row: (row.made(), row.why, row.when)
+    ):
+        group = list(rows)
+        what = ", ".join(f"`{row.where.replace(':', '.')}`" for row in group)
+        version = VERSIONS.get(group[0].where.partition(":")[0].split(".")[0], "Python")
+        known = f"{version} `{group[0].digest}`" if group[0].digest else version
+        lines.append(f"| {what} | {by} | {why} | {when} | {known} |")
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""A YAML file sets values: what in Hydra would have it name code to run is refused."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import UserError
+
+#: Keys whose value Hydra, or logging's configuration, calls or imports.
+_CALLED = ("_target_", "class", "()", "factory")
+#: What Hydra's own configuration has there.
+_KNOWN = (
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "logging.FileHandler",
+    "logging.StreamHandler",
+    "logging.Formatter",
+    "colorlog.ColoredFormatter",
+)
+#: fairseq's settings that name code: a plugin, a program.
+_CODE = ("common.user_dir", "task.post_save_script")
+_IMPORTED = "ext://"
+_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+
+
+def _settings(node: Any, name: str) -> Iterator[tuple[str, str, Any]]:
+    """Every setting below a node: its whole name, its last part, its value."""
+    entries = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in entries:
+        if isinstance(value, dict | list):
+            yield from _settings(value, f"{name}.{key}")
+        else:
+            yield f"{name}.{key}", str(key), value
+
+
+def check_yaml(cfg: DictConfig) -> None:
+    """Refuse a configuration that names code.
+
+    Raises:
+        UserError: names the setting.
+
+    """
+    hydra = OmegaConf.to_container(cfg.hydra, resolve=False)
+    for name, key, value in _settings(hydra, "hydra"):
+        called = key in _CALLED and value not in _KNOWN
+        imported = str(value).startswith(_IMPORTED) and value not in _STREAMS
+        if called or imported or name.startswith("hydra.job.env_set."):
+            raise UserError(f"{name}: {value} could run code from a file; leave it out")
+    for name in _CODE:
+        value = OmegaConf.select(cfg, name)
+        typed = any(word.startswith(f"{name}=") for word in sys.argv)
+        if value and not typed and Path(value).resolve() != Path(__file__).parents[1]:
+            raise UserError(
+                f"{name}: {value} is code that a file names; give it on the command "
+                f"line: {name}={value}"
+            )
+
+
+def checked(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """Hydra's composing, of a configuration that names no code."""
+
+    @functools.wraps(load)
+    def load_configuration(*args: Any, **kwargs: Any) -> DictConfig:
+        cfg = load(*args, **kwargs)
+        check_yaml(cfg)
+        return cfg
+
+    return load_configuration
