@@ -9,6 +9,7 @@ import pytest
 import tiny
 from conftest import ROOT, TRAIN, environment, fairseq_command
 from fairseq_steady import plugins
+from fairseq_steady.commands.listing import components, whole
 from fairseq_steady.errors import UserError
 
 #: All that a method is: options, regulariser, criterion.
@@ -94,6 +95,9 @@ def test_its_options_are_checked_as_ours_are(
     with pytest.raises(UserError, match=said):
         tiny.make_criterion("shrink", share=1.0)
     assert tiny.make_criterion("shrink").terms.strength == 1
+    shown = list(whole(components(), ["shrink"]))
+    assert shown[0] == "--criterion shrink"
+    assert "        by how much embeddings shrink, in [0, 1)" in shown
 
 
 def test_a_plugin_that_cannot_be_imported_is_named(

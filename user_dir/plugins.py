@@ -18,6 +18,8 @@ from importlib.metadata import entry_points
 from .errors import UserError
 
 GROUP = "fairseq_steady.plugins"
+#: Packages that were loaded.
+LOADED: set[str] = set()
 _NAME = "fairseq_steady"
 
 
@@ -39,6 +41,7 @@ def load_plugins() -> None:
                 f"the plugin '{entry.name}' ({entry.value}) cannot be imported: "
                 f"{error}; mend it, or uninstall its package"
             ) from error
+        LOADED.add(entry.module.partition(".")[0])
 
 
 def _under_its_name() -> None:

@@ -20,6 +20,7 @@ from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
 from ..errors import UserError
+from ..flags import at_least
 from .durable import check_writable
 from .quiet import only_the_first
 
@@ -280,10 +281,7 @@ def check_launch(args: Any) -> None:
         UserError: names the flag and the mend.
 
     """
-    if args.distributed_world_size < 1:
-        raise UserError(
-            f"--distributed-world-size {args.distributed_world_size} is not 1 or more"
-        )
+    at_least(1).check("--distributed-world-size", args.distributed_world_size)
     if args.write_checkpoints_asynchronously:
         raise UserError(
             "--write-checkpoints-asynchronously: this plugin writes each checkpoint "
