@@ -192,6 +192,9 @@ class SteadyTask(FairseqTask):
             )
         directory = ModelDirectory.open(cfg.steady_model)
         cls.check(cfg, directory)
+        root: Any = getattr(cfg, "_get_root", dict)()
+        if "checkpoint" in root:
+            cls.complete(cfg, root)
         task = cls(cfg, directory)
         if not kwargs.get("from_checkpoint"):  # that is only evaluated
             task._prepare_training()
@@ -207,6 +210,10 @@ class SteadyTask(FairseqTask):
         """
         check_flags(cfg, getattr(cls, "__dataclass", SteadyTaskConfig))
         _check_start(cfg)
+
+    @classmethod
+    def complete(cls, cfg: Any, root: Any) -> None:
+        """Fill in what flags that passed decide of fairseq's configuration ``root``."""
 
     def _prepare_training(self) -> None:
         """Heads, direction, recipe and record, if this is a training run."""
