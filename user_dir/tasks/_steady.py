@@ -252,9 +252,11 @@ class SteadyTask(FairseqTask):
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What checkpoints keep of a task, its heads' classes with it."""
+        """What checkpoints keep of a task: its heads' classes, and sizes of subsets."""
         heads = {name: head.stored() for name, head in self.heads().items()}
-        return {**super().state_dict(), **({_heads.HEADS: heads} if heads else {})}
+        rows = {split: len(data) for split, data in self.datasets.items()}
+        kept = {"rows": rows, **({_heads.HEADS: heads} if heads else {})}
+        return {**super().state_dict(), **kept}
 
     def _inherit(self, start: _heads.Start | None) -> None:
         """Settle what becomes of a checkpoint's heads, before a model is built."""
