@@ -106,6 +106,6 @@ step "installing fairseq-steady and its tools (0.3 GB)" $install --no-build-isol
 # fails to load beside a CPU torch, which then breaks transformers.
 $py -c 'import torchaudio' >>.venv/setup.log 2>&1 \
   || step "removing an unusable torchaudio" $py -m pip uninstall -y torchaudio
-.venv/bin/fairseq-steady check >>.venv/setup.log 2>&1 \
+$py -m fairseq_steady check >>.venv/setup.log 2>&1 \
   || die "$(grep PROBLEM .venv/setup.log | tail -n 1)"
 stamp_now >.venv/stamp

@@ -110,7 +110,8 @@ def start_from_yaml(
             *(f"method={method}", f"task.data={data}", f"task.steady_model={model}"),
             *("optimization.max_update=1", "dataset.batch_size=4", "common.cpu=true"),
             *(f"checkpoint.save_dir={out}", f"hydra.run.dir={out}"),
-            *("checkpoint.no_save=true", f"+task.steady_cache_dir={out}", *more),
+            *("checkpoint.no_save=true", "common.log_format=json"),
+            *(f"+task.steady_cache_dir={out}", *more),
         ]
     )
     assert done.returncode == 0, done.stderr[-3000:]

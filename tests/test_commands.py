@@ -354,6 +354,9 @@ def test_the_list_shows_what_is_asked_for() -> None:
     assert "--steady-max-length\n" in cola  # shared ones too
     assert cola.startswith("--task cola\n")
     assert cola.count("\n--") == 0
+    sift = [w for w in listed("sift").split() if w[:2] == "--"]
+    assert sift[:2] == ["--criterion", "--sift-lambda"]  # its own first
+    assert "--label-smoothing" in sift
     assert "--encoder-layers (default: 12)\n" in listed("deberta_v3_base")
     assert "--encoder-embed-dim (default: 384)\n" in listed("deberta_v3_xsmall")
     optimizers = listed("--kind", "optimizer")

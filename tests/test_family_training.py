@@ -241,7 +241,7 @@ def test_every_tasks_yaml_starts(
     column = "score" if task == "text_regression" else "label"
     for name in ("train", "valid"):
         rows = [f"w{i} w{i + 1}\t{i % 2}" for i in range(12)]
-        text = f"sentence\t{column}\n" + "\n".join(rows) + "\n"
+        text = f"text\t{column}\n" + "\n".join(rows) + "\n"
         (data / f"{name}.tsv").write_text(text)
     for name in ("train", "dev") if task == "glue" else ():
         rows = [f"{i}\tw{i}\tw{i + 1}\t{ENTAILED[i % 2]}" for i in range(12)]
@@ -253,7 +253,7 @@ def test_every_tasks_yaml_starts(
     more = {
         "glue": ["task.glue_task=rte"],
         "glue_multitask": ['task.multitask_names="cola,sst2"'],
-    }.get(task, [])
+    }.get(task, [] if task.startswith("glue") else ["task.steady_epochs=0"])
     model = models["roberta"]
     log = start_from_yaml(zygote, task, "r3f", model, data, tmp_path / "out", *more)
     assert f"'_name': '{task}'" in log

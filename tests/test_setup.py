@@ -30,6 +30,9 @@ case "$*" in
 esac
 """
 
+INSTALLED = runpy.run_path(str(ROOT / "user_dir/patches/installed.py"))
+MENDS = INSTALLED["MENDS"]
+
 
 class House:
     """A copy of what set-up reads, and a PATH of stand-ins."""
@@ -118,6 +121,18 @@ def test_it_takes_the_first_that_is_usable_unless_one_is_named(house: House) -> 
     assert "found none" in said
 
 
+@pytest.mark.parametrize(("version", "mended"), [("3.13.5", 0), ("3.14.0", 1)])
+def test_installed_files_are_mended_for_314_alone(
+    house: House, version: str, mended: int
+) -> None:
+    house.python("python3", version)
+    status, said = house.set_up()
+    assert status == 0, said
+    assert said.count("set-up: mending what Python 3.14 breaks\n") == mended
+    ran = f".venv/bin/python {INSTALLED['__file__'].removeprefix(f'{ROOT}/')}\n"
+    assert house.log.read_text().count(ran) == mended
+
+
 def test_what_is_offered_is_what_the_package_admits_and_pins_once() -> None:
     files = sorted((ROOT / "constraints").glob("*.txt"))
     minors = [file.stem.replace("py3", "3.") for file in files]
@@ -189,9 +204,6 @@ def test_torch_index_is_asked_for_torch_alone_and_is_remembered(house: House) ->
 
 
 # --- what Python 3.14 breaks ------------------------------------------------------
-
-INSTALLED = runpy.run_path(str(ROOT / "user_dir/patches/installed.py"))
-MENDS = INSTALLED["MENDS"]
 
 
 def released(mend: Any, folder: Path) -> Path:

@@ -437,6 +437,7 @@ def test_every_yaml_starts(
             *("task.summarization_target_length=16", "common.cpu=true"),
             *("task.summarization_min_length=0", "task.summarization_max_length=5"),
             *("optimization.max_update=1", "lr_scheduler.warmup_updates=0"),
+            "common.log_format=json",
             *(f"checkpoint.save_dir={tmp_path}", f"hydra.run.dir={tmp_path}"),
         ]
     )

@@ -99,7 +99,9 @@ def test_a_table_of_ones_own_with_three_classes(
         *(f"--steady-model={models['roberta']}", "--max-epoch=1"),
         *("--steady-train-size=0.5", f"--save-dir={tmp_path / 'out'}"),
     )
-    said = rf"train: {re.escape(str(tmp_path))}/train\.\w+: 15 sentences, 5 art, 5 law"
+    said = (
+        rf"train: {re.escape(str(tmp_path))}/train\.\w+: 15 sentences \(art: 5, law: 5"
+    )
     assert re.search(said, done.stdout + done.stderr)
     assert "valid_mcc" in logged(done, "valid")[0]
     # The checkpoint knows its classes and its form without the training file.

@@ -1,7 +1,7 @@
 """Train from YAML: fairseq-hydra-train with this plugin.
 
     fairseq-steady hydra-train --config-dir examples/hydra --config-name cola \\
-        task.data=data/cola task.steady_model=models/minilm
+        method=smart task.data=data/cola task.steady_model=models/minilm
 
 DIR/NAME.yaml sets the values of flags by section; SECTION.NAME=VALUE after it sets one
 more, for example optimization.max_epoch=3. Installed with pip, the examples are in
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] in (["-h"], ["--help"]):
         parser().print_help()
         return 0
-    sys.argv[1:] = words  # Hydra reads it from there
+    sys.argv = ["fairseq-hydra-train", *words]  # Hydra reads it from there
     # Without it Hydra prints its own digest of an error and hides the message.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     from fairseq_cli.hydra_train import cli_main

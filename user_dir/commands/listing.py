@@ -227,6 +227,14 @@ def chosen(found: Sequence[Component], names: Sequence[str]) -> list[Component]:
     return [one for one in found if one.name in names]
 
 
+def whole(found: Sequence[Component], names: Sequence[str]) -> Iterator[str]:
+    """The components of some names, the flags that fewest others have first."""
+    for one in chosen(found, names):
+        like = [other for other in found if other.kind == one.kind]
+        order = sorted(one.flags, key=lambda flag: len(_owners(flag, like)))
+        yield from one.lines(order)
+
+
 def parser() -> Page:
     """The page of list."""
     found = page("list", __doc__, USAGE, OUT)
@@ -243,9 +251,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the list."""
     args = parser().parse_args(argv)
     found = [one for one in components() if args.kind in (None, one.kind)]
-    if args.names:
-        some = chosen(found, args.names)
-        write_lines(line for one in some for line in one.lines(one.flags))
-    else:
-        write_lines(everything(found))
+    write_lines(whole(found, args.names) if args.names else everything(found))
     return 0

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not any(word.partition("=")[0] == "--user-dir" for word in words):
         words += ["--user-dir", str(FOLDER)]  # a checkpoint remembers it
-    sys.argv[1:] = words  # fairseq reads it from there, more than once
+    sys.argv = ["fairseq-train", *words]  # fairseq reads it more than once
     # First, since it sets up logging.
     from fairseq_cli.train import cli_main
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from ..errors import UserError
 from .readers import plain_number, shown
@@ -51,6 +50,8 @@ def stratified_subset(
         _check_strata(strata, size, labels)
     elif not 0 < size < len(targets):
         raise UserError(f"cannot take {size} of {len(targets)} sentences; add some")
+    from sklearn.model_selection import train_test_split  # a slow import
+
     chosen, rest = train_test_split(
         everything, train_size=size, stratify=strata, random_state=seed
     )

@@ -65,7 +65,7 @@ def _check_model(state: Any, checkpoint: Path) -> None:
 def _seen_from(checkpoint: Path, named: str) -> str | None:
     """A model directory that is where it was, from a folder above the checkpoint."""
     places = [folder / named for folder in checkpoint.resolve().parents]
-    return next((str(p) for p in places if (p / MANIFEST).is_file()), None)
+    return next((str(p) for p in places if os.path.isfile(p / MANIFEST)), None)
 
 
 def _part(task: Any, head: str | None, checkpoint: Path) -> Any:

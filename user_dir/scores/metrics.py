@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 #: Hidden from fairseq's log by the underscore.
@@ -174,6 +173,8 @@ def correlation_scores(scattered: Tensor) -> dict[str, float]:
     predicted, gold = _judged(scattered)
     if len(gold) < 2 or np.ptp(predicted) == 0 or np.ptp(gold) == 0:
         return {"pearson": 0.0, "spearman": 0.0}
+    from scipy.stats import pearsonr, spearmanr  # a slow import
+
     return {
         "pearson": float(pearsonr(predicted, gold).statistic),
         "spearman": float(spearmanr(predicted, gold).statistic),

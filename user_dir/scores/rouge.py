@@ -3,8 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import cache
-
-from rouge_score.rouge_scorer import RougeScorer
+from typing import Any
 
 #: What is reported: unigrams, bigrams, and the longest common subsequence of
 #: sentences, each as F1.
@@ -12,7 +11,9 @@ NAMES = ("rouge1", "rouge2", "rougeLsum")
 
 
 @cache
-def _scorer(stem: bool) -> RougeScorer:
+def _scorer(stem: bool) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # a slow import
+
     return RougeScorer(list(NAMES), use_stemmer=stem)
 
 

@@ -193,6 +193,29 @@ class SummarizationTask(SteadyTask):
         ]
         return chosen
 
+    def settle_data(self) -> None:
+        """Refuse summaries that the decoder has no positions for.
+
+        A form's own maximum is a bound that a smaller model cuts short; a minimum
+        that it cannot reach, or a maximum that was asked for, is an error.
+        """
+        form = self.directory.manifest.architecture
+        tokens = self.tokenizers[1].form()
+        most = form.get("max_target_positions") or form["max_positions"]
+        room = most - tokens.index(self.dictionary.eos()) - 1
+        asked = {"min": self.decoding.min_length}
+        if self.cfg.summarization_max_length is not None:
+            asked["max"] = self.decoding.max_length
+        for which, length in asked.items():
+            if length > room:
+                own = f" (of --summarization-form {self.cfg.summarization_form})"
+                said = getattr(self.cfg, f"summarization_{which}_length") is None
+                raise UserError(
+                    f"--summarization-{which}-length {length}{own * said} is more "
+                    f"than the {room} tokens that this model's {most} positions leave "
+                    f"a summary: give --summarization-{which}-length {room} or less"
+                )
+
     def train_size(self) -> int:
         """Pairs to train on."""
         return len(self._read("train")[2].source)
