@@ -21,9 +21,9 @@ from fairseq_steady.huggingface.exporting import Original, export_hf
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
+from helpers import checkpoint
 from safetensors.torch import load_file, save_file
-from test_importing import make_source
-from test_training import checkpoint
+from sources import make_source
 
 #: Kind of model and criterion; with r4f the head's bound is folded in.
 TRAINED = {

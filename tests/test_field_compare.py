@@ -37,10 +37,10 @@ from fairseq_steady.comparison.significance import difference
 from fairseq_steady.comparison.table import Scored
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface import model_card as exporting_card
+from helpers import MCC, Instant, result
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from matplotlib import pyplot
-from test_compare import MCC, Instant, result
 
 EVIL = [
     "a|b", "<script>x</script>", "`code`", "[x](http://e.x)", "![i](http://e.x)",

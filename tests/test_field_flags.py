@@ -15,9 +15,7 @@ from fairseq_steady.errors import UserError, explanation
 from fairseq_steady.patches import refusals
 from fairseq_steady.patches.checkpoints import load_safely
 from fairseq_steady.patches.finite import of_losses
-from test_durable import flags as run_flags
-from test_durable import start, wait_for
-from test_training import checkpoint, free_port, logged
+from helpers import checkpoint, free_port, logged, run_flags, start_train, wait_for
 
 BARE = ["--cpu", "--log-format=json", "--log-interval=1"]
 LENGTH = ["--batch-size=8", "--max-update=2"]
@@ -455,7 +453,9 @@ def test_ctrl_c_says_what_is_kept(
         f"--distributed-init-method=tcp://127.0.0.1:{free_port()}",
     ]
     arguments = [*run_flags(models, cola_data, "plain", tmp_path), "--max-epoch=600"]
-    workers = [start(*arguments, *both, f"--distributed-rank={r}") for r in (0, 1)]
+    workers = [
+        start_train(*arguments, *both, f"--distributed-rank={r}") for r in (0, 1)
+    ]
     wait_for(workers[0], '"num_updates": "6"')
     for worker in workers:
         os.killpg(worker.pid, signal.SIGINT)

@@ -874,7 +874,7 @@ def test_another_reading_or_tokeniser_misses_the_cache(
     from fairseq_steady.data.pair_dataset import encode_pairs
     from fairseq_steady.data.pairs import Pair
     from fairseq_steady.data.readers import read_sentence_tab_label
-    from test_data import encode
+    from helpers import encode
 
     directory = ModelDirectory.open(models["bart"])
     made = [SentenceTokenizer(directory, directory.dictionary(), 8) for _ in range(2)]
@@ -1174,7 +1174,7 @@ def test_roots_files_are_believed(
 def test_where_less_is_better_the_least_is_best() -> None:
     from fairseq_steady.comparison.table import Scored, _described
     from fairseq_steady.comparison.winner_card import winner
-    from test_compare import result
+    from helpers import result
 
     one, other = result("a", 1, 0.3, 0.1, 0.2), result("b", 1, 0.5, 0.4)
     scored = Scored("mcc", False, "valid")
@@ -1188,7 +1188,7 @@ def test_where_less_is_better_the_least_is_best() -> None:
 def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> None:
     from fairseq_steady.comparison.plan import Run
     from fairseq_steady.comparison.results import standing, write
-    from test_compare import result
+    from helpers import result
 
     made = result("a", 1, 0.5, command=["fairseq-train", "--lr", "1"])
     write(tmp_path / "result.json", made)
@@ -1201,7 +1201,7 @@ def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> 
 
 def test_predictions_are_those_of_the_best_evaluation(tmp_path: Path) -> None:
     from fairseq_steady.comparison.results import collect
-    from test_compare import CONFIG, result
+    from helpers import CONFIG, result
 
     made = result("a", 1, config={}, evaluations=[], predictions={})
     config = {**CONFIG, "dataset": {"valid_subset": "valid,ood"}}
