@@ -258,7 +258,7 @@ def test_cut_up_or_half_precision_weights_are_refused(
 
 
 def test_without_tags_matrices_are_in_scope() -> None:
-    from fairseq_steady.optimizers._groups import parameter_groups
+    from fairseq_steady.optimizers.groups import parameter_groups
 
     made = parameter_groups([torch.ones(3, 3), torch.ones(3)], scoped=True)
-    assert [group["noisy"] for group in made] == [True, False]
+    assert [group["in_scope"] for group in made] == [True, False]
