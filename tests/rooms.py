@@ -45,16 +45,20 @@ ROOMS = {
     "flags": Room("errors"),
     "escaping": Room("errors", "yaml"),
     "files": Room("errors", "pydantic"),
-    "regularizers": Room("errors flags", "numpy torch"),
-    "optim": Room("errors flags", "numpy torch"),
+    "plugins": Room("errors"),
+    "seeds": Room("", "numpy"),
+    "regularizers": Room("errors flags seeds", "numpy torch"),
+    "optim": Room("errors flags seeds", "numpy torch"),
     "scores": Room("", "numpy torch", "rouge_score scipy"),
     "model_dir": Room("errors files models patches", f"fairseq torch {_READ}"),
-    "patches": Room("errors files model_dir models", f"{_FAIRSEQ} psutil {_READ}"),
+    "patches": Room(
+        "errors files flags model_dir models", f"{_FAIRSEQ} psutil {_READ}"
+    ),
     "data": Room(
         "errors files model_dir", f"fairseq google tokenizers torch {_READ}", "sklearn"
     ),
     "models": Room(
-        "errors files flags model_dir optim regularizers", f"{_FAIRSEQ} {_READ}"
+        "errors files flags model_dir optim regularizers seeds", f"{_FAIRSEQ} {_READ}"
     ),
     "criterions": Room(
         "errors flags models regularizers scores", "fairseq omegaconf torch"
@@ -62,7 +66,7 @@ ROOMS = {
     "optimizers": Room("errors flags optim", _FAIRSEQ),
     "tasks": Room(
         "criterions data errors files flags inference model_dir models optim optimizers"
-        " patches regularizers scores",
+        " patches plugins regularizers scores",
         f"{_FAIRSEQ} numpy typing_extensions",
     ),
     "inference": Room(
@@ -79,7 +83,7 @@ ROOMS = {
         f"matplotlib rich scipy sklearn tabulate {_READ}",
         "fairseq statsmodels submitit tasks",
     ),
-    "commands": Room("errors escaping files patches", "", ANY),
+    "commands": Room("errors escaping files patches plugins", "", ANY),
 }
 
 

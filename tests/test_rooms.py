@@ -119,7 +119,8 @@ OLD = (
     r"user_dir/(importing|exporting|ground|durable|workers|safe|generating|predicting"
     r"|probing|metrics|rouge)\b",
     r"comparison[./](card|statistics|probing)\b",
-    r"criterions[./]_(flags|kinds)\b",
+    r"criterions[./]_(flags|kinds|options|penalty)\b",
+    r"optimizers[./]_groups\b",
 )
 
 
