@@ -1,4 +1,12 @@
-"""Tiny random models of every form, made once, and a way to train them."""
+"""Tiny random models of every form, made once, and ways to run commands on them.
+
+Which way: a fork of the zygote (``fairseq_train``, ``run_command``, ``zygote.run``)
+takes a tenth of a second to start, since fairseq and the plugin are imported already;
+it is right wherever only the outcome matters. A real process (``installed_train``,
+``fairseq_command``, ``start_train`` of helpers.py) takes seconds; it is right where the
+start itself is tested: what importing does, ``--user-dir``, the environment, signals,
+GPUs, killing a process group. What only calls functions needs neither.
+"""
 
 import functools
 import json

@@ -17,7 +17,7 @@ from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import find_pairs, read_pairs
 from fairseq_steady.data.readers import read_sentence_tab_label
 from fairseq_steady.model_dir import ModelDirectory
-from test_safe import Attack
+from helpers import Attack
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

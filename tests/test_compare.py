@@ -30,7 +30,8 @@ from fairseq_steady.comparison import (
 )
 from fairseq_steady.comparison.execution import Local, run_all
 from fairseq_steady.comparison.plan import Plan, Run, named, points
-from fairseq_steady.comparison.results import Result, seconds_per_update, write
+from fairseq_steady.comparison.results import Result, seconds_per_update
+from fairseq_steady.comparison.results import write as write_result
 from fairseq_steady.comparison.significance import (
     difference,
     expected_best,
@@ -42,12 +43,12 @@ from fairseq_steady.comparison.significance import (
 from fairseq_steady.comparison.table import Scored
 from fairseq_steady.comparison.worker import locked
 from fairseq_steady.errors import UserError
+from helpers import MCC, Instant, result
 from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
 #: A comparison adds it where it is missing.
 PLUGIN = ["--user-dir", str(ROOT / "user_dir")]
-MCC = Scored("mcc", True, "valid")
 
 
 # --- real processes ---------------------------------------------------------------
@@ -388,37 +389,6 @@ def test_an_empty_or_repeated_seed_list_is_refused(
 # --- the loop, with runs that end at once -------------------------------------------
 
 
-CONFIG = {
-    "checkpoint": {
-        "best_checkpoint_metric": "mcc",
-        "maximize_best_checkpoint_metric": True,
-    },
-    "task": {"_name": "cola", "data": "data/cola", "steady_model": "models/x"},
-}
-
-
-def result(method: str, seed: int, *scores: float, **changed: Any) -> Result:
-    """A stored result; the out-of-domain score is half the other."""
-    given: dict[str, Any] = {
-        "setting": "",
-        "command": ["fairseq-train"],
-        "config": CONFIG,
-        "evaluations": [
-            {"updates": 10 * (i + 1), "valid": {"mcc": s}, "ood": {"mcc": s / 2}}
-            for i, s in enumerate(scores)
-        ],
-        "predictions": {
-            subset: {"gold": [0, 1, 1], "outputs": [[0, 1]] * 3}
-            for subset in ("valid", "ood")
-        },
-        "seconds_per_update": 0.5,
-        "seconds": 9.0,
-        "peak_mb": 100.0,
-        "versions": {"torch": "2"},
-    }
-    return Result(method=method, seed=seed, **{**given, **changed})
-
-
 def test_the_pace_leaves_out_evaluations_and_the_start() -> None:
     """Training time where its whole seconds say enough, else updates per second."""
 
@@ -434,25 +404,6 @@ def test_the_pace_leaves_out_evaluations_and_the_start() -> None:
     assert seconds_per_update(slow[:1]) == 4.0
     assert seconds_per_update(lines((10, 5, 0), (20, 50, 0), (30, 40, 0))) == 1 / 45
     assert seconds_per_update([]) is None
-
-
-class Instant:
-    """Runs that have ended when they start, scored by a function of their command."""
-
-    def __init__(self, score: Callable[[Run], float | None], jobs: int = 2) -> None:
-        self.jobs = jobs
-        self.score = score
-        self.started: list[str] = []
-
-    def start(self, run: Run, slot: int) -> Any:
-        self.started.append(run.name)
-        score = self.score(run)
-        if score is not None:
-            made = result(run.method, run.seed, score, command=list(run.command))
-            write(run.folder / "result.json", made)
-        return type(
-            "Job", (), {"done": lambda _: True, "reason": lambda _: "lightning"}
-        )()
 
 
 def chain(base: Path, *names: str) -> list[Run]:
@@ -753,7 +704,7 @@ def test_the_card_is_the_winners(stored: list[Result]) -> None:
 
 def test_results_survive_the_file(tmp_path: Path) -> None:
     one = result("plain", 1, 0.1 + 0.2)
-    write(tmp_path / "result.json", one)
+    write_result(tmp_path / "result.json", one)
     assert asdict(execution.load(tmp_path / "result.json")) == asdict(one)
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"result.json is not JSON.*train that run ag"):

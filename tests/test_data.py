@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import sentences
 from fairseq_steady.data import (
     SentenceTokenizer,
-    encode_cached,
     find_file,
     halves,
     read_table,
@@ -25,8 +23,15 @@ from fairseq_steady.tasks.uci_sentiment import (
     UciSentimentTask,
     read_tweets,
 )
+from helpers import encode, make_sentiment_data
 
 pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture
+def tokenizer(models: dict[str, Path]) -> SentenceTokenizer:
+    directory = ModelDirectory.open(models["roberta"])
+    return SentenceTokenizer(directory, directory.dictionary(), 8)
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -137,22 +142,6 @@ def test_a_file_is_found_below_the_folder_and_doubt_is_an_error(tmp_path: Path) 
 # --- cache ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def tokenizer(models: dict[str, Path]) -> SentenceTokenizer:
-    directory = ModelDirectory.open(models["roberta"])
-    return SentenceTokenizer(directory, directory.dictionary(), 8)
-
-
-def encode(path: Path, tokenizer: SentenceTokenizer, **changed: Any) -> Any:
-    options: dict[str, Any] = {
-        "reader": read_sentence_tab_label,
-        "description": "uci",
-        "labels": ("0", "1"),
-        "cache_dir": None,
-    } | changed
-    return encode_cached(path, tokenizer=tokenizer, **options)
-
-
 def test_ids_carry_special_tokens_and_long_sentences_are_cut_and_counted(
     tmp_path: Path, tokenizer: SentenceTokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -246,15 +235,6 @@ def test_a_class_too_small_to_split_is_named() -> None:
 
 
 # --- Twitter to UCI -------------------------------------------------------------------
-
-
-def make_sentiment_data(folder: Path) -> Path:
-    for seed, name in enumerate(("amazon_cells", "imdb", "yelp")):
-        lines = [f"{text}\t{label}" for text, label in sentences(40, seed + 1)]
-        write(folder / f"{name}_labelled.txt", "\n".join(lines) + "\n")
-    tweets = [f"{i},{1 - y},{t}" for i, (t, y) in enumerate(sentences(60, 9))]
-    write(folder / "train.csv", "\n".join(["id,label,tweet", *tweets]))
-    return folder
 
 
 @pytest.mark.parametrize("stage", ["twitter", "uci"])

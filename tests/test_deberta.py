@@ -17,9 +17,9 @@ from fairseq_steady.models.disentangled import (
     by_distance,
 )
 from fairseq_steady.models.families.deberta import SECOND, join
+from helpers import logged
 from method_table import TRAINED
-from test_importing import DEBERTA, make_source
-from test_training import logged
+from sources import DEBERTA, make_source
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 LENGTHS = (40, 23, 31)

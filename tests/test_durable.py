@@ -5,7 +5,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TRAIN, Zygote, environment, fairseq_command
+from conftest import Zygote, environment, fairseq_command
 from fairseq.data import iterators
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import durable
 from fairseq_steady.patches.workers import check_workers
-from method_table import TRAINED
-from test_training import assert_equal_weights, checkpoint, free_port
+from helpers import (
+    assert_equal_weights,
+    checkpoint,
+    free_port,
+    run_flags,
+    start_train,
+    wait_for,
+)
 
 # --- checkpoints ----------------------------------------------------------------------
 
@@ -91,44 +96,10 @@ def test_workers_that_would_train_alone_are_refused() -> None:
 # --- whole runs -----------------------------------------------------------------------
 
 
-def flags(models: dict[str, Path], data: Path, method: str, out: Path) -> list[str]:
-    return [
-        *map(str, (*TRAIN, data, f"--steady-model={models['roberta']}", "--task=cola")),
-        *(*TRAINED[method], "--no-epoch-checkpoints", "--save-interval-updates=4"),
-        *("--keep-interval-updates=1", "--max-epoch=6", f"--save-dir={out}"),
-    ]
-
-
-def start(*arguments: str, module: bool = False) -> subprocess.Popen[str]:
-    """fairseq-train, or its module, in a process group of its own."""
-    command = fairseq_command(*arguments)
-    if module:
-        command[:1] = [sys.executable, "-m", "fairseq_cli.train"]
-    return subprocess.Popen(
-        command,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(process: subprocess.Popen[str], text: str) -> str:
-    """Read the log up to a line."""
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if text in line:
-            return "".join(seen)
-    raise AssertionError("".join(seen)[-3000:])
-
-
 def uninterrupted(
     zygote: Zygote, models: dict[str, Path], data: Path, method: str, out: Path
 ) -> None:
-    (done,) = zygote.run(["fairseq-train", *flags(models, data, method, out)])
+    (done,) = zygote.run(["fairseq-train", *run_flags(models, data, method, out)])
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -146,8 +117,8 @@ def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
     """Killed in mid-epoch, between two checkpoints; or asked to stop, as a module."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     uninterrupted(zygote, models, cola_data, method, whole)
-    arguments = flags(models, cola_data, method, parts)
-    process = start(*arguments, module=number == signal.SIGTERM)
+    arguments = run_flags(models, cola_data, method, parts)
+    process = start_train(*arguments, module=number == signal.SIGTERM)
     wait_for(process, '"num_updates": "13"')
     process.send_signal(number)
     rest = process.communicate(timeout=60)[0]
@@ -172,10 +143,10 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     uninterrupted(zygote, models, cola_data, "plain", whole)
-    arguments = flags(models, cola_data, "plain", parts)
+    arguments = run_flags(models, cola_data, "plain", parts)
     while not list(parts.glob("*.tmp")):  # a kill can come too late: then once more
         shutil.rmtree(parts, ignore_errors=True)
-        process = start(*arguments)
+        process = start_train(*arguments)
         wait_for(process, '"num_updates": "5"')  # one is written by now
         while not list(parts.glob("*.tmp")):
             assert process.poll() is None
@@ -193,8 +164,8 @@ def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(
     models: dict[str, Path], cola_data: Path, tmp_path: Path
 ) -> None:
     """The limit on a file's size stands for a disk that fills up in mid-run."""
-    arguments = flags(models, cola_data, "plain", tmp_path / "out")
-    process = start(*arguments)
+    arguments = run_flags(models, cola_data, "plain", tmp_path / "out")
+    process = start_train(*arguments)
     wait_for(process, '"num_updates": "5"')
     before = (tmp_path / "out" / "checkpoint_last.pt").stat().st_size
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (before // 2, before // 2))
@@ -214,7 +185,7 @@ def test_data_that_changed_or_vanished_between_two_runs_are_refused(
 
     data = tmp_path / "data"
     shutil.copytree(cola_data, data)
-    arguments = flags(models, data, "plain", tmp_path / "out")
+    arguments = run_flags(models, data, "plain", tmp_path / "out")
     arguments[arguments.index("--max-epoch=6")] = "--max-epoch=1"
     (done,) = zygote.run(["fairseq-train", *arguments])
     assert done.returncode == 0, done.stderr[-2000:]
@@ -241,7 +212,7 @@ def test_data_that_changed_or_vanished_between_two_runs_are_refused(
 def test_torchrun_on_a_cpu_is_an_error(
     models: dict[str, Path], cola_data: Path, tmp_path: Path
 ) -> None:
-    arguments = [*flags(models, cola_data, "plain", tmp_path), "--max-update=1"]
+    arguments = [*run_flags(models, cola_data, "plain", tmp_path), "--max-update=1"]
     done = subprocess.run(
         fairseq_command(*arguments),
         check=False,
@@ -260,7 +231,7 @@ def workers(arguments: list[str]) -> list[subprocess.Popen[str]]:
         *("--distributed-backend=gloo", "--ddp-backend=legacy_ddp"),
         f"--distributed-init-method=tcp://127.0.0.1:{free_port()}",
     ]
-    return [start(*common, f"--distributed-rank={rank}") for rank in (0, 1)]
+    return [start_train(*common, f"--distributed-rank={rank}") for rank in (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +245,7 @@ def test_who_is_left_stops_and_names_who_is_lost(
     lost: int,
     number: signal.Signals,
 ) -> None:
-    arguments = flags(models, cola_data, "plain", tmp_path)
+    arguments = run_flags(models, cola_data, "plain", tmp_path)
     both = workers([*arguments, "--steady-peer-timeout=8"])
     wait_for(both[0], '"num_updates": "3"')
     both[lost].send_signal(number)
@@ -293,8 +264,8 @@ def test_two_workers_stop_together_and_go_on(
     models: dict[str, Path], cola_data: Path, tmp_path: Path
 ) -> None:
     """The signal reaches one; both save, and leave with the same status."""
-    whole = workers(flags(models, cola_data, "r3f", tmp_path / "whole"))
-    parts = flags(models, cola_data, "r3f", tmp_path / "parts")
+    whole = workers(run_flags(models, cola_data, "r3f", tmp_path / "whole"))
+    parts = run_flags(models, cola_data, "r3f", tmp_path / "parts")
     stopped = workers(parts)
     wait_for(stopped[0], '"num_updates": "7"')
     stopped[1].send_signal(signal.SIGUSR1)

@@ -2,24 +2,28 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+import yaml
 from conftest import SCORE_FLAGS, Trainer, run_command, sentences
+from fairseq_steady import __version__
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.checking import SENTENCES
 from fairseq_steady.huggingface.exporting import Original, export_hf
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
+from helpers import checkpoint
 from safetensors.torch import load_file, save_file
-from test_importing import make_source
-from test_training import checkpoint
+from sources import make_source
 
 #: Kind of model and criterion; with r4f the head's bound is folded in.
 TRAINED = {
@@ -138,17 +142,48 @@ def test_pairs_go_out_with_their_token_types(
         assert not any(t.any() for t in types)
 
 
-def test_the_card_says_what_it_is(made: tuple[Path, Path], kind: str) -> None:
+def run_snippet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the Python of a folder's card prints, run there as the card says."""
+    printed: list[Any] = []
+    monkeypatch.chdir(folder)
+    card = (folder / "README.md").read_text("utf-8")
+    _, snippet, _ = re.split("```(?:python)?\n", card)
+    exec(snippet, {"print": printed.append})  # noqa: S102  our own text
+    return printed
+
+
+def test_the_card_says_what_it_is(
+    made: tuple[Path, Path], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = (made[1] / "README.md").read_text("utf-8")
     method = TRAINED[kind][0].removeprefix("--criterion=")
     assert f"# cola, fine-tuned with {method}" in card
-    assert "license: mit" in card
-    assert "Labels: 0, 1" in card
+    for line in (
+        "- Task: cola, on `cola0` (rows: 64 of train, 24 of valid, 20 of ood)",
+        "- Labels: 0, 1",
+        "- Base model: `source`, licence: mit",
+        "- Optimizer: `adam` `--adam-betas [0.9, 0.999]` `--adam-eps 1e-08`, "
+        "learning rate 0.001, batch size 8, 5 updates",
+        f"- Exported: {date.today()}, with fairseq-steady {__version__}",
+    ):
+        assert line in card.splitlines()
     assert "Best mcc on the development set" in card
     assert f"Method: `{method}`" in card
     if kind == "roberta":
         assert "`--r4f-eps 0.1`" in card
     assert str(made[0].parent) not in card
+    _, header, _ = card.split("---\n", 2)
+    assert yaml.safe_load(header) == {
+        "library_name": "transformers",
+        "license": "mit",
+        "base_model": "source",
+        "pipeline_tag": "text-classification",
+        "tags": ["fairseq-steady", "cola", method],
+        "metrics": ["matthews_correlation"],
+    }
+    ((found,),) = run_snippet(made[1], monkeypatch)
+    assert found["label"] in "01"
+    assert 0.5 <= found["score"] <= 1
 
 
 def test_the_teacher_is_a_choice(
@@ -184,7 +219,11 @@ def test_the_teacher_is_a_choice(
 
 
 def test_scores_are_exported_as_a_regression(
-    tmp_path: Path, score_data: Path, fairseq_train: Trainer, models: dict[str, Path]
+    tmp_path: Path,
+    score_data: Path,
+    fairseq_train: Trainer,
+    models: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fairseq_train(
         *(score_data, *SCORE_FLAGS, f"--steady-model={models['deberta']}"),
@@ -201,6 +240,10 @@ def test_scores_are_exported_as_a_regression(
     assert pipe("w1 w2 w3", function_to_apply="none")[0]["score"] == pytest.approx(
         mine.score, abs=1e-4
     )
+    # As its data had pairs, so has the snippet; a score is no probability.
+    both = {"text": "One text.", "text_pair": "Another."}
+    wanted = pipe(both, function_to_apply="none")
+    assert run_snippet(out, monkeypatch) == [wanted]
 
 
 def test_labels_go_out_as_they_are_and_a_moved_model_is_named(
@@ -246,7 +289,9 @@ def test_labels_go_out_as_they_are_and_a_moved_model_is_named(
 
 
 @pytest.mark.parametrize("kind_", ["bert-uncased", "deberta-v2-own", "bart"])
-def test_model_directories_come_back_as_they_came(kind_: str, tmp_path: Path) -> None:
+def test_model_directories_come_back_as_they_came(
+    kind_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = import_hf(make_source(tmp_path / "source", kind_), tmp_path / "model")
     export_hf(directory.path, tmp_path / "out")
     again = import_hf(tmp_path / "out", tmp_path / "again")
@@ -254,6 +299,8 @@ def test_model_directories_come_back_as_they_came(kind_: str, tmp_path: Path) ->
         mine, wanted = again.weights()[part], directory.weights()[part]
         assert mine.keys() == wanted.keys()
         assert all(torch.equal(mine[name], wanted[name]) for name in mine)
+    (said,) = run_snippet(tmp_path / "out", monkeypatch)
+    assert isinstance(said, str) or said.shape[-1] == 24
 
 
 def wrong_head(folder: Path) -> None:
@@ -333,7 +380,7 @@ def test_what_cannot_be_exported_is_one_line(
 
 
 def test_summaries_go_out_with_their_decoding(
-    tmp_path: Path, fairseq_train: Trainer
+    tmp_path: Path, fairseq_train: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = import_hf(make_source(tmp_path / "source", "bart"), tmp_path / "model").path
     data = tmp_path / "data"
@@ -351,4 +398,8 @@ def test_summaries_go_out_with_their_decoding(
     export_hf(tmp_path / "run" / "checkpoint_last.pt", out)
     loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(out)
     assert loaded.generation_config.num_beams == 4
-    assert "pipeline_tag: summarization" in (out / "README.md").read_text("utf-8")
+    card = (out / "README.md").read_text("utf-8")
+    assert "pipeline_tag: summarization" in card
+    assert "metrics:\n- rouge\n" in card
+    (said,) = run_snippet(out, monkeypatch)
+    assert isinstance(said, str)

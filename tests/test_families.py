@@ -32,7 +32,7 @@ from fairseq_steady.models.steady import HEAD
 from fairseq_steady.optim import tag_parameters
 from fairseq_steady.optim.tags import tag_of
 from fairseq_steady.regularizers.injection import capture, find_decoder, find_encoder
-from test_importing import SIZE, train_wordpiece
+from sources import SIZE, train_wordpiece
 from torch import nn
 
 # --- the family: nothing else in this file or in the package knows of it --------------

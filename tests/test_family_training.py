@@ -1,27 +1,24 @@
 """Every method in real fairseq runs: workers, checkpoints, YAML."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, SCORE_FLAGS, Trainer, Zygote
-from method_table import METHODS, TRAINED
-from test_glue import row, write
-from test_training import (
+from conftest import SCORE_FLAGS, Trainer, Zygote
+from helpers import (
     NO_DROPOUT,
+    YAML,
     assert_equal_weights,
     checkpoint,
+    cola,
+    glue_row,
     logged,
+    start_from_yaml,
     train_on_workers,
+    write_split,
 )
+from method_table import METHODS, TRAINED
 from tiny import FAMILIES
-
-
-def cola(models: dict[str, Path], data: Path, method: str) -> list[Any]:
-    model = f"--steady-model={models['roberta']}"
-    return [data, "--task=cola", model, *TRAINED[method], "--no-epoch-checkpoints"]
-
 
 #: Each method with one of these, in turn; with the others where time is no matter.
 WORKERS = [(2, 1, "legacy_ddp"), (2, 2, "c10d"), (2, 2, "legacy_ddp"), (2, 1, "c10d")]
@@ -204,35 +201,7 @@ def test_scores_of_pairs_are_regressed_with_every_method(
 
 # --- YAML -----------------------------------------------------------------------
 
-YAML = ROOT / "examples" / "hydra"
 TASKS = sorted(path.stem for path in YAML.glob("*.yaml"))
-
-
-def start_from_yaml(
-    zygote: Zygote,
-    task: str,
-    method: str,
-    model: Path,
-    data: Path,
-    out: Path,
-    *more: str,
-) -> str:
-    (done,) = zygote.run(
-        [
-            *("hydra", f"--config-dir={YAML}", f"--config-name={task}"),
-            *(f"method={method}", f"task.data={data}", f"task.steady_model={model}"),
-            *("optimization.max_update=1", "dataset.batch_size=4", "common.cpu=true"),
-            *(f"checkpoint.save_dir={out}", f"hydra.run.dir={out}"),
-            *(
-                "checkpoint.no_save=true",
-                "common.log_format=json",
-                f"+task.steady_cache_dir={out}",
-                *more,
-            ),
-        ]
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -280,7 +249,7 @@ def test_every_tasks_yaml_starts(
         (data / f"{name}.tsv").write_text(header + "\n".join(rows) + "\n")
     for name in ("cola", "sst2") if task == "glue_multitask" else ():
         for split in ("train", "valid"):
-            write(data, name, split, [row(name, i) for i in range(12)])
+            write_split(data, name, split, [glue_row(name, i) for i in range(12)])
     more = {
         "glue": ["task.glue_task=rte"],
         "glue_multitask": ['task.multitask_names="cola,sst2"'],

@@ -37,10 +37,10 @@ from fairseq_steady.comparison.significance import difference
 from fairseq_steady.comparison.table import Scored
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface import model_card as exporting_card
+from helpers import MCC, Instant, result
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from matplotlib import pyplot
-from test_compare import MCC, Instant, result
 
 EVIL = [
     "a|b", "<script>x</script>", "`code`", "[x](http://e.x)", "![i](http://e.x)",
@@ -210,15 +210,18 @@ def test_a_command_for_bash_shows_what_a_terminal_would_obey() -> None:
 def test_an_exported_cards_header_is_the_manifests_words() -> None:
     licence = "mit\n---\n# Owned <b>\nmodel-index: [x]"
     manifest = SimpleNamespace(licence=licence, source={"name": "`<b>`"})
-    source = SimpleNamespace(directory=SimpleNamespace(manifest=manifest), task=None)
-    start, header, body = exporting_card.model_card(source, False, "").split("---\n", 2)
+    directory = SimpleNamespace(manifest=manifest)
+    original: Any = SimpleNamespace(directory=directory, task=None, purpose="Model")
+    card = exporting_card.model_card(original, False, "")
+    start, header, body = card.split("---\n", 2)
     assert start == ""
     assert yaml.safe_load(header) == {
         "library_name": "transformers",
         "license": escaping.visible(licence),
     }
     said = "mit&#92;n---&#92;n# Owned &#60;b&#62;&#92;nmodel-index: [x]"
-    assert body == f"\nBase model: `` `<b>` ``, licence: {said}.\n"
+    lines = body.splitlines()
+    assert lines[:3] == ["", f"Base model: `` `<b>` ``, licence: {said}.", ""]
 
 
 def test_a_label_makes_no_column() -> None:

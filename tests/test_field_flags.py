@@ -15,9 +15,7 @@ from fairseq_steady.errors import UserError, explanation
 from fairseq_steady.patches import refusals
 from fairseq_steady.patches.checkpoints import load_safely
 from fairseq_steady.patches.finite import of_losses
-from test_durable import flags as run_flags
-from test_durable import start, wait_for
-from test_training import checkpoint, free_port, logged
+from helpers import checkpoint, free_port, logged, run_flags, start_train, wait_for
 
 BARE = ["--cpu", "--log-format=json", "--log-interval=1"]
 LENGTH = ["--batch-size=8", "--max-update=2"]
@@ -76,7 +74,7 @@ TYPED = {
     "--lr=nan": "--lr 'nan': numbers wanted",
     "--max-update=2.5": "--max-update '2.5': a whole number wanted",
     "--update-freq=1.5": "--update-freq '1.5': numbers wanted",
-    "--distributed-world-size=0": "--distributed-world-size 0 is not 1 or more",
+    "--distributed-world-size=0": "--distributed-world-size 0 is out of range: >= 1",
     "--write-checkpoints-asynchronously": "writes each checkpoint whole",
     "--log-file=/proc/x/y": "--log-file /proc/x cannot be written to",
 }
@@ -98,19 +96,19 @@ def test_a_flag_that_is_none_gets_one_line(
 
 VALUES = {
     "--seed=-1": "--seed is not in 0 to 4294967295",
-    "--num-workers=-1": "--num-workers -1 is not 0 or more",
-    "--clip-norm=-1": "--clip-norm -1.0 is not 0 or more",
-    "--clip-norm=nan": "--clip-norm nan is not 0 or more",
-    "--lr=1e999": "--lr [inf] is not 0 or more",
-    "--update-freq=0": "--update-freq [0] is not 1 or more",
-    "--batch-size=0": "--batch-size 0 is not 1 or more",
-    "--max-epoch=-1": "--max-epoch -1 is not 0 or more",
-    "--patience=-3": "--patience -3 is not -1 or more",
-    "--log-interval=0": "--log-interval 0 is not 1 or more",
-    "--save-interval=0": "--save-interval 0 is not 1 or more",
+    "--num-workers=-1": "--num-workers -1 is out of range: >= 0",
+    "--clip-norm=-1": "--clip-norm -1.0 is out of range: >= 0",
+    "--clip-norm=nan": "--clip-norm nan is out of range: >= 0",
+    "--lr=1e999": "--lr [inf] is out of range: >= 0",
+    "--update-freq=0": "--update-freq [0] is out of range: >= 1",
+    "--batch-size=0": "--batch-size 0 is out of range: >= 1",
+    "--max-epoch=-1": "--max-epoch -1 is out of range: >= 0",
+    "--patience=-3": "--patience -3 is out of range: >= -1",
+    "--log-interval=0": "--log-interval 0 is out of range: >= 1",
+    "--save-interval=0": "--save-interval 0 is out of range: >= 1",
     "--adam-betas=(0.9,0.98": "--adam-betas (0.9,0.98: two numbers in [0, 1)",
     "--adam-betas=(2,3)": "--adam-betas (2,3): two numbers in [0, 1)",
-    "--adam-eps=nan": "--adam-eps nan is not 0 or more",
+    "--adam-eps=nan": "--adam-eps nan is out of range: >= 0",
     "--optimizer-overrides={bad": "--optimizer-overrides {bad: names and values",
     "--patience=1 --disable-validation": "--patience 1 counts evaluations",
     "--stop-min-lr=1": "--stop-min-lr 1 is not below --lr 0.001",
@@ -455,7 +453,9 @@ def test_ctrl_c_says_what_is_kept(
         f"--distributed-init-method=tcp://127.0.0.1:{free_port()}",
     ]
     arguments = [*run_flags(models, cola_data, "plain", tmp_path), "--max-epoch=600"]
-    workers = [start(*arguments, *both, f"--distributed-rank={r}") for r in (0, 1)]
+    workers = [
+        start_train(*arguments, *both, f"--distributed-rank={r}") for r in (0, 1)
+    ]
     wait_for(workers[0], '"num_updates": "6"')
     for worker in workers:
         os.killpg(worker.pid, signal.SIGINT)

@@ -29,10 +29,8 @@ from fairseq_steady.scores.metrics import (
 )
 from fairseq_steady.tasks._heads import Head, Start, moves, stored_heads
 from fairseq_steady.tasks._steady import follow_metric
+from helpers import HALF, checkpoint, glue_row, logged, train_on_workers, write_split
 from omegaconf import OmegaConf
-from test_glue import row, write
-from test_numbers import HALF
-from test_training import checkpoint, logged, train_on_workers
 
 TEXT = "--task=text_classification"
 #: Nothing is learnt: the evaluation is of what was loaded.
@@ -391,7 +389,9 @@ def glue(
     base = tmp_path_factory.mktemp("glue")
     for task in ("rte", "qnli", "sst2", "cola"):
         for split in ("train", "valid"):
-            write(base, task, split, [row(task, number) for number in range(16)])
+            write_split(
+                base, task, split, [glue_row(task, number) for number in range(16)]
+            )
 
     def run(before: str | None, *flags: str, status: int = 0) -> Any:
         start = f"--finetune-from-model={base / str(before) / 'checkpoint_last.pt'}"

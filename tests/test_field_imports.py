@@ -25,7 +25,7 @@ from fairseq_steady.huggingface.release import import_fairseq
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.regularizers.injection import capture, find_encoder, substitute
 from safetensors.torch import load_file, save_file
-from test_importing import make_release, make_source
+from sources import make_release, make_source
 from torch import Tensor
 
 Spoil = Callable[[Path], Any]

@@ -20,8 +20,8 @@ from fairseq_steady.data.tokenizing import SentenceTokenizer
 from fairseq_steady.errors import UserError
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.patches import announcing
+from helpers import checkpoint, free_port
 from omegaconf import OmegaConf
-from test_training import checkpoint, free_port
 
 #: Where fairseq's own lines, and everything that happens, are kept.
 LOG = "train.log"

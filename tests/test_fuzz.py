@@ -8,7 +8,6 @@ tries other cases at each start.
 import dataclasses
 import json
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +19,9 @@ from conftest import SCORE_FLAGS, TRAIN, Zygote, sentences
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
-from hypothesis import HealthCheck, given, settings
+from helpers import LOOSE, glue_row, is_clear, make_sentiment_data, write_split
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_data import make_sentiment_data
-from test_glue import row, write
 
 # --- raw files ------------------------------------------------------------------------
 
@@ -31,7 +29,7 @@ from test_glue import row, write
 def make_glue(folder: Path) -> None:
     for task in ("cola", "stsb", "rte"):
         for split in ("train", "valid"):
-            write(folder, task, split, [row(task, n) for n in range(12)])
+            write_split(folder, task, split, [glue_row(task, n) for n in range(12)])
 
 
 def make_tables(folder: Path) -> None:
@@ -179,14 +177,6 @@ def cases(draw: st.DrawFn) -> tuple[str, list[Edit], list[str]]:
 # --- the runs -------------------------------------------------------------------------
 
 
-def is_clear(done: subprocess.CompletedProcess[str]) -> bool:
-    """It trained, or it ended with one line for the user."""
-    if "Traceback" in done.stderr:
-        return False
-    last = (done.stderr.strip().splitlines() or [""])[-1]
-    return done.returncode == 0 or "error: " in last
-
-
 #: What is written there must not be written into this checkout.
 FOLDERS = re.compile(r"^(--steady-(?:record|cache-dir)=)(?=.)")
 
@@ -208,11 +198,6 @@ def run(
         words += [FOLDERS.sub(rf"\1{folder}/", word) for word in typed]
         (done,) = zygote.run(["fairseq-train", *map(str, words), "--max-update=1"])
     assert is_clear(done), done.stderr[-2500:]
-
-
-LOOSE = settings(
-    deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
-)
 
 
 @settings(LOOSE, max_examples=15, derandomize=True)

@@ -27,10 +27,10 @@ from fairseq_steady.huggingface.checking import load_encoder
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
+from helpers import LOOSE, is_clear
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fuzz import LOOSE, is_clear
-from test_importing import make_source
+from sources import make_source
 
 # --- what goes wrong in a structure ---------------------------------------------------
 

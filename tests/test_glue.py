@@ -7,55 +7,13 @@ import pytest
 from conftest import Trainer
 from fairseq_steady.data.glue import LAYOUTS, find_split, read_split
 from fairseq_steady.errors import UserError
-from test_training import logged
-
-#: Header of each official file; the columns of texts and label hold what they say.
-HEADERS = {
-    "sst2": "sentence\tlabel",
-    "mrpc": "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
-    "stsb": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\t"
-    "sentence2\tscore",
-    "qqp": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
-    "mnli": "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\t"
-    "sentence2_binary_parse\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2\t"
-    "label1\tgold_label",
-    "qnli": "index\tquestion\tsentence\tlabel",
-    "rte": "index\tsentence1\tsentence2\tlabel",
-}
-#: A quote that never closes, a vertical tab, a line separator: a row all the same.
-AWKWARD = 'w1 "w2\x0b w3\u2028 w4'
-
-
-def row(task: str, number: int) -> str:
-    """One official row; texts hold the number, labels take turns."""
-    layout = LAYOUTS[task]
-    label = layout.labels[number % len(layout.labels)] if layout.labels else "2.5"
-    if not layout.labels:
-        label = f"{number % 6}.250"
-    if task == "cola":
-        return f"gj04\t{label}\t*\t{AWKWARD} w{number}"
-    texts = iter([f"{AWKWARD} w{number}", f"w{number + 1} w5"])
-    named = [name for text in layout.texts for name in text.split("|")]
-    cells = []
-    for column in HEADERS[task].split("\t"):
-        value = label if column == layout.label else "x"
-        cells.append(next(texts) if column in named else value)
-    return "\t".join(cells)
-
-
-def write(folder: Path, task: str, split: str, rows: list[str]) -> Path:
-    layout = LAYOUTS[task]
-    (folder / layout.folder).mkdir(parents=True, exist_ok=True)
-    path = folder / layout.folder / layout.files[split][0]
-    lines = rows if task == "cola" else [HEADERS[task], *rows]
-    path.write_text("\n".join(lines) + "\n", "utf-8")
-    return path
+from helpers import AWKWARD, HEADERS, glue_row, logged, write_split
 
 
 @pytest.mark.parametrize("task", list(LAYOUTS))
 def test_official_rows_are_read(tmp_path: Path, task: str) -> None:
     layout = LAYOUTS[task]
-    path = write(tmp_path, task, "train", [row(task, n) for n in range(7)])
+    path = write_split(tmp_path, task, "train", [glue_row(task, n) for n in range(7)])
     for data in (tmp_path, path.parent):
         assert find_split(data, layout, "train") == path
     found = list(read_split(path, layout))
@@ -71,7 +29,7 @@ def test_official_rows_are_read(tmp_path: Path, task: str) -> None:
 
 def test_the_original_releases_of_mrpc_and_stsb(tmp_path: Path) -> None:
     path = tmp_path / "msr_paraphrase_train.txt"
-    path.write_text("\ufeff" + HEADERS["mrpc"] + "\r\n" + row("mrpc", 1) + "\r\n")
+    path.write_text("\ufeff" + HEADERS["mrpc"] + "\r\n" + glue_row("mrpc", 1) + "\r\n")
     (example,) = read_split(path, LAYOUTS["mrpc"])
     assert example.label == "1"
     path = tmp_path / "sts-train.csv"
@@ -108,7 +66,7 @@ def test_every_task_trains_and_reports_its_metric(
 ) -> None:
     layout = LAYOUTS[task]
     for split in {"train", "valid", "mismatched"} & layout.files.keys():
-        write(tmp_path, task, split, [row(task, n) for n in range(12)])
+        write_split(tmp_path, task, split, [glue_row(task, n) for n in range(12)])
     done = fairseq_train(
         *(tmp_path, "--task=glue", f"--glue-task={task}", "--criterion=smart"),
         *(f"--steady-model={models['roberta']}", "--max-update=2", "--no-save"),

@@ -26,7 +26,7 @@ from fairseq_steady.models.architectures import check_architecture
 from fairseq_steady.patches.checkpoints import blaming, load_checkpoint
 from fairseq_steady.patches.literals import EVALUATING, literal
 from omegaconf import OmegaConf
-from test_importing import make_release
+from sources import make_release
 from zygote import MARK, guard
 
 State = dict[str, Any]

@@ -13,8 +13,7 @@ import psutil
 import pytest
 from conftest import ROOT, environment
 from fairseq_steady.patches import durable
-from test_durable import flags, wait_for
-from test_training import assert_equal_weights, checkpoint, free_port
+from helpers import assert_equal_weights, checkpoint, free_port, run_flags, wait_for
 
 LAUNCH = ROOT / "scripts" / "launch"
 
@@ -155,7 +154,7 @@ def test_two_nodes_of_two_workers_equal_two_workers_with_accumulation(
 
     def arguments(out: Path) -> list[str]:
         own = ["--batch-size=2", "--user-dir=user_dir"]
-        return [*flags(models, cola_data, "r3f", out), *exact, *own]
+        return [*run_flags(models, cola_data, "r3f", out), *exact, *own]
 
     nodes = [
         subprocess.Popen(
@@ -177,7 +176,10 @@ def test_two_nodes_of_two_workers_equal_two_workers_with_accumulation(
 def test_a_signal_saves_and_a_lost_worker_ends_the_rest(
     models: dict[str, Path], cola_data: Path, tmp_path: Path, lost: bool
 ) -> None:
-    arguments = [*flags(models, cola_data, "plain", tmp_path), "--user-dir=user_dir"]
+    arguments = [
+        *run_flags(models, cola_data, "plain", tmp_path),
+        "--user-dir=user_dir",
+    ]
     process = launch("local.sh", "2", *arguments, GPUS="0")
     wait_for(process, '"num_updates": "5"')
     if lost:

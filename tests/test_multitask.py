@@ -14,15 +14,15 @@ from fairseq_steady.data.mixture import Mixture, shares
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.inference.predicting import Predictor
-from method_table import TRAINED
-from test_glue import write
-from test_training import (
+from helpers import (
     NO_DROPOUT,
     assert_equal_weights,
     checkpoint,
     logged,
     train_on_workers,
+    write_split,
 )
+from method_table import TRAINED
 
 # --- the mixture --------------------------------------------------------------------
 
@@ -79,13 +79,15 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("glue")
     for split, count in (("train", 40), ("valid", 18)):
         rows = sentences(count)
-        write(folder, "cola", split, [f"s\t{y}\t*\t{text}" for text, y in rows])
-        write(folder, "sst2", split, [f"{text}\t{y}" for text, y in rows[: count // 2]])
+        write_split(folder, "cola", split, [f"s\t{y}\t*\t{text}" for text, y in rows])
+        write_split(
+            folder, "sst2", split, [f"{text}\t{y}" for text, y in rows[: count // 2]]
+        )
         scored = [
             f"{n}\tg\tf\ty\t1\ta\tb\t{text}\tw1 w2\t{len(text.split()) / 3:.3f}"
             for n, (text, _) in enumerate(rows)
         ]
-        write(folder, "stsb", split, scored)
+        write_split(folder, "stsb", split, scored)
     return folder
 
 

@@ -32,8 +32,8 @@ from fairseq_steady.inference.searching import BeamSearch, Decoding, select
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.starting import noisy_tune, reinitialise
 from fairseq_steady.models.steady import HEAD
-from fairseq_steady.optim import PatsAdamax, Tag, blocks, tag_parameters
-from fairseq_steady.optimizers._groups import parameter_groups
+from fairseq_steady.optim import PatsAdamax, Sage, Tag, blocks, tag_parameters
+from fairseq_steady.optimizers.groups import parameter_groups
 from fairseq_steady.patches import durable
 from fairseq_steady.regularizers import (
     NOISES,
@@ -618,7 +618,7 @@ def test_groups_are_by_rate_decay_origin_and_place(
         for name, p in zip(group["names"], group["params"], strict=True):
             assert named[name] is p
             found[name] = {k: group.get(k) for k in group if k.endswith("_scale")}
-            found[name]["noisy"] = group.get("noisy")
+            found[name]["in_scope"] = group.get("in_scope")
     assert found.keys() == named.keys()
     expected = {
         "encoder.embed_tokens.weight": (0.0625, 1, 1, False),
@@ -629,9 +629,9 @@ def test_groups_are_by_rate_decay_origin_and_place(
         f"classification_heads.{HEAD}.dense.weight": (1, 1, 0, False),
         f"classification_heads.{HEAD}.dense.bias": (1, 0, 0, False),
     }
-    for name, (rate, decay, anchor, noisy) in expected.items():
+    for name, (rate, decay, anchor, inside) in expected.items():
         scales = {"lr_scale": rate, "decay_scale": decay, "anchor_scale": anchor}
-        assert found[name] == scales | {"noisy": noisy if scoped else None}, name
+        assert found[name] == scales | {"in_scope": inside if scoped else None}, name
 
 
 OWN: dict[str, dict[str, Any]] = {
@@ -694,6 +694,22 @@ def test_every_flag_reaches_the_optimizer(name: str) -> None:
                 flags[key] = expected[key] = turn(value)
         group = adapter(name, **flags)
         assert {key: group[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("made", [PatsAdamax, Sage])
+def test_a_state_of_version_01_goes_on_with_its_scope(made: Any) -> None:
+    """Its groups call ``in_scope`` ``noisy``."""
+    p = nn.Parameter(torch.ones(2, 2))
+    one = made([{"params": [p], "in_scope": False}])
+    old = one.state_dict()
+    (group,) = old["param_groups"]
+    group["noisy"] = group.pop("in_scope")
+    again = made([{"params": [p]}])
+    again.load_state_dict(old)
+    assert again.param_groups[0]["in_scope"] is False
+    assert "noisy" not in again.param_groups[0]
+    p.grad = torch.ones(2, 2)
+    again.step()
 
 
 def test_a_preset_fills_in_what_is_not_said() -> None:
@@ -858,7 +874,7 @@ def test_another_reading_or_tokeniser_misses_the_cache(
     from fairseq_steady.data.pair_dataset import encode_pairs
     from fairseq_steady.data.pairs import Pair
     from fairseq_steady.data.readers import read_sentence_tab_label
-    from test_data import encode
+    from helpers import encode
 
     directory = ModelDirectory.open(models["bart"])
     made = [SentenceTokenizer(directory, directory.dictionary(), 8) for _ in range(2)]
@@ -1158,7 +1174,7 @@ def test_roots_files_are_believed(
 def test_where_less_is_better_the_least_is_best() -> None:
     from fairseq_steady.comparison.table import Scored, _described
     from fairseq_steady.comparison.winner_card import winner
-    from test_compare import result
+    from helpers import result
 
     one, other = result("a", 1, 0.3, 0.1, 0.2), result("b", 1, 0.5, 0.4)
     scored = Scored("mcc", False, "valid")
@@ -1172,7 +1188,7 @@ def test_where_less_is_better_the_least_is_best() -> None:
 def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> None:
     from fairseq_steady.comparison.plan import Run
     from fairseq_steady.comparison.results import standing, write
-    from test_compare import result
+    from helpers import result
 
     made = result("a", 1, 0.5, command=["fairseq-train", "--lr", "1"])
     write(tmp_path / "result.json", made)
@@ -1185,7 +1201,7 @@ def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> 
 
 def test_predictions_are_those_of_the_best_evaluation(tmp_path: Path) -> None:
     from fairseq_steady.comparison.results import collect
-    from test_compare import CONFIG, result
+    from helpers import CONFIG, result
 
     made = result("a", 1, config={}, evaluations=[], predictions={})
     config = {**CONFIG, "dataset": {"valid_subset": "valid,ood"}}

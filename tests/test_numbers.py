@@ -15,10 +15,17 @@ from conftest import (
     environment,
     fairseq_command,
 )
+from helpers import (
+    EPSILON,
+    HALF,
+    NO_DROPOUT,
+    assert_equal_weights,
+    checkpoint,
+    cola,
+    logged,
+    start_from_yaml,
+)
 from method_table import METHODS, TRAINED
-from test_family_training import cola, start_from_yaml
-from test_optim_training import EPSILON
-from test_training import NO_DROPOUT, assert_equal_weights, checkpoint, logged
 
 OPTIMIZERS = {
     "bert_adam": ["--optimizer=bert_adam", *EPSILON["bert_adam"]],
@@ -29,7 +36,6 @@ OPTIMIZERS = {
     ],
     "sage": ["--optimizer=sage", "--sage-bias-correction", *EPSILON["sage"]],
 }
-HALF = ["--fp16", "--fp16-no-flatten-grads"]
 
 
 def slowly(*names: str) -> list[Any]:

@@ -331,7 +331,7 @@ def test_a_parameter_without_gradient_is_left_alone(name: str) -> None:
 
 
 def group_of(p: nn.Parameter, **scales: float) -> dict[str, Any]:
-    return {"params": [p], "noisy": False, **scales}
+    return {"params": [p], "in_scope": False, **scales}
 
 
 @pytest.mark.parametrize("name", MAKERS)

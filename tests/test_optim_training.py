@@ -8,8 +8,8 @@ import torch
 from conftest import Trainer, Zygote
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches.checkpoints import load_safely
-from method_table import OPTIMIZERS
-from test_training import (
+from helpers import (
+    EPSILON,
     NO_DROPOUT,
     assert_equal_weights,
     checkpoint,
@@ -17,16 +17,8 @@ from test_training import (
     scalars,
     train_on_workers,
 )
+from method_table import OPTIMIZERS
 
-#: Attention does not see the bias of its keys, so that bias has the rounding of zero
-#: for a gradient, which a small epsilon would blow up to full steps; and PATS's noise
-#: takes its size from one over such roundings.
-EPSILON = {
-    "bert_adam": ["--bert-adam-eps=1e-3"],
-    "pats_adamax": ["--pats-adamax-eps=1e-3", "--pats-eps=1e-5"],
-    "pats-B": ["--pats-adamax-eps=1e-3"],
-    "sage": ["--sage-eps=1e-3", "--sage-guard=1e-6"],
-}
 LAYER = "encoder.sentence_encoder.layers.{}.fc1.weight"
 HEAD = "classification_heads.sentence_classification_head."
 
@@ -266,7 +258,7 @@ def test_cut_up_or_half_precision_weights_are_refused(
 
 
 def test_without_tags_matrices_are_in_scope() -> None:
-    from fairseq_steady.optimizers._groups import parameter_groups
+    from fairseq_steady.optimizers.groups import parameter_groups
 
     made = parameter_groups([torch.ones(3, 3), torch.ones(3)], scoped=True)
-    assert [group["noisy"] for group in made] == [True, False]
+    assert [group["in_scope"] for group in made] == [True, False]

@@ -8,9 +8,9 @@ import matplotlib as mpl
 import pytest
 from fairseq_steady.comparison import figures, table
 from fairseq_steady.comparison.results import Result
+from helpers import MCC, result
 from matplotlib import pyplot
 from rich.console import Console
-from test_compare import MCC, result
 
 
 def drawn(panel: figures.Panel, made: list[Result]) -> Any:

@@ -13,7 +13,7 @@ from fairseq_steady.comparison import forgetting
 from fairseq_steady.errors import UserError
 from fairseq_steady.inference import probing
 from fairseq_steady.models.steady import HEAD
-from test_glue import row, write
+from helpers import glue_row, write_split
 from tiny import FAMILIES, batch, build, make_dataset
 
 # --- features and fits -------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_generalization_end_to_end(
         "--steady-pair-column b --steady-label-column score"
     )
     for split in ("train", "valid"):
-        write(tmp_path, "rte", split, [row("rte", n) for n in range(12)])
+        write_split(tmp_path, "rte", split, [glue_row("rte", n) for n in range(12)])
     pairs = f"rte={tmp_path} --task glue --glue-task rte"
     out = tmp_path / "out"
 

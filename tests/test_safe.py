@@ -1,7 +1,6 @@
 """Nothing that is loaded runs code."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -20,17 +19,8 @@ from fairseq_steady.inference.probing import take_encoder
 from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.patches.checkpoints import _safe_globals, load_safely
-from test_importing import make_release
-
-
-class Attack:
-    """Runs code when unpickled without care."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.proof}",)
+from helpers import Attack
+from sources import make_release
 
 
 def bare_pickle(folder: Path) -> Path:

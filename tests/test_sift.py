@@ -48,7 +48,7 @@ def loss_of(model: Any, sample: dict[str, Any], **flags: Any) -> dict[str, float
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("point", ["word", "norm", "embedded"])
+@pytest.mark.parametrize("point", ["word", "norm"])
 def test_an_injected_value_reaches_the_logits_with_dropout_off(
     models: dict[str, Path], family: str, point: Any
 ) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from conftest import TRAIN, WORDS, Zygote, sentences
+from helpers import logged
 from method_table import METHODS, arguments
-from test_training import logged
 
 SIZES = [
     *("--encoder-layers=2", "--encoder-embed-dim=16", "--encoder-ffn-embed-dim=32"),

@@ -28,13 +28,8 @@ from fairseq_steady.huggingface.bert2bert import bert2bert
 from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.scores.rouge import as_lines, rouge, rouge_sums
+from helpers import assert_equal_weights, checkpoint, logged, train_on_workers
 from rouge_score.rouge_scorer import RougeScorer
-from test_training import (
-    assert_equal_weights,
-    checkpoint,
-    logged,
-    train_on_workers,
-)
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

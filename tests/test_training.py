@@ -1,57 +1,33 @@
 """fairseq-train with the plugin, as a user runs it: real processes, tiny models."""
 
-import contextlib
 import json
-import random
 import re
 import shutil
-import socket
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import (
     SCORE_FLAGS,
-    TRAIN,
     Trainer,
     Zygote,
     environment,
     fairseq_command,
     sentences,
 )
+from helpers import (
+    NO_DROPOUT,
+    assert_equal_weights,
+    checkpoint,
+    logged,
+    scalars,
+    train_on_workers,
+)
 from tiny import FAMILIES
 
-NO_DROPOUT = ["--dropout=0", "--attention-dropout=0", "--pooler-dropout=0"]
 SIFT = ["--criterion=sift", "--sift-init=0.05", "--sift-step=0.05"]
-
-
-def logged(done: subprocess.CompletedProcess[str], tag: str) -> list[dict[str, Any]]:
-    """Values of each JSON log line with a tag."""
-    lines = (line.split(" | ", 3) for line in (done.stdout + done.stderr).splitlines())
-    return [
-        json.loads(parts[3])
-        for parts in lines
-        if len(parts) == 4 and parts[2] == tag and parts[3].startswith("{")
-    ]
-
-
-def checkpoint(folder: Path, name: str = "checkpoint_last.pt") -> dict[str, Any]:
-    import fairseq_steady  # noqa: F401  allow-lists what a checkpoint holds
-
-    state: dict[str, Any] = torch.load(folder / name, weights_only=True)
-    return state
-
-
-def assert_equal_weights(one: Path, other: Path, tolerance: float = 0.0) -> None:
-    a, b = checkpoint(one)["model"], checkpoint(other)["model"]
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(
-            a[name], b[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
-        )
 
 
 # --- it trains, and reports ------------------------------------------------------
@@ -85,15 +61,6 @@ def test_cola_trains_learns_and_reports_its_own_metric(
     seen = scalars(tmp_path / "tb" / "valid")
     assert max(seen["mcc"]) == pytest.approx(best, abs=1e-6)
     assert "sift_divergence" in scalars(tmp_path / "tb" / "train")
-
-
-def scalars(folder: Path) -> dict[str, list[float]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    tags = events.Tags()["scalars"]
-    return {tag: [e.value for e in events.Scalars(tag)] for tag in tags}
 
 
 @pytest.mark.parametrize("criterion", [["--criterion=plain"], SIFT])
@@ -329,32 +296,6 @@ def test_from_scratch_is_a_flag_and_differs_from_pretrained(
 
 
 # --- two workers -------------------------------------------------------------------
-
-
-def free_port() -> int:
-    """Below the ports that the system gives to whoever connects to something."""
-    while True:
-        port = random.SystemRandom().randrange(20000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def train_on_workers(
-    zygote: Zygote, *flags: object, count: int = 2, backend: str = "legacy_ddp"
-) -> list[str]:
-    """Real gloo processes; returns their logs."""
-    together = [
-        *(f"--distributed-world-size={count}", "--distributed-no-spawn"),
-        *("--distributed-backend=gloo", f"--ddp-backend={backend}"),
-        f"--distributed-init-method=tcp://127.0.0.1:{free_port()}",
-    ]
-    command = ["fairseq-train", *map(str, (*TRAIN, *flags, *together))]
-    ranks = (f"--distributed-rank={rank}" for rank in range(count))
-    done = zygote.run(*([*command, rank] for rank in ranks))
-    for worker in done:
-        assert worker.returncode == 0, worker.stderr[-3000:]
-    return [worker.stderr for worker in done]
 
 
 HALVES = ["--steady-split-dev", "--valid-subset=valid,test"]

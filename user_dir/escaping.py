@@ -5,7 +5,7 @@ One function per format, called at the one place where text enters it.
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import yaml
 
@@ -47,9 +47,12 @@ def _longest(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
 
 
-def header(fields: dict[str, str]) -> str:
-    """The YAML between the dashes at the head of a Markdown file, a line a field."""
-    shown = {name: visible(text) for name, text in fields.items()}
+def header(fields: Mapping[str, str | list[str]]) -> str:
+    """The YAML between the dashes at the head of a Markdown file: texts and lists."""
+    shown = {
+        name: visible(text) if isinstance(text, str) else list(map(visible, text))
+        for name, text in fields.items()
+    }
     dumped = yaml.safe_dump(
         shown, sort_keys=False, allow_unicode=True, width=float("inf")
     )

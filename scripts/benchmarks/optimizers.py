@@ -36,8 +36,8 @@ def pats(params: list[nn.Parameter], preset: str) -> PatsAdamax:
     """Noise on the layers, none on the embeddings, as in training."""
     chosen = PRESETS[preset]
     groups = [
-        {"params": params[:2], "noisy": False},
-        {"params": params[2:], "noisy": True},
+        {"params": params[:2], "in_scope": False},
+        {"params": params[2:], "in_scope": True},
     ]
     return PatsAdamax(
         groups,

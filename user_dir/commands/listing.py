@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..plugins import LOADED
 from .output import write_lines
 from .page import Page, page
 
@@ -129,8 +130,8 @@ def _of_architecture(model: Any, complete: Callable[[Any], None]) -> tuple[Flag,
 
 
 def _ours(thing: Any) -> bool:
-    package = (__package__ or "").partition(".")[0]
-    return str(getattr(thing, "__module__", "")).partition(".")[0] == package
+    packages = {(__package__ or "").partition(".")[0], *LOADED}
+    return str(getattr(thing, "__module__", "")).partition(".")[0] in packages
 
 
 def _registered() -> Iterator[Component]:

@@ -20,8 +20,8 @@ from ..regularizers import (
 from ..regularizers.ascent import Ascent, Norm
 from ..regularizers.freelb import FreeLB, sentence_start
 from ..regularizers.injection import capture, shift
-from ._options import Noise, dropout, noise
 from .kinds import Classes
+from .options import Noise, dropout, noise
 from .plain import Outcome, PlainConfig, PlainCriterion, gradient_scale
 
 

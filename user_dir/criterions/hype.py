@@ -17,8 +17,8 @@ from ..regularizers import (
     unwrap,
 )
 from ..regularizers.hype import layers_of, perturbed_layers
-from ._options import Noise, dropout, noise, radius
 from .kinds import Classes
+from .options import Noise, dropout, noise, radius
 from .plain import Outcome, PlainConfig, PlainCriterion
 
 

@@ -224,10 +224,11 @@ def _score(summed: str, score: str, meters: Any) -> float:
 
 
 def idle(model: nn.Module) -> Tensor:
-    """0, with a gradient of 0 for every head.
+    """A term of 0 that gives the parameters of every head a gradient of 0.
 
-    Distributed training waits for a gradient of each parameter, and so an optimizer
-    sees the same whether a head's batch was this worker's, another's or nobody's.
+    A batch has one head, and distributed training waits for a gradient of each
+    parameter. With this an optimizer sees the same whether a head's batch was this
+    worker's, another's or nobody's.
     """
     inner: Any = unwrap(model)
     nothing = [p.flatten()[:0].sum() for p in inner.classification_heads.parameters()]

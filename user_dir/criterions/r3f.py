@@ -11,7 +11,8 @@ from ..flags import one_of, option
 from ..regularizers import DropoutMode
 from ..regularizers.divergence import Divergence
 from ..regularizers.r3f import R3F
-from ._options import (
+from .kinds import Classes, Tokens
+from .options import (
     Noise,
     Side,
     divergence,
@@ -22,8 +23,7 @@ from ._options import (
     side,
     strength,
 )
-from ._penalty import PenaltyCriterion, Terms
-from .kinds import Classes, Tokens
+from .penalty import PenaltyCriterion, Terms
 from .plain import PlainConfig
 
 

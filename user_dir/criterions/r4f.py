@@ -12,9 +12,9 @@ from ..flags import one_of, option
 from ..regularizers import DropoutMode, unwrap
 from ..regularizers.r3f import R3F
 from ..regularizers.spectral import Bound, bound_linear, spectral_bound
-from ._options import Noise, divergence, dropout, noise, probing, radius, strength
-from ._penalty import PenaltyCriterion, Terms
 from .kinds import Classes
+from .options import Noise, divergence, dropout, noise, probing, radius, strength
+from .penalty import PenaltyCriterion, Terms
 from .plain import Outcome, PlainConfig
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from ..errors import UserError
 from ..regularizers import DropoutMode
 from ..regularizers.r_drop import doubled
-from ._options import divergence, dropout, strength
 from .kinds import Classes
+from .options import divergence, dropout, strength
 from .plain import Outcome, PlainConfig, PlainCriterion
 
 
@@ -29,7 +29,7 @@ class RDropCriterion(PlainCriterion):
 
     One forward and backward on the batch doubled: 2 and 2.
 
-    Source: R-Drop (arXiv 2106.14448), its training objective.
+    Source: R-Drop (arXiv 2106.14448) algorithm 1, the training objective.
     Deviations: half the printed loss, so that lambda 0 is plain fine-tuning on
     average; the paper's alpha is worth alpha / 4 here, its code's alpha / 2.
     """

@@ -10,8 +10,8 @@ from ..flags import NOT_NEGATIVE, POSITIVE, option
 from ..regularizers import DropoutMode
 from ..regularizers.ascent import Ascent
 from ..regularizers.sift import SiFT
-from ._options import Side, divergence, dropout, probing, side, strength
-from ._penalty import PenaltyCriterion, Terms
+from .options import Side, divergence, dropout, probing, side, strength
+from .penalty import PenaltyCriterion, Terms
 from .plain import PlainConfig, gradient_scale
 
 

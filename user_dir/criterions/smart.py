@@ -14,9 +14,9 @@ from ..regularizers.ascent import Ascent, Norm, Projection
 from ..regularizers.bregman import Schedule, Teacher
 from ..regularizers.divergence import Divergence
 from ..regularizers.smart import SMART
-from ._options import Side, divergence, dropout, probing, side, strength
-from ._penalty import PenaltyCriterion, Terms
 from .kinds import Classes
+from .options import Side, divergence, dropout, probing, side, strength
+from .penalty import PenaltyCriterion, Terms
 from .plain import Outcome, PlainConfig, gradient_scale
 
 

@@ -135,12 +135,11 @@ def hidden_state_error(
     """
     theirs, their_tokenizer = _theirs(Path(source))
     length = directory.manifest.architecture["max_positions"]
-    dictionary = directory.dictionary()
     # transformers reads a spelled special token as one.
+    dictionary = directory.dictionary()
     tokenizer = SentenceTokenizer(directory, dictionary, length, spelled=True)
-    ours = load_encoder(directory)
+    ours, errors = load_encoder(directory), []
     states = _seq2seq_states if directory.family.decodes else _states
-    errors = []
     for batch in texts:
         given = _encoded(their_tokenizer, batch, length)
         mask = given["attention_mask"].bool()

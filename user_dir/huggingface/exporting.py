@@ -100,14 +100,17 @@ class Original:
 
     @cached_property
     def tokenizer(self) -> SentenceTokenizer:
-        """The model directory's."""
+        """Text to the model's ids, with special tokens that are spelled in it."""
         dictionary = self.directory.dictionary()
         longest = self.form["max_positions"]
         return SentenceTokenizer(self.directory, dictionary, longest, spelled=True)
 
     @cached_property
     def rows(self) -> Tensor:
-        """fairseq's id of each of Hugging Face's; symbols of no token fill the gaps."""
+        """fairseq's id of each of Hugging Face's, shape (V,).
+
+        Numbers that the tokeniser has no token for take the symbols that are left.
+        """
         known = self.tokenizer.ids.tolist()
         size = len(self.directory.dictionary())
         rest = iter(sorted(set(range(size)) - set(known)))

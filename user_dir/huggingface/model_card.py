@@ -1,78 +1,175 @@
 """The model card beside an exported model."""
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
-from ..escaping import code, header
+from .. import __version__
+from ..escaping import code, code_block, header
 from ..escaping import markdown as text
 
+if TYPE_CHECKING:
+    from .exporting import Original
 
-def model_card(original: Any, teacher: bool, table: str) -> str:
-    """Markdown with a header: task, data, method with its flags, scores, limits.
+#: What a name on Hugging Face's hub looks like; any other is no base model there.
+_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+#: The hub's names of metrics, where they differ from ours.
+_METRICS = {
+    "mcc": "matthews_correlation",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+    "rouge1": "rouge",
+    "rouge2": "rouge",
+    "rougeL": "rouge",
+    "rougeLsum": "rouge",
+}
+#: How the last lines of a snippet use a model, by what it is for.
+_USES = {
+    "ForSequenceClassification": """\
+from transformers import pipeline
+
+classify = pipeline("text-classification", FOLDER)
+print(classify(INPUT))""",
+    "ForConditionalGeneration": """\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModelForSeq2SeqLM.from_pretrained(FOLDER)
+article = tokenizer("The article.", return_tensors="pt", truncation=True)
+summary = model.generate(**article)[0]
+print(tokenizer.decode(summary, skip_special_tokens=True))""",
+    "Model": """\
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModel.from_pretrained(FOLDER)
+print(model(**tokenizer("Some text.", return_tensors="pt")).last_hidden_state)""",
+}
+_LIMITS = """
+## Limits
+
+One run with one seed unless a table above says otherwise: other seeds score otherwise.
+The development set chose the weights, so its score flatters them. Nothing was tested on
+other data, nor for bias against groups of people.
+"""
+
+
+def model_card(original: "Original", teacher: bool, table: str) -> str:
+    """Markdown with a header: what it is, how to use it, scores, limits.
 
     Args:
-        original: what was exported, a :class:`.exporting.Original`.
+        original: what was exported.
         teacher: whether it is smart's teacher.
         table: scores, as fairseq-steady compare's table.md has them.
 
     """
-    manifest = original.directory.manifest
-    licence = manifest.licence or "unknown"
-    name = str(manifest.source.get("name", "unknown"))
-    base = f"{code(name)}, licence: {text(licence)}"
-    fields = {"library_name": "transformers", "license": licence}
-    if original.task is not None:
-        fields["pipeline_tag"] = (
-            "text-classification" if original.classifies else "summarization"
-        )
+    top = [header(_fields(original)), ""]
+    base = _base(original)
     if original.task is None:
-        return _join([header(fields), "", f"Base model: {base}."])
-    body = [
-        *_described(original, base, teacher),
-        "",
-        "## Scores",
-        "",
-        *_scores(original),
-    ]
-    scores = [table] if table else []
-    return _join([header(fields), "", *body, *scores, _LIMITS])
+        return _join([*top, f"Base model: {base}.", "", *_usage(original)])
+    body = [*_described(original, base, teacher), "", *_usage(original), ""]
+    scores = ["## Scores", "", *_scores(original), *([table] if table else [])]
+    return _join([*top, *body, *scores, _LIMITS])
 
 
 def _join(lines: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _described(original: Any, base: str, teacher: bool) -> list[str]:
+def _fields(original: "Original") -> dict[str, str | list[str]]:
+    """The header, in the words of Hugging Face's hub."""
+    manifest = original.directory.manifest
+    fields: dict[str, str | list[str]] = {
+        "library_name": "transformers",
+        "license": manifest.licence or "unknown",
+    }
+    name = str(manifest.source.get("name", ""))
+    if _HUB.fullmatch(name):
+        fields["base_model"] = name
+    if original.task is None:
+        return fields
     cfg = original.checkpoint["cfg"]
-    task, labels = cfg["task"], getattr(original.task, "labels", None)
-    data = str(task["data"]).rstrip("/").rpartition("/")[2]
-    trained, name, method = (
-        cfg["optimization"],
-        task["_name"],
-        cfg["criterion"]["_name"],
-    )
+    metric = cfg["checkpoint"]["best_checkpoint_metric"]
+    use = "text-classification" if original.classifies else "summarization"
+    return fields | {
+        "pipeline_tag": use,
+        "tags": ["fairseq-steady", cfg["task"]["_name"], cfg["criterion"]["_name"]],
+        "metrics": [_METRICS.get(metric, metric)],
+    }
+
+
+def _base(original: "Original") -> str:
+    manifest = original.directory.manifest
+    name = str(manifest.source.get("name", "unknown"))
+    return f"{code(name)}, licence: {text(manifest.licence or 'unknown')}"
+
+
+def _described(original: "Original", base: str, teacher: bool) -> list[str]:
+    """Title and facts, a line each."""
+    cfg = original.checkpoint["cfg"]
+    name, method = cfg["task"]["_name"], cfg["criterion"]["_name"]
+    labels = getattr(original.task, "labels", None)
     which = "smart's teacher, a mean over training" if teacher else "as trained"
-    return [
-        f"# {text(f'{name}, fine-tuned with {method}')}",
-        "",
-        f"- Task: {text(name)}, on {code(data)}",
-        *([f"- Labels: {text(', '.join(labels))}"] if labels else []),
-        f"- Base model: {base}",
-        f"- Method: {_settings(cfg['criterion'])}",
-        f"- Optimizer: {_settings(cfg['optimizer'])}, learning rate "
-        + text(str(trained["lr"])),
-        f"- Seed: {text(str(cfg['common']['seed']))}; weights: {which}",
-    ]
+    seed = text(str(cfg["common"]["seed"]))
+    facts = {
+        "Task": f"{text(name)}, on {_data(original.checkpoint)}",
+        "Labels": text(", ".join(labels)) if labels else "",
+        "Base model": base,
+        "Method": _settings(cfg["criterion"]),
+        "Optimizer": f"{_settings(cfg['optimizer'])}, {_length(original.checkpoint)}",
+        "Seed": f"{seed}; weights: {which}",
+        "Exported": f"{date.today().isoformat()}, with fairseq-steady {__version__}",
+    }
+    lines = [f"- {fact}: {said}" for fact, said in facts.items() if said]
+    return [f"# {text(f'{name}, fine-tuned with {method}')}", "", *lines]
+
+
+def _data(checkpoint: Mapping[str, Any]) -> str:
+    """Name of the data's folder, and rows of each subset where they were kept."""
+    folder = code(str(checkpoint["cfg"]["task"]["data"]).rstrip("/").rpartition("/")[2])
+    rows = checkpoint.get("task_state", {}).get("rows", {})
+    ordered = sorted(rows, key=lambda split: split != "train")
+    sizes = ", ".join(f"{rows[split]} of {split}" for split in ordered)
+    return f"{folder} (rows: {text(sizes)})" if sizes else folder
+
+
+def _length(checkpoint: Mapping[str, Any]) -> str:
+    """Learning rate, batch size and updates."""
+    cfg = checkpoint["cfg"]
+    rates = ", ".join(f"{rate:g}" for rate in cfg["optimization"]["lr"])
+    said = [f"learning rate {text(rates)}"]
+    if size := cfg["dataset"]["batch_size"]:
+        workers = cfg["distributed_training"]["distributed_world_size"]
+        size *= workers * cfg["optimization"]["update_freq"][0]
+        said.append(f"batch size {size}")
+    elif tokens := cfg["dataset"]["max_tokens"]:
+        said.append(f"at most {tokens} tokens a batch")
+    updates = checkpoint["optimizer_history"][-1]["num_updates"]
+    return ", ".join([*said, f"{updates} updates"])
 
 
 def _settings(part: Any) -> str:
-    """A component's name and its own flags."""
+    """A component's name and its own flags, those left unsaid apart."""
     name = part["_name"]
-    own = {k: v for k, v in part.items() if k.startswith(f"{name}_")}
+    said = {k: v for k, v in part.items() if v is not None}
+    own = {k: v for k, v in said.items() if k.startswith(f"{name}_")}
     flags = [code(f"--{k.replace('_', '-')} {v}") for k, v in own.items()]
     return " ".join([code(name), *flags])
 
 
-def _scores(original: Any) -> list[str]:
+def _usage(original: "Original") -> list[str]:
+    """Python that uses the export, run in its folder."""
+    given = '"Some text."'
+    if len(getattr(original.task, "columns", ())) == 2:
+        given = '{"text": "One text.", "text_pair": "Another."}'
+    if getattr(original.task, "labels", None) is None:
+        given += ', function_to_apply="none"'
+    snippet = _USES[original.purpose].replace("FOLDER", '"."').replace("INPUT", given)
+    return ["## Use", "", "In this folder:", "", code_block(snippet, "python")]
+
+
+def _scores(original: "Original") -> list[str]:
     """What the checkpoint itself knows."""
     cfg = original.checkpoint["cfg"]["checkpoint"]
     extra = original.checkpoint["extra_state"]
@@ -81,12 +178,3 @@ def _scores(original: Any) -> list[str]:
     metric, best = cfg["best_checkpoint_metric"], extra["best"]
     scored = f"Best {metric} on the development set, which chose it: {best:.4f}."
     return [text(scored)]
-
-
-_LIMITS = """
-## Limits
-
-One run with one seed unless a table above says otherwise: other seeds score otherwise.
-The development set chose the weights, so its score flatters them. Nothing was tested on
-other data, nor for bias against groups of people.
-"""

@@ -60,16 +60,7 @@ def import_fairseq(
     state, given = _read_release(weights)
     dictionary, tokenizer = _gpt2(symbols, numbers, merges, release)
     _fill(dictionary, state, release)
-    family = _family(given, weights)
-    manifest = Manifest(
-        family=family.name,
-        architecture=_form(given, family, weights),
-        special_tokens=dict(ANGLES),
-        source={
-            "name": f"fairseq {_arch(given)}",
-            "files": {"model.pt": sha256(weights)},
-        },
-    )
+    manifest = _manifest(given, weights)
     kept = {n: t for n, t in state.items() if _wanted(n)}
     check_state(kept, manifest, dictionary, weights)
     if heads := sorted(n for n in state if n.startswith("classification_heads.")):
@@ -79,6 +70,19 @@ def import_fairseq(
             ", ".join(heads),
         )
     return write_model_directory(out, manifest, kept, dictionary, tokenizer.to_str())
+
+
+def _manifest(given: dict[str, Any], weights: Path) -> Manifest:
+    family = _family(given, weights)
+    return Manifest(
+        family=family.name,
+        architecture=_form(given, family, weights),
+        special_tokens=dict(ANGLES),
+        source={
+            "name": f"fairseq {_arch(given)}",
+            "files": {"model.pt": sha256(weights)},
+        },
+    )
 
 
 def _fill(dictionary: Dictionary, state: dict[str, Tensor], release: Path) -> None:

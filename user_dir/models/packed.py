@@ -1,8 +1,8 @@
 """Encoder layers that spend no time on padding, for the CPU.
 
-Batches of short sentences are half padding. A GPU computes it for nothing; a CPU pays
-for every position. Sorting sentences by length would avoid it too, and ruins training
-on small data.
+Batches of short sentences are half padding. A CPU takes time for every position; a GPU
+takes them at once, and would have to wait to be told which are real. Sorting sentences
+by length would avoid padding too, and ruins training on small data.
 """
 
 from typing import Any
@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 
 class Packing:
-    """The real tokens of a batch as one matrix; on a GPU, all of them.
+    """A batch as one matrix of tokens: the real ones alone, if it is on the CPU.
+
+    N is the number of real tokens there, and B * T on a GPU.
 
     Args:
-        padding: True there, shape (B, T).
+        padding: True at padding, shape (B, T).
 
     """
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import UserError
 from ..optim.tags import Tag, layer_counts, tag_of
+from ..seeds import seed_of
 
 #: Standard deviation of BERT's initialisation.
 _STD = 0.02
@@ -16,8 +16,7 @@ _STD = 0.02
 
 def _generator(seed: int, name: str) -> torch.Generator:
     """Depends on the parameter, so that L = 2 and L = 3 agree where both re-draw."""
-    words = np.random.SeedSequence((seed, *name.encode())).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+    return torch.Generator().manual_seed(seed_of(seed, *name.encode()))
 
 
 def _normal(parameter: Tensor, seed: int, name: str) -> None:

@@ -34,6 +34,13 @@ class Grouped(torch.optim.Optimizer):
         scales = {"lr_scale": 1.0, "decay_scale": 1.0, "anchor_scale": 1.0}
         super().__init__(params, {**scales, **defaults})
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state; in those of version 0.1 ``in_scope`` is ``noisy``."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            if "noisy" in group:
+                group["in_scope"] = group.pop("noisy")
+
     def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """State of a parameter before its first step."""
         raise NotImplementedError
@@ -64,8 +71,8 @@ class Grouped(torch.optim.Optimizer):
     ) -> None:
         """Move parameters towards where they started.
 
-        Source: Wiese et al. (arXiv 1706.03610); Zhang et al. (arXiv 2006.05987),
-        decay towards pretrained weights.
+        Source: Wiese et al. (arXiv 1706.03610), the L2 loss to the first weights;
+        decoupled, as weight decay is, by ourselves.
         """
         share = pull_share(group)
         if share > 0:

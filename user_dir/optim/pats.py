@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..flags import NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE, one_of
+from ..seeds import seed_of
 from .adamax import adamax_, rates
 from .base import RANGES, Grouped, pull_share
 from .blocks import Piece, blocks
@@ -47,9 +48,9 @@ class PatsAdamax(Grouped):
 
     sigma = noise * mean / (s + guard), with s the averaged sensitivity of an element
     and mean its mean over the same matrix; 0 for the elements that the gate closes.
-    Groups with ``noisy`` false get Adamax alone. Noise is drawn from generators seeded
-    by (seed, update, parameter, piece), so that workers never drift apart and resuming
-    is exact.
+    Groups with ``in_scope`` false get Adamax alone. Noise is drawn from generators
+    seeded by (seed, update, parameter, piece), so that workers never drift apart and
+    resuming is exact.
 
     Source: PATS (arXiv 2210.12403) algorithm 1, eq. 4 and 5, appendix A.2.
     Deviations: the published constants could not be recovered; see :data:`PRESETS`.
@@ -123,7 +124,7 @@ class PatsAdamax(Grouped):
             noise_scale=noise_scale,
             gate=gate,
             seed=seed,
-            noisy=True,
+            in_scope=True,
         )
 
     def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class PatsAdamax(Grouped):
             "exp_avg": torch.zeros_like(parameter),
             "exp_inf": torch.zeros_like(parameter),
         }
-        if group["noisy"]:
+        if group["in_scope"]:
             state["sensitivity"] = torch.zeros_like(parameter)
         return state
 
@@ -147,18 +148,18 @@ class PatsAdamax(Grouped):
             [p.grad for p in params],  # type: ignore[misc]
             [s["exp_avg"] for s in states],
             [s["exp_inf"] for s in states],
-            [s["sensitivity"] for s in states] if group["noisy"] else [],
+            [s["sensitivity"] for s in states] if group["in_scope"] else [],
             [s["anchor"] for s in states] if pull_share(group) > 0 else [],
             rates(states, group),
         )
         cut = list(blocks(params))
         sums: list[Tensor] = []
         for block in cut:
-            if group["noisy"]:
+            if group["in_scope"]:
                 sums += lists.follow(block, group["beta"])
             lists.pull(block, group)
             lists.adamax(block, group)
-        if group["noisy"] and group["noise"] > 0:
+        if group["in_scope"] and group["noise"] > 0:
             means = _means(params, cut, sums)
             draws = self._draws(params, cut, group)
             for block in cut:
@@ -231,15 +232,14 @@ def _means(
 
 def _draw(like: Tensor, size: int, words: Sequence[int], p: float) -> Tensor:
     """z * n with z ~ Bernoulli(p), n ~ N(0, 1), from generators of the piece's own."""
-    seed = np.random.SeedSequence(words)
-    key = int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1))
-    generator = torch.Generator(like.device).manual_seed(key)
+    generator = torch.Generator(like.device).manual_seed(seed_of(*words))
     normal = torch.empty(size, dtype=like.dtype, device=like.device)
     normal.normal_(generator=generator)
     if p == 1:
         return normal
     if like.is_cpu:  # raw words are several times faster than torch's integers
-        words64 = np.random.SFC64(seed).random_raw((size + 1) // 2)
+        stream = np.random.SFC64(np.random.SeedSequence(words))
+        words64 = stream.random_raw((size + 1) // 2)
         bits = torch.from_numpy(words64.view(np.int32)[:size])
         bits &= _BITS - 1
     else:

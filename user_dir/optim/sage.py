@@ -18,9 +18,9 @@ class Sage(Grouped):
     """Adam's or Adamax's step times |s - avg| / (avg + guard).
 
     s = |theta * gradient| and avg is its exponential moving average, this update
-    included. Groups with ``noisy`` false get the base step alone.
+    included. Groups with ``in_scope`` false get the base step alone.
 
-    Source: SAGE (arXiv 2202.02664), its update rule, and its authors' code.
+    Source: SAGE (arXiv 2202.02664) algorithm 1, and its authors' code.
     Deviations: Adamax is bias-corrected like Adam by ``bias_correction``; its authors'
     is not, and adds its epsilon twice.
 
@@ -72,13 +72,13 @@ class Sage(Grouped):
             anchor=anchor,
             beta=beta,
             guard=guard,
-            noisy=True,
+            in_scope=True,
         )
 
     def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Averages at 0."""
         second = "exp_inf" if group["base"] == "adamax" else "exp_avg_sq"
-        names = ["exp_avg", second, *(["sensitivity"] if group["noisy"] else [])]
+        names = ["exp_avg", second, *(["sensitivity"] if group["in_scope"] else [])]
         return {"step": 0} | {name: torch.zeros_like(parameter) for name in names}
 
     def update(self, params: list[Tensor], group: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ class Sage(Grouped):
         states: list[dict[str, Any]],
         group: dict[str, Any],
     ) -> list[Tensor] | None:
-        if not group["noisy"]:
+        if not group["in_scope"]:
             return None
         averages = [s["sensitivity"] for s in states]
         surprise = follow_(averages, params, gradients, group["beta"])

@@ -9,8 +9,8 @@ def follow_(
 ) -> list[Tensor]:
     """Move each average towards |theta * gradient|, in place.
 
-    Source: PATS (arXiv 2210.12403) and SAGE (arXiv 2202.02664): the first-order
-    sensitivity and its exponential moving average.
+    Source: PATS (arXiv 2210.12403) and SAGE (arXiv 2202.02664), algorithm 1 of each:
+    the first-order sensitivity and its exponential moving average.
 
     Args:
         averages: exponential moving averages of the sensitivity.

@@ -8,7 +8,7 @@ from fairseq.optim import register_optimizer
 
 from ..flags import NOT_NEGATIVE, POSITIVE, SHARE, option
 from ..optim import BertAdam
-from ._groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
+from .groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
 
 
 @dataclass

@@ -19,7 +19,7 @@ from ..flags import (
 )
 from ..optim import PRESETS, PatsAdamax
 from ..optim.pats import GATES, SCALES, Gate, Preset, Scale
-from ._groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
+from .groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
 
 
 def knob(text: str, values: Range) -> Any:

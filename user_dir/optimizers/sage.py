@@ -8,7 +8,7 @@ from fairseq.optim import register_optimizer
 
 from ..flags import POSITIVE, SHARE, one_of, option
 from ..optim import Sage
-from ._groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
+from .groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
 
 
 @dataclass

@@ -101,6 +101,7 @@ class TaskState(TypedDict, total=False):
     """What a task keeps."""
 
     labels: Annotated[list[str], Field(min_length=2)]
+    rows: dict[str, Number]
 
 
 class Checkpoint(TypedDict, total=False):

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
 from ..errors import UserError
+from ..flags import at_least
 from .durable import check_writable
 from .quiet import only_the_first
 
@@ -165,8 +167,8 @@ def _flags(parser: argparse.ArgumentParser) -> dict[str, str]:
 #: Warm-up when nobody says anything: a tenth of the training.
 A_TENTH = -(10**9)
 BATCH_SIZE, RATE, EPOCHS = 32, 5e-5, 3
-#: Optimizers for which that is a rate; fairseq's own default of 0.25 is for SGD.
-_ADAMS = ("adam", "adamax", "bert_adam", "pats_adamax", "sage")
+#: fairseq's optimizers for which that is a rate; its default of 0.25 is for SGD.
+_ADAMS = ("adam", "adamax")
 #: Whatever ends a training.
 ENDS = {"max_update", "max_epoch", "stop_time_hours", "stop_min_lr", "patience"}
 ENDS |= {"steady_updates", "steady_epochs"}
@@ -187,10 +189,16 @@ def unsaid(said: set[str], optimizer: str | None) -> dict[str, Any]:
         new["max_epoch"] = EPOCHS
     if "optimizer" not in said:
         new |= {"optimizer": "bert_adam", "bert_adam_bias_correction": True}
-    if "lr" not in said and new.get("optimizer", optimizer) in _ADAMS:
+    if "lr" not in said and _like_adam(new.get("optimizer", optimizer)):
         new["lr"] = str(RATE)
     new |= _schedule(said, "batch_size" in {*said, *new})
     return new
+
+
+def _like_adam(optimizer: str | None) -> bool:
+    """Whether an optimizer's rates are Adam's; this plugin's say so themselves."""
+    made = OPTIMIZER_REGISTRY.get(optimizer)
+    return optimizer in _ADAMS or getattr(made, "adams_rates", False)
 
 
 def _schedule(said: set[str], counted: bool) -> dict[str, Any]:
@@ -273,10 +281,7 @@ def check_launch(args: Any) -> None:
         UserError: names the flag and the mend.
 
     """
-    if args.distributed_world_size < 1:
-        raise UserError(
-            f"--distributed-world-size {args.distributed_world_size} is not 1 or more"
-        )
+    at_least(1).check("--distributed-world-size", args.distributed_world_size)
     if args.write_checkpoints_asynchronously:
         raise UserError(
             "--write-checkpoints-asynchronously: this plugin writes each checkpoint "

@@ -11,7 +11,6 @@ from .dropout import DropoutMode, dropout_passes
 from .freelb import FreeLB, sentence_start
 from .hype import perturbed_layers
 from .injection import (
-    POINTS,
     InjectionPoint,
     capture,
     find_decoder,
@@ -25,13 +24,12 @@ from .r3f import R3F
 from .r_drop import doubled
 from .sift import SiFT, normalise_embeddings
 from .smart import SMART
-from .spectral import SpectralBound, bound_linear, fold, spectral_bound
+from .spectral import SpectralBound, bound_linear, spectral_bound
 from .view import Penalty, View, masked_rms, rounded_away
 
 __all__ = [
     "DIVERGENCES",
     "NOISES",
-    "POINTS",
     "R3F",
     "SMART",
     "Ascent",
@@ -53,7 +51,6 @@ __all__ = [
     "dropout_passes",
     "find_decoder",
     "find_encoder",
-    "fold",
     "kl",
     "masked_rms",
     "noise_keys",

@@ -16,9 +16,11 @@ Mode = Literal["vanilla", "momentum"]
 class Schedule:
     """How the teacher follows the student.
 
-    Source: SMART (arXiv 1911.03437), vanilla and momentum Bregman proximal point.
-    Deviations: the early rate and its length are from the authors' paper as recalled;
-    min(beta, (1 + t) / (10 + t)) lets go of the random head of a fresh model.
+    Source: SMART (arXiv 1911.03437) section 3.2: vanilla and momentum Bregman proximal
+    point; its Algorithm 1, the average of the weights.
+    Deviations: one step per sub-problem; the early rate, its length, the start and the
+    bound min(beta, (1 + t) / (10 + t)), which lets go of the random head of a fresh
+    model, are our own.
 
     Args:
         mode: ``vanilla`` copies the student every ``every`` updates; ``momentum``

@@ -12,7 +12,7 @@ _ENTRIES = 2**20
 
 
 class _Chunked(torch.autograd.Function):
-    """Values now; the same again, with gradients, when they are asked for."""
+    """Values without a graph; backward computes each chunk anew to differentiate it."""
 
     @staticmethod
     def forward(

@@ -39,12 +39,15 @@ def _independent() -> Iterator[None]:
 
 
 def dropout_passes(model: nn.Module, mode: DropoutMode) -> Pass:
-    """A context manager to open around each extra pass.
+    """A context manager to open around each extra pass; call this before the clean one.
 
-    Call this before the clean pass. ``independent`` draws new masks for every pass,
-    as public code of every method but FreeLB does; ``shared`` repeats the clean pass's
-    masks, so that only the perturbation can move the logits; ``off`` runs the extra
-    passes in evaluation mode, where the clean pass needs repeating too.
+    Args:
+        model: what the passes go through.
+        mode: ``independent`` draws new masks for every pass, as public code of every
+            method but FreeLB does; ``shared`` repeats the clean pass's masks, so that
+            only the perturbation can move the logits; ``off`` runs the extra passes
+            in evaluation mode, where the clean pass needs repeating too.
+
     """
     if mode == "shared":
         cpu = torch.get_rng_state()

@@ -29,7 +29,9 @@ def perturbed_layers(
 ) -> Iterator[list[Tensor]]:
     """Add fresh noise to the hidden states that enter each layer of an encoder.
 
-    Source: HyPe (arXiv 2212.08853), noise on layer inputs.
+    Source: HyPe (arXiv 2212.08853), its method section: noise on the hidden states
+    that enter each Transformer layer.
+    Deviations: noise is drawn per sentence and layer, at real tokens only (our own).
 
     Args:
         encoder: with ``layers``, each called on hidden states of shape (T, B, C).

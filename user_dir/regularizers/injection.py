@@ -13,14 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import UserError
 
-InjectionPoint = Literal["word", "norm", "embedded"]
-
-#: Name of each point and what flows through it, shape (B, T, C).
-POINTS: dict[InjectionPoint, str] = {
-    "word": "word embeddings, before scale, positions and normalisation",
-    "norm": "sum of word and position embeddings, before the embedding LayerNorm",
-    "embedded": "output of the embedding LayerNorm, before dropout",
-}
+#: ``word``: word embeddings, before scale, positions and normalisation; ``norm``: their
+#: sum with the positions, before the embedding LayerNorm. Both of shape (B, T, C).
+InjectionPoint = Literal["word", "norm"]
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -119,10 +114,9 @@ def _hook(encoder: nn.Module, point: InjectionPoint, edit: Edit) -> ExitStack:
     site = _site(encoder, point)
     if point == "word":
         return _hook_words(encoder, site, edit)
-    if point == "norm":
-        pre = site.register_forward_pre_hook(lambda _, inputs: (edit(inputs[0]),))
-        return _handles(pre)
-    return _handles(site.register_forward_hook(lambda _, __, output: edit(output)))
+    return _handles(
+        site.register_forward_pre_hook(lambda _, inputs: (edit(inputs[0]),))
+    )
 
 
 @contextmanager

@@ -7,9 +7,10 @@ padding, the gradient accumulation or the number of workers.
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from ..seeds import seed_of
 
 
 def noise_keys(ids: Sequence[int], seed: int | None = None) -> list[int]:
@@ -25,8 +26,7 @@ def noise_keys(ids: Sequence[int], seed: int | None = None) -> list[int]:
 
     """
     base = torch.initial_seed() if seed is None else seed
-    keys = (np.random.SeedSequence((base, i)).generate_state(1, np.uint64) for i in ids)
-    return [int(key[0] >> np.uint64(1)) for key in keys]
+    return [seed_of(base, i) for i in ids]
 
 
 Fill = Callable[[Tensor, float, torch.Generator], Tensor]

@@ -10,7 +10,7 @@ from torch import Tensor
 def doubled(value: Any) -> Any:
     """Every tensor of a nested input repeated along the batch, (B, ...) to (2B, ...).
 
-    Source: R-Drop (arXiv 2106.14448): one forward on the concatenation of
+    Source: R-Drop (arXiv 2106.14448) algorithm 1: one forward on the concatenation of
     the batch with itself, so that dropout differs between the halves.
     """
     if isinstance(value, Tensor):

@@ -22,8 +22,8 @@ class SpectralBound(nn.Module):
     u and v stay fp32 and move only in :meth:`advance`, so all passes between two
     updates see the same matrix.
 
-    Source: Miyato et al. (arXiv 1802.05957), power iteration; R4F (arXiv 2008.03156),
-    the constraint Lip(g) <= 1.
+    Source: Miyato et al. (arXiv 1802.05957) section 2.1 and algorithm 1, the power
+    iteration; R4F (arXiv 2008.03156), the constraint Lip(g) <= 1 in its objective.
     Deviations: division by max(1, sigma), as Lip(g) <= 1 asks, where public code
     divides by sigma.
 
@@ -114,10 +114,3 @@ def bound_linear(linear: nn.Linear, bound: Bound = "bound") -> None:
     )
     linear.register_state_dict_post_hook(_save)
     linear.register_load_state_dict_pre_hook(_load)
-
-
-def fold(linear: nn.Linear) -> None:
-    """Make a bounded layer a plain one with the same outputs, in place."""
-    parametrize.remove_parametrizations(linear, "weight", leave_parametrized=True)
-    linear._state_dict_hooks.clear()
-    linear._load_state_dict_pre_hooks.clear()

@@ -10,6 +10,7 @@ from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.distributed import utils as distributed_utils
 
 from ..errors import UserError
+from ..flags import Range
 from ..patches.durable import check_writable
 from ..patches.literals import literal
 from ..patches.refusals import A_TENTH
@@ -57,6 +58,16 @@ def _flag(key: str) -> str:
     return "--" + key.partition(".")[2].replace("_", "-")
 
 
+def _from(least: int) -> Range:
+    """Finite numbers that are ``least`` or more: one, or a list of some."""
+
+    def holds(value: Any) -> bool:
+        few = [value] if isinstance(value, int | float) else list(value)
+        return bool(few) and all(least <= one < math.inf for one in few)
+
+    return Range(f">= {least}", holds)
+
+
 def check_ranges(root: Any) -> None:
     """Refuse values of fairseq's flags that cannot be meant.
 
@@ -69,12 +80,8 @@ def check_ranges(root: Any) -> None:
     """
     for key, least in _LEAST.items():
         value = _value(root, key)
-        few = [value] if isinstance(value, int | float) else value
-        if value is None or value == A_TENTH:
-            continue
-        if not few or not all(least <= one < math.inf for one in few):
-            said = value if few else ""
-            raise UserError(f"{_flag(key)} {said} is not {least} or more")
+        if value != A_TENTH:
+            _from(least).check(_flag(key), value)
     _check_literals(root)
     _check_together(root)
     _check_metric(root.checkpoint.best_checkpoint_metric)

@@ -192,6 +192,9 @@ class SteadyTask(FairseqTask):
             )
         directory = ModelDirectory.open(cfg.steady_model)
         cls.check(cfg, directory)
+        root: Any = getattr(cfg, "_get_root", dict)()
+        if "checkpoint" in root:
+            cls.complete(cfg, root)
         task = cls(cfg, directory)
         if not kwargs.get("from_checkpoint"):  # that is only evaluated
             task._prepare_training()
@@ -207,6 +210,10 @@ class SteadyTask(FairseqTask):
         """
         check_flags(cfg, getattr(cls, "__dataclass", SteadyTaskConfig))
         _check_start(cfg)
+
+    @classmethod
+    def complete(cls, cfg: Any, root: Any) -> None:
+        """Fill in what flags that passed decide of fairseq's configuration ``root``."""
 
     def _prepare_training(self) -> None:
         """Heads, direction, recipe and record, if this is a training run."""
@@ -245,9 +252,11 @@ class SteadyTask(FairseqTask):
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What checkpoints keep of a task, its heads' classes with it."""
+        """What checkpoints keep of a task: its heads' classes, and sizes of subsets."""
         heads = {name: head.stored() for name, head in self.heads().items()}
-        return {**super().state_dict(), **({_heads.HEADS: heads} if heads else {})}
+        rows = {split: len(data) for split, data in self.datasets.items()}
+        kept = {"rows": rows, **({_heads.HEADS: heads} if heads else {})}
+        return {**super().state_dict(), **kept}
 
     def _inherit(self, start: _heads.Start | None) -> None:
         """Settle what becomes of a checkpoint's heads, before a model is built."""

@@ -45,18 +45,20 @@ class GlueTask(SentenceTask):
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
-        """The task must be named; then its metric and splits are known."""
+        """The task must be named."""
         if cfg.glue_task is None:
             raise UserError(f"--glue-task is missing; choose from {', '.join(LAYOUTS)}")
         super().check(cfg, directory)
+
+    @classmethod
+    def complete(cls, cfg: Any, root: Any) -> None:
+        """The metric and the splits of the task, where nobody says others."""
         layout = LAYOUTS[str(cfg.glue_task)]
-        root: Any = getattr(cfg, "_get_root", dict)()
-        if "checkpoint" in root:
-            if root.checkpoint.best_checkpoint_metric == AUTO:
-                root.checkpoint.best_checkpoint_metric = layout.metric
-            if root.dataset.valid_subset == AUTO:
-                both = "mismatched" in layout.files
-                root.dataset.valid_subset = "valid,mismatched" if both else "valid"
+        if root.checkpoint.best_checkpoint_metric == AUTO:
+            root.checkpoint.best_checkpoint_metric = layout.metric
+        if root.dataset.valid_subset == AUTO:
+            both = "mismatched" in layout.files
+            root.dataset.valid_subset = "valid,mismatched" if both else "valid"
 
     def read(self, split: str) -> Encoded:
         """Rows of the split's file."""

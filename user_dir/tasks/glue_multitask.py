@@ -62,16 +62,19 @@ class MultitaskTask(SteadyTask):
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
-        """The tasks must be named; then the splits are known."""
-        names = _names(cfg.multitask_names)
+        """The tasks must be named, and what they share must fit the model."""
+        _names(cfg.multitask_names)
         if cfg.steady_label_map:
             raise UserError("--steady-label-map is for one head; leave it out")
         GlueTask.check_lengths(cfg, directory)
         GlueTask.check_ends(cfg, directory)
         super().check(cfg, directory)
-        root: Any = getattr(cfg, "_get_root", dict)()
-        if "checkpoint" in root and root.dataset.valid_subset == AUTO:
-            root.dataset.valid_subset = ",".join(names)
+
+    @classmethod
+    def complete(cls, cfg: Any, root: Any) -> None:
+        """Every task's development set, where nobody says others."""
+        if root.dataset.valid_subset == AUTO:
+            root.dataset.valid_subset = ",".join(_names(cfg.multitask_names))
 
     def heads(self) -> dict[str, Head]:
         """One a task."""

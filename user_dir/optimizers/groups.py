@@ -65,7 +65,7 @@ def parameter_groups(
             "lr_scale": float(key[0]),
             "decay_scale": float(key[1]),
             "anchor_scale": float(key[2]),
-            **({"noisy": key[3]} if scoped else {}),
+            **({"in_scope": key[3]} if scoped else {}),
         }
         for key, members in groups.items()
     ]
@@ -79,7 +79,10 @@ class SteadyOptimizer(FairseqOptimizer):
     #: whether the method is about the layers of a model only
     scoped = False
     #: whether each layer's own factor on the learning rate counts: tasks ask for it
+    #: whether --steady-layer-decay has an effect, as it has on our groups
     scales_layers: ClassVar[bool] = True
+    #: whether a learning rate that suits Adam does here, so that it is the default
+    adams_rates: ClassVar[bool] = True
     cfg: SteadyOptimizerConfig
 
     def __init__(self, cfg: Any, params: Iterable[Tensor]) -> None:

@@ -23,8 +23,8 @@ from ..regularizers import (
     unwrap,
 )
 from ..regularizers.divergence import Divergence
-from ._options import Side
 from .kinds import Classes
+from .options import Side
 from .plain import Outcome, PlainCriterion
 
 logger = logging.getLogger(__name__)

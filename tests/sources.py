@@ -1,0 +1,249 @@
+"""Checkpoints of others, tiny: Hugging Face directories, releases of fairseq."""
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+import transformers
+from conftest import DECODER, ENCODER
+from fairseq.data import Dictionary
+from fairseq_steady.models.families import FAMILIES
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+AWKWARD = [
+    "naïve café déjà-vu Ångström ĳ ﬁ",
+    "日本語 中文字 한국어 mixed",
+    "🙂👍🏽👩‍👩‍👧 flags 🇫🇷",
+    "tab\there nbsp\u00a0here zero\u200bwidth bell\x07 del\x7f bom\ufeff",
+    "<s> [CLS] </s> [SEP] <mask> [MASK] &amp; <unk>",
+    "UPPER lower MiXeD İstanbul ß ﬀ",
+    "it's can't 'quoted' \"double\" --- ... ?!?! $3.14 50%",
+    "trailing   spaces   ",
+    "ends in newline\n next",
+    "e\u0301 combining \u0336strike",
+    "x" * 120,
+]
+
+
+def train_wordpiece(folder: Path, cased: bool) -> None:
+    tokenizer = BertWordPieceTokenizer(lowercase=not cased)
+    tokenizer.train_from_iterator(
+        AWKWARD * 3, vocab_size=400, min_frequency=1, show_progress=False
+    )
+    vocabulary = tokenizer.get_vocab()
+    ordered = sorted(vocabulary, key=lambda token: vocabulary[token])
+    (folder / "vocab.txt").write_text("\n".join(ordered) + "\n", "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": not cased, "tokenizer_class": "BertTokenizer"})
+    )
+
+
+def train_bpe(folder: Path, kind: str) -> None:
+    """RoBERTa's, BART's, or version 1 of DeBERTa's, which has BERT's special tokens."""
+    tokenizer = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    if kind == "Deberta":
+        special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    tokenizer.train_from_iterator(
+        AWKWARD * 3, vocab_size=500, min_frequency=1, special_tokens=special
+    )
+    tokenizer.save_model(str(folder))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": f"{kind}Tokenizer"})
+    )
+
+
+SIZE: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "initializer_range": 0.3,
+}
+
+
+def train_sentencepiece(folder: Path) -> None:
+    """As mBART ships it: a sentencepiece model, language codes in the configuration."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(AWKWARD * 3),
+        model_prefix=str(folder / "sentencepiece.bpe"),
+        vocab_size=220,
+        model_type="bpe",
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    config = {"tokenizer_class": "MBartTokenizer", "src_lang": "en_XX"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+SEQ2SEQ_SIZE: dict[str, Any] = {
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 256,
+    "init_std": 0.3,
+}
+
+
+def make_seq2seq(folder: Path, kind: str) -> Any:
+    """A tiny random BART or mBART."""
+    if kind == "bart":
+        train_bpe(folder, "Roberta")
+        rows = len(json.loads((folder / "vocab.json").read_text()))
+        bart = transformers.BartConfig(vocab_size=rows, **SEQ2SEQ_SIZE)
+        return transformers.BartForConditionalGeneration(bart)
+    train_sentencepiece(folder)
+    rows = len(transformers.AutoTokenizer.from_pretrained(folder))
+    mbart = transformers.MBartConfig(
+        vocab_size=rows, scale_embedding=True, **SEQ2SEQ_SIZE
+    )
+    return transformers.MBartForConditionalGeneration(mbart)
+
+
+#: Every form of DeBERTa: versions 3, 2 (with its convolution) and 1 as published, and
+#: what their configurations allow besides. Distances go far beyond buckets and tables.
+DEBERTA: dict[str, dict[str, Any]] = {
+    "deberta-v3": {
+        "position_buckets": 8,
+        "max_relative_positions": 20,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+    },
+    "deberta-v2": {
+        "position_buckets": 12,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "conv_kernel_size": 3,
+        "conv_act": "gelu",
+    },
+    "deberta-v2-own": {
+        "max_relative_positions": 6,
+        "share_att_key": False,
+        "pos_att_type": "p2c",
+        "position_biased_input": True,
+    },
+    "deberta": {},
+    "deberta-c2p": {
+        "max_relative_positions": 5,
+        "pos_att_type": "c2p",
+        "position_biased_input": True,
+        "type_vocab_size": 2,
+    },
+}
+
+
+def make_deberta(folder: Path, kind: str) -> Any:
+    """A tiny random DeBERTa."""
+    settings = {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": "c2p|p2c",
+        "max_position_embeddings": 256,
+        "type_vocab_size": 0,
+        **SIZE,
+        **DEBERTA[kind],
+    }
+    if "-v" in kind:
+        train_unigram(folder)
+        rows = len(transformers.AutoTokenizer.from_pretrained(folder))
+        second = transformers.DebertaV2Config(vocab_size=rows + 2, **settings)
+        return transformers.DebertaV2Model(second)
+    train_bpe(folder, "Deberta")
+    rows = len(json.loads((folder / "vocab.json").read_text()))
+    first = transformers.DebertaConfig(vocab_size=rows, **settings)
+    return transformers.DebertaForSequenceClassification(first)
+
+
+def train_unigram(folder: Path) -> None:
+    """As DeBERTa's versions 2 and 3 ship it: a sentencepiece model."""
+    pieces = {"pad": "[PAD]", "bos": "[CLS]", "eos": "[SEP]", "unk": "[UNK]"}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(AWKWARD * 3),
+        model_prefix=str(folder / "spm"),
+        vocab_size=220,
+        model_type="unigram",
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **{f"{name}_piece": piece for name, piece in pieces.items()},
+        **{f"{name}_id": index for index, name in enumerate(pieces)},
+    )
+    config = {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def make_source(folder: Path, kind: str) -> Path:
+    """A tiny random Hugging Face directory."""
+    folder.mkdir()
+    torch.manual_seed(1)
+    if kind in SEQ2SEQ:
+        model: Any = make_seq2seq(folder, kind)
+    elif kind == "roberta":
+        train_bpe(folder, "Roberta")
+        rows = len(json.loads((folder / "vocab.json").read_text()))
+        config = transformers.RobertaConfig(
+            vocab_size=rows, max_position_embeddings=258, type_vocab_size=1, **SIZE
+        )
+        model = transformers.RobertaForMaskedLM(config)
+    elif kind in DEBERTA:
+        model = make_deberta(folder, kind)
+    else:
+        train_wordpiece(folder, cased=kind.startswith("bert-cased"))
+        rows = len((folder / "vocab.txt").read_text("utf-8").split("\n")) - 1
+        # A table with more rows than tokens, as padded vocabularies have.
+        config = transformers.BertConfig(
+            vocab_size=rows + 3, max_position_embeddings=256, **SIZE
+        )
+        model = transformers.BertModel(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:  # biases and norms are not trivial either
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+SEQ2SEQ = ["bart", "mbart"]
+
+
+def make_release(folder: Path, family: str = "bart") -> Path:
+    """model.pt, dict.txt and GPT-2's BPE files, tiny, as fairseq ships them."""
+    folder.mkdir()
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(
+        AWKWARD * 3, vocab_size=400, min_frequency=1, show_progress=False
+    )
+    trained.save_model(str(folder))
+    (folder / "vocab.json").rename(folder / "encoder.json")
+    (folder / "merges.txt").rename(folder / "vocab.bpe")
+    numbers = list(json.loads((folder / "encoder.json").read_text()).values())
+    random.Random(0).shuffle(numbers)
+    lines = [f"{number} 1" for number in [*numbers, "madeupword0000"]]
+    (folder / "dict.txt").write_text("\n".join(lines) + "\n")
+    dictionary = Dictionary.load(str(folder / "dict.txt"))
+    dictionary.add_symbol("<mask>")
+    args = argparse.Namespace(
+        **{
+            "arch": f"{family}_large",
+            "max_epoch": 3,
+            "task": "denoising",
+            **ENCODER,
+            **DECODER,
+        }
+    )
+    FAMILIES[family].complete(args)
+    bare = argparse.Namespace(
+        source_dictionary=dictionary, target_dictionary=dictionary
+    )
+    state = FAMILIES[family].model.build_model(args, bare).state_dict()
+    torch.save({"args": args, "model": state}, folder / "model.pt")
+    return folder
