@@ -39,7 +39,7 @@ def logged(done: subprocess.CompletedProcess[str], tag: str) -> list[dict[str, A
 
 
 def checkpoint(folder: Path, name: str = "checkpoint_last.pt") -> dict[str, Any]:
-    import fairseq_steady  # noqa: F401  allow-lists what a checkpoint holds
+    import fairseq_steady.tasks  # noqa: F401  allow-lists what a checkpoint holds
 
     state: dict[str, Any] = torch.load(folder / name, weights_only=True)
     return state
