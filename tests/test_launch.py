@@ -218,3 +218,36 @@ def test_slurms_job_goes_back_into_the_queue_when_it_was_stopped(
     assert (said.read_text() if said.exists() else "") == (
         "requeue 7\n" if status == 75 else ""
     )
+
+
+SPAWNING = """
+import sys
+import fairseq_steady
+
+sys.modules.setdefault("user_dir", fairseq_steady)  # installed, it has one name
+from fairseq_steady.commands import main
+
+if __name__ == "__main__":
+    import torch
+
+    torch.cuda.device_count = lambda: 2
+    sys.exit(main())
+"""
+
+
+def test_a_spawned_worker_knows_the_plugin_of_an_installed_command(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(SPAWNING)
+    flags = ["train", cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
+    flags += ["--cpu", "--distributed-world-size=2", "--distributed-backend=gloo"]
+    flags += ["--ddp-backend=legacy_ddp", "--max-update=2", "--no-save"]
+    done = subprocess.run(
+        [sys.executable, program, *map(str, flags)],
+        check=False, capture_output=True, text=True, env=environment(), cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = done.stdout + done.stderr
+    assert " | fairseq_steady | training: 2 updates" in said
+    assert " x 2 workers;" in said

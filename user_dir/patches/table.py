@@ -174,6 +174,13 @@ TABLE: tuple[Row, ...] = (
         digest="766a47046fca",
     ),
     Change(
+        "fairseq.distributed.utils:call_main",
+        "A worker that fairseq spawns needs the plugin before it does anything, also "
+        "where a program has imported a part of this package first.",
+        around=workers.with_the_plugin,
+        digest="c2a32fa44fa2",
+    ),
+    Change(
         "fairseq.distributed.utils:_broadcast_object_slow",
         "torch refuses to load the configuration that fairseq sends.",
         instead=workers.broadcast,

@@ -36,6 +36,18 @@ def check_workers(world_size: int, environment: Mapping[str, str] = os.environ) 
             )
 
 
+def with_the_plugin(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Have the workers that fairseq spawns import the plugin before anything else."""
+
+    @functools.wraps(call)
+    def call_main(cfg: Any, main: Callable[..., Any], **kwargs: Any) -> Any:
+        from . import spawned
+
+        return call(cfg, functools.partial(spawned.run, main), **kwargs)
+
+    return call_main
+
+
 def interface_to(host: str, port: int) -> str | None:
     """Name of this machine's network interface that reaches a host, if one does."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
