@@ -83,6 +83,25 @@ print(json.dumps([same, changed, brought]))
     assert not {*brought} & (slow | {"submitit", "pandas", "tensorboard"})
 
 
+def test_scikit_learn_and_scipy_wait_until_fairseq_calls_them() -> None:
+    code = """
+import json, sys
+from fairseq_steady.patches.later import sklearn_later
+with sklearn_later():
+    import fairseq
+early = sorted({"sklearn", "scipy", "pandas"} & set(sys.modules))
+from fairseq.criterions import sentence_prediction as used
+from fairseq.tasks import audio_classification as called
+answers = [used.f1_score([1, 0, 1], [1, 1, 0]), used.pearsonr([1, 2, 3], [2, 4, 6])[0],
+           called.sklearn_metrics.accuracy_score([1, 0], [1, 1])]
+import sklearn.linear_model
+print(json.dumps([early, answers]))
+"""
+    early, answers = json.loads(run(sys.executable, "-c", code).stdout)
+    assert early == []
+    assert answers == pytest.approx([0.5, 1, 0.5])
+
+
 def training(models: dict[str, Path], data: Path, out: Path) -> list[str]:
     flags = [data, "--task=cola", f"--steady-model={models['roberta']}"]
     flags += ["--max-update=2", f"--save-dir={out}", "--no-save"]

@@ -5,6 +5,7 @@ import sys
 from difflib import get_close_matches
 
 from ..errors import install_excepthook
+from ..patches.later import sklearn_later
 from ..patches.quiet import before_fairseq
 
 #: Name of each subcommand: its module, and what it does.
@@ -46,6 +47,9 @@ def main() -> int:
         print(f"error: no command {name}; {advice}", file=sys.stderr)
         return 2
     before_fairseq(logs=name == "train")
+    if name in ("predict", "summarize"):
+        with sklearn_later():
+            importlib.import_module("fairseq")
     module = importlib.import_module(f".{COMMANDS[name][0]}", __name__)
     sys.argv = [f"fairseq-steady {name}", *sys.argv[2:]]
     return int(module.main() or 0)

@@ -11,6 +11,8 @@ fairseq-steady list. Hydra's own flags: fairseq-hydra-train --hydra-help.
 import os
 import sys
 
+from ..patches.later import sklearn_later
+
 
 def main() -> None:
     """Train from YAML; flags as in fairseq-hydra-train."""
@@ -19,7 +21,8 @@ def main() -> None:
         return
     # Without it Hydra prints its own digest of an error and hides the message.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    from fairseq_cli.hydra_train import cli_main
+    with sklearn_later():
+        from fairseq_cli.hydra_train import cli_main
 
     # fairseq composes its configuration before it imports a user dir, so a plugin's
     # names are unknown to it unless the plugin is there first.

@@ -25,6 +25,8 @@ a signal stopped the run and that it can go on.
 import sys
 from pathlib import Path
 
+from ..patches.later import sklearn_later
+
 FOLDER = Path(__file__).parents[1]
 
 
@@ -36,8 +38,8 @@ def main() -> None:
         return
     if not any(word.split("=")[0] == "--user-dir" for word in words):
         sys.argv += ["--user-dir", str(FOLDER)]  # a checkpoint remembers it
-    # First, since it sets up logging.
-    from fairseq_cli.train import cli_main
+    with sklearn_later():  # first, since it sets up logging
+        from fairseq_cli.train import cli_main
 
     from .. import tasks as plugin  # noqa: F401  registers everything
 
