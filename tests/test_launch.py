@@ -6,6 +6,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,6 +197,7 @@ def test_a_signal_saves_and_a_lost_worker_ends_the_rest(
         assert "worker 0 stops: worker 1 died" in said
     else:
         assert process.returncode == durable.REQUEUE, said[-2000:]
+        assert said.count("SIGTERM: saving after this update") == 1
         kept = checkpoint(tmp_path)["optimizer_history"][-1]["num_updates"]
         assert kept >= 5
 

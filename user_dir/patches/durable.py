@@ -191,7 +191,8 @@ class Stop:
     def _hear(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
         # A log that the signal came in the middle of must not be written to.
-        os.write(2, f"{name}: saving after this update, then stopping\n".encode())
+        if not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+            os.write(2, f"{name}: saving after this update, then stopping\n".encode())
         self.asked = True
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
