@@ -345,17 +345,19 @@ def test_the_readmes_commands_work_one_after_another(
 ) -> None:
     rooms = "user_dir/{}/README.md"
     wanted = [
-        one("README.md", "predict"),
+        one("README.md", "predict", "--text"),
+        one("README.md", "predict", "sentences.txt"),
         one("README.md", "rouge"),
         one(rooms.format("optim"), "sensitivity"),
-        one("user_dir/README.md", "list"),
+        one("README.md", "list", "sift"),
     ]
     runs = [at(trained, command.words) for command in wanted]
-    predicted, scored, drawn, listed = zygote.run(*runs)
-    for done in (predicted, scored, drawn, listed):
+    told, predicted, scored, drawn, listed = zygote.run(*runs)
+    for done in (told, predicted, scored, drawn, listed):
         assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in predicted.stdout.splitlines()]
     assert len(rows) == 5
+    assert json.loads(told.stdout)["label"] in ("0", "1")
     assert all(row["label"] in row["probabilities"] for row in rows)
     assert "rouge1     100.00" in scored.stdout
     assert "quartiles" in drawn.stdout
