@@ -55,6 +55,8 @@ def state():
         "fairseq.utils:import_user_module":
             len(getattr(utils.import_user_module, "memo", ())),
         "logging:root": (logging.root.level, logging.root.handlers[:]),
+        "logging:fairseq_cli.train":
+            logging.getLogger("fairseq_cli.train").filters[:],
         "signal:SIGTERM": signal.getsignal(signal.SIGTERM),
     }
 

@@ -212,11 +212,11 @@ def test_rouge_is_rouge_scores() -> None:
 
 
 def test_files_are_scored_with_intervals(tmp_path: Path) -> None:
-    (tmp_path / "ours").write_text("a b c\n\nd e\n")
-    (tmp_path / "theirs.csv").write_text('highlights\na b d\nx\n"d e"\n')
+    (tmp_path / "ours").write_text("a b c\n\nd e\nf\ng\n")
+    (tmp_path / "theirs.csv").write_text('highlights\na b d\nx\n"d e"\nf\ng\n')
     done = run_command("rouge", tmp_path / "ours", tmp_path / "theirs.csv")
     assert done.returncode == 0, done.stderr
-    mean = 100 * (2 / 3 + 0 + 1) / 3
+    mean = 100 * (2 / 3 + 0 + 3) / 5
     assert f"rouge1      {mean:.2f}  [" in done.stdout
     (tmp_path / "ours").write_text("a\n")
     done = run_command("rouge", tmp_path / "ours", tmp_path / "theirs.csv")

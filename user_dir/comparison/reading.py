@@ -8,13 +8,13 @@ import io
 import json
 import sys
 
-from fairseq import options
-
-from .. import tasks as plugin  # noqa: F401  registers everything
-
 
 def refusal(flags: list[str]) -> str | None:
     """What fairseq-train's parser says against some flags, or None."""
+    from fairseq import options
+
+    from .. import tasks  # noqa: F401  registers everything
+
     said = io.StringIO()
     sys.argv = ["fairseq-train", *flags]  # where fairseq looks for --user-dir
     try:

@@ -10,9 +10,7 @@ from ..errors import UserError
 from ..model_dir import Manifest, ModelDirectory, write_model_directory
 from ..models.families import bart, roberta
 from ..models.families.base import State, below
-
-#: Standard deviation of BERT's initialisation.
-_STD = 0.02
+from ..models.starting import STD
 
 
 def bert2bert(
@@ -22,8 +20,8 @@ def bert2bert(
 
     Articles and summaries are single sentences: BERT's token types are left out.
 
-    Source: Rothe et al. (arXiv 1907.12461), BERT2BERT with a shared word table;
-    cross-attention is new, from N(0, 0.02^2) and biases 0.
+    Source: Rothe et al. (arXiv 1907.12461), section 3, BERT2BERT, with a shared word
+    table; cross-attention is new, from N(0, 0.02^2) and biases 0.
 
     Args:
         source: of family ``roberta``.
@@ -67,7 +65,7 @@ def _fresh(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
         return torch.full_like(like, float(name.endswith("weight")))
     if name.endswith("bias"):
         return torch.zeros_like(like)
-    return torch.empty_like(like).normal_(0, _STD, generator=generator)
+    return torch.empty_like(like).normal_(0, STD, generator=generator)
 
 
 def _doubled(encoder: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..optim.tags import Tag, layer_counts, tag_of
 from ..seeds import seed_of
 
 #: Standard deviation of BERT's initialisation.
-_STD = 0.02
+STD = 0.02
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
@@ -21,7 +21,7 @@ def _generator(seed: int, name: str) -> torch.Generator:
 
 def _normal(parameter: Tensor, seed: int, name: str) -> None:
     drawn = torch.empty(parameter.shape).normal_(generator=_generator(seed, name))
-    parameter.copy_(drawn * _STD)
+    parameter.copy_(drawn * STD)
 
 
 def reinitialise(model: nn.Module, layers: int, head: bool, seed: int) -> list[str]:
@@ -88,7 +88,7 @@ def noisy_tune(model: nn.Module, intensity: float, seed: int) -> None:
 
     The head, which is not pretrained, and constants are left alone.
 
-    Source: NoisyTune (arXiv 2202.12024), its one formula.
+    Source: NoisyTune (arXiv 2202.12024), section 2, its one formula.
 
     Args:
         model: tagged.
@@ -111,7 +111,7 @@ class Mixout(nn.Module):
 
     The mean over masks is kept: (mask ? w0 : w) - p * w0, over 1 - p.
 
-    Source: Mixout (arXiv 1909.11299), its estimator.
+    Source: Mixout (arXiv 1909.11299), section 3, its estimator.
 
     Args:
         start: pretrained value.
