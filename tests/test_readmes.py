@@ -99,7 +99,22 @@ def commands_of(path: Path) -> Iterator[Command]:
         yield Command(f"{name_of(path)}:{line}", words, out)
 
 
-COMMANDS = [command for path in PAPERS for command in commands_of(path)]
+def commands_of_quickstart() -> Iterator[Command]:
+    """What the first command of the README says last."""
+    name = "scripts/quickstart.sh"
+    last = (ROOT / name).read_text("utf-8").partition("cat <<EOF\n")[2]
+    shown = last.replace("\\\\", "\\").replace("$model", "models/minilm")
+    typed = "\n".join(row for row in shown.splitlines() if row.startswith("  "))
+    for _, words, out in commands_in(f"```bash\n{typed}\n```"):
+        # One is of the script's variables, which compare has read already.
+        if words[1] != "--help" and "$" not in words[1]:
+            yield Command(f"{name}:{words[1]}", words, out)
+
+
+COMMANDS = [
+    *(command for path in PAPERS for command in commands_of(path)),
+    *commands_of_quickstart(),
+]
 
 
 class Parsed(BaseException):
@@ -245,6 +260,7 @@ def test_every_command_is_one_that_its_program_takes(
 def test_commands_are_found() -> None:
     found = {command.where.partition(":")[0] for command in COMMANDS}
     assert {"README.md", "scripts/launch/README.md", "examples/cola/README.md"} < found
+    assert len([*commands_of_quickstart()]) == 3
     assert len(COMMANDS) > 50
     text = """
   ```bash
