@@ -235,7 +235,7 @@ def test_caches(models: dict[str, Path], tmp_path: Path, examples: int) -> None:
 
     def encode() -> Any:
         return encode_cached(
-            path, read_sentence_tab_label, "uci", ("0", "1"), tokenizer, None
+            path, read_sentence_tab_label, "uci", ("0", "1"), tokenizer, tmp_path / "c"
         )
 
     encode()

@@ -385,7 +385,9 @@ def test_a_model_directory_whose_name_no_file_can_have_is_not_there(
     state: State = torch.load(trained, weights_only=True)
     state["cfg"]["task"]["steady_model"] = "a" * 5000
     torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(UserError, match=r"aaa, which is not there; name it with --mo"):
+    with pytest.raises(
+        UserError, match=r"aaa, which is not there; name it: --model DIR"
+    ):
         Predictor(tmp_path / "a.pt")
 
 
