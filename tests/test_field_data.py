@@ -703,9 +703,13 @@ def test_summaries_of_standard_input_name_the_line_too(
         ({"beam": 0}, "--beam 0 is out of range: hypotheses kept, >= 1"),
         (
             {"min_length": 9, "max_length": 3},
-            "--min-length 9 is out of range: more than ",
+            "--min-length 9 is out of range: more than --max-length 3",
         ),
-        ({"no_repeat": -1}, "--no-repeat -1 is out of range: length of n-grams"),
+        (
+            {"no_repeat": -1},
+            "--no-repeat -1 is out of range: length of n-grams that may not occur "
+            "twice, >= 0; 0: none",
+        ),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(
@@ -713,7 +717,7 @@ def test_a_search_that_cannot_be_is_refused(
 ) -> None:
     task = SimpleNamespace(decoding=Decoding(), summarizer=None)
     monkeypatch.setattr(loading, "load_trained", lambda *_: (None, task))
-    with pytest.raises(UserError, match=f"^{said}"):
+    with pytest.raises(UserError, match=f"^{said}$"):
         Summarizer("c.pt", cpu=True, **changes)
 
 

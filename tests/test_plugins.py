@@ -68,7 +68,7 @@ def test_a_method_of_one_file_outside_the_package_trains(
     model = f"--steady-model={models['roberta']}"
     flags = ("--no-save", "--criterion=shrink", "--task=cola", model, "--max-update=2")
     done = subprocess.run(
-        fairseq_command(*TRAIN, cola_data, *flags),
+        fairseq_command(*TRAIN, cola_data, *flags, f"--save-dir={outside / 'run'}"),
         capture_output=True,
         text=True,
         check=False,
