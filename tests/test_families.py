@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from conftest import ROOT, run_command
+from fairseq import utils
 from fairseq.models.roberta.model import base_architecture
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface import exporting
@@ -20,7 +21,7 @@ from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.architectures import Count, Encoder
 from fairseq_steady.models.families import FAMILIES
-from fairseq_steady.models.families.base import BRACKETS, Kind
+from fairseq_steady.models.families.base import ACTIVATIONS, BRACKETS, Kind, activation
 from fairseq_steady.models.families.roberta import (
     FAMILY,
     EncoderConfig,
@@ -240,6 +241,16 @@ def test_a_manifest_of_no_type_of_its_family_is_one_line(
         "(bert, roberta); import the model again\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("setting", ["hidden_act", "activation_function"])
+@pytest.mark.parametrize("theirs", ACTIVATIONS)
+def test_activations_are_the_same_functions(setting: str, theirs: str) -> None:
+    assert activation({setting: theirs}) == theirs
+    x = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    ours = utils.get_activation_fn(ACTIVATIONS[theirs])(x)
+    expected = transformers.activations.ACT2FN[theirs](x)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
 
 
 def named_in_code(path: Path, word: str) -> bool:

@@ -18,9 +18,7 @@ Layers = Annotated[int, Field(ge=0, le=1000)]
 Positions = Annotated[int, Field(ge=1, le=10**7)]
 Rate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Epsilon = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Activation = Literal[
-    "gelu", "gelu_accurate", "gelu_fast", "linear", "relu", "swish", "tanh"
-]
+Activation = Literal["gelu", "gelu_accurate", "gelu_fast", "linear", "relu", "tanh"]
 #: Numbers of the layers that are left, as ``--encoder-layers-to-keep`` takes them.
 Kept = Annotated[str, Field(pattern=r"^\d+(,\d+)*$", max_length=4000)]
 

@@ -20,13 +20,13 @@ from ...regularizers.spectral import EXTRA
 
 State = dict[str, Tensor]
 
-#: Hugging Face's activation names and fairseq's for the same function.
+#: Hugging Face's activation names and fairseq's for the same function. Not silu:
+#: fairseq gives a class for its own name of it, and a layer that calls that fails.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_accurate",
     "gelu_pytorch_tanh": "gelu_accurate",
     "relu": "relu",
-    "silu": "swish",
 }
 _BACK = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 #: Special tokens by fairseq's names, as BERT spells them and as fairseq does.
