@@ -30,22 +30,15 @@ MENDS = (
         "fairseq",
         "dataclass/utils.py",
         "901b08c0d0cf2261f2d25e73484993f207f160b4fe0a81bbdf2dd772f957b516",
-        "5237b80a0983d78337ec96e9efd4bd4dd90daca60bf272f392462b2a2bd6d1f9",
+        "7d05d5fab9404799efb50e40e4184ad07cff4238bdd160064b7b0cb46946c52b",
         """\
     typestring = str(field_type)
-    if re.match(
-        r"(typing.|^)Union\\[(.*), NoneType\\]$", typestring
-    ) or typestring.startswith("typing.Optional"):
-        return field_type.__args__[0]
-    return field_type
 """,
         """\
-    from typing import Union, get_args, get_origin
-
-    args = get_args(field_type)
-    if get_origin(field_type) is Union and type(None) in args:
+    args = getattr(field_type, "__args__", ())
+    if type(None) in args:
         return next(kind for kind in args if kind is not type(None))
-    return field_type
+    typestring = str(field_type)
 """,
     ),
     # argparse there looks for "%" in every help text; this one is no text.
