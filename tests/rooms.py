@@ -52,7 +52,8 @@ ROOMS = {
     "scores": Room("", "numpy torch", "rouge_score scipy"),
     "model_dir": Room("errors files models patches", f"fairseq torch {_READ}"),
     "patches": Room(
-        "errors files flags model_dir models", f"{_FAIRSEQ} psutil {_READ}"
+        "errors files flags model_dir models tasks",
+        f"{_FAIRSEQ} fairseq_cli psutil {_READ}",
     ),
     "data": Room(
         "errors files model_dir", f"fairseq google tokenizers torch {_READ}", "sklearn"
