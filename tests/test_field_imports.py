@@ -23,6 +23,7 @@ from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.huggingface.release import import_fairseq
 from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.patches.checkpoints import load_safely
 from fairseq_steady.regularizers.injection import capture, find_encoder, substitute
 from safetensors.torch import load_file, save_file
 from sources import make_release, make_source
@@ -662,7 +663,7 @@ def checkpoint(change: Callable[[dict[str, Any]], Any]) -> Spoil:
     """Change model.pt."""
 
     def apply(source: Path) -> None:
-        state = torch.load(source / "model.pt", weights_only=True)
+        state = load_safely(source / "model.pt")
         torch.save(change(state), source / "model.pt")
 
     return apply
