@@ -347,7 +347,9 @@ def last_lines(run: Run) -> list[str]:
     metric = run.cfg.checkpoint.best_checkpoint_metric
     said = "no evaluation"
     if run.started is None:
-        said = "nothing was left to train (a larger --max-epoch or --max-update goes on)"
+        said = (
+            "nothing was left to train (a larger --max-epoch or --max-update goes on)"
+        )
     if run.best:
         said = f"best {metric} {run.best[0]:.4g} at update {run.best[1]}"
     if not run.saves:
