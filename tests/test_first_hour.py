@@ -1,8 +1,10 @@
 """What a newcomer sees in the first hour: few lines, one file, the way on."""
 
 import logging
+import os
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -421,6 +423,25 @@ def test_caches_are_kept_where_the_users_others_are(
     ):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert default_folder() == expected
+
+
+def test_without_a_home_a_cache_is_not_where_others_can_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = default_folder()
+    assert found == tmp_path / f"fairseq-steady-{os.geteuid()}" == default_folder()
+    assert found.stat().st_mode & 0o777 == 0o700
+    found.chmod(0o777)  # as whoever took the name first leaves it
+    other = default_folder()
+    assert other.parent == tmp_path
+    assert other != found
+    assert other.stat().st_mode & 0o777 == 0o700
 
 
 def tokenizer_of(model: Path) -> SentenceTokenizer:
