@@ -10,11 +10,12 @@ GPUs, killing a process group. What only calls functions needs neither.
 
 import functools
 import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,13 @@ def word_tokenizer() -> Tokenizer:
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     return tokenizer
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """The command line of a second worker, once read, silences the process."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ class Room:
     def allows(self, name: str, late: bool) -> bool:
         """Whether an import is in order."""
         now = {*self.rooms.split(), *self.libraries.split()}
-        return name in now or (late and (self.later == ANY or name in self.later))
+        later = self.later.split()
+        return name in now or (late and (self.later == ANY or name in later))
 
 
 _READ = "numpy pydantic typing_extensions"

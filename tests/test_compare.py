@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,6 +45,7 @@ from fairseq_steady.comparison.table import Scored
 from fairseq_steady.comparison.worker import locked
 from fairseq_steady.errors import UserError
 from helpers import MCC, Instant, result
+from pydantic import TypeAdapter
 from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
@@ -715,3 +717,45 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
 def test_the_seeds_of_the_resamples_are_fixed() -> None:
     gaps = [0.1, 0.4, -0.2, 0.3, 0.2]
     assert significance.interval(gaps) == significance.interval(gaps)
+
+
+# --- what a result says of its making ---------------------------------------------
+
+
+def test_results_are_read_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = TypeAdapter(Result).validate_python(
+            {
+                "setting": "",
+                "method": "plain",
+                "seed": 1,
+                "command": ["fairseq-train"],
+                "evaluations": [{"updates": 3, "valid": {"mcc": 0.5}}],
+            }
+        )
+    assert found.evaluations == [{"updates": 3, "valid": {"mcc": 0.5}}]
+
+
+def test_the_commit_is_of_the_checkout_that_holds_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "worker.py"
+    monkeypatch.setattr(worker, "__file__", str(here))
+    assert worker._commit() == ""  # no checkout at all
+
+    def git(*words: str) -> str:
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        return subprocess.check_output(
+            ["git", *author, *words], cwd=tmp_path, text=True
+        ).strip()
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "another project")
+    here.write_text("")
+    assert worker._commit() == ""  # installed inside another project's checkout
+    git("add", here.name)
+    git("commit", "-q", "-m", "this one")
+    assert worker._commit() == git("rev-parse", "--short", "HEAD")
+    monkeypatch.setenv("PATH", "")
+    assert worker._commit() == ""  # no git on this machine

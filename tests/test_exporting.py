@@ -18,8 +18,8 @@ from fairseq_steady import __version__
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.checking import SENTENCES
 from fairseq_steady.huggingface.exporting import Original, export_hf
-from fairseq_steady.huggingface.model_card import _settings
 from fairseq_steady.huggingface.importing import import_hf
+from fairseq_steady.huggingface.model_card import _settings
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
 from helpers import checkpoint

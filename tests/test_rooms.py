@@ -37,6 +37,12 @@ def test_a_room_imports_what_the_table_allows(room: str) -> None:
     assert not wrong, "mend the import, or the table in tests/rooms.py"
 
 
+def test_a_part_of_a_name_allows_nothing() -> None:
+    assert ROOMS["scores"].allows("scipy", True)
+    assert not ROOMS["scores"].allows("scipy", False)
+    assert not ROOMS["scores"].allows("sci", True)
+
+
 def test_imports_of_the_package_are_relative() -> None:
     named = [one for room in ROOMS for one in imports(room) if one.absolute]
     assert {one.name for one in named} & {*ROOMS, "fairseq_steady", "user_dir"} == set()

@@ -21,8 +21,7 @@ arguments, with defaults in brackets:
   --task NAME          what to learn: cola, glue, text_classification,
                        text_regression, summarization, ...
   --steady-model DIR   the pretrained encoder, from fairseq-steady import
-  --criterion NAME     the method: plain (the default), sift, smart, r3f, r4f,
-                       r_drop, freelb or hype
+  --criterion NAME     the method: plain (the default), sift, smart, r3f, ...
   --save-dir DIR       where checkpoints go (checkpoints)
   --max-epoch N        passes over the data (3)
   --batch-size N       sentences in a batch (32)

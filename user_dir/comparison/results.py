@@ -43,6 +43,9 @@ class Predictions(TypedDict):
 class Evaluation(TypedDict, extra_items=dict[str, float]):  # type: ignore[call-arg]
     """Metrics by subset; of a diverged run they may be nan or infinite."""
 
+    # Otherwise pydantic warns, since Result forbids what it does not know.
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
     updates: int
 
 

@@ -103,14 +103,20 @@ def locked(folder: Path) -> Iterator[bool]:
 
 
 def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return done.stdout.strip()
+    """Of the checkout that this package is in, if there is one, and git."""
+    git, here = shutil.which("git"), Path(__file__)
+
+    def said(*words: str) -> str:
+        command = [git or "", *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=here.parent
+        )
+        return done.stdout.strip()
+
+    # An environment may lie in another project's checkout.
+    if not git or not said("ls-files", here.name):
+        return ""
+    return said("describe", "--always", "--dirty")
 
 
 def _machine() -> str:
