@@ -161,7 +161,7 @@ def test_its_encoder_adapts_predicts_and_exports(
     (score,) = Predictor(path, head="stsb")([("w1", "w2")])
     assert label.label in ("0", "1")
     assert score.score is not None
-    with pytest.raises(UserError, match="no head of its own: name one of cola, stsb"):
+    with pytest.raises(UserError, match="several heads; --head names one: cola, stsb"):
         Predictor(path)
     assert export_hf(path, tmp_path / "out", head="stsb", texts=["w1 w2"]) < 1e-4
     # A new task with a tenth of its data starts from the encoder, with a new head.

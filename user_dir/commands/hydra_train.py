@@ -8,10 +8,14 @@ more, for example optimization.max_epoch=3. Installed with pip, the examples are
 --config-dir "$(python -m fairseq_steady)/examples/hydra".
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 
+from ..errors import UserError
 from .page import Page, page
 
 USAGE = "--config-dir DIR --config-name NAME [SECTION.NAME=VALUE ...]"
@@ -29,12 +33,39 @@ def parser() -> Page:
     return page("hydra-train", __doc__, USAGE, OUT)
 
 
+def check_name(words: Sequence[str]) -> None:
+    """Refuse a name without a file: fairseq would train with its own defaults.
+
+    Raises:
+        UserError: names the folder, and a file of like name.
+
+    """
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("-cd", "--config-dir", type=Path)
+    reader.add_argument("-cn", "--config-name", default="")
+    given = reader.parse_known_args(words)[0]
+    folder, name = given.config_dir, given.config_name.removesuffix(".yaml")
+    if folder is None or (name and (folder / f"{name}.yaml").is_file()):
+        return
+    if not folder.is_dir():
+        raise UserError(f"--config-dir {folder} is not a folder")
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not name:
+        raise UserError(f"--config-name is missing; {folder} has: {', '.join(known)}")
+    near = get_close_matches(name, known, 1)
+    advice = f"did you mean {near[0]}?" if near else f"it has: {', '.join(known)}"
+    raise UserError(f"--config-dir {folder} has no {name}.yaml; {advice}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train from YAML; flags as in fairseq-hydra-train."""
     words = [*(sys.argv[1:] if argv is None else argv)]
     if words[:1] in (["-h"], ["--help"]):
         parser().print_help()
         return 0
+    if not words:
+        parser().error("--config-dir and --config-name are missing")
+    check_name(words)
     sys.argv = ["fairseq-hydra-train", *words]  # Hydra reads it from there
     # Without it Hydra prints its own digest of an error and hides the message.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")

@@ -72,8 +72,12 @@ def _part(task: Any, head: str | None, checkpoint: Path) -> Any:
     parts = getattr(task, "parts", {None: task})
     if head not in parts:
         known = ", ".join(str(name) for name in parts if name)
+        if head is None:
+            raise UserError(
+                f"{checkpoint} has several heads; --head names one: {known}"
+            )
         mend = f"name one of {known}" if known else "leave --head out, it has one task"
-        raise UserError(f"{checkpoint} has no head {head or 'of its own'}: {mend}")
+        raise UserError(f"{checkpoint} has no head {head}: {mend}")
     return parts[head]
 
 

@@ -312,8 +312,9 @@ def _length(run: Run) -> str:
         length = f"no end, epochs of {size} updates"
     else:
         epochs = run.planned / size
-        plural = "s" * (epochs != 1)
-        length = f"{int(run.planned)} updates, {epochs:.3g} epoch{plural} of {size}"
+        said = f"{epochs:.0f}" if epochs >= 100 else f"{epochs:.3g}"
+        said += " epochs" if epochs != 1 else " epoch"
+        length = f"{int(run.planned)} updates, {said} of {size}"
     begun = f", {run.first} of them done" if run.first else ""
     rates = ", ".join(f"{rate:g}" for rate in cfg.optimization.lr)
     return (

@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..flags import at_least, option
 from ..model_dir import ModelDirectory
 from ..models.steady import take_pooler
+from ..patches.announcing import DETAIL
 from ._heads import Head
 from ._sentence import SentenceTaskConfig
 from ._steady import SteadyTask
@@ -96,7 +97,8 @@ class MultitaskTask(SteadyTask):
                 f"{name} {split}": part.described[split]
                 for name, part in self.parts.items()
             }
-            logger.info("examples in an epoch: %s", drawn)
+            said = ", ".join(f"{count:,} of {name}" for name, count in drawn.items())
+            logger.info("examples in an epoch: %s", said, extra=DETAIL)
             self.datasets[split] = Mixture(found, drawn, self.cfg.seed)
             return
         name, _, inside = split.partition(".")
