@@ -20,7 +20,7 @@ def bert2bert(
 
     Articles and summaries are single sentences: BERT's token types are left out.
 
-    Source: Rothe et al. (arXiv 1907.12461), section 3, BERT2BERT, with a shared word
+    Source: Rothe et al. (arXiv 1907.12461), its BERT2BERT, with a shared word
     table; cross-attention is new, from N(0, 0.02^2) and biases 0.
 
     Args:

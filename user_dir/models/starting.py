@@ -31,7 +31,7 @@ def reinitialise(model: nn.Module, layers: int, head: bool, seed: int) -> list[s
     Embeddings and the layers below stay bit-equal. For BART the top layers are the
     decoder's.
 
-    Source: Zhang et al. (arXiv 2006.05987), section 5.
+    Source: Zhang et al. (arXiv 2006.05987), re-initialisation of the top layers.
 
     Args:
         model: tagged (see :func:`..optim.tag_parameters`).
@@ -88,7 +88,7 @@ def noisy_tune(model: nn.Module, intensity: float, seed: int) -> None:
 
     The head, which is not pretrained, and constants are left alone.
 
-    Source: NoisyTune (arXiv 2202.12024), section 2, its one formula.
+    Source: NoisyTune (arXiv 2202.12024), its one formula.
 
     Args:
         model: tagged.
@@ -111,7 +111,7 @@ class Mixout(nn.Module):
 
     The mean over masks is kept: (mask ? w0 : w) - p * w0, over 1 - p.
 
-    Source: Mixout (arXiv 1909.11299), section 3, its estimator.
+    Source: Mixout (arXiv 1909.11299), its estimator.
 
     Args:
         start: pretrained value.

@@ -16,7 +16,7 @@ Mode = Literal["vanilla", "momentum"]
 class Schedule:
     """How the teacher follows the student.
 
-    Source: SMART (arXiv 1911.03437) section 3.2: vanilla and momentum Bregman proximal
+    Source: SMART (arXiv 1911.03437), its vanilla and momentum Bregman proximal
     point; its Algorithm 1, the average of the weights.
     Deviations: one step per sub-problem; the early rate, its length, the start and the
     bound min(beta, (1 + t) / (10 + t)), which lets go of the random head of a fresh

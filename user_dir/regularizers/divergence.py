@@ -37,7 +37,7 @@ def _log_ratio(a: Tensor, b: Tensor) -> Tensor:
 def symmetric_kl(perturbed: Tensor, clean: Tensor) -> Tensor:
     """KL(p || q) + KL(q || p), also called the Jeffreys divergence.
 
-    Source: l_s in section 3.1 of SMART (arXiv 1911.03437); KL_S in the objective L_R3F
+    Source: l_s in R_s of SMART (arXiv 1911.03437); KL_S in the objective L_R3F
     (arXiv 2008.03156). Gradients flow to both arguments; detach one to hold it fixed.
 
     Args:
@@ -87,7 +87,7 @@ def kl(perturbed: Tensor, clean: Tensor) -> Tensor:
 def squared_difference(perturbed: Tensor, clean: Tensor) -> Tensor:
     """Squared difference summed over outputs, for regression.
 
-    Source: l_s for regression in section 3.1 of SMART (arXiv 1911.03437).
+    Source: l_s for regression in R_s of SMART (arXiv 1911.03437).
 
     Args:
         perturbed: predictions, shape (..., K).

@@ -11,8 +11,8 @@ from .view import Penalty, View
 class SMART:
     """max over ||delta|| <= eps of l_s(f(e + delta), f(e)), e the word embeddings.
 
-    Source: SMART (arXiv 1911.03437) section 3.1, the smoothness-inducing regulariser
-    R_s, and Algorithm 1.
+    Source: SMART (arXiv 1911.03437), the smoothness-inducing regulariser R_s,
+    and Algorithm 1.
     Deviations: the norm is per token, as in all public code; the start is projected
     too, so that no step count leaves the ball.
 

@@ -22,8 +22,8 @@ class SpectralBound(nn.Module):
     u and v stay fp32 and move only in :meth:`advance`, so all passes between two
     updates see the same matrix.
 
-    Source: Miyato et al. (arXiv 1802.05957) section 2.1 and algorithm 1, the power
-    iteration; R4F (arXiv 2008.03156), the constraint Lip(g) <= 1 in its objective.
+    Source: Miyato et al. (arXiv 1802.05957), its power iteration; R4F
+    (arXiv 2008.03156), the constraint Lip(g) <= 1 in its objective.
     Deviations: division by max(1, sigma), as Lip(g) <= 1 asks, where public code
     divides by sigma.
 
