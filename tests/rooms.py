@@ -53,7 +53,7 @@ ROOMS = {
     "scores": Room("", "numpy torch", "rouge_score scipy"),
     "model_dir": Room("errors files models patches", f"fairseq torch {_READ}"),
     "patches": Room(
-        "errors files flags model_dir models tasks",
+        "errors files flags model_dir models plugins tasks",
         f"{_FAIRSEQ} fairseq_cli psutil {_READ}",
     ),
     "data": Room(

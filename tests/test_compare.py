@@ -92,6 +92,7 @@ def test_two_methods_with_two_seeds_end_to_end(
     assert [r["n"] for r in rows(out / "table.csv")] == ["2 of 2"] * 4
     assert "mcc on valid" in done.stdout
     assert "zero seed 2: ok" in done.stderr
+    assert "Warning" not in done.stderr
     for name in figures.PANELS:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (out / f"{name}.svg").read_text()

@@ -19,6 +19,7 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.checking import SENTENCES
 from fairseq_steady.huggingface.exporting import Original, export_hf
 from fairseq_steady.huggingface.importing import import_hf
+from fairseq_steady.huggingface.model_card import _settings
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
 from helpers import checkpoint
@@ -186,6 +187,14 @@ def test_the_card_says_what_it_is(
     assert 0.5 <= found["score"] <= 1
 
 
+def test_a_card_shows_switches_without_a_value() -> None:
+    given = {"_name": "bert_adam", "bert_adam_bias_correction": True, "lr": [1e-4]}
+    given |= {"bert_adam_eps": 1e-6, "bert_adam_other": False, "bert_adam_more": None}
+    assert _settings(given) == (
+        "`bert_adam` `--bert-adam-bias-correction` `--bert-adam-eps 1e-06`"
+    )
+
+
 def test_the_teacher_is_a_choice(
     tmp_path: Path, cola_data: Path, fairseq_train: Trainer, models: dict[str, Path]
 ) -> None:
@@ -205,6 +214,10 @@ def test_the_teacher_is_a_choice(
             done = run_command("export", path, out, *flags)
             assert done.returncode == 0, done.stderr
             assert "logits equal transformers' within" in done.stdout
+            assert done.stderr == ""
+            back = run_command("import", out, tmp_path / "back")
+            assert "equal to transformers within" in back.stdout
+            assert len(back.stderr.splitlines()) == 1  # it has a head
         else:
             export_hf(path, out, texts=["w1 w2"])
         found[teacher] = load_file(tmp_path / str(teacher) / "model.safetensors")[words]

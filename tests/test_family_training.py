@@ -277,3 +277,37 @@ def test_a_mistake_in_yaml_is_one_line(
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: --r3f-eps -1")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("left", ["", "lr_scheduler:\n  warmup_updates: 1\n"])
+def test_yaml_without_a_schedule(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    zygote: Zygote,
+    left: str,
+) -> None:
+    """None at all is a constant rate, as on the command line; half a one is not."""
+    text = (YAML / "cola.yaml").read_text()
+    before, _, rest = text.partition("lr_scheduler:\n")
+    after = rest[rest.index("optimization:\n") :]
+    (tmp_path / "mine.yaml").write_text(before + left + after)
+    (tmp_path / "method").symlink_to(YAML / "method")
+    (done,) = zygote.run(
+        [
+            *("hydra", f"--config-dir={tmp_path}", "--config-name=mine"),
+            *(f"task.data={cola_data}", f"task.steady_model={models['roberta']}"),
+            *("optimization.max_update=1", "optimization.lr=[3e-4]", "common.cpu=true"),
+            *("checkpoint.no_save=true", f"hydra.run.dir={tmp_path}"),
+        ]
+    )
+    last = done.stderr.splitlines()[-1]
+    if left:
+        assert last == (
+            "error: lr_scheduler._name is missing: for example polynomial_decay, "
+            "or fixed"
+        )
+    else:
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "bert_adam --lr 0.0003, fixed" in done.stderr
+        assert "| lr 0.0003 |" in done.stderr

@@ -684,7 +684,7 @@ def test_a_dead_model_is_remarked_once_by_all_workers(
     data = [tables["mail"], TEXT] if kind == "classes" else [score_data, *SCORE_FLAGS]
     logs = train_on_workers(
         *(zygote, *data, f"--steady-model={models['roberta']}"),
-        *("--lr=10", "--max-epoch=1", "--no-save", f"--save-dir={tmp_path}"),
+        *("--lr=10", "--max-epoch=3", "--no-save", f"--save-dir={tmp_path}"),
     )
     said = [line for log in logs for line in log.splitlines() if "every one of" in line]
     count = 24 if kind == "classes" else 19

@@ -1,8 +1,10 @@
 """What a newcomer sees in the first hour: few lines, one file, the way on."""
 
 import logging
+import os
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,7 @@ def test_a_run_says_five_things_before_it_begins(
     out, lines = trained
     begun = next(i for i, line in enumerate(lines) if line.startswith("epoch 001"))
     first = [line for line in lines[:begun] if "tells nothing apart" not in line]
-    assert first[0].startswith("nobody says otherwise: --optimizer bert_adam")
+    assert first[0].startswith("not given, so chosen: --optimizer bert_adam")
     assert first[1:] == [
         f"data: {mine}: train 40 sentences (neg: 20, pos: 20); "
         "valid 24 sentences (neg: 12, pos: 12)",
@@ -183,6 +185,11 @@ def test_epochs_are_kept_where_that_is_said_and_a_resumed_log_goes_on(
     assert (out / LOG).read_text().startswith(before)
     assert any(line.startswith("Loaded checkpoint") for line in resumed)
     assert any("22 updates, 11 epochs of 2, 20 of them done" in one for one in resumed)
+    assert any("training: 2 updates, 1 epoch of 2, " in line for line in none)
+    (idle,) = map(said, zygote.run(again))
+    assert idle[-2].startswith(
+        "done: nothing was left to train (a larger --max-epoch or --max-update goes on)"
+    )
 
 
 def test_two_workers_say_everything_once(
@@ -198,7 +205,7 @@ def test_two_workers_say_everything_once(
     first, other = zygote.run(*([*words, f"--distributed-rank={n}"] for n in (0, 1)))
     lines = said(first)
     assert sum(line.startswith("data: ") for line in lines) == 1
-    assert sum("tells nothing apart" in line for line in lines) == 2  # epochs
+    assert sum("tells nothing apart" in line for line in lines) == 1
     assert any(
         "2 updates, 2 epochs of 1, batches of 20 x 2 workers" in x for x in lines
     )
@@ -416,6 +423,25 @@ def test_caches_are_kept_where_the_users_others_are(
     ):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert default_folder() == expected
+
+
+def test_without_a_home_a_cache_is_not_where_others_can_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = default_folder()
+    assert found == tmp_path / f"fairseq-steady-{os.geteuid()}" == default_folder()
+    assert found.stat().st_mode & 0o777 == 0o700
+    found.chmod(0o777)  # as whoever took the name first leaves it
+    other = default_folder()
+    assert other.parent == tmp_path
+    assert other != found
+    assert other.stat().st_mode & 0o777 == 0o700
 
 
 def tokenizer_of(model: Path) -> SentenceTokenizer:

@@ -1,6 +1,8 @@
 """The launchers: what they start, and how it ends."""
 
 import contextlib
+import importlib
+import logging
 import os
 import shlex
 import signal
@@ -13,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import ROOT, environment
-from fairseq_steady.patches import durable
+from fairseq_steady.patches import durable, spawned
 from helpers import assert_equal_weights, checkpoint, free_port, run_flags, wait_for
 
 LAUNCH = ROOT / "scripts" / "launch"
@@ -220,6 +222,19 @@ def test_slurms_job_goes_back_into_the_queue_when_it_was_stopped(
     assert (said.read_text() if said.exists() else "") == (
         "requeue 7\n" if status == 75 else ""
     )
+
+
+def test_a_process_that_spawns_none_keeps_its_logging(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As fairseq-generate, which logs into its own file."""
+    monkeypatch.delitem(sys.modules, "fairseq_cli.train", raising=False)
+    own = [logging.NullHandler()]
+    monkeypatch.setattr(logging.root, "handlers", own)
+    importlib.reload(spawned)
+    assert logging.root.handlers is own
+    assert len(own) == 1
+    assert "fairseq_cli.train" not in sys.modules
 
 
 SPAWNING = """

@@ -410,6 +410,29 @@ def test_measuring_dropouts_share_changes_no_weight(models: dict[str, Path]) -> 
         assert torch.equal(one, other)
 
 
+def test_freelb_tends_to_plain_as_its_radius_does_to_nothing(
+    models: dict[str, Path],
+) -> None:
+    """To first order: a hundredth of the radius is a hundredth of the difference."""
+
+    def gradient(method: str, **flags: Any) -> Tensor:
+        model = build(models["roberta"], dropout=0.1)
+        torch.manual_seed(11)
+        loss, *_ = ready(method, model, **flags)(model, batch(dataset(models)))
+        loss.backward()
+        return torch.cat(
+            [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        )
+
+    plain = gradient("plain")
+    far, near = (
+        gradient("freelb", eps=0.3 * r, init=0.4 * r, step=0.05 * r) - plain
+        for r in (1e-2, 1e-4)
+    )
+    assert 1e-3 < far.norm() / plain.norm() < 0.1
+    assert 50 < far.norm() / near.norm() < 200
+
+
 def test_freelb_repeats_one_mask_unless_told_otherwise(models: dict[str, Path]) -> None:
     model, sample = build(models["roberta"], dropout=0.3), batch(dataset(models))
     still = {"eps": 1e-9, "step": 1e-9, "init": 0.0}

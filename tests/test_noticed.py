@@ -16,6 +16,8 @@ import pytest
 import tiny
 import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
+from fairseq.data import LanguagePairDataset
+from fairseq.data.data_utils import numpy_seed
 from fairseq.logging import metrics
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
@@ -907,11 +909,25 @@ def test_articles_are_padded_on_the_right(models: dict[str, Path]) -> None:
     ids = np.array([0, 7, 8, 2, 0, 9, 2], np.int32)
     sides = Ragged(ids, np.array([4, 7]))
     pairs = EncodedPairs(sides, sides, (0, 0))
-    data = PairDataset(pairs, data_dictionary(models), 2, shuffle=False)
+    data = PairDataset(pairs, data_dictionary(models), 2)
     sample = data.collater([data[1], data[0]])
     assert sample["net_input"]["src_tokens"].tolist() == [[0, 7, 8, 2], [0, 9, 2, 1]]
     assert sample["net_input"]["prev_output_tokens"][0].tolist() == [2, 0, 7, 8]
     assert sample["target"].tolist() == [[0, 7, 8, 2], [0, 9, 2, 1]]
+
+
+def test_a_run_that_goes_on_has_the_batches_it_began_with(
+    models: dict[str, Path],
+) -> None:
+    sides = Ragged(np.full(16, 7, np.int32), np.arange(1, 17))
+    pairs = EncodedPairs(sides, sides, (0, 0))
+    data = PairDataset(pairs, data_dictionary(models), 2, shuffle_seed=3)
+    with numpy_seed(3 + 1):
+        wanted = LanguagePairDataset.ordered_indices(data).tolist()
+    assert wanted != sorted(wanted)
+    for begun in (1, 3):  # as fairseq seeds a run that begins with this epoch
+        with numpy_seed(3 + begun):
+            assert data.ordered_indices().tolist() == wanted
 
 
 def cola(models: dict[str, Path], data: Path, **flags: Any) -> Any:

@@ -38,7 +38,7 @@ class Own(Flags, FairseqDataclass):
     own_size: float = option(0.5, "how large; default: a half", POSITIVE)
     own_count: Optional[int] = option(None, "how many", at_least(2))
     own_form: Literal["a", "b", "c"] = option("b", "its form", one_of("a", "b", "c"))
-    own_other: Optional[str] = option(None, "d or e", one_of("d", "e"))
+    own_other: str | None = option(None, "d or e", one_of("d", "e"))
     own_free: str = option("", "anything")
 
 

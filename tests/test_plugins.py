@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import tiny
 from conftest import FAIRSEQ_STEADY, ROOT, TRAIN, environment, fairseq_command
+from fairseq.tasks import TASK_REGISTRY
 from fairseq_steady import plugins
 from fairseq_steady.commands.listing import components, whole
 from fairseq_steady.errors import UserError
+from fairseq_steady.patches.checkpoints import check_names
 
 #: All that a method is: options, regulariser, criterion.
 METHOD = """
@@ -134,6 +136,31 @@ def test_a_plugin_that_cannot_be_imported_is_named(
 ) -> None:
     broken = EntryPoint("mine", "no_such_module", plugins.GROUP)
     monkeypatch.setattr(plugins, "entry_points", lambda group: [broken])
-    said = r"^the plugin 'mine' \(no_such_module\) cannot be imported: No module named"
+    said = r"^the plugin 'mine' \(no_such_module\) cannot be imported: ModuleNotFound"
     with pytest.raises(UserError, match=said):
         plugins.load_plugins()
+
+
+def test_a_plugin_that_takes_a_name_of_ours_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = METHOD.replace('"shrink"', '"r3f"').replace("Shrink", "Again")
+    (tmp_path / "taking.py").write_text(again)
+    monkeypatch.syspath_prepend(tmp_path)
+    taking = EntryPoint("mine", "taking", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [taking])
+    said = r"^the plugin 'mine' \(taking\) cannot be imported: ValueError: .*\(r3f\)"
+    with pytest.raises(UserError, match=said):
+        plugins.load_plugins()
+
+
+def test_checkpoints_of_a_loaded_plugins_task_are_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = type("Task", (), {"__module__": "theirs.tasks"})
+    monkeypatch.setitem(TASK_REGISTRY, "theirs", task)
+    state = {"cfg": {"model": {"_name": "steady"}, "task": {"_name": "theirs"}}}
+    with pytest.raises(UserError, match="^run.pt is of task 'theirs', which this"):
+        check_names(state, "run.pt")
+    monkeypatch.setattr(plugins, "_LOADED", {"theirs"})
+    check_names(state, "run.pt")

@@ -20,7 +20,8 @@ _KNOWN = tuple(
         ),
         (
             r"Must specify batch size",
-            "--batch-size is missing: give it, or --max-tokens",
+            "--batch-size is missing: give it, or --max-tokens; or name a --task of "
+            "this plugin, which has a default",
         ),
         (
             r"optimizer is required",

@@ -9,7 +9,7 @@ import enum
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Optional, TypeVar, get_origin
+from typing import Any, Optional, TypeVar, get_args
 
 from .errors import UserError
 
@@ -107,8 +107,7 @@ class Flags:
 def _choice(hint: Any, choices: tuple[str, ...]) -> Any:
     make: Any = enum.StrEnum  # for mypy, which knows literal members only
     words = make("Choices", {word: word for word in choices})
-    optional = get_origin(hint) is get_origin(Optional[str])
-    return Optional[words] if optional else words
+    return Optional[words] if type(None) in get_args(hint) else words
 
 
 def check_flags(flags: Any, config: type, prefix: str = "--") -> None:

@@ -15,13 +15,15 @@ given to :func:`.models.families.register`.
 
 import sys
 from importlib.metadata import entry_points
+from typing import Any
 
 from .errors import UserError
 
 GROUP = "fairseq_steady.plugins"
-#: Packages that were loaded.
-LOADED: set[str] = set()
 _NAME = "fairseq_steady"
+_HERE = (__package__ or _NAME).partition(".")[0]
+#: Packages that were loaded.
+_LOADED: set[str] = set()
 
 
 def load_plugins() -> None:
@@ -37,12 +39,18 @@ def load_plugins() -> None:
     for entry in found:
         try:
             entry.load()
-        except ImportError as error:
+        except Exception as error:  # whatever it is, it stops every command
             raise UserError(
                 f"the plugin '{entry.name}' ({entry.value}) cannot be imported: "
-                f"{error}; mend it, or uninstall its package"
+                f"{type(error).__name__}: {error}; mend it, or uninstall its package"
             ) from error
-        LOADED.add(entry.module.partition(".")[0])
+        _LOADED.add(entry.module.partition(".")[0])
+
+
+def is_ours(thing: Any) -> bool:
+    """Whether a class is this package's or that of a plugin that was loaded."""
+    package = str(getattr(thing, "__module__", "")).partition(".")[0]
+    return package in {_HERE, *_LOADED}
 
 
 def _under_its_name() -> None:
@@ -50,7 +58,6 @@ def _under_its_name() -> None:
 
     Otherwise Python would import it a second time, and register everything again.
     """
-    here = (__package__ or _NAME).partition(".")[0]
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == here:
-            sys.modules.setdefault(_NAME + name[len(here) :], module)
+        if name.partition(".")[0] == _HERE:
+            sys.modules.setdefault(_NAME + name[len(_HERE) :], module)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from ..plugins import LOADED
+from ..plugins import is_ours
 from .output import write_lines
 from .page import Page, page
 
@@ -129,11 +129,6 @@ def _of_architecture(model: Any, complete: Callable[[Any], None]) -> tuple[Flag,
     )
 
 
-def _ours(thing: Any) -> bool:
-    packages = {(__package__ or "").partition(".")[0], *LOADED}
-    return str(getattr(thing, "__module__", "")).partition(".")[0] in packages
-
-
 def _registered() -> Iterator[Component]:
     from fairseq.registry import REGISTRIES
     from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
@@ -147,7 +142,7 @@ def _registered() -> Iterator[Component]:
     }
     for kind, (classes, configs) in kinds.items():
         for name, made in sorted(classes.items()):
-            if _ours(made):
+            if is_ours(made):
                 flags = _of_config(configs[name]) if name in configs else ()
                 yield Component(kind, name, _what(made), flags)
 
@@ -160,7 +155,7 @@ def _architectures() -> Iterator[Component]:
     )
 
     for name, model in sorted(ARCH_MODEL_REGISTRY.items()):
-        if not _ours(model):
+        if not is_ours(model):
             continue
         if name in MODEL_DATACLASS_REGISTRY:
             flags = _of_config(MODEL_DATACLASS_REGISTRY[name])

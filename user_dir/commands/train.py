@@ -54,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(words):
         parser().print_help()
         return 0
-    if not any(word.partition("=")[0] == "--user-dir" for word in words):
+    flags = {word.partition("=")[0] for word in words}
+    if "--task" not in flags:  # fairseq would take translation
+        parser().error("--task is missing: for example --task text_classification")
+    if "--user-dir" not in flags:
         words += ["--user-dir", str(FOLDER)]  # a checkpoint remembers it
     sys.argv = ["fairseq-train", *words]  # fairseq reads it more than once
     # First, since it sets up logging.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from .. import escaping
@@ -38,6 +38,8 @@ class Predictions(TypedDict):
     gold: Annotated[list[Gold], Field(min_length=1)]
 
 
+# Said here too: else it has Result's configuration, and pydantic warns of it.
+@with_config(ConfigDict(extra="allow"))
 class Evaluation(TypedDict, extra_items=dict[str, float]):  # type: ignore[call-arg]
     """Metrics by subset; of a diverged run they may be nan or infinite."""
 

@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,17 @@ def default_folder() -> Path:
     try:
         base = named if named.is_absolute() else Path.home() / ".cache"
     except RuntimeError:  # a user without a home, as in containers
-        return Path(tempfile.gettempdir()) / f"fairseq-steady-{os.geteuid()}"
+        return _in_temp()
     return base / "fairseq-steady"
+
+
+def _in_temp() -> Path:
+    """The same among temporary files, where anybody may have taken its name."""
+    named = Path(tempfile.gettempdir()) / f"fairseq-steady-{os.geteuid()}"
+    with suppress(OSError):
+        named.mkdir(0o700)
+    ours = named.is_dir() and foreign(named) is None
+    return named if ours else Path(tempfile.mkdtemp(prefix="fairseq-steady-"))
 
 
 @dataclass(frozen=True)

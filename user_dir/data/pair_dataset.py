@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.data.data_utils import numpy_seed
 from pydantic import ConfigDict, Field
 from torch import Tensor
 from typing_extensions import TypedDict
@@ -276,13 +277,19 @@ class PairDataset(EveryExample, LanguagePairDataset):
         pairs: tokenised.
         dictionary: of both sides.
         start: id that the decoder starts from, the last one of a summary's form.
-        shuffle: among batches of like length, for training.
+        shuffle_seed: decides which pairs of one length are in a batch together, for
+            training; None keeps their order.
 
     """
 
     def __init__(
-        self, pairs: EncodedPairs, dictionary: Dictionary, start: int, shuffle: bool
+        self,
+        pairs: EncodedPairs,
+        dictionary: Dictionary,
+        start: int,
+        shuffle_seed: int | None = None,
     ) -> None:
+        self.shuffle_seed = shuffle_seed
         super().__init__(
             pairs.source,
             pairs.source.sizes,
@@ -291,6 +298,16 @@ class PairDataset(EveryExample, LanguagePairDataset):
             pairs.target.sizes,
             dictionary,
             left_pad_source=False,
-            shuffle=shuffle,
+            shuffle=shuffle_seed is not None,
             eos=start,
         )
+
+    def ordered_indices(self) -> Any:
+        """By length, and the same in every epoch.
+
+        fairseq makes batches once a run and seeds them by the epoch it begins with, so
+        that a run that goes on would have others than one that was never interrupted.
+        """
+        seed = None if self.shuffle_seed is None else self.shuffle_seed + 1
+        with numpy_seed(seed):  # as in a run that begins with epoch 1
+            return super().ordered_indices()

@@ -5,7 +5,8 @@ are those of the source.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..data import SentenceTokenizer
 from ..errors import UserError
 from ..model_dir import Manifest, ModelDirectory
 from ..models.building import build, load_encoder
+from ..patches.quiet import verbose
 from .sources import naming, wrong_shape
 
 TOLERANCE = 1e-4
@@ -105,12 +107,32 @@ BATCHES: tuple[Texts, Texts] = (tuple(zip(SENTENCES, strict=True)), PAIRS)
 States = list[tuple[Tensor, Tensor]]
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Let transformers load without a bar, and without a table of what is not loaded.
+
+    The table names heads and poolers, which are not compared, as in need of training.
+    """
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    if not verbose():
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _theirs(source: Path) -> tuple[Any, Any]:
     """Model and tokeniser in transformers; nothing is fetched and no code is run."""
     from transformers import AutoModel, AutoTokenizer
 
     options = {"local_files_only": True, "trust_remote_code": False}
-    with naming(source, "transformers cannot load it"):
+    with naming(source, "transformers cannot load it"), quietly():
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
     return model.eval(), tokenizer

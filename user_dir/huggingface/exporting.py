@@ -21,7 +21,7 @@ from ..model_dir import ModelDirectory
 from ..models.building import load_encoder
 from ..models.families.base import Family, Kind, State, below
 from ..patches.checkpoints import load_safely
-from .checking import PAIRS, SENTENCES, TOLERANCE
+from .checking import PAIRS, SENTENCES, TOLERANCE, quietly
 from .model_card import model_card
 from .sources import naming
 
@@ -255,7 +255,7 @@ def _reloaded(original: Original, folder: Path) -> tuple[Any, Any]:
         "ForConditionalGeneration": transformers.AutoModelForSeq2SeqLM,
         "Model": transformers.AutoModel,
     }[original.purpose]
-    with naming(folder, "transformers cannot load the export"):
+    with naming(folder, "transformers cannot load the export"), quietly():
         theirs, info = auto.from_pretrained(folder, output_loading_info=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     missing = [n for n in info["missing_keys"] if not n.startswith("pooler.")]

@@ -154,7 +154,12 @@ def _settings(part: Any) -> str:
     name = part["_name"]
     said = {k: v for k, v in part.items() if v is not None}
     own = {k: v for k, v in said.items() if k.startswith(f"{name}_")}
-    flags = [code(f"--{k.replace('_', '-')} {v}") for k, v in own.items()]
+    # A flag that is only given or not has no value to show.
+    flags = [
+        code(f"--{k.replace('_', '-')}" + ("" if v is True else f" {v}"))
+        for k, v in own.items()
+        if v is not False
+    ]
     return " ".join([code(name), *flags])
 
 

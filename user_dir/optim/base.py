@@ -29,8 +29,8 @@ class Grouped(torch.optim.Optimizer):
     ranges: ClassVar[Mapping[str, Range]] = RANGES
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
-        for name in self.ranges.keys() & defaults.keys():
-            self.ranges[name].check(f"optimizer: {name} =", defaults[name])
+        for name, values in self.ranges.items():
+            values.check(f"optimizer: {name} =", defaults.get(name))
         scales = {"lr_scale": 1.0, "decay_scale": 1.0, "anchor_scale": 1.0}
         super().__init__(params, {**scales, **defaults})
 

@@ -312,7 +312,8 @@ def _length(run: Run) -> str:
         length = f"no end, epochs of {size} updates"
     else:
         epochs = run.planned / size
-        length = f"{int(run.planned)} updates, {epochs:.3g} epochs of {size}"
+        plural = "s" * (epochs != 1)
+        length = f"{int(run.planned)} updates, {epochs:.3g} epoch{plural} of {size}"
     begun = f", {run.first} of them done" if run.first else ""
     rates = ", ".join(f"{rate:g}" for rate in cfg.optimization.lr)
     return (
@@ -345,6 +346,10 @@ def last_lines(run: Run) -> list[str]:
     """The best score, its checkpoint, and what to do with it."""
     metric = run.cfg.checkpoint.best_checkpoint_metric
     said = "no evaluation"
+    if run.started is None:
+        said = (
+            "nothing was left to train (a larger --max-epoch or --max-update goes on)"
+        )
     if run.best:
         said = f"best {metric} {run.best[0]:.4g} at update {run.best[1]}"
     if not run.saves:

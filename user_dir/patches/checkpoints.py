@@ -30,6 +30,7 @@ from typing_extensions import TypedDict
 from ..errors import UserError, explanation
 from ..files import conform, short
 from ..models.architectures import check_architecture
+from ..plugins import is_ours
 
 #: Models and tasks of fairseq's own that a checkpoint may name; this plugin's besides.
 _MODELS = ("bart", "roberta", "transformer")
@@ -268,13 +269,11 @@ def check_names(state: Mapping[str, Any], path: object) -> None:
     if not (isinstance(arch, str) and isinstance(task, str)):
         raise UserError(f"{path} names no model and task; {_MEND}")
     model = ARCH_MODEL_NAME_REGISTRY.get(arch, arch)
-    package = __name__.partition(".")[0]
     for what, name, registry, allowed in (
         ("model", model, MODEL_REGISTRY, _MODELS),
         ("task", task, TASK_REGISTRY, _TASKS),
     ):
-        own = getattr(registry.get(name), "__module__", "").partition(".")[0] == package
-        if not (own or name in allowed):
+        if not (is_ours(registry.get(name)) or name in allowed):
             raise UserError(
                 f"{path} is of {what} {name!r}, which this plugin does not load; it "
                 f"loads its own and fairseq's {', '.join(allowed)}"

@@ -24,7 +24,8 @@ from ..flags import at_least
 from .durable import check_writable
 from .quiet import only_the_first
 
-logger = logging.getLogger(__name__)
+#: As what is announced, however the plugin was imported.
+logger = logging.getLogger("fairseq_steady")
 
 _LENGTH = "use --steady-max-length"
 _LOGGED = (
@@ -266,7 +267,7 @@ def parsing(parse: Callable[..., Any]) -> Callable[..., Any]:
         parsed = parse(parser, input_args, *rest, modify_parser=modify, **options)
         only_the_first(getattr(parsed, "distributed_rank", 0))
         if new:
-            logger.info("nobody says otherwise: %s", _shown(new))
+            logger.info("not given, so chosen: %s", _shown(new))
         if isinstance(parsed, argparse.Namespace) and hasattr(parsed, "max_update"):
             check_launch(parsed)
         return parsed

@@ -1,12 +1,17 @@
 """What a worker that fairseq spawns imports before it does anything else."""
 
 import logging
+import multiprocessing
 import sys
 from collections.abc import Callable
 from typing import Any
 
-if "fairseq_cli.train" not in sys.modules:
-    # It sets up logging, unless another part of fairseq has logged already.
+if (
+    multiprocessing.current_process().name != "MainProcess"
+    and "fairseq_cli.train" not in sys.modules
+):
+    # It sets up logging, unless another part of fairseq has logged already. In the
+    # process that spawns, logging is the program's.
     logging.root.handlers.clear()
     import fairseq_cli.train  # noqa: F401
 

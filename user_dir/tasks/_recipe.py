@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fairseq.optim.lr_scheduler.fixed_schedule import FixedLRScheduleConfig
 from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
     PolynomialDecayLRScheduleConfig,
 )
@@ -61,6 +62,29 @@ _SILENT = (None, 0, UNSAID)
 def count_updates(epochs: float, sentences: int, batch: int) -> int:
     """Updates in some passes over the data."""
     return round(epochs * math.ceil(sentences / batch))
+
+
+def name_schedule(root: Any) -> None:
+    """Give a YAML file without a schedule the command line's: a constant rate.
+
+    Raises:
+        UserError: it sets something of a schedule that it does not name.
+
+    """
+    if OmegaConf.select(root, "lr_scheduler._name"):
+        return
+    if root.get("lr_scheduler"):
+        raise UserError(
+            "lr_scheduler._name is missing: for example polynomial_decay, or fixed"
+        )
+    _schedule(root, FixedLRScheduleConfig(), "fixed")
+
+
+def _schedule(root: Any, config: Any, name: str) -> None:
+    named = {"_name": name, "lr": root.optimization.lr}
+    default = OmegaConf.to_container(OmegaConf.structured(config))
+    with open_dict(root):
+        root.lr_scheduler = OmegaConf.merge(default, named)
 
 
 def end_schedule(root: Any, updates: Callable[[float], int]) -> None:
@@ -149,9 +173,7 @@ def apply(recipe: Recipe, root: Any) -> None:
             )
     with open_dict(root):
         if scheduler == "fixed":
-            default = OmegaConf.structured(PolynomialDecayLRScheduleConfig())
-            named = {"_name": "polynomial_decay", "lr": root.optimization.lr}
-            root.lr_scheduler = OmegaConf.merge(OmegaConf.to_container(default), named)
+            _schedule(root, PolynomialDecayLRScheduleConfig(), "polynomial_decay")
         for key, value in wanted.items():
             OmegaConf.update(root, key, value)
         if "max_update" in root.criterion:  # copied there before this was known

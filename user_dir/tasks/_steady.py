@@ -43,6 +43,7 @@ from ._recipe import (
     apply,
     count_updates,
     end_schedule,
+    name_schedule,
     warn_of_schedule,
 )
 from ._record import Recorder
@@ -156,6 +157,7 @@ class SteadyTask(FairseqTask):
         self.files: dict[str, str] = {DICTIONARY: sha256(directory.path / DICTIONARY)}
         self._moves: _heads.Moves = {}
         self._evaluated: Any = None
+        self._remarked: set[str] = set()
         self._master = True
         self._model: Any = None
         self._trains = False
@@ -223,6 +225,7 @@ class SteadyTask(FairseqTask):
             return
         root.dataset.ignore_unused_valid_subsets = True
         RUN.begin(root, self)
+        name_schedule(root)
         check_ranges(root)
         leave_out_epochs(root)
         self.settle_data()
@@ -411,11 +414,16 @@ class SteadyTask(FairseqTask):
         RUN.evaluated(subset, stats)
         sums = {n: agg[n].sum for n in (COUNTS, SCATTERED) if n in agg}
         labels = self.labels_of(subset)
-        if self._master and (said := _same_answer(sums, labels)):
-            logger.warning("%s: %s; %s", subset, said, _SAME)
+        self._remark(subset, _same_answer(sums, labels))
         if self.recorder:
             self.recorder.evaluation(subset, stats, sums.get(SCATTERED), labels)
         metrics.reset_meters("valid")  # else checkpoints keep every prediction
+
+    def _remark(self, subset: str, said: str | None) -> None:
+        """Warn of a subset that gets one answer; once, until it gets more."""
+        if said and self._master and subset not in self._remarked:
+            logger.warning("%s: %s; %s", subset, said, _SAME)
+        (self._remarked.add if said else self._remarked.discard)(subset)
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """Classes of a split that is evaluated; None for scores and sequences."""

@@ -228,7 +228,9 @@ class SummarizationTask(SteadyTask):
             raise UserError(f"the {split} set is empty: {sources} has nothing for it")
         start = self.tokenizers[1].form()[-1]
         training = split == "train"
-        self.datasets[split] = PairDataset(encoded, self.dictionary, start, training)
+        self.datasets[split] = PairDataset(
+            encoded, self.dictionary, start, self.cfg.seed if training else None
+        )
         if not training:
             texts = [pair.target for pair in read_pairs(files, *self.columns)]
             chosen = range(len(texts)) if rows is None else rows
