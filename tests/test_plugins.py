@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import ROOT, TRAIN, environment, fairseq_command
+from conftest import FAIRSEQ_STEADY, ROOT, TRAIN, environment, fairseq_command
 from fairseq.tasks import TASK_REGISTRY
 from fairseq_steady import plugins
 from fairseq_steady.commands.listing import components, whole
@@ -49,6 +49,17 @@ class ShrinkCriterion(PenaltyCriterion):
         return lambda view: Penalty(
             view.divergence(view.forward(view.embedded * kept), view.clean)
         )
+"""
+
+#: A family like another, under a name of its own.
+FAMILY = """
+from dataclasses import replace
+
+from fairseq_steady.models.families import FAMILIES, register
+
+known = FAMILIES["roberta"]
+kinds = {"camembert": known.kinds["roberta"]}
+register(replace(known, name="camembert", kinds=kinds))
 """
 
 
@@ -100,6 +111,24 @@ def test_its_options_are_checked_as_ours_are(
     shown = list(whole(components(), ["shrink"]))
     assert shown[0] == "--criterion shrink"
     assert "        by how much embeddings shrink, in [0, 1)" in shown
+
+
+def test_a_family_from_outside_is_known_where_models_come_in(outside: Path) -> None:
+    (outside / "shrinking.py").write_text(FAMILY)
+    (outside / "source").mkdir()
+    (outside / "source/config.json").write_text('{"model_type": "t5"}')
+    done = subprocess.run(
+        [FAIRSEQ_STEADY, "import", outside / "source", outside / "out"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(PYTHONPATH=str(outside)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "model_type 't5' cannot be imported; known: bert, roberta, deberta, "
+        "deberta-v2, bart, mbart, camembert\n"
+    )
 
 
 def test_a_plugin_that_cannot_be_imported_is_named(

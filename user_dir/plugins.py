@@ -1,4 +1,4 @@
-"""Methods from outside: packages that add criterions, optimizers or tasks to these.
+"""Methods from outside: packages that add criterions, optimizers, tasks or families.
 
 A package that is installed beside this one is imported with it, in every command, if
 its pyproject.toml has::
@@ -9,7 +9,8 @@ its pyproject.toml has::
 The module named there registers what it has, as the modules here do: for a
 regulariser ``@register_criterion("mine", dataclass=MineConfig)`` on a class derived
 from :class:`.criterions.penalty.PenaltyCriterion`, its options declared with
-:func:`.flags.option`. That one file is all that a method needs.
+:func:`.flags.option`. That one file is all that a method needs. A family of models is
+given to :func:`.models.families.register`.
 """
 
 import sys

@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     check_source(args.source)
     require("export", "transformers")
+    from .. import tasks as plugin  # noqa: F401  registers everything
     from ..data.readers import read_lines
     from ..huggingface.checking import SENTENCES
     from ..huggingface.exporting import export_hf

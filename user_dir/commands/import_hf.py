@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Import from whichever form the flags name."""
+    from .. import tasks as plugin  # noqa: F401  registers everything
+
     if args.gpt2_bpe:
         from ..huggingface.release import import_fairseq
 
