@@ -17,7 +17,8 @@ FOLDER = Path(__file__).parents[1]
 USAGE = "DATA [flags of fairseq-train]"
 OUT = """\
 arguments, with defaults in brackets:
-  DATA                 the folder (or file) with the training data
+  DATA                 the folder with the training data; one file will do for
+                       text_classification and text_regression
   --task NAME          what to learn: cola, glue, text_classification,
                        text_regression, summarization, ...
   --steady-model DIR   the pretrained encoder, from fairseq-steady import
