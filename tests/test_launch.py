@@ -11,11 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 from conftest import ROOT, environment
-from fairseq_steady.patches import durable, spawned
+from fairseq_steady.errors import UserError
+from fairseq_steady.patches import durable, spawned, workers
 from helpers import assert_equal_weights, checkpoint, free_port, run_flags, wait_for
 
 LAUNCH = ROOT / "scripts" / "launch"
@@ -235,6 +238,26 @@ def test_a_process_that_spawns_none_keeps_its_logging(
     assert logging.root.handlers is own
     assert len(own) == 1
     assert "fairseq_cli.train" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("method", "no_spawn", "gpus"),
+    [("tcp://a:1", True, 0), ("tcp://a:1", False, 1), (None, False, 0)],
+)
+def test_no_run_ends_without_a_worker(
+    monkeypatch: pytest.MonkeyPatch, method: str | None, no_spawn: bool, gpus: int
+) -> None:
+    called = workers.with_the_plugin(lambda cfg, main: "ran")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    parallel = SimpleNamespace(
+        distributed_init_method=method, distributed_no_spawn=no_spawn
+    )
+    cfg = SimpleNamespace(distributed_training=parallel)
+    assert called(cfg, print) == "ran"
+    parallel.distributed_init_method, parallel.distributed_no_spawn = "tcp://a:1", False
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="^--distributed-init-method has fairseq start"):
+        called(cfg, print)
 
 
 SPAWNING = """

@@ -282,12 +282,13 @@ def _model(task: Any) -> str:
 def _method(criterion: Any) -> str:
     """Its weight, and what differs from the defaults."""
     name = criterion._name
-    usual = getattr(CRITERION_DATACLASS_REGISTRY[name], "__dataclass_fields__", {})
+    made = CRITERION_DATACLASS_REGISTRY.get(name)  # none of an old-fashioned criterion
+    usual = {n: f.default for n, f in getattr(made, "__dataclass_fields__", {}).items()}
     flags = [
         _flag(key, value)
         for key, value in criterion.items()
         if key == f"{name}_lambda"
-        or (key.startswith(f"{name}_") and str(value) != str(usual[key].default))
+        or (key.startswith(f"{name}_") and str(value) != str(usual.get(key)))
     ]
     return " ".join([f"method: {name}", *flags])
 

@@ -43,9 +43,21 @@ def with_the_plugin(call: Callable[..., Any]) -> Callable[..., Any]:
     def call_main(cfg: Any, main: Callable[..., Any], **kwargs: Any) -> Any:
         from . import spawned
 
+        _check_spawning(cfg.distributed_training)
         return call(cfg, functools.partial(spawned.run, main), **kwargs)
 
     return call_main
+
+
+def _check_spawning(parallel: Any) -> None:
+    """Refuse what fairseq would end without a word, having started no worker."""
+    spawns = parallel.distributed_init_method and not parallel.distributed_no_spawn
+    if spawns and not torch.cuda.device_count():
+        raise UserError(
+            "--distributed-init-method has fairseq start one worker a GPU, and there "
+            "is none here: add --distributed-no-spawn to each worker's command, or "
+            "start CPU workers with scripts/launch/local.sh"
+        )
 
 
 def interface_to(host: str, port: int) -> str | None:
