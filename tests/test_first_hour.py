@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -522,3 +523,8 @@ def test_a_form_that_the_model_has_no_positions_for_is_refused_first(
         "--summarization-min-length 30 or less"
     )
     assert "--summarization-max-length 31 is more than the 30" in asked.stderr
+
+
+def test_a_criterion_of_the_old_kind_is_announced_too() -> None:
+    given = Namespace(_name="mine", mine_eps=3, lr=1)
+    assert announcing._method(given) == "method: mine --mine-eps 3"

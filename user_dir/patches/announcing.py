@@ -284,9 +284,10 @@ def _method(criterion: Any) -> str:
     name = criterion._name
     made = CRITERION_DATACLASS_REGISTRY.get(name)  # none of an old-fashioned criterion
     usual = {n: f.default for n, f in getattr(made, "__dataclass_fields__", {}).items()}
+    given = criterion if isinstance(criterion, Mapping) else vars(criterion)
     flags = [
         _flag(key, value)
-        for key, value in criterion.items()
+        for key, value in given.items()
         if key == f"{name}_lambda"
         or (key.startswith(f"{name}_") and str(value) != str(usual.get(key)))
     ]
