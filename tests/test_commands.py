@@ -254,8 +254,8 @@ def test_the_overview_names_every_subcommand_once(
         (["zzz"], "error: no command zzz; see fairseq-steady --help\n"),
         ([], "error: no command; see fairseq-steady --help\n"),
         (
-            ["predict", "c.pt", "--modle", "m"],
-            "error: unrecognized arguments: --modle m; did you mean --model?\n",
+            ["predict", "c.pt", "--modle=m"],
+            "error: unrecognized arguments: --modle=m; did you mean --model?\n",
         ),
         (
             ["predict", "c.pt", "--max-tokens", "0"],
