@@ -400,6 +400,15 @@ def test_a_family_that_is_none_is_refused(family: Any) -> None:
 # --- model directories and releases ---------------------------------------------------
 
 
+def test_a_manifest_names_no_token_that_fairseq_has_not(tmp_path: Path) -> None:
+    path = make_model_directory(tmp_path / "m").path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["special_tokens"]["<zzz>"] = "<s>"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"field 'special_tokens\.<zzz>.*, not '<zzz>'"):
+        ModelDirectory.open(path.parent)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
