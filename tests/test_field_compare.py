@@ -36,6 +36,7 @@ from fairseq_steady.comparison.results import Result
 from fairseq_steady.comparison.significance import difference
 from fairseq_steady.comparison.table import Scored
 from fairseq_steady.errors import UserError
+from fairseq_steady.files import own_file
 from fairseq_steady.huggingface import model_card as exporting_card
 from helpers import MCC, Instant, result
 from markdown_it import MarkdownIt
@@ -433,7 +434,7 @@ def test_no_link_is_followed(tmp_path: Path, name: str) -> None:
     victim.write_text("keep")
     (tmp_path / name).symlink_to(victim)
     with pytest.raises(UserError, match=f"{name} cannot be written"):
-        worker.own(tmp_path / name, "w")
+        own_file(tmp_path / name, "w")
     assert victim.read_text() == "keep"
 
 

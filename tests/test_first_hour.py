@@ -21,6 +21,7 @@ from fairseq_steady.data.readers import read_sentence_tab_label
 from fairseq_steady.data.tables import guess_columns
 from fairseq_steady.data.tokenizing import SentenceTokenizer
 from fairseq_steady.errors import UserError
+from fairseq_steady.files import own_file
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.patches import announcing
 from helpers import checkpoint, free_port
@@ -288,14 +289,14 @@ def test_a_log_is_no_link_and_begins_anew_unless_its_run_goes_on(
 ) -> None:
     path, victim = tmp_path / LOG, tmp_path / "victim"
     for goes_on, expected in ((False, "a\n"), (True, "a\na\n"), (False, "a\n")):
-        with announcing.open_log(path, goes_on) as file:
+        with own_file(path, "a" if goes_on else "w") as file:
             file.write("a\n")
         assert path.read_text() == expected
     victim.write_text("keep me")
     path.unlink()
     path.symlink_to(victim)
     with pytest.raises(UserError, match=r"train\.log cannot be written \(Too many"):
-        announcing.open_log(path, False)
+        own_file(path, "w")
     assert victim.read_text() == "keep me"
 
 

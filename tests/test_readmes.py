@@ -28,6 +28,7 @@ from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from fairseq_steady import __version__, commands
 from fairseq_steady.comparison.reading import refusal
+from fairseq_steady.optim import PRESETS
 
 PAPERS = [
     *sorted(ROOT.glob("*.md")),
@@ -494,6 +495,28 @@ def test_every_method_has_its_section() -> None:
         }
         text = (ROOT / "user_dir" / room / "README.md").read_text("utf-8")
         assert ours <= set(re.findall(r"^## (\w+)$", text, re.M))
+
+
+def test_rows_of_a_table_have_its_columns() -> None:
+    for path in PAPERS:
+        width = 0
+        for line in prose(path).splitlines():
+            # A | inside code parts no cells.
+            cells = re.sub(r"`[^`]*`|\\\|", "", line).count("|")
+            width = (width or cells) if line.startswith("|") else 0
+            assert cells == width or not width, f"{path}: {line}"
+
+
+def test_the_presets_of_pats_are_the_codes() -> None:
+    rows = table_rows(
+        (ROOT / "user_dir/optim/README.md").read_text(), "`--pats-preset`"
+    )
+    for row in rows:
+        preset = PRESETS[row["`--pats-preset`"].split("`")[1]]
+        said = [float(row[name]) for name in ("lambda", "gamma", "beta", "p")]
+        assert said == [preset.noise, preset.gamma, preset.beta, preset.p]
+        assert ("learning rate" in row["noise is"]) == (preset.noise_scale == "lr")
+    assert len(rows) == len(PRESETS)
 
 
 # --- figures --------------------------------------------------------------------------

@@ -72,6 +72,36 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def own_file(path: Path, mode: str) -> IO[str]:
+    """Open a file that grows, as a log does, for writing; no link is followed.
+
+    Args:
+        path: in a folder that exists.
+        mode: as :func:`open` takes it: ``w``, or ``a`` to add to what is there.
+
+    Raises:
+        UserError: it cannot be written, or is a link or no file.
+
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+    try:
+        file = open(  # noqa: SIM115
+            path, mode, encoding="utf-8", errors="backslashreplace", opener=opener
+        )
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); remove it, or choose "
+            "another folder"
+        ) from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UserError(f"{path} is no file; remove it")
+    return file
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Make a scratch folder; it becomes ``path`` at the end, with all that is in it.

@@ -3,11 +3,11 @@
 import importlib
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from .. import __version__
 from ..errors import install_excepthook, visible
 from ..patches.quiet import before_fairseq
+from .page import did_you_mean
 
 #: By what a person is about to do: each subcommand, its module, and what it does.
 GROUPS = {
@@ -70,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == "--version":
         print(f"fairseq-steady {__version__}")
         return 0
-    near = get_close_matches(name, COMMANDS, 1)
-    advice = f"did you mean {near[0]}?" if near else "see fairseq-steady --help"
+    advice = did_you_mean(name, COMMANDS, "see fairseq-steady --help")
     problem = f"no command {name}; {advice}" if name else f"no command; {advice}"
     print(visible(f"error: {problem}"), file=sys.stderr)
     return 2

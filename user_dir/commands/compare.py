@@ -18,11 +18,10 @@ Needs pip install 'fairseq-steady[compare]'.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from .extras import require
 from .page import Page, page
-from .runs import FOR_TABLES, add_execution, add_train
+from .runs import FOR_TABLES, add_execution, add_out, add_plan, add_train
 
 USAGE = "--out DIR --methods METHOD ... --seeds SEED ...\n       [options] -- FLAGS"
 OUT = """\
@@ -42,12 +41,8 @@ def parser() -> Page:
     """The page of compare."""
     found = page("compare", __doc__, USAGE, OUT)
     add = found.add_argument_group("what to compare").add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="results folder")
-    add(
-        "--methods", nargs="+", required=True, metavar="METHOD",
-        help="criterion, or NAME=FLAGS",
-    )  # fmt: skip
-    add("--seeds", nargs="+", type=int, required=True, metavar="SEED", help="of each")
+    add_out(add)
+    add_plan(add)
     add(
         "--settings", nargs="+", default=["all="], metavar="NAME=FLAGS",
         help="run everything in each of these; a table each",

@@ -12,11 +12,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import UserError
-from .page import Page, page
+from .page import Page, did_you_mean, page
 
 USAGE = "--config-dir DIR --config-name NAME [SECTION.NAME=VALUE ...]"
 OUT = """\
@@ -52,8 +51,7 @@ def check_name(words: Sequence[str]) -> None:
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if not name:
         raise UserError(f"--config-name is missing; {folder} has: {', '.join(known)}")
-    near = get_close_matches(name, known, 1)
-    advice = f"did you mean {near[0]}?" if near else f"it has: {', '.join(known)}"
+    advice = did_you_mean(name, known, f"it has: {', '.join(known)}")
     raise UserError(f"--config-dir {folder} has no {name}.yaml; {advice}")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import UserError
 from ..plugins import is_ours
 from .output import write_lines
-from .page import Page, page
+from .page import Page, did_you_mean, page
 
 KINDS = ("task", "arch", "criterion", "optimizer")
 USAGE = "[NAME ...] [--kind KIND]"
@@ -212,13 +212,10 @@ def chosen(found: Sequence[Component], names: Sequence[str]) -> list[Component]:
         UserError: there is none of that name.
 
     """
-    from difflib import get_close_matches
-
     known = {one.name for one in found}
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            advice = f"did you mean {near[0]}?" if near else "see fairseq-steady list"
+            advice = did_you_mean(name, known, "see fairseq-steady list")
             raise UserError(f"no component {name}; {advice}")
     return [one for one in found if one.name in names]
 

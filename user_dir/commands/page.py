@@ -6,8 +6,9 @@ exit status. Importing it is light: what needs torch or fairseq is imported by `
 
 import argparse
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import visible
 
@@ -20,8 +21,9 @@ class Page(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line; the exit status is 2."""
         unknown = _UNKNOWN.fullmatch(message)
-        near = unknown and get_close_matches(unknown[1], self._option_string_actions, 1)
-        advice = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+        flags = self._option_string_actions if unknown else ()
+        word = unknown[1] if unknown else ""
+        advice = did_you_mean(word, flags, f"see {self.prog} --help")
         self.exit(2, visible(f"error: {message}; {advice}") + "\n")
 
 
@@ -52,3 +54,24 @@ def positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
     return int(text)
+
+
+def add_model(found: Page) -> Any:
+    """Flags of whatever runs a trained checkpoint; gives what adds to their group."""
+    add = found.add_argument_group("the model").add_argument
+    add(
+        "--model", metavar="DIR",
+        help="its model directory; default: where it was in training",
+    )  # fmt: skip
+    add(
+        "--max-tokens", type=positive, default=8192, metavar="N",
+        help="of a batch, padding included; default %(default)s",
+    )  # fmt: skip
+    add("--cpu", action="store_true", help="stay on the CPU where there is a GPU")
+    return add
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The known word that may be meant, or else other advice."""
+    near = get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]}?" if near else otherwise

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ..errors import UserError
 from ..escaping import tsv_cell
 from .output import say_what_is_read, with_progress, write_lines
-from .page import Page, page, positive
+from .page import Page, add_model, page
 
 if TYPE_CHECKING:
     from ..data.readers import Where
@@ -60,18 +60,8 @@ def parser() -> Page:
     add = found.add_argument_group("what to write").add_argument
     add("--tsv", action="store_true", help="TSV with a header instead of JSON lines")
     add("--with-text", action="store_true", help="repeat each text beside its answer")
-    add = found.add_argument_group("the model").add_argument
-    add(
-        "--model",
-        metavar="DIR",
-        help="its model directory; default: where it was in training",
-    )
+    add = add_model(found)
     add("--head", metavar="TASK", help="which one, for checkpoints of glue_multitask")
-    add(
-        "--max-tokens", type=positive, default=8192, metavar="N",
-        help="of a batch, padding included; default %(default)s",
-    )  # fmt: skip
-    add("--cpu", action="store_true", help="stay on the CPU where there is a GPU")
     return found
 
 

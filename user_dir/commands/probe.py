@@ -22,11 +22,10 @@ command fills gaps only. Needs pip install 'fairseq-steady[compare]'.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from .extras import require
 from .page import Page, page, positive
-from .runs import FOR_TABLES, add_execution, add_train
+from .runs import FOR_TABLES, add_execution, add_out, add_plan, add_train
 
 USAGE = (
     "DESIGN --out DIR --tasks TASK ... --methods METHOD ...\n"
@@ -48,16 +47,12 @@ def parser() -> Page:
     add = found.add_argument_group("what to probe").add_argument
     designs = ("generalization", "chain", "cycle")
     add("design", choices=designs, metavar="DESIGN", help=", ".join(designs))
-    add("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    add_out(add)
     add(
         "--tasks", nargs="+", required=True, metavar="TASK",
         help="NAME=DATA and flags, two or more",
     )  # fmt: skip
-    add(
-        "--methods", nargs="+", required=True, metavar="METHOD",
-        help="criterion, or NAME=FLAGS",
-    )  # fmt: skip
-    add("--seeds", nargs="+", type=int, required=True, metavar="SEED", help="of each")
+    add_plan(add)
     add(
         "--cycles", type=positive, default=3, metavar="N",
         help="of cycle; default %(default)s",

@@ -1,6 +1,9 @@
 """What compare and probe share: flags for fairseq-train, and where runs are trained."""
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from .page import positive
 
@@ -9,6 +12,20 @@ FOR_TABLES = {
     "local": ("matplotlib", "statsmodels"),
     "slurm": ("matplotlib", "statsmodels", "submitit"),
 }
+
+
+def add_out(add: Callable[..., Any]) -> None:
+    """Where results go."""
+    add("--out", type=Path, required=True, metavar="DIR", help="results folder")
+
+
+def add_plan(add: Callable[..., Any]) -> None:
+    """Methods and seeds."""
+    add(
+        "--methods", nargs="+", required=True, metavar="METHOD",
+        help="criterion, or NAME=FLAGS",
+    )  # fmt: skip
+    add("--seeds", nargs="+", type=int, required=True, metavar="SEED", help="of each")
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .output import say_what_is_read, with_progress, write_lines
-from .page import Page, page, positive
+from .page import Page, add_model, page, positive
 
 USAGE = "CHECKPOINT [FILE ...] [options]\n       %(prog)s --lead N [FILE ...]"
 OUT = """\
@@ -50,6 +50,13 @@ def parser() -> Page:
         metavar="NAME",
         help="of the articles, in tables; default %(default)s",
     )
+    _add_search(found)
+    add_model(found)
+    return found
+
+
+def _add_search(found: Page) -> None:
+    """The flags of :data:`DECODING`."""
     add = found.add_argument_group("the search; by default as in training").add_argument
     add("--beam", type=int, metavar="N", help="hypotheses kept, from 1")
     add(
@@ -66,18 +73,6 @@ def parser() -> Page:
         metavar="N",
         help="length of n-grams that may not occur twice; 0: none",
     )
-    add = found.add_argument_group("the model").add_argument
-    add(
-        "--model",
-        metavar="DIR",
-        help="its model directory; default: where it was in training",
-    )
-    add(
-        "--max-tokens", type=positive, default=8192, metavar="N",
-        help="of a batch, padding included; default %(default)s",
-    )  # fmt: skip
-    add("--cpu", action="store_true", help="stay on the CPU where there is a GPU")
-    return found
 
 
 def read_articles(path: Path | None, column: str) -> Iterator[str]:

@@ -38,13 +38,10 @@ class Predictions(TypedDict):
     gold: Annotated[list[Gold], Field(min_length=1)]
 
 
-# Said here too: else it has Result's configuration, and pydantic warns of it.
+# Without one of its own it has Result's, which forbids what it does not know.
 @with_config(ConfigDict(extra="allow"))
 class Evaluation(TypedDict, extra_items=dict[str, float]):  # type: ignore[call-arg]
     """Metrics by subset; of a diverged run they may be nan or infinite."""
-
-    # Otherwise pydantic warns, since Result forbids what it does not know.
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
     updates: int
 

@@ -18,14 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from stat import S_ISREG
-from typing import IO, Annotated
+from typing import Annotated
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from ..errors import UserError
-from ..files import read_json
+from ..files import own_file, read_json
 from .plan import names_plugin
 from .results import (
     BEST,
@@ -69,31 +68,10 @@ class Task(TypedDict):
     after: str | None
 
 
-def own(path: Path, mode: str) -> IO[str]:
-    """Open a file of a run's folder for writing; no link is followed.
-
-    Raises:
-        UserError: it is a link or no file.
-
-    """
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-
-    try:
-        file = open(path, mode, encoding="utf-8", opener=opener)  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from None
-    if not S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise UserError(f"{path} is no file; remove it")
-    return file
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
     """Hold a run's folder; False if another process does."""
-    with own(folder / LOCK, "a") as file:
+    with own_file(folder / LOCK, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -162,7 +140,7 @@ def _train(folder: Path, task: Task, result: Result) -> None:
     """Run the command, its output in the log; fill in status and costs."""
     program, *flags = task["command"]
     with (
-        own(folder / LOG, "w") as log,
+        own_file(folder / LOG, "w") as log,
         subprocess.Popen(
             [*PROGRAMS[program], *flags, *_flags(folder, task)],
             stdout=log,

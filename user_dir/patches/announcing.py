@@ -9,13 +9,11 @@ fairseq's own tasks are left alone.
 import functools
 import logging
 import math
-import os
 import shlex
-import stat
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.distributed import utils as distributed_utils
@@ -23,7 +21,7 @@ from fairseq.logging import progress_bar
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..errors import UserError
+from ..files import own_file
 from .durable import standing
 from .quiet import verbose
 
@@ -70,35 +68,6 @@ class Shown(logging.Filter):
         ours = record.name.partition(".")[0] in _PACKAGES
         detail = getattr(record, "detail", False)
         return (ours and not detail) or str(record.msg).startswith(_TOLD)
-
-
-def open_log(path: Path, goes_on: bool) -> IO[str]:
-    """A run's log file; no link is followed.
-
-    Args:
-        path: in a folder that exists.
-        goes_on: add to what is there, for a run that is resumed.
-
-    Raises:
-        UserError: it cannot be written, or is a link or no file.
-
-    """
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-
-    try:
-        file = open(path, "a" if goes_on else "w", encoding="utf-8", opener=opener)  # noqa: SIM115
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}); remove it, or name another "
-            "--save-dir"
-        ) from None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise UserError(f"{path} is no file; remove it")
-    file.reconfigure(errors="backslashreplace")
-    return file
 
 
 # --- the run --------------------------------------------------------------------------
@@ -166,7 +135,7 @@ class Run:
 
     def _keep_log(self) -> None:
         goes_on = standing(self.folder) is not None
-        handler = _LogFile(open_log(self.folder / LOG, goes_on))
+        handler = _LogFile(own_file(self.folder / LOG, "a" if goes_on else "w"))
         handler.setFormatter(
             logging.Formatter(
                 "%(asctime)s | %(levelname)s | %(name)s | %(message)s",

@@ -35,7 +35,7 @@ VERSIONS = {
     "fairseq": "fairseq-fixed 0.12.3.1",
     "fairseq_cli": "fairseq-fixed 0.12.3.1",
     "hydra": "hydra-core 1.3.2",
-    "torch": "torch 2.6 to 2.13",
+    "torch": "torch 2.13.0",
 }
 
 
