@@ -147,7 +147,7 @@ def test_r3f_on_both_sides_equals_a_reference(models: dict[str, Path]) -> None:
     """Embeddings replaced by hand, KL by its definition, one sentence at a time."""
     model, data = build(models["bart"]).double(), sample(models["bart"])
     found = tiny.loss_of(criterion("r3f", side="both", eps=0.1), model, data)
-    keys = noise_keys(data["id"].tolist(), seed=11)
+    keys = noise_keys(data["id"], seed=11)
     total = 0.0
     for row, key in enumerate(keys):
         source = data["net_input"]["src_tokens"][row]
@@ -160,7 +160,7 @@ def test_r3f_on_both_sides_equals_a_reference(models: dict[str, Path]) -> None:
         }
         real = given.ne(1)
         mask = torch.cat([torch.ones(source.size(1)), real.double()]).bool()[None]
-        z = draw("uniform", [key], mask, 16, 0.1).double()
+        z = draw("uniform", key[None], mask, 16, 0.1).double()
         parts = [z[:, : source.size(1)], z[:, source.size(1) :]]
         clean = model(**net_input)[0]
         hooks = embed_with(model, parts)

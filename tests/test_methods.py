@@ -19,6 +19,7 @@ from fairseq_steady.regularizers import (
     Teacher,
     ascend,
     bound_linear,
+    derived,
     draw,
     noise_keys,
     sentence_start,
@@ -69,16 +70,22 @@ def ready(method: str, model: Any, outputs: int = CLASSES, **flags: Any) -> Any:
 def test_the_perturbation_reaches_the_logits_with_dropout_off(
     models: dict[str, Path], method: str, family: str, outputs: int
 ) -> None:
-    """The loss moves away from the plain one, further with a larger radius."""
+    """The loss or the logits move away from the plain ones, with the radius."""
     model = build(models[family], outputs=outputs)
     sample = batch(dataset(models, family, regression=outputs == 1))
     moved = []
     for radius in (2e-3, 1e-2, 2e-2):
         flags = dict.fromkeys(ROWS[method].radius, radius)
         made = ready(method, model, outputs, **flags)
-        with torch.no_grad():
-            plain = float(made.plain_outcome(model, sample, made.kinds[None]).loss)
-        moved.append(abs(tiny.loss_of(made, model, sample)["total"] - plain))
+        kind = made.kinds[None]
+        plain = made.plain_outcome(model, sample, kind)
+        found = made.train_outcome(model, sample, kind)
+        apart = (
+            found.loss - plain.loss
+            if method in PENALTIES
+            else (found.logits - plain.logits)
+        )
+        moved.append(float(apart.detach().norm()))
     assert 0 < moved[0] < moved[1] < moved[2]
 
 
@@ -130,7 +137,7 @@ def in_double(model: Any, sample: dict[str, Any]) -> Reference:
 def start_of(sample: dict[str, Any], noise: str, size: float) -> Tensor:
     mask = sample["net_input"]["src_tokens"].ne(1)
     torch.manual_seed(11)
-    return draw(noise, noise_keys(sample["id"].tolist()), mask, 16, size).double()
+    return draw(noise, noise_keys(sample["id"]), mask, 16, size).double()
 
 
 def q_to_p(a: Tensor, b: Tensor) -> Tensor:
@@ -175,7 +182,7 @@ def task_loss(logits: Tensor, sample: dict[str, Any]) -> Tensor:
 def freelb_reference(ref: Reference, sample: dict[str, Any], flags: Any) -> Tensor:
     mask = sample["net_input"]["src_tokens"].ne(1)
     torch.manual_seed(11)
-    keys = noise_keys(sample["id"].tolist())
+    keys = noise_keys(sample["id"])
     noise = flags.get("noise", "uniform")
     delta = sentence_start(noise, flags["init"], keys, mask, 16).double()
 
@@ -220,12 +227,11 @@ def reference_loss(
     if method == "hype":
         mask = sample["net_input"]["src_tokens"].ne(1)
         torch.manual_seed(11)
-        keys = noise_keys(sample["id"].tolist())
+        keys = noise_keys(sample["id"])
         noise = []
         for i in range(2):
-            own = [(key + i * 0x9E3779B97F4A7C15) % 2**63 for key in keys]
             kind = flags.get("noise", "normal")
-            noise.append(draw(kind, own, mask, 16, flags["eps"]).double())
+            noise.append(draw(kind, derived(keys, i), mask, 16, flags["eps"]).double())
         return task_loss(ref.logits(ref.norm, noise), sample)
     return freelb_reference(ref, sample, flags)
 

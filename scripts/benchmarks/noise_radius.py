@@ -27,6 +27,7 @@ from fairseq_steady.regularizers import (
     capture,
     draw,
     find_encoder,
+    noise_keys,
     substitute,
     symmetric_kl,
 )
@@ -80,7 +81,7 @@ def measure(model: Any, batch: dict[str, Tensor]) -> Iterator[dict[str, float]]:
     model.eval()
     with capture(encoder, "word") as seen:
         clean = logits(model, batch)
-    words, keys = seen[0], list(range(len(mask)))
+    words, keys = seen[0], noise_keys(range(len(mask)))
 
     def distance(again: Tensor) -> float:
         return float(symmetric_kl(again, clean).mean())

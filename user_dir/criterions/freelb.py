@@ -86,7 +86,7 @@ class FreeLBCriterion(PlainCriterion):
         inner, encoder = unwrap(model), find_encoder(model)
         mask = sample["net_input"]["src_tokens"] != encoder.padding_idx
         channels = encoder.embed_tokens.embedding_dim  # type: ignore[union-attr]
-        keys = noise_keys(sample["id"].tolist())
+        keys = noise_keys(sample["id"])
         form, size = self.cfg.freelb_noise, self.cfg.freelb_init
         start = sentence_start(form, size, keys, mask, channels)  # type: ignore[arg-type]
         seen: list[Tensor] = []

@@ -66,7 +66,7 @@ class HyPeCriterion(PlainCriterion):
         """One noised pass."""
         encoder = find_encoder(model)
         mask = sample["net_input"]["src_tokens"] != encoder.padding_idx
-        keys = noise_keys(sample["id"].tolist())
+        keys = noise_keys(sample["id"])
         off = self.cfg.hype_dropout == "off"
         quiet = dropout_passes(unwrap(model), "off") if off else nullcontext
         form, eps = self.cfg.hype_noise, self.cfg.hype_eps

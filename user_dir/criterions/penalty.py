@@ -139,7 +139,7 @@ class PenaltyCriterion(PlainCriterion):
                 clean = kind.logits(inner, sample)
         tokens = [(sample["net_input"][name], module) for module, name in sides]
         masks = [token != module.padding_idx for token, module in tokens]
-        keys = noise_keys(sample["id"].tolist())
+        keys = noise_keys(sample["id"])
         compare = self.compare(sample, kind, consume=True)
         both = torch.cat(embedded, 1), torch.cat(masks, 1)
         climbed = self.climbed(sample, kind)

@@ -19,7 +19,7 @@ from .injection import (
     substitute,
     unwrap,
 )
-from .noise import NOISES, draw, noise_keys
+from .noise import NOISES, derived, draw, noise_keys, shares
 from .r3f import R3F
 from .r_drop import doubled
 from .sift import SiFT, normalise_embeddings
@@ -46,6 +46,7 @@ __all__ = [
     "bound_linear",
     "capture",
     "chunked",
+    "derived",
     "doubled",
     "draw",
     "dropout_passes",
@@ -59,6 +60,7 @@ __all__ = [
     "project",
     "rounded_away",
     "sentence_start",
+    "shares",
     "shift",
     "spectral_bound",
     "squared_difference",

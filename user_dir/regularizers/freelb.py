@@ -51,7 +51,7 @@ def _add(one: list[Tensor | None], other: Sequence[Tensor | None]) -> None:
 
 
 def sentence_start(
-    noise: str, size: float, keys: Sequence[int], mask: Tensor, channels: int
+    noise: str, size: float, keys: Tensor, mask: Tensor, channels: int
 ) -> Tensor:
     """Noise of rms ``size`` / sqrt(3 * real tokens * C): a radius free of length."""
     z = draw(noise, keys, mask, channels, 1.0)

@@ -1,13 +1,13 @@
 """HyPe: noise on the input of every layer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .noise import draw
+from .noise import derived, draw
 
 
 def layers_of(encoder: nn.Module) -> nn.ModuleList:
@@ -25,7 +25,7 @@ def layers_of(encoder: nn.Module) -> nn.ModuleList:
 
 @contextmanager
 def perturbed_layers(
-    encoder: nn.Module, noise: str, eps: float, keys: Sequence[int], mask: Tensor
+    encoder: nn.Module, noise: str, eps: float, keys: Tensor, mask: Tensor
 ) -> Iterator[list[Tensor]]:
     """Add fresh noise to the hidden states that enter each layer of an encoder.
 
@@ -37,7 +37,7 @@ def perturbed_layers(
         encoder: with ``layers``, each called on hidden states of shape (T, B, C).
         noise: ``uniform`` or ``normal``.
         eps: half the width, or the standard deviation, >= 0.
-        keys: one noise key per sentence.
+        keys: noise keys of the sentences, shape (B,).
         mask: True at real tokens, shape (B, T).
 
     Yields:
@@ -53,9 +53,7 @@ def perturbed_layers(
     def hook(index: int) -> Any:
         def shift(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden = inputs[0]
-            # A large odd factor keeps the layers' keys apart.
-            own = [(key + index * 0x9E3779B97F4A7C15) % 2**63 for key in keys]
-            z = draw(noise, own, mask, hidden.shape[-1], eps)
+            z = draw(noise, derived(keys, index), mask, hidden.shape[-1], eps)
             added.append(z)
             moved = (hidden.float() + z.transpose(0, 1)).to(hidden.dtype)
             return (moved, *inputs[1:])

@@ -1,6 +1,6 @@
 """What a regulariser sees of one batch, and what it gives back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +19,7 @@ class View:
         embedded: what the clean pass had at that point, shape (B, T, C), live.
         mask: True at real tokens, shape (B, T).
         clean: logits of the clean pass, shape (B, ..., K), live.
-        keys: one noise key per sentence.
+        keys: noise keys of the sentences, shape (B,).
         divergence: compares two sets of logits, one value per sentence, shape (B,).
         climbed: what an ascent maximises, of the same form; None for ``divergence``.
 
@@ -29,7 +29,7 @@ class View:
     embedded: Tensor
     mask: Tensor
     clean: Tensor
-    keys: Sequence[int]
+    keys: Tensor
     divergence: Divergence
     climbed: Divergence | None = None
 
