@@ -49,6 +49,9 @@ METHODS = {
         radius=("init", "step"),
         bad={"lambda": -1.0, "eps": 0.0},
         trained={"init": 0.05, "step": 0.05},
+        variants={
+            "sift-cached": {"init": 0.05, "step": 0.05, "cache": 2, "fraction": 0.6}
+        },
         stock={"init": 0.05, "step": 0.05},
         divergence=True,
         passes=(3, 2, 1),
@@ -59,7 +62,13 @@ METHODS = {
         radius=("init", "step", "eps"),
         bad={"beta": 1.0, "refresh": 0, "step": 0.0, "eps": -1.0, "mu": -0.5},
         trained={"eps": 0.05, "bregman": "momentum", "steps": 2},
-        variants={"smart-vanilla": {"bregman": "vanilla", "refresh": 2, "mu": 5}},
+        variants={
+            "smart-vanilla": {"bregman": "vanilla", "refresh": 2, "mu": 5},
+            "smart-cached": {
+                **{"eps": 0.05, "cache": 1, "cache_refresh": True},
+                **{"every": 2, "bregman": "momentum"},
+            },
+        },
         half={"eps": 0.05, "step": 0.05, "init": 0.05},
         stock={"eps": 0.05, "bregman": "momentum"},
         divergence=True,
@@ -71,6 +80,9 @@ METHODS = {
         radius=("eps",),
         bad={"eps": -0.1, "lambda": -1.0},
         trained={"eps": 0.1, "noise": "normal"},
+        variants={
+            "r3f-some": {"eps": 0.1, "fraction": 0.3, "stop_gradient": "perturbed"}
+        },
         half={"eps": 0.5},
         stock={"eps": 0.1, "reduction": "fairseq", "lambda": 0.01},
         divergence=True,
@@ -90,6 +102,7 @@ METHODS = {
         off={"lambda": 0.0},
         bad={"lambda": -1.0, "dropout": "off"},
         trained={"lambda": 2},
+        variants={"r_drop-some": {"lambda": 2, "fraction": 0.4, "every": 2}},
         passes=(2, 2, 0),
     ),
     "hype": Method(
@@ -125,9 +138,13 @@ OPTIMIZERS = {
 
 def arguments(method: str, flags: Flags) -> list[str]:
     """A criterion and its flags, as fairseq-train takes them."""
-    own = method.replace("_", "-")
-    typed = [f"--{own}-{name.replace('_', '-')}={v}" for name, v in flags.items()]
+    typed = [_typed(f"{method}_{name}", value) for name, value in flags.items()]
     return [f"--criterion={method}", *typed]
+
+
+def _typed(name: str, value: Any) -> str:
+    flag = "--" + name.replace("_", "-")
+    return flag if value is True else f"{flag}={value}"
 
 
 #: Arguments of fairseq-train by method or variant.

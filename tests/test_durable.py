@@ -104,7 +104,7 @@ def uninterrupted(
 
 
 @pytest.mark.parametrize(
-    ("method", "number"), [("smart", signal.SIGKILL), ("r4f", signal.SIGTERM)]
+    ("method", "number"), [("smart-cached", signal.SIGKILL), ("r4f", signal.SIGTERM)]
 )
 def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
     models: dict[str, Path],

@@ -64,12 +64,23 @@ def test_workers_equal_one_process(
     kept = [
         checkpoint(folder)["extra_state"].get("fairseq_steady") for folder in (one, two)
     ]
-    if method.startswith("smart"):
-        mine, theirs = (k["teacher"]["model"] for k in kept)
+    teachers, caches = (
+        [(k or {}).get(name) for k in kept] for name in ("teacher", "perturbations")
+    )
+    assert [t is not None for t in teachers] == [method.startswith("smart")] * 2
+    if teachers[0]:
+        mine, theirs = (teacher["model"] for teacher in teachers)
         for name, tensor in mine.items():
             torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6)
-    else:
-        assert kept == [None, None]
+    assert [c is not None for c in caches] == [method.endswith("cached")] * 2
+    if caches[0]:
+        mine, theirs = (cache[""] for cache in caches)
+        assert len(mine["ids"]) > 5
+        assert torch.equal(mine["used"], theirs["used"])
+        assert int(mine["used"].max()) > 0
+        # A coordinate of next to nothing may fall on either side.
+        differ = (mine["data"] != theirs["data"]).float().mean()
+        assert float(differ) < (0.01 if method == "smart-cached" else 0.2)
 
 
 @pytest.mark.parametrize("method", [m for m in TRAINED if m not in ("sift", "plain")])
@@ -89,10 +100,15 @@ def test_a_resumed_run_ends_at_the_very_same_weights(
     again = fairseq_train(*common, "--max-update=13", f"--save-dir={broken}")
     assert "@ 6 updates" in again.stderr
     assert_equal_weights(whole, broken)
+    states = [
+        checkpoint(f)["extra_state"].get("fairseq_steady", {}) for f in (whole, broken)
+    ]
+    caches = [state.get("perturbations") for state in states]
+    assert [c is not None for c in caches] == [method.endswith("cached")] * 2
+    if caches[0]:
+        mine, theirs = (cache[""] for cache in caches)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     if method.startswith("smart"):
-        states = [
-            checkpoint(f)["extra_state"]["fairseq_steady"] for f in (whole, broken)
-        ]
         assert states[0]["teacher"]["updates"] == states[1]["teacher"]["updates"] == 13
         mine, theirs = (state["teacher"]["model"] for state in states)
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)

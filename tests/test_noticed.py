@@ -327,7 +327,9 @@ def test_before_its_start_update_the_teacher_says_nothing(
     flags = {"lambda": 0.0, "bregman": "momentum", "start_update": 5}
     made = make_criterion("smart", **flags)
     found = tiny.loss_of(made, model, sample)
-    assert not any(name.startswith("smart_") for name in found)
+    terms = {name for name in found if name.startswith("smart_")}
+    assert terms == {"smart_regularised", "smart_passes"}
+    assert found["smart_passes"] == found["nsentences"]
     made.after_update(model, 4)
     assert "smart_bregman" not in tiny.loss_of(made, model, sample)
     made.after_update(model, 5)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from fairseq.criterions import register_criterion
 from fairseq_steady.criterions.options import divergence, dropout, probing, strength
-from fairseq_steady.criterions.penalty import PenaltyCriterion, Terms
+from fairseq_steady.criterions.penalty import PenaltyCriterion
 from fairseq_steady.criterions.plain import PlainConfig
 from fairseq_steady.flags import SHARE, option
 from fairseq_steady.regularizers import DropoutMode, Penalty
@@ -39,10 +39,6 @@ class ShrinkConfig(PlainConfig):
 class ShrinkCriterion(PenaltyCriterion):
     method = "shrink"
     cfg: ShrinkConfig
-
-    def read_terms(self):
-        cfg = self.cfg
-        return Terms(cfg.shrink_lambda, cfg.shrink_divergence, cfg.shrink_dropout, 0)
 
     def regularizer(self, model):
         kept = 1 - self.cfg.shrink_share

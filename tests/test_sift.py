@@ -11,6 +11,7 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.regularizers import (
     Ascent,
+    Penalty,
     SiFT,
     View,
     ascend,
@@ -107,13 +108,19 @@ def test_the_ascent_beats_a_random_start(models: dict[str, Path]) -> None:
     assert values[0] < values[1] < values[2]
 
 
+def penalty_of(made: Any, model: Any, sample: dict[str, Any]) -> Penalty:
+    _, seen = made.clean(model, sample, made.kinds[None])
+    found: Penalty = made.regularizer(model)(seen.view)
+    return found
+
+
 def test_both_sides_get_a_gradient_and_the_words_only_the_clean_one(
     models: dict[str, Path],
 ) -> None:
     model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
     torch.manual_seed(11)
     made = criterion(init=0.3, step=0.1)
-    _, penalty = made.penalised(model, sample, made.kinds[None])
+    penalty = penalty_of(made, model, sample)
     gradients = torch.autograd.grad(
         penalty.value.sum(), list(model.parameters()), allow_unused=True
     )
@@ -154,7 +161,7 @@ def test_value_and_gradient_equal_the_reference(
     parameters = list(model.parameters())
     torch.manual_seed(11)
     log = criterion(init=0.1, step=0.05, eps=eps)
-    _, penalty = log.penalised(model, sample, log.kinds[None])
+    penalty = penalty_of(log, model, sample)
     got = torch.autograd.grad(penalty.value.sum(), parameters, allow_unused=True)
 
     mask = sample["net_input"]["src_tokens"].ne(1)
@@ -217,7 +224,7 @@ def test_no_parameter_gets_a_gradient_from_the_ascent(models: dict[str, Path]) -
     with torch.no_grad():
         torch.manual_seed(11)
         made = criterion()
-        made.penalised(model, sample, made.kinds[None])
+        penalty_of(made, model, sample)
     assert all(p.grad is None for p in model.parameters())
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from ..flags import NOT_NEGATIVE, one_of, option
+from ..flags import FACTOR, NOT_NEGATIVE, POSITIVE, at_least, one_of, option
 from ..regularizers import DIVERGENCES
 
 Noise = Literal["uniform", "normal"]
@@ -59,3 +59,52 @@ def probing() -> Any:
         "batches between measurements of dropout's share of the divergence (0: never)",
         NOT_NEGATIVE,
     )
+
+
+def every() -> Any:
+    """Which updates are regularised."""
+    return option(
+        1,
+        "regularise every this many updates, and as much more strongly",
+        at_least(1),
+    )
+
+
+def fraction() -> Any:
+    """How many sentences are regularised."""
+    return option(
+        1.0,
+        "share of the sentences that are regularised, drawn anew at each update and "
+        "weighted by its inverse",
+        FACTOR,
+    )
+
+
+def stop_gradient() -> Any:
+    """Which side of the divergence is held fixed in backward."""
+    return option(
+        "none",
+        "side of the divergence without gradient: none, clean, or perturbed, which "
+        "saves the extra pass its backward; one side needs twice the lambda",
+        one_of("none", "clean", "perturbed"),
+    )
+
+
+def cache() -> Any:
+    """How long a perturbation is kept."""
+    return option(
+        0,
+        "times that a sentence's perturbation is used again, once an epoch, before it "
+        "is sought anew (0: always anew)",
+        NOT_NEGATIVE,
+    )
+
+
+def cache_refresh() -> Any:
+    """Where an old perturbation is sought anew from."""
+    return option(False, "seek old perturbations anew from where they were, not noise")
+
+
+def cache_gb() -> Any:
+    """How much memory kept perturbations may take."""
+    return option(4.0, "GB of memory that kept perturbations may take", POSITIVE)

@@ -1,30 +1,36 @@
 """Criterions of the form task loss + lambda * divergence of an extra pass."""
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..regularizers import (
     DropoutMode,
     InjectionPoint,
     Penalty,
+    Stopped,
     View,
     capture,
     dropout_passes,
     find_decoder,
     find_encoder,
     noise_keys,
-    substitute,
     unwrap,
 )
+from ..regularizers.cached import PerturbationCache
 from ..regularizers.divergence import Divergence
+from ..regularizers.view import HALF
+from .choosing import chosen
 from .kinds import Classes
 from .options import Side
+from .passes import Passes
 from .plain import Outcome, PlainCriterion
 
 logger = logging.getLogger(__name__)
@@ -43,6 +49,9 @@ class Terms:
         dropout: masks of the extra passes.
         probe_interval: batches between measurements of dropout's share; 0 for never.
         side: whose embeddings are perturbed.
+        every: updates from one that is regularised to the next.
+        fraction: share of the sentences that are regularised, in (0, 1].
+        stop_gradient: side of the divergence that is held fixed in backward.
 
     """
 
@@ -51,37 +60,95 @@ class Terms:
     dropout: DropoutMode
     probe_interval: int
     side: Side = "encoder"
+    every: int = 1
+    fraction: float = 1.0
+    stop_gradient: Stopped = "none"
+
+    @classmethod
+    def of(cls, cfg: Any, method: str) -> "Terms":
+        """Read from the flags that begin with a method's name."""
+        names = [f.name for f in dataclasses.fields(cls) if f.name != "strength"]
+        given = {n: getattr(cfg, f"{method}_{n}", None) for n in names}
+        known = {name: value for name, value in given.items() if value is not None}
+        return cls(getattr(cfg, f"{method}_lambda"), **known)
+
+    @property
+    def weight(self) -> float:
+        """Makes up for sentences and updates that are left out."""
+        return self.every / self.fraction
+
+
+class Regularised(NamedTuple):
+    """Sentences of a batch that are regularised: all of them, or some.
+
+    Args:
+        passes: of these sentences.
+        logits: of the clean pass that is trained.
+        view: what the regulariser sees.
+
+    """
+
+    passes: Passes
+    logits: Tensor
+    view: View
+
+
+class Term(NamedTuple):
+    """What is added to the loss of a batch, before :attr:`Terms.weight`."""
+
+    loss: Tensor
+    logged: dict[str, Any]
+    cost: float
+
+
+def _cut(logits: Tensor, rows: Tensor, spoken: Tensor) -> Tensor:
+    """Logits of some sentences, and of the positions of a target that they need."""
+    return logits[rows][:, spoken] if len(spoken) else logits[rows]
 
 
 class PenaltyCriterion(PlainCriterion):
     """The clean pass through the distributed wrapper, every other past it.
 
-    A subclass names its injection point and builds its regulariser.
+    A subclass names its injection point and builds its regulariser; its flags are
+    those of :class:`Terms` and its own, each prefixed with the method.
     """
 
     point: ClassVar[InjectionPoint] = "word"
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
-        self.terms = self.read_terms()
+        self.terms = Terms.of(self.cfg, self.method)
         # A divergence that does not fit the task is refused before any training.
         for kind in self.kinds.values():
             kind.divergence(self.terms.divergence, torch.zeros(1, 1), self.method)
+        self._check_sides()
         self._batches = 0
         self._warned = False
+
+    def _check_sides(self) -> None:
+        name = self.method
+        live = getattr(self.cfg, f"{name}_live_embeddings", False)
+        if live and self.terms.stop_gradient == "perturbed":
+            raise UserError(
+                f"--{name}-live-embeddings trains the word embeddings through the "
+                f"perturbed pass, and --{name}-stop-gradient perturbed stops its "
+                "gradient; leave one of them out"
+            )
 
     @property
     def active(self) -> bool:
         """Whether lambda is above 0."""
         return self.terms.strength > 0
 
-    def read_terms(self) -> Terms:
-        """Flags that are not the regulariser's."""
-        raise NotImplementedError
-
     def regularizer(self, model: nn.Module) -> Callable[[View], Penalty]:
         """The method as its flags say, at the precision of the model."""
         raise NotImplementedError
+
+    def sums(self, model: nn.Module) -> tuple[str, ...]:
+        """What is logged of the sentences that are regularised."""
+        halved = next(unwrap(model).parameters()).dtype in HALF
+        logs = getattr(self.regularizer(model), "logs", ())
+        return ("divergence", *logs, *(("lost",) if halved else ()))
 
     def sides(self, model: nn.Module) -> list[tuple[nn.Module, str]]:
         """Each module that embeds perturbed tokens, and their name in ``net_input``."""
@@ -110,63 +177,118 @@ class PenaltyCriterion(PlainCriterion):
         """What an ascent maximises; None for the divergence itself."""
         return None
 
-    def view(
-        self, model: nn.Module, sample: dict[str, Any], kind: Classes
-    ) -> tuple[Tensor, View]:
-        """The clean pass, and what the regulariser sees of it.
+    def clean(
+        self,
+        model: nn.Module,
+        sample: dict[str, Any],
+        kind: Classes,
+        rows: Tensor | None = None,
+    ) -> tuple[Tensor, Regularised]:
+        """The clean pass, and what the regulariser sees of it, or of some of it.
 
         Encoder and decoder stand side by side along the tokens where both count.
         """
         inner, sides = unwrap(model), self.sides(model)
-        extra_pass = dropout_passes(inner, self.terms.dropout)
+        dropped = dropout_passes(inner, self.terms.dropout)
         with ExitStack() as stack:
             seen = [stack.enter_context(capture(m, self.point)) for m, _ in sides]
             logits = kind.logits(model, sample)
-        embedded = [values[0] for values in seen]
-        lengths = [value.size(1) for value in embedded]
+        if rows is not None:
+            # Masks of the whole batch do not fit some of it.
+            dropped = dropout_passes(inner, self.terms.dropout)
+        passes = Passes(inner, kind, sample, sides, self.point, dropped)
+        embedded = torch.cat([values[0] for values in seen], 1)
+        if rows is None:
+            some, live = passes, logits
+        else:
+            some, columns, spoken = passes.some(rows)
+            embedded, live = embedded[rows][:, columns], _cut(logits, rows, spoken)
+        again = self.terms.dropout == "off" or (
+            self.terms.dropout == "shared" and rows is not None
+        )
+        clean = live
+        if again and self.terms.strength > 0:
+            with torch.set_grad_enabled(self.terms.stop_gradient != "clean"):
+                clean = some.clean()
+        return logits, Regularised(some, live, self._view(some, embedded, live, clean))
 
-        def forward(value: Tensor) -> Tensor:
-            with ExitStack() as stack:
-                stack.enter_context(extra_pass())
-                parts = torch.split(value, lengths, 1)
-                for (module, _), part in zip(sides, parts, strict=True):
-                    stack.enter_context(substitute(module, self.point, part))
-                return kind.logits(inner, sample)
+    def _view(
+        self, passes: Passes, embedded: Tensor, live: Tensor, clean: Tensor
+    ) -> View:
+        """What the regulariser sees of these passes."""
+        sample, kind = passes.sample, passes.kind
 
-        clean = logits
-        if self.terms.dropout == "off":
-            with extra_pass():
-                clean = kind.logits(inner, sample)
-        tokens = [(sample["net_input"][name], module) for module, name in sides]
-        masks = [token != module.padding_idx for token, module in tokens]
-        keys = noise_keys(sample["id"])
-        compare = self.compare(sample, kind, consume=True)
-        both = torch.cat(embedded, 1), torch.cat(masks, 1)
-        climbed = self.climbed(sample, kind)
-        return logits, View(forward, *both, clean, keys, compare, climbed)
+        def some(rows: Tensor) -> tuple[View, Tensor]:
+            """For an ascent, which needs no gradient of the clean pass."""
+            part, columns, spoken = passes.some(rows)
+            cut = here = _cut(clean.detach(), rows, spoken)
+            if self.terms.dropout == "shared":
+                with torch.no_grad():
+                    cut = part.clean()
+            fewer = embedded.detach()[rows][:, columns]
+            return self._view(part, fewer, here, cut), columns
 
-    def penalised(
-        self, model: nn.Module, sample: dict[str, Any], kind: Classes
-    ) -> tuple[Tensor, Penalty]:
-        """Logits of the clean pass, and the penalty."""
-        logits, view = self.view(model, sample, kind)
-        return logits, self.regularizer(model)(view)
+        repeated = 0.0 if clean is live else 1.0 if clean.requires_grad else 1 / 3
+        return View(
+            passes.forward,
+            embedded,
+            passes.mask(),
+            clean,
+            noise_keys(sample["id"]),
+            self.compare(sample, kind, consume=True),
+            self.climbed(sample, kind),
+            self.terms.stop_gradient,
+            repeated,
+            sample["id"],
+            self.cache_of(sample),
+            some,
+        )
+
+    def cache_of(self, sample: dict[str, Any]) -> PerturbationCache | None:
+        """Where perturbations of a batch are kept; None where each is sought anew."""
+        return None
+
+    def term(self, model: nn.Module, seen: Regularised) -> Term:
+        """Lambda times the penalty, and what to log of it."""
+        penalty = self.regularizer(model)(seen.view)
+        divergence = penalty.value.sum()
+        self.watch(divergence)
+        unit = seen.passes.kind.unit * self.terms.fraction
+        logged = {"divergence": divergence.detach() / unit, **penalty.logged}
+        if penalty.lost is not None:
+            self._warn_lost(penalty.lost)
+            logged["lost"] = penalty.lost * len(penalty.value)
+        return Term(self.terms.strength * divergence, logged, penalty.cost)
 
     def train_outcome(
         self, model: nn.Module, sample: dict[str, Any], kind: Classes
     ) -> Outcome:
         """Task loss of the clean pass plus lambda times the penalty."""
-        logits, penalty = self.penalised(model, sample, kind)
+        ids, terms = sample["id"], self.terms
+        rows, total = chosen(ids, self.update, terms.every, terms.fraction), len(ids)
+        count = total if rows is None else len(rows)
+        if not count:
+            return self._left_out(model, sample, kind)
+        logits, seen = self.clean(model, sample, kind, rows)
+        term = self.term(model, seen)
         task_loss = kind.loss(logits, sample["target"])
-        divergence = penalty.value.sum()
-        self.watch(divergence)
-        logged = {"divergence": divergence.detach() / kind.unit, **penalty.logged}
-        if penalty.lost is not None:
-            self._warn_lost(penalty.lost)
-            logged["lost"] = penalty.lost * len(penalty.value)
-        logged.update(self._probe(model, sample, kind, logits))
-        loss = task_loss + self.terms.strength * divergence
+        logged = {**term.logged, **self._probe(model, sample, kind, logits)}
+        logged |= {"regularised": count, "passes": total + count * term.cost}
+        loss = task_loss + terms.weight * term.loss
         return Outcome(logits, loss, task_loss, logged)
+
+    def _left_out(
+        self, model: nn.Module, sample: dict[str, Any], kind: Classes
+    ) -> Outcome:
+        """A batch of which nothing is regularised, which costs what plain does."""
+        outcome = self.plain_outcome(model, sample, kind)
+        logged: dict[str, Any] = {"regularised": 0, "passes": len(sample["id"])}
+        if self.update % self.terms.every == 0:
+            # Workers add up what they log, and another may have chosen sentences.
+            nothing = torch.zeros_like(outcome.loss.detach())
+            logged |= dict.fromkeys(self.sums(model), nothing)
+            logged |= self._probe(model, sample, kind, outcome.logits)
+        return outcome._replace(logged=logged)
 
     def _warn_lost(self, lost: Tensor) -> None:
         if not self._warned and float(lost) > _LOST:
@@ -185,6 +307,7 @@ class PenaltyCriterion(PlainCriterion):
         """Divergence of a pass that differs by its dropout masks alone."""
         every, self._batches = self.terms.probe_interval, self._batches + 1
         due = every > 0 and (self._batches - 1) % every == 0
+        due = due and self.terms.strength > 0
         if not due or self.terms.dropout != "independent":
             return {}
         with torch.random.fork_rng([logits.device] if logits.is_cuda else []):

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
     logits: Tensor
     loss: Tensor
     task_loss: Tensor
-    logged: dict[str, Tensor]
+    logged: dict[str, Any]
 
 
 @register_criterion("plain", dataclass=PlainConfig)
@@ -77,6 +77,8 @@ class PlainCriterion(FairseqCriterion):
         super().__init__(task)
         self.cfg = read_flags(cfg, getattr(type(self), "__dataclass"))
         self.kinds = kinds_of(task, self.cfg)
+        #: updates made so far
+        self.update = 0
         self._zeros: int | None = 0
 
     @property
@@ -94,6 +96,10 @@ class PlainCriterion(FairseqCriterion):
 
     def prepare_model(self, model: nn.Module) -> None:
         """Change a model that passed, before its checkpoint is loaded."""
+
+    def before_update(self, model: nn.Module, update: int) -> None:
+        """Called before every update with how many there were."""
+        self.update = update
 
     def after_update(self, model: nn.Module, update: int) -> None:
         """Called after every update that changed the weights, from 1."""
@@ -177,18 +183,22 @@ class PlainCriterion(FairseqCriterion):
             if name in (COUNTS, SCATTERED):
                 metrics.log_scalar_sum(name, sums[name])
             elif name not in _COUNTS and not name.endswith("_probed"):
-                size = float(sums[_counted_by(name)])
+                size = float(sums[_counted_by(name, sums)])
                 if size:
                     metrics.log_scalar(name, float(sums[name]) / size, size, round=None)
         _log_scores(list(names))
 
 
 _COUNTS = ("ntokens", "nsentences", "sample_size")
-_PER_SENTENCE = ("_rms", "_refused", "_lost")
+_PER_SENTENCE = ("_rms", "_refused", "_lost", "_passes", "_regularised")
 
 
-def _counted_by(name: str) -> str:
+def _counted_by(name: str, sums: Mapping[str, Any]) -> str:
     """The logged count that a logged sum is divided by."""
+    method, _, what = name.rpartition("_")
+    chosen = f"{method}_regularised"
+    if what in ("rms", "refused", "lost") and chosen in sums:
+        return chosen
     if name.endswith(_PER_SENTENCE):
         return "nsentences"
     if name.endswith("_dropout_divergence"):

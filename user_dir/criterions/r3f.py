@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..flags import one_of, option
-from ..regularizers import DropoutMode
+from ..regularizers import DropoutMode, Stopped
 from ..regularizers.divergence import Divergence
 from ..regularizers.r3f import R3F
 from .kinds import Classes, Tokens
@@ -17,13 +17,16 @@ from .options import (
     Side,
     divergence,
     dropout,
+    every,
+    fraction,
     noise,
     probing,
     radius,
     side,
+    stop_gradient,
     strength,
 )
-from .penalty import PenaltyCriterion, Terms
+from .penalty import PenaltyCriterion
 from .plain import PlainConfig
 
 
@@ -47,6 +50,9 @@ class R3FConfig(PlainConfig):
     r3f_side: Side = side()
     r3f_dropout: DropoutMode = dropout()
     r3f_probe_interval: int = probing()
+    r3f_every: int = every()
+    r3f_fraction: float = fraction()
+    r3f_stop_gradient: Stopped = stop_gradient()
 
 
 @register_criterion("r3f", dataclass=R3FConfig)
@@ -63,18 +69,12 @@ class R3FCriterion(PenaltyCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         cfg = self.cfg
+        if cfg.r3f_reduction == "fairseq" and cfg.r3f_fraction < 1:
+            raise UserError(
+                "--r3f-reduction fairseq counts the padding of whole batches, so it "
+                "does not go with --r3f-fraction; leave one of them out"
+            )
         self._r3f = R3F(cfg.r3f_noise, cfg.r3f_eps, cfg.r3f_live_embeddings)
-
-    def read_terms(self) -> Terms:
-        """Flags that are not R3F's own."""
-        cfg = self.cfg
-        return Terms(
-            cfg.r3f_lambda,
-            cfg.r3f_divergence,
-            cfg.r3f_dropout,
-            cfg.r3f_probe_interval,
-            cfg.r3f_side,
-        )
 
     def regularizer(self, model: nn.Module) -> R3F:
         """R3F as its flags say."""

@@ -9,12 +9,23 @@ from torch import nn
 
 from ..errors import UserError
 from ..flags import one_of, option
-from ..regularizers import DropoutMode, unwrap
+from ..regularizers import DropoutMode, Stopped, unwrap
 from ..regularizers.r3f import R3F
 from ..regularizers.spectral import Bound, bound_linear, spectral_bound
 from .kinds import Classes
-from .options import Noise, divergence, dropout, noise, probing, radius, strength
-from .penalty import PenaltyCriterion, Terms
+from .options import (
+    Noise,
+    divergence,
+    dropout,
+    every,
+    fraction,
+    noise,
+    probing,
+    radius,
+    stop_gradient,
+    strength,
+)
+from .penalty import PenaltyCriterion
 from .plain import Outcome, PlainConfig
 
 
@@ -36,6 +47,9 @@ class R4FConfig(PlainConfig):
     )
     r4f_dropout: DropoutMode = dropout()
     r4f_probe_interval: int = probing()
+    r4f_every: int = every()
+    r4f_fraction: float = fraction()
+    r4f_stop_gradient: Stopped = stop_gradient()
 
 
 @register_criterion("r4f", dataclass=R4FConfig)
@@ -53,16 +67,6 @@ class R4FCriterion(PenaltyCriterion):
         super().__init__(cfg, task)
         cfg = self.cfg
         self._r3f = R3F(cfg.r4f_noise, cfg.r4f_eps, cfg.r4f_live_embeddings)
-
-    def read_terms(self) -> Terms:
-        """Flags that are not R4F's own."""
-        cfg = self.cfg
-        return Terms(
-            cfg.r4f_lambda,
-            cfg.r4f_divergence,
-            cfg.r4f_dropout,
-            cfg.r4f_probe_interval,
-        )
 
     def regularizer(self, model: nn.Module) -> R3F:
         """R3F as the flags say."""

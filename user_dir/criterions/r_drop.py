@@ -9,8 +9,9 @@ from torch import nn
 from ..errors import UserError
 from ..regularizers import DropoutMode
 from ..regularizers.r_drop import doubled
+from .choosing import chosen
 from .kinds import Classes
-from .options import divergence, dropout, strength
+from .options import divergence, dropout, every, fraction, strength
 from .plain import Outcome, PlainConfig, PlainCriterion
 
 
@@ -21,6 +22,8 @@ class RDropConfig(PlainConfig):
     r_drop_lambda: float = strength(1.0)
     r_drop_divergence: str = divergence()
     r_drop_dropout: DropoutMode = dropout()
+    r_drop_every: int = every()
+    r_drop_fraction: float = fraction()
 
 
 @register_criterion("r_drop", dataclass=RDropConfig)
@@ -54,15 +57,25 @@ class RDropCriterion(PlainCriterion):
     def train_outcome(
         self, model: nn.Module, sample: dict[str, Any], kind: Classes
     ) -> Outcome:
-        """One forward, two halves."""
-        twice = {**sample, "net_input": doubled(sample["net_input"])}
-        one, other = kind.logits(model, twice).chunk(2)
-        target = sample["target"]
-        losses = [kind.loss(half, target) for half in (one, other)]
-        compare = kind.divergence(self.cfg.r_drop_divergence, target, self.method)
-        divergence = compare(other, one).sum()
-        self.watch(divergence)
-        task_loss = (losses[0] + losses[1]) / 2
-        logged = {"divergence": divergence.detach() / kind.unit}
-        loss = task_loss + self.cfg.r_drop_lambda * divergence
-        return Outcome(one, loss, task_loss, logged)
+        """One forward: the batch, and behind it the sentences that are compared."""
+        cfg, ids, target = self.cfg, sample["id"], sample["target"]
+        rows = chosen(ids, self.update, cfg.r_drop_every, cfg.r_drop_fraction)
+        twice = {**sample, "net_input": doubled(sample["net_input"], rows)}
+        logits = kind.logits(model, twice)
+        one, other = logits[: len(ids)], logits[len(ids) :]
+        count = len(other)
+        again, wanted = (one, target) if rows is None else (one[rows], target[rows])
+        first, second = (kind.loss(part, wanted) for part in (again, other))
+        task_loss = (first + second) / 2
+        if rows is not None:
+            task_loss = kind.loss(one, target) + (second - first) / 2
+        compare = kind.divergence(cfg.r_drop_divergence, wanted, self.method)
+        divergence = compare(other, again).sum()
+        if count:
+            self.watch(divergence)
+        logged: dict[str, Any] = {"regularised": count, "passes": len(logits)}
+        if self.update % cfg.r_drop_every == 0:
+            unit = kind.unit * cfg.r_drop_fraction
+            logged["divergence"] = divergence.detach() / unit
+        weight = cfg.r_drop_lambda * cfg.r_drop_every / cfg.r_drop_fraction
+        return Outcome(one, task_loss + weight * divergence, task_loss, logged)

@@ -7,11 +7,24 @@ from fairseq.criterions import register_criterion
 from torch import nn
 
 from ..flags import NOT_NEGATIVE, POSITIVE, option
-from ..regularizers import DropoutMode
+from ..regularizers import DropoutMode, Stopped
 from ..regularizers.ascent import Ascent
 from ..regularizers.sift import SiFT
-from .options import Side, divergence, dropout, probing, side, strength
-from .penalty import PenaltyCriterion, Terms
+from .caching import AscentCriterion
+from .options import (
+    Side,
+    cache,
+    cache_gb,
+    cache_refresh,
+    divergence,
+    dropout,
+    every,
+    fraction,
+    probing,
+    side,
+    stop_gradient,
+    strength,
+)
 from .plain import PlainConfig, gradient_scale
 
 
@@ -34,10 +47,16 @@ class SiFTConfig(PlainConfig):
     sift_side: Side = side()
     sift_dropout: DropoutMode = dropout()
     sift_probe_interval: int = probing()
+    sift_every: int = every()
+    sift_fraction: float = fraction()
+    sift_stop_gradient: Stopped = stop_gradient()
+    sift_cache: int = cache()
+    sift_cache_refresh: bool = cache_refresh()
+    sift_cache_gb: float = cache_gb()
 
 
 @register_criterion("sift", dataclass=SiFTConfig)
-class SiFTCriterion(PenaltyCriterion):
+class SiFTCriterion(AscentCriterion):
     """Task loss + lambda * sum over sentences of l_s(f(LN0(e) + delta), f(e)).
 
     Costs 3 forwards and 2 backwards plus one backward to the embeddings per ascent
@@ -50,19 +69,12 @@ class SiFTCriterion(PenaltyCriterion):
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
-        ascent = Ascent(self.cfg.sift_steps, self.cfg.sift_step, self.cfg.sift_eps)
-        self._sift = SiFT(self.cfg.sift_init, ascent)
+        self._sift = SiFT(self.cfg.sift_init, self.ascent())
 
-    def read_terms(self) -> Terms:
-        """Flags that are not SiFT's own."""
+    def ascent(self) -> Ascent:
+        """Steps and ball."""
         cfg = self.cfg
-        return Terms(
-            cfg.sift_lambda,
-            cfg.sift_divergence,
-            cfg.sift_dropout,
-            cfg.sift_probe_interval,
-            cfg.sift_side,
-        )
+        return Ascent(cfg.sift_steps, cfg.sift_step, cfg.sift_eps)
 
     def regularizer(self, model: nn.Module) -> SiFT:
         """SiFT as its flags say, at the precision of the model."""

@@ -6,17 +6,31 @@ from typing import Any, Literal, Optional
 import torch
 from fairseq.criterions import register_criterion
 from omegaconf import II
-from torch import nn
+from torch import Tensor, nn
 
 from ..flags import NOT_NEGATIVE, POSITIVE, SHARE, at_least, one_of, option
-from ..regularizers import DIVERGENCES, DropoutMode, unwrap
+from ..regularizers import DIVERGENCES, DropoutMode, Stopped, unwrap
 from ..regularizers.ascent import Ascent, Norm, Projection
 from ..regularizers.bregman import Schedule, Teacher
 from ..regularizers.divergence import Divergence
 from ..regularizers.smart import SMART
+from .caching import AscentCriterion
 from .kinds import Classes
-from .options import Side, divergence, dropout, probing, side, strength
-from .penalty import PenaltyCriterion, Terms
+from .options import (
+    Side,
+    cache,
+    cache_gb,
+    cache_refresh,
+    divergence,
+    dropout,
+    every,
+    fraction,
+    probing,
+    side,
+    stop_gradient,
+    strength,
+)
+from .penalty import Regularised, Term
 from .plain import Outcome, PlainConfig, gradient_scale
 
 
@@ -56,6 +70,12 @@ class SMARTConfig(PlainConfig):
     smart_side: Side = side()
     smart_dropout: DropoutMode = dropout()
     smart_probe_interval: int = probing()
+    smart_every: int = every()
+    smart_fraction: float = fraction()
+    smart_stop_gradient: Stopped = stop_gradient()
+    smart_cache: int = cache()
+    smart_cache_refresh: bool = cache_refresh()
+    smart_cache_gb: float = cache_gb()
     smart_bregman: Literal["none", "vanilla", "momentum"] = option(
         "none",
         "proximal point: none, vanilla, or momentum (mean teacher)",
@@ -78,17 +98,16 @@ class SMARTConfig(PlainConfig):
     max_update: int = II("optimization.max_update")
 
 
-def _smart(cfg: SMARTConfig) -> SMART:
-    """The smoothness term."""
+def _ascent(cfg: SMARTConfig) -> Ascent:
+    """Steps and ball."""
     normalised = cfg.smart_projection == "normalize"
-    ascent = Ascent(
+    return Ascent(
         cfg.smart_steps,
         cfg.smart_step,
         cfg.smart_eps or (1.0 if normalised else 1e-5),
         norm=cfg.smart_norm,
         projection=cfg.smart_projection,
     )
-    return SMART(cfg.smart_init, ascent, cfg.smart_live_embeddings)
 
 
 def _schedule(cfg: SMARTConfig) -> Schedule:
@@ -103,8 +122,13 @@ def _schedule(cfg: SMARTConfig) -> Schedule:
     )
 
 
+def _nothing(logits: Tensor) -> Term:
+    """No smoothness term."""
+    return Term(logits.new_zeros((), dtype=torch.float32), {}, 0.0)
+
+
 @register_criterion("smart", dataclass=SMARTConfig)
-class SMARTCriterion(PenaltyCriterion):
+class SMARTCriterion(AscentCriterion):
     """Task loss + lambda * R_s + mu * D_Breg against a teacher.
 
     Costs 3 forwards and 2 backwards plus one backward to the embeddings per ascent
@@ -117,9 +141,14 @@ class SMARTCriterion(PenaltyCriterion):
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
-        self._smart = _smart(self.cfg)
+        cfg = self.cfg
+        self._smart = SMART(cfg.smart_init, self.ascent(), cfg.smart_live_embeddings)
         self._teacher: Teacher | None = None
         self._restored: dict[str, Any] | None = None
+
+    def ascent(self) -> Ascent:
+        """Steps and ball."""
+        return _ascent(self.cfg)
 
     @property
     def _proximal(self) -> bool:
@@ -130,16 +159,11 @@ class SMARTCriterion(PenaltyCriterion):
         """Whether either term counts."""
         return super().active or self._proximal
 
-    def read_terms(self) -> Terms:
-        """Flags that are not SMART's own."""
-        cfg = self.cfg
-        return Terms(
-            cfg.smart_lambda,
-            cfg.smart_divergence,
-            cfg.smart_dropout,
-            cfg.smart_probe_interval,
-            cfg.smart_side,
-        )
+    def sums(self, model: nn.Module) -> tuple[str, ...]:
+        """Those of each of the two terms that counts."""
+        smooth = super().sums(model) if super().active else ()
+        near = self._teacher is not None and self._teacher.active
+        return (*smooth, *(("bregman",) if near else ()))
 
     def regularizer(self, model: nn.Module) -> SMART:
         """The smoothness term as its flags say, at the precision of the model."""
@@ -155,28 +179,29 @@ class SMARTCriterion(PenaltyCriterion):
     def train_outcome(
         self, model: nn.Module, sample: dict[str, Any], kind: Classes
     ) -> Outcome:
+        """As every penalty; the teacher follows from the first batch on."""
+        if self._proximal:
+            self._follow_from(unwrap(model))
+        return super().train_outcome(model, sample, kind)
+
+    def term(self, model: nn.Module, seen: Regularised) -> Term:
         """Both terms."""
         smooth = super().active
-        outcome = (super().train_outcome if smooth else self.plain_outcome)(
-            model, sample, kind
-        )
-        if not self._proximal:
-            return outcome
-        return self._near_teacher(model, sample, kind, outcome)
+        term = super().term(model, seen) if smooth else _nothing(seen.logits)
+        teacher = self._teacher
+        if teacher is None or not teacher.active:
+            return term
+        return self._near_teacher(teacher, seen, term)
 
-    def _near_teacher(
-        self, model: nn.Module, sample: dict[str, Any], kind: Classes, outcome: Outcome
-    ) -> Outcome:
-        teacher = self._follow_from(unwrap(model))
-        if not teacher.active:
-            return outcome
-        device = outcome.logits.device.type
+    def _near_teacher(self, teacher: Teacher, seen: Regularised, term: Term) -> Term:
+        sample, kind = seen.passes.sample, seen.passes.kind
+        device = seen.logits.device.type
         with torch.no_grad(), torch.autocast(device, enabled=False):
             theirs = kind.logits(teacher.model, sample)
-        distance = self.compare(sample, kind)(outcome.logits, theirs).sum()
-        logged = {**outcome.logged, "bregman": distance.detach() / kind.unit}
-        loss = outcome.loss + self.cfg.smart_mu * distance
-        return outcome._replace(loss=loss, logged=logged)
+        distance = self.compare(sample, kind)(seen.logits, theirs).sum()
+        unit = kind.unit * self.terms.fraction
+        logged = {**term.logged, "bregman": distance.detach() / unit}
+        return Term(term.loss + self.cfg.smart_mu * distance, logged, term.cost + 1 / 3)
 
     def _follow_from(self, model: nn.Module) -> Teacher:
         """The teacher; made at the first batch, when the checkpoint is loaded."""
@@ -189,14 +214,16 @@ class SMARTCriterion(PenaltyCriterion):
 
     def after_update(self, model: nn.Module, update: int) -> None:
         """Let the teacher follow."""
+        super().after_update(model, update)
         if self._teacher is not None:
             self._teacher.follow(unwrap(model), update)
 
     def kept_state(self) -> dict[str, Any]:
         """The teacher, also one that no batch has called for yet."""
         kept = self._teacher.state_dict() if self._teacher else self._restored
-        return {"teacher": kept} if kept else {}
+        return super().kept_state() | ({"teacher": kept} if kept else {})
 
     def restore_kept(self, state: dict[str, Any]) -> None:
         """Make the next teacher go on from the checkpoint's."""
+        super().restore_kept(state)
         self._restored = state.get("teacher")

@@ -63,10 +63,20 @@ class Teacher(TypedDict):
     model: Weights
 
 
+class Perturbations(TypedDict):
+    """What sift and smart keep of a data set's perturbations."""
+
+    ids: InstanceOf[Tensor]
+    used: InstanceOf[Tensor]
+    sizes: InstanceOf[Tensor]
+    data: InstanceOf[Tensor]
+
+
 class Kept(TypedDict, total=False):
     """What a criterion keeps."""
 
     teacher: Teacher
+    perturbations: dict[str, Perturbations]
 
 
 class Position(TypedDict, total=False):

@@ -119,6 +119,12 @@ TABLE: tuple[Row, ...] = (
         digest="8cbf0406b1fe",
     ),
     Change(
+        _TRAINER + "reset_dummy_batch",
+        "A worker without a batch repeats one of no effect; a criterion has to know.",
+        around=updates.marking_dummies,
+        digest="78cd24453491",
+    ),
+    Change(
         _TRAINER + "valid_step",
         "A loss that is no number ends the run; fairseq would save the broken weights.",
         around=finite.of_losses,

@@ -12,17 +12,24 @@ _NOTIFIED = "_fairseq_steady_notified"
 
 
 def telling_the_criterion(train_step: Callable[..., Any]) -> Callable[..., Any]:
-    """Call the criterion's ``after_update`` after each update of the weights."""
+    """Call the criterion's hooks before and after each update of the weights."""
 
     @functools.wraps(train_step)
     def step(trainer: Any, *args: Any, **kwargs: Any) -> Any:
         before = trainer.get_num_updates()
+        _announce(trainer, before)
         with naming_the_lost(), naming_the_update(trainer):
             result = train_step(trainer, *args, **kwargs)
         _tell(trainer, before)
         return result
 
     return step
+
+
+def _announce(trainer: Any, before: int) -> None:
+    criterion = trainer.get_criterion()
+    if hasattr(criterion, "before_update"):
+        criterion.before_update(trainer.model, before)
 
 
 def _tell(trainer: Any, before: int) -> None:
@@ -32,3 +39,13 @@ def _tell(trainer: Any, before: int) -> None:
     if after > before and not repeated and hasattr(criterion, "after_update"):
         setattr(trainer, _NOTIFIED, after)
         criterion.after_update(trainer.model, after)
+
+
+def marking_dummies(reset: Callable[..., None]) -> Callable[..., None]:
+    """Mark the batch that stands in for a missing one, and has no effect."""
+
+    @functools.wraps(reset)
+    def marked(trainer: Any, batch: Any) -> None:
+        reset(trainer, {**batch, "dummy": True} if isinstance(batch, dict) else batch)
+
+    return marked

@@ -25,7 +25,7 @@ from .r_drop import doubled
 from .sift import SiFT, normalise_embeddings
 from .smart import SMART
 from .spectral import SpectralBound, bound_linear, spectral_bound
-from .view import Penalty, View, masked_rms, rounded_away
+from .view import Penalty, Stopped, View, masked_rms, rounded_away
 
 __all__ = [
     "DIVERGENCES",
@@ -40,6 +40,7 @@ __all__ = [
     "Schedule",
     "SiFT",
     "SpectralBound",
+    "Stopped",
     "Teacher",
     "View",
     "ascend",

@@ -1,8 +1,10 @@
 """What SiFT and SMART share: a perturbation found by ascent, then compared."""
 
+import torch
 from torch import Tensor
 
 from .ascent import Ascent, ascend
+from .cached import PerturbationCache
 from .noise import draw
 from .view import Penalty, View, masked_rms, rounded_away
 
@@ -10,7 +12,7 @@ from .view import Penalty, View, masked_rms, rounded_away
 def adversarial_penalty(
     view: View, base: Tensor, start: tuple[str, float], ascent: Ascent
 ) -> Penalty:
-    """Climb from a random start, then compare with the clean pass.
+    """Climb from a random start, or take a kept perturbation; compare with clean.
 
     Args:
         view: the batch.
@@ -21,19 +23,79 @@ def adversarial_penalty(
     """
     name, scale = start
     noise = draw(name, view.keys, view.mask, base.shape[-1], scale)
-    target, fixed = view.clean.detach(), base.detach()
-    measure = view.climbed or view.divergence
-
-    def objective(delta: Tensor) -> Tensor:
-        return measure(view.forward(fixed + delta), target).sum()
-
-    delta, refused = ascend(objective, noise, ascent)
+    if view.cache is None:
+        delta, refused = _climbed(view, base.detach(), noise, ascent)
+        ascents, again = float(ascent.steps), 0.0
+    else:
+        sought = _Sought(view, base.detach(), noise, ascent)
+        delta, refused = sought.perturbation(view.cache)
+        ascents, again = sought.ascents, sought.again
     delta = delta * view.mask.unsqueeze(-1)
     return Penalty(
-        view.divergence(view.forward(base + delta), view.clean),
+        view.compared(base + delta),
         {
             "rms": masked_rms(delta, view.mask).sum(),
             "refused": refused / max(1, ascent.steps),
         },
         rounded_away(view.embedded.detach(), delta, view.mask),
+        view.cost(ascents) + again,
     )
+
+
+def _climbed(
+    view: View, base: Tensor, start: Tensor, how: Ascent
+) -> tuple[Tensor, Tensor]:
+    """The perturbation that an ascent finds, and how often it was refused."""
+    target, measure = view.clean.detach(), view.climbed or view.divergence
+
+    def objective(delta: Tensor) -> Tensor:
+        return measure(view.forward(base + delta), target).sum()
+
+    return ascend(objective, start, how)
+
+
+class _Sought:
+    """Perturbations of a batch, sought only for the sentences that a cache lacks.
+
+    Args:
+        view: the batch.
+        base: the value that is perturbed, detached, shape (B, T, C).
+        start: where an ascent starts, shape (B, T, C).
+        how: the ascent.
+
+    """
+
+    def __init__(self, view: View, base: Tensor, start: Tensor, how: Ascent) -> None:
+        self.view, self.base, self.start, self.how = view, base, start, how
+        #: ascents, and clean passes made for them in plain updates, per sentence
+        self.ascents, self.again = 0.0, 0.0
+
+    def perturbation(self, cache: PerturbationCache) -> tuple[Tensor, Tensor]:
+        """Of every sentence, and how often an ascent was refused."""
+        mask, ids = self.view.mask, self.view.ids.tolist()
+        entries = (mask.sum(1) * self.base.size(-1)).tolist()
+        delta = cache.read(ids, mask, self.base.size(-1))
+        fresh = cache.fresh(ids, entries)
+        cache.use(i for i, there in zip(ids, fresh, strict=True) if there)
+        rows = torch.tensor(fresh).logical_not().nonzero().squeeze(1).to(mask.device)
+        if not len(rows):
+            return delta, torch.zeros((), device=mask.device)
+        if cache.onward:
+            old = torch.tensor(cache.known(ids, entries), device=mask.device)
+            self.start = torch.where(old[:, None, None], delta, self.start)
+        delta[rows], refused = self._found(rows)
+        cache.keep([ids[row] for row in rows.tolist()], delta[rows], mask[rows])
+        return delta, refused
+
+    def _found(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """By an ascent, for some of the sentences."""
+        share = len(rows) / len(self.base)
+        self.ascents = self.how.steps * share
+        if share == 1:
+            return _climbed(self.view, self.base, self.start, self.how)
+        part, columns = self.view.some(rows)
+        self.again = part.repeated * share
+        whole = torch.zeros_like(self.start[rows])
+        base, start = (x[rows][:, columns] for x in (self.base, self.start))
+        whole[:, columns], refused = _climbed(part, base, start, self.how)
+        return whole, refused

@@ -1,6 +1,7 @@
 """R3F: parametric noise on the word embeddings."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .noise import draw
 from .view import Penalty, View, masked_rms, rounded_away
@@ -21,6 +22,8 @@ class R3F:
 
     """
 
+    logs: ClassVar = ("rms",)
+
     noise: str
     eps: float
     live: bool = False
@@ -30,7 +33,8 @@ class R3F:
         base = view.embedded if self.live else view.embedded.detach()
         z = draw(self.noise, view.keys, view.mask, base.shape[-1], self.eps)
         return Penalty(
-            view.divergence(view.forward(base.float() + z), view.clean),
+            view.compared(base.float() + z),
             {"rms": masked_rms(z, view.mask).sum()},
             rounded_away(base.detach(), z, view.mask),
+            view.cost(),
         )

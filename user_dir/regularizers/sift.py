@@ -1,6 +1,7 @@
 """SiFT: virtual adversarial training on normalised embeddings."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +39,8 @@ class SiFT:
         ascent: steps, step size and radius, in the same units.
 
     """
+
+    logs: ClassVar = ("rms", "refused")
 
     init: float
     ascent: Ascent

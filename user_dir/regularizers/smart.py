@@ -1,6 +1,7 @@
 """SMART: smoothness-inducing adversarial regularisation."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from .adversarial import adversarial_penalty
 from .ascent import Ascent
@@ -22,6 +23,8 @@ class SMART:
         live: let the perturbed pass train the word embeddings too.
 
     """
+
+    logs: ClassVar = ("rms", "refused")
 
     init: float
     ascent: Ascent

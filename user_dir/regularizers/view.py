@@ -2,11 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from .cached import PerturbationCache
 from .divergence import Divergence
+
+#: Types whose rounding can swallow a perturbation.
+HALF = (torch.float16, torch.bfloat16)
+
+#: Which side of the divergence is held fixed in backward.
+Stopped = Literal["none", "clean", "perturbed"]
+
+
+def _no_part(rows: Tensor) -> tuple["View", Tensor]:
+    raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,14 @@ class View:
         keys: noise keys of the sentences, shape (B,).
         divergence: compares two sets of logits, one value per sentence, shape (B,).
         climbed: what an ascent maximises, of the same form; None for ``divergence``.
+        stopped: side of the divergence that is held fixed in backward; with
+            ``perturbed`` the last pass needs no backward.
+        repeated: cost per sentence of a clean pass that only the regulariser needs, in
+            plain updates.
+        ids: the sentences' indices in the data set, shape (B,).
+        cache: of perturbations by these indices; None where each is sought anew.
+        some: the view of some of the sentences, given as indices of shape (R,), with
+            the columns of T that they need, a mask of shape (T,).
 
     """
 
@@ -32,6 +52,28 @@ class View:
     keys: Tensor
     divergence: Divergence
     climbed: Divergence | None = None
+    stopped: Stopped = "none"
+    repeated: float = 0.0
+    ids: Tensor = field(default_factory=lambda: torch.empty(0))
+    cache: PerturbationCache | None = None
+    some: Callable[[Tensor], tuple["View", Tensor]] = field(default=_no_part)
+
+    def compared(self, value: Tensor) -> Tensor:
+        """Divergence of the pass with ``value`` from the clean one, shape (B,)."""
+        with torch.set_grad_enabled(self.stopped != "perturbed"):
+            perturbed = self.forward(value)
+        clean = self.clean.detach() if self.stopped == "clean" else self.clean
+        return self.divergence(perturbed, clean)
+
+    def cost(self, ascents: float = 0.0) -> float:
+        """Extra passes per sentence, in plain updates: a forward and twice its cost.
+
+        Args:
+            ascents: forwards with a backward to the embeddings alone, per sentence.
+
+        """
+        last = 1 if self.stopped == "perturbed" else 3
+        return self.repeated + (last + 2 * ascents) / 3
 
 
 @dataclass(frozen=True)
@@ -43,12 +85,14 @@ class Penalty:
         logged: sums over the sentences, by name.
         lost: share of the perturbation's entries that rounding removed, or None where
             it cannot.
+        cost: of its passes, in plain updates.
 
     """
 
     value: Tensor
     logged: dict[str, Tensor] = field(default_factory=dict)
     lost: Tensor | None = None
+    cost: float = 1.0
 
 
 def masked_rms(delta: Tensor, mask: Tensor) -> Tensor:
@@ -63,7 +107,7 @@ def rounded_away(embedded: Tensor, delta: Tensor, mask: Tensor) -> Tensor | None
     Only half precision is looked at: in fp32 a useful perturbation is far above the
     spacing of embeddings.
     """
-    if embedded.dtype not in (torch.float16, torch.bfloat16):
+    if embedded.dtype not in HALF:
         return None
     moved = (embedded.float() + delta).to(embedded.dtype) != embedded
     return 1 - moved[mask & delta.abs().amax(-1).gt(0)].float().mean()
