@@ -1,9 +1,10 @@
 """Criterions whose perturbations are found by an ascent, and may be kept."""
 
 import logging
+import math
 from typing import Any, ClassVar
 
-import numpy as np
+import torch
 from torch import nn
 
 from ..errors import UserError
@@ -62,7 +63,7 @@ class AscentCriterion(PenaltyCriterion):
         data: Any = getattr(self.task, "datasets", {}).get("train")
         if getattr(data, "sizes", None) is None:
             return
-        sizes = np.asarray(data.sizes).reshape(len(data), -1)
+        sizes = torch.as_tensor(data.sizes).view(len(data), -1)
         columns = self._columns[self.terms.side] if sizes.shape[1] > 1 else [0]
         width: Any = find_encoder(model).embed_tokens.embedding_dim  # type: ignore[union-attr]
         tokens, cache = sizes[:, columns].sum(1), next(iter(self._caches.values()))
@@ -72,7 +73,7 @@ class AscentCriterion(PenaltyCriterion):
             raise UserError(
                 f"the perturbations of {len(data):,} sentences take {needed:.2f} GB on "
                 f"every worker, more than {flag} {most:g}: raise it to "
-                f"{np.ceil(100 * needed) / 100:g}, or leave out --{self.method}-cache"
+                f"{math.ceil(100 * needed) / 100:g}, or leave out --{self.method}-cache"
             )
         logger.info(
             "%s keeps the perturbations of %s sentences: %.3g GB of %s %g",

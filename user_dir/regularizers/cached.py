@@ -20,7 +20,7 @@ from ..errors import UserError
 from .ascent import Ascent
 
 Array = np.ndarray[Any, Any]
-Count = TypeVar("Count", int, Array)
+Count = TypeVar("Count", int, Tensor)
 
 #: Bytes of an entry besides what it holds: objects and places in two dictionaries.
 _OVERHEAD = 250
@@ -103,7 +103,7 @@ class PerturbationCache:
         self._found: dict[int, bytes] = {}
         self._reused: list[int] = []
 
-    def memory(self, entries: Array) -> float:
+    def memory(self, entries: Tensor) -> float:
         """Bytes that sentences of so many coordinates take, shape (N,)."""
         return float((self.form.size(entries) + _OVERHEAD).sum())
 
