@@ -36,6 +36,8 @@ torch.set_num_threads(1)  # tiny models gain nothing from more
 #: Tests write nothing below the user's home.
 _CACHES = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = _CACHES.name
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read once, when triton is imported
 
 WORDS = [f"w{i}" for i in range(60)]
 ENCODER = {

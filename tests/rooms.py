@@ -48,7 +48,7 @@ ROOMS = {
     "files": Room("errors", "pydantic"),
     "plugins": Room("errors"),
     "seeds": Room("", "numpy"),
-    "regularizers": Room("errors flags", "numpy torch"),
+    "regularizers": Room("errors flags", "numpy torch triton"),
     "optim": Room("errors flags seeds", "numpy torch"),
     "scores": Room("", "numpy torch", "rouge_score scipy"),
     "model_dir": Room("errors files models patches", f"fairseq torch {_READ}"),

@@ -57,20 +57,57 @@ def test_chunks_equal_the_direct_divergence(name: str, consume: bool) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_fixed_side_gets_no_gradient_and_no_rows_are_0() -> None:
-    a, b, real = logits()
+@pytest.mark.parametrize("name", ["sym_kl", "kl"])
+def test_a_fixed_side_gets_no_gradient_and_no_rows_are_0(name: str) -> None:
+    measure, (a, b, real) = DIVERGENCES[name], logits()
     for live, fixed in ((a, b), (b, a)):
         live.requires_grad_()
-        chunked(DIVERGENCES["kl"], a, b, real).sum().backward()
-        direct = (DIVERGENCES["kl"](a, b) * real).sum()
+        chunked(measure, a, b, real, consume=live is b).sum().backward()
+        direct = (measure(a, b) * real).sum()
         (expected,) = torch.autograd.grad(direct, live)
         torch.testing.assert_close(live.grad, expected)
         assert fixed.grad is None
         live.requires_grad_(False).grad = None
     a.requires_grad_()
-    nothing = chunked(DIVERGENCES["kl"], a, b, torch.zeros_like(real))
+    nothing = chunked(measure, a, b, torch.zeros_like(real))
     assert nothing.tolist() == [0, 0, 0, 0]
     nothing.sum().backward()
+    assert a.grad is not None
+    assert not a.grad.any()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_rows_far_apart_share_a_chunk_with_others() -> None:
+    """Logits that differ by 100 leave the closed form's sums for the general one."""
+    a, b, real = logits()
+    a[0, 0, 0] += 100
+    b[1, 2, 3] += 100
+    leaves = [x.requires_grad_() for x in (a, b)]
+    ours = chunked(DIVERGENCES["sym_kl"], a, b, real)
+    direct = (sym(a, b) * real).sum(1)
+    torch.testing.assert_close(ours, direct, rtol=1e-12, atol=1e-12)
+    expected = torch.autograd.grad(direct.sum(), leaves)
+    for found, theirs in zip(
+        torch.autograd.grad(ours.sum(), leaves), expected, strict=True
+    ):
+        torch.testing.assert_close(found, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_a_loss_scale_saves_gradients_in_half_precision() -> None:
+    """Most are under 2e-8: 0 in fp16, unless they are scaled before rounding."""
+    generator = torch.Generator().manual_seed(0)
+    b, z = torch.randn(2, 1, 1, 60000, generator=generator)
+    halves = [x.half().requires_grad_() for x in (b + 1e-3 * z, b)]
+    real = torch.ones(1, 1, dtype=torch.bool)
+    (2.0**15 * chunked(DIVERGENCES["sym_kl"], *halves, real)).sum().backward()
+    exact = [x.detach().double().requires_grad_() for x in halves]
+    (2.0**15 * sym(*exact)).sum().backward()
+    for half, one in zip(halves, exact, strict=True):
+        assert half.grad is not None
+        assert one.grad is not None
+        assert float(one.grad.abs().median()) < 2.0**15 * 2e-8
+        error = (half.grad - one.grad).abs().max() / one.grad.abs().max()
+        assert float(error) < 2e-3
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from fairseq_steady.regularizers import kl, squared_difference, symmetric_kl
+from fairseq_steady.regularizers.divergence import SymmetricKL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -83,6 +84,64 @@ def test_symmetric_kl_gradient_equals_the_closed_form(scale: float) -> None:
     got = torch.autograd.grad(symmetric_kl(a, b).sum(), (a, b))
     for one, other in zip(got, closed_gradient(a, b), strict=True):
         torch.testing.assert_close(one, other.detach(), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5000])
+@pytest.mark.parametrize("scale", [0, 1e-6, 1e-5, 1e-3, 0.3, 5.0, 40.0])
+def test_the_closed_form_is_as_precise(scale: float, classes: int) -> None:
+    """In fp32, against the definition in float64; one class is nearly certain.
+
+    Differences of tens cost a gradient as many times the rounding of 1.
+    """
+    a, b = logits(scale, classes)
+    b[0, 0] += 5
+    a[0, 0] += 5
+    a[1] += 9 * scale
+    a, b = a.float(), b.float()
+    outer = torch.linspace(-2, 3, 7)
+    values, kept = SymmetricKL.values(a, b)
+    both, bound = [True, True], 3e-5 * max(1, scale / 10)
+    found = SymmetricKL.gradients(a, b, values, kept, outer, both)
+    p_log, q_log = (x.double().log_softmax(-1) for x in (a, b))
+    exact = ((p_log.exp() - q_log.exp()) * (p_log - q_log)).sum(-1)
+    torch.testing.assert_close(values.double(), exact, rtol=3e-5, atol=1e-18)
+    for ours, theirs in zip(
+        found, closed_gradient(a.double(), b.double()), strict=True
+    ):
+        assert ours is not None
+        error = (ours - outer[:, None] * theirs).abs().amax(-1)
+        assert (error <= bound * (outer[:, None] * theirs).abs().amax(-1) + 1e-18).all()
+    for side in (0, 1):
+        one = [side == 0, side == 1]
+        alone = SymmetricKL.gradients(a, b, values, kept, outer, one)
+        assert alone[1 - side] is None
+        assert torch.equal(alone[side], found[side])
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=6),
+    st.floats(-80, 80, width=32),
+)
+def test_the_closed_form_is_never_negative_never_nan(
+    row: list[float], shift: float
+) -> None:
+    a, b = torch.tensor([row]), torch.tensor([row[::-1]]) + shift
+    values, kept = SymmetricKL.values(a, b)
+    both = [True, True]
+    found = SymmetricKL.gradients(a, b, values, kept, torch.ones(1), both)
+    assert float(values) >= 0
+    assert all(x is not None and x.isfinite().all() for x in found)
+
+
+def test_the_closed_form_passes_nan_on() -> None:
+    a, b = logits(0.1)
+    a[2, 1] = torch.nan
+    values, kept = SymmetricKL.values(a, b)
+    assert values.isnan().tolist() == [row == 2 for row in range(7)]
+    (of_a, _) = SymmetricKL.gradients(a, b, values, kept, values, [True, False])
+    assert of_a is not None
+    assert of_a.isnan().any(-1).tolist() == [row == 2 for row in range(7)]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-2, 0.9, 1.1, 5.0, 60.0, 200.0])

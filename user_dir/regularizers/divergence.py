@@ -9,7 +9,7 @@ sums run over terms that are never negative, so the relative error stays near th
 format's own rounding however small the perturbation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -53,6 +53,85 @@ def symmetric_kl(perturbed: Tensor, clean: Tensor) -> Tensor:
     # (p - q) t, written so that the exponential never overflows.
     weight = torch.where(t > 0, a.softmax(-1), b.softmax(-1))
     return (weight * -(-t.abs()).expm1() * t.abs()).sum(-1)
+
+
+def _apart(p: Tensor, q: Tensor, t: Tensor) -> Tensor:
+    """P - q, where both may be tiny or equal."""
+    return torch.where(t > 0, p, -q) * -(-t.abs()).expm1()
+
+
+#: A perturbed logit may grow by this much above the mean before p is taken from its own
+#: softmax: past it q, rounded to 0 or not, would no longer tell.
+FAR = 60.0
+
+
+class SymmetricKL:
+    """The symmetric KL and its gradients in closed form, for many classes.
+
+    With d = a - b - shift, x = expm1 d and S0 = E_q[x], S1 = E_q[d], S2 = E_q[x d]:
+
+        log p - log q = t = d - log(1 + S0),    expm1 t = (x - S0) / (1 + S0)
+        D = (S2 - S0 S1) / (1 + S0),    E_q[t] = S1 - log(1 + S0) = E_p[t] - D
+        dD/da = p (t - E_p[t]) + p - q,    dD/db = -q (t - E_q[t]) - (p - q)
+
+    whatever the shift. It is E_q[a - b]: then S1 is no more than rounding, S2 has no
+    term below 0, and p = q (1 + expm1 t) and p - q = q expm1 t cancel nothing.
+    """
+
+    @staticmethod
+    def values(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """The divergence, and what its gradients need again.
+
+        Args:
+            a: logits of p, shape (R, K).
+            b: logits of q, shape (R, K).
+
+        Returns:
+            Values in nats, shape (R,), and shift, S0 and S1, shape (R, 3). S0 is
+            infinite where a logit has grown by FAR, and the value ``symmetric_kl``'s.
+
+        """
+        a, b = _at_least_fp32(a), _at_least_fp32(b)
+        q, d = b.softmax(-1), a - b
+        shift = (q * d).sum(-1, keepdim=True)
+        d -= shift
+        far = d.amax(-1, keepdim=True) >= FAR
+        s1 = (q * d).sum(-1, keepdim=True)
+        q *= d.expm1()
+        s0 = q.sum(-1, keepdim=True)
+        s2 = q.mul_(d).sum(-1, keepdim=True)
+        value = ((s2 - s0 * s1) / (1 + s0)).clamp(min=0).squeeze(1)
+        if far.any():
+            value = torch.where(far.squeeze(1), symmetric_kl(a, b), value)
+            s0 = torch.where(far, torch.inf, s0)
+        return value, torch.cat([shift, s0, s1], 1)
+
+    @staticmethod
+    def gradients(
+        a: Tensor,
+        b: Tensor,
+        values: Tensor,
+        kept: Tensor,
+        outer: Tensor,
+        wanted: Sequence[bool],
+    ) -> list[Tensor | None]:
+        """Of the wanted sides, shape (R, K), the values' gradient being ``outer``."""
+        a, b = _at_least_fp32(a), _at_least_fp32(b)
+        values, outer = values[:, None], outer[:, None]
+        shift, s0, s1 = kept.split(1, -1)
+        q, d = b.softmax(-1), (a - b).sub_(shift)
+        moved = d.expm1().sub_(s0).div_(1 + s0).mul_(q)
+        far = s0.isinf()
+        if far.any():
+            apart = _apart(a.softmax(-1), q, _log_ratio(a, b))
+            moved = torch.where(far, apart, moved)
+        d -= s1
+        of_a = of_b = None
+        if wanted[1]:
+            of_b = torch.addcmul(moved, q, d).mul_(-outer)
+        if wanted[0]:
+            of_a = q.add_(moved).mul_(d.sub_(values)).add_(moved).mul_(outer)
+        return [of_a, of_b]
 
 
 def _expm1_minus(t: Tensor) -> Tensor:
