@@ -17,9 +17,9 @@ from fairseq.modules import FairseqDropout, LayerNorm
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .packed import Packing, after_attention
+from .attention import attend
+from .packed import Packing, after_attention, through_layers
 
 
 def bucket(distance: Tensor, buckets: int, furthest: int) -> Tensor:
@@ -176,30 +176,35 @@ class DisentangledAttention(nn.Module):
         self.scale = 1 / math.sqrt(width // heads * (1 + len(terms)))
 
     def forward(
-        self, x: Tensor, padding: Tensor, relative: Relative, packing: Packing
+        self, x: Tensor, packing: Packing, relative: Relative, first: bool = False
     ) -> Tensor:
-        """Packed tokens of shape (N, C); padding, True there, of shape (B, T)."""
+        """Packed tokens, shape (N, C); of ``first`` ones alone (B, C) comes out."""
+        padding = packing.padding
 
         def by_head(projection: nn.Module) -> Tensor:
             spread = packing.spread(projection(x))
             return spread.view(*padding.shape, self.heads, -1).transpose(1, 2)
 
         q, k, v = (by_head(p) for p in (self.q_proj, self.k_proj, self.v_proj))
-        mixed = F.scaled_dot_product_attention(
+        mixed = attend(
             q,
             k,
             v,
-            attn_mask=self._bias(q, k, padding if packing.padded else None, relative),
-            dropout_p=self.dropout_module.p if self.training else 0.0,
-            scale=self.scale,
+            self._bias(q, k, padding if packing.padded else None, relative),
+            self.scale,
+            self.dropout_module.p if self.training else 0.0,
         )
-        output: Tensor = self.out_proj(packing.pack(mixed.transpose(1, 2).flatten(2)))
+        packed = packing.pack(mixed.transpose(1, 2).flatten(2))
+        output: Tensor = self.out_proj(packing.first(packed) if first else packed)
         return output
 
     def _bias(
         self, q: Tensor, k: Tensor, padding: Tensor | None, relative: Relative
     ) -> Tensor:
-        """What positions add to the scaled scores; minus infinity at padding."""
+        """What positions add to the scaled scores; the least number at padding.
+
+        Not minus infinity: a sentence that is all padding would become NaN.
+        """
         table = self.position_dropout(relative.table)
         bias = q.new_zeros(())
         if "c2p" in self.terms:
@@ -213,7 +218,8 @@ class DisentangledAttention(nn.Module):
             bias = bias + found.transpose(2, 3)
         if padding is None:
             return bias
-        return bias.masked_fill_(padding[:, None, None, :], -math.inf)
+        least = torch.finfo(bias.dtype).min
+        return bias.masked_fill_(padding[:, None, None, :], least)
 
     def _positions(self, projection: nn.Module, table: Tensor, rows: Tensor) -> Tensor:
         """One scaled column for each distance, shape (H, C / H, 2T - 1)."""
@@ -242,12 +248,12 @@ class LocalConvolution(nn.Module):
         self.activation_fn = utils.get_activation_fn(activation)
         self.dropout_module = FairseqDropout(dropout, type(self).__name__)
 
-    def forward(self, x: Tensor, out: Tensor, padding: Tensor) -> Tensor:
-        """The layer's input, 0 at padding, and output, both of shape (T, B, C)."""
-        seen = self.conv(x.permute(1, 2, 0)).permute(2, 0, 1)
-        added = self.activation_fn(self.dropout_module(seen))
+    def forward(self, x: Tensor, out: Tensor, packing: Packing) -> Tensor:
+        """The layer's input, 0 at padding, and output, both of shape (N, C)."""
+        seen = self.conv(packing.spread(x).transpose(1, 2)).transpose(1, 2)
+        added = self.activation_fn(self.dropout_module(packing.pack(seen)))
         normed: Tensor = self.layer_norm(out + added)
-        return normed.masked_fill(padding.t().unsqueeze(-1), 0.0)
+        return normed
 
 
 class DisentangledLayer(TransformerEncoderLayerBase):
@@ -279,15 +285,31 @@ class DisentangledLayer(TransformerEncoderLayerBase):
 
     def forward(self, x: Tensor, padding: Tensor, relative: Relative) -> Tensor:
         """Hidden states of shape (T, B, C) and padding, True there, of shape (B, T)."""
-        packing = Packing(padding)
-        packed = packing.pack(x.transpose(0, 1))
-        attended = self.self_attn(packed, padding, relative, packing)
-        out = packing.spread(after_attention(self, packed, attended)).transpose(0, 1)
-        return out if self.conv is None else self.conv(x, out, padding)
+        packing = _packing(padding)
+        packed = self.packed(packing.pack(x.transpose(0, 1)), packing, relative)
+        return packing.spread(packed).transpose(0, 1)
+
+    def packed(
+        self, x: Tensor, packing: Packing, relative: Relative, first: bool = False
+    ) -> Tensor:
+        """Packed tokens, shape (N, C); of ``first`` ones alone (B, C) comes out."""
+        early = first and self.conv is None  # which needs neighbours
+        attended = self.self_attn(x, packing, relative, early)
+        out = after_attention(self, packing.first(x) if early else x, attended)
+        if self.conv is not None:
+            out = self.conv(x, out, packing)
+        return packing.first(out) if first and not early else out
+
+
+def _packing(padding: Tensor) -> Packing:
+    """On a GPU all positions: no kernel there takes a bias and sentences packed."""
+    return Packing(padding, packs=padding.device.type == "cpu")
 
 
 class DisentangledEncoder(TransformerEncoder):
     """Embeds tokens, then layers that see relative positions."""
+
+    first_only = False
 
     def __init__(self, args: argparse.Namespace, dictionary: Any, words: Any) -> None:
         self.form = args
@@ -321,16 +343,14 @@ class DisentangledEncoder(TransformerEncoder):
         """Token ids of shape (B, T); as fairseq's encoder."""
         padding = src_tokens.eq(self.padding_idx)
         embedded, _ = self.forward_embedding(src_tokens, token_embeddings)
-        x = embedded.masked_fill(padding.unsqueeze(-1), 0.0).transpose(0, 1)
+        x = embedded.masked_fill(padding.unsqueeze(-1), 0.0)
         relative = self.relative(src_tokens.size(1))
-        states = [x]
-        for layer in self.layers:
-            x = layer(x, padding, relative)
-            states.append(x)
+        packing = _packing(padding)
+        x, states = through_layers(self, x, packing, return_all_hiddens, relative)
         return {
             "encoder_out": [x],
             "encoder_padding_mask": [padding],
-            "encoder_states": states if return_all_hiddens else [],
+            "encoder_states": states,
         }
 
 

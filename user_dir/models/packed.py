@@ -1,34 +1,49 @@
-"""Encoder layers that spend no time on padding, for the CPU.
+"""Encoders that spend no time on padding.
 
-Batches of short sentences are half padding. A CPU takes time for every position; a GPU
-takes them at once, and would have to wait to be told which are real. Sorting sentences
-by length would avoid padding too, and ruins training on small data.
+Batches of short sentences are half padding. Real tokens are put in one matrix before
+the first layer and given their places back after the last. Sorting sentences by length
+would avoid padding too, and ruins training on small data.
 """
 
+from functools import cached_property
 from typing import Any
 
+import torch
+from fairseq.models.transformer import TransformerEncoderBase
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import Blocks, Varlen, packs
+from .dropout import use_words
+
 
 class Packing:
-    """A batch as one matrix of tokens: the real ones alone, if it is on the CPU.
-
-    N is the number of real tokens there, and B * T on a GPU.
+    """A batch as one matrix of its N real tokens.
 
     Args:
         padding: True at padding, shape (B, T).
+        packs: whether to; else N is B * T, and a GPU need not wait to be told.
 
     """
 
-    def __init__(self, padding: Tensor) -> None:
-        self.shape = padding.shape
+    def __init__(self, padding: Tensor, packs: bool = True) -> None:
+        self.padding = padding
+        #: whether there may be padding
+        self.padded = not packs or bool(padding.any())
         self.real: Tensor | None = None
-        #: whether there may be padding; a GPU is not asked, it would have to wait
-        self.padded = padding.device.type != "cpu" or bool(padding.any())
-        if self.padded and padding.device.type == "cpu":
+        if packs and self.padded:
             self.real = (~padding).flatten().nonzero().squeeze(1)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Of the sentences, shape (B,)."""
+        return (~self.padding).sum(1)
+
+    @cached_property
+    def starts(self) -> bool:
+        """Whether every sentence has its first token at position 0."""
+        return not bool(self.padding[:, 0].any())
 
     def pack(self, x: Tensor) -> Tensor:
         """Shape (B, T, C) to (N, C)."""
@@ -38,9 +53,76 @@ class Packing:
     def spread(self, x: Tensor) -> Tensor:
         """Shape (N, C) to (B, T, C), 0 at padding."""
         if self.real is not None:
-            empty = x.new_zeros(self.shape.numel(), x.size(-1))
-            x = empty.index_copy(0, self.real, x)
-        return x.view(*self.shape, -1)
+            empty = x.new_zeros(self.padding.numel(), x.size(-1))
+            x = empty.index_copy_(0, self.real, x)
+        return x.view(*self.padding.shape, -1)
+
+    def first(self, x: Tensor) -> Tensor:
+        """The first tokens alone, shape (N, C) to (B, C)."""
+        return x.index_select(0, self.lengths.cumsum(0) - self.lengths)
+
+    def spread_first(self, x: Tensor) -> Tensor:
+        """Shape (B, C) to (B, T, C), 0 at all other positions."""
+        return F.pad(x.unsqueeze(1), (0, 0, 0, self.padding.size(1) - 1))
+
+    @cached_property
+    def attention(self) -> Any:
+        """Attention within each sentence; see :class:`.attention.Blocks`."""
+        kind = Blocks if self.padding.device.type == "cpu" else Varlen
+        return kind(self.lengths[self.lengths > 0])
+
+    def through(
+        self, layer: nn.Module, x: Tensor, *extra: Any, first: bool = False
+    ) -> Tensor:
+        """One layer, from packed tokens to packed tokens.
+
+        Args:
+            layer: with a method ``packed``; it is called instead, on (T, B, C), where
+                somebody hooks or wraps it.
+            x: shape (N, C).
+            extra: what else the layer takes.
+            first: whether first tokens alone come out, shape (B, C).
+
+        """
+        hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+        if not any(hooks) and "forward" not in vars(layer):
+            return layer.packed(x, self, *extra, first=first)  # type: ignore[operator, no-any-return]
+        out = layer(self.spread(x).transpose(0, 1), self.padding, *extra)
+        packed = self.pack(out.transpose(0, 1))
+        return self.first(packed) if first else packed
+
+
+def through_layers(
+    encoder: Any, x: Tensor, packing: Packing, keep: bool, *extra: Any
+) -> tuple[Tensor, list[Tensor]]:
+    """All layers of an encoder.
+
+    Args:
+        encoder: with ``layers``, and ``first_only``: whether only the first position
+            of each sentence will be read. The last layer then leaves out the others,
+            which come out as 0.
+        x: what enters the first, shape (B, T, C).
+        packing: of the batch.
+        keep: whether to return what is between layers.
+        extra: what else each layer takes.
+
+    Returns:
+        What leaves the last layer, of shape (T, B, C), 0 at padding; of the same shape,
+        what enters each layer and leaves the last, or nothing.
+
+    """
+    layers = list(encoder.layers)  # with layerdrop those of this pass
+    first = bool(layers) and encoder.first_only and not keep and packing.starts
+    x = packing.pack(x)
+    states = [x]
+    for layer in layers[:-1] if first else layers:
+        x = packing.through(layer, x, *extra)
+        states.append(x)
+    if first:
+        x = packing.through(layers[-1], x, *extra, first=True)
+        return packing.spread_first(x).transpose(0, 1), []
+    kept = [packing.spread(state).transpose(0, 1) for state in states if keep]
+    return kept[-1] if kept else packing.spread(x).transpose(0, 1), kept
 
 
 def after_attention(
@@ -54,12 +136,16 @@ def after_attention(
 
 
 class PackedEncoderLayer(TransformerEncoderLayerBase):
-    """Fairseq's post-norm layer, its real tokens packed into one matrix.
+    """Fairseq's post-norm layer on packed tokens.
 
-    Equal to fairseq's own up to rounding; padded positions come out as 0. Attention
-    alone sees padding, and masks it. Whatever this form does not cover (a GPU,
-    pre-norm, an attention mask, no padding) goes through fairseq's own forward.
+    Equal to fairseq's own up to rounding; padded positions come out as 0. What this
+    form does not cover (pre-norm, an attention mask, most GPUs) goes through fairseq's
+    own forward.
     """
+
+    def covers(self, x: Tensor) -> bool:
+        """Whether tokens like these are packed."""
+        return packs(x) and not self.normalize_before and not self.return_fc
 
     def forward(
         self,
@@ -69,36 +155,65 @@ class PackedEncoderLayer(TransformerEncoderLayerBase):
     ) -> Any:
         """Hidden states of shape (T, B, C) and padding, True there, of shape (B, T)."""
         padding = encoder_padding_mask
-        other = attn_mask is not None or self.normalize_before or self.return_fc
-        if padding is None or other or x.device.type != "cpu":
+        if padding is None or attn_mask is not None or not self.covers(x):
             return super().forward(x, encoder_padding_mask, attn_mask)
         packing = Packing(padding)
         packed = packing.pack(x.transpose(0, 1))
-        attended = self._attend(packed, padding, packing)
-        return packing.spread(after_attention(self, packed, attended)).transpose(0, 1)
+        return packing.spread(self.packed(packed, packing)).transpose(0, 1)
 
-    def _attend(self, x: Tensor, padding: Tensor, packing: Packing) -> Tensor:
+    def packed(self, x: Tensor, packing: Packing, first: bool = False) -> Tensor:
+        """Packed tokens of shape (N, C); of ``first`` ones alone (B, C) comes out."""
         attention = self.self_attn
-
-        def by_head(projection: nn.Module) -> Tensor:
-            spread = packing.spread(projection(x))
-            return spread.view(*padding.shape, attention.num_heads, -1).transpose(1, 2)
-
-        mixed = F.scaled_dot_product_attention(
-            by_head(attention.q_proj),
-            by_head(attention.k_proj),
-            by_head(attention.v_proj),
-            attn_mask=~padding[:, None, None, :],
-            dropout_p=attention.dropout_module.p if self.training else 0.0,
+        own = packing.first(x) if first else x
+        mixed = packing.attention(
+            attention.q_proj(own),
+            attention.k_proj(x),
+            attention.v_proj(x),
+            attention.num_heads,
+            attention.dropout_module.p if self.training else 0.0,
         )
-        output: Tensor = attention.out_proj(
-            packing.pack(mixed.transpose(1, 2).flatten(2))
-        )
-        return output
+        return after_attention(self, own, attention.out_proj(mixed))
 
 
-def pack(encoder: nn.Module) -> None:
-    """Let fairseq's own layers skip padding; their weights and names stay."""
+class PackedEncoder(TransformerEncoderBase):
+    """Fairseq's encoder; tokens are packed once, before its first layer."""
+
+    first_only = False
+
+    def forward_scriptable(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        return_all_hiddens: bool = False,
+        token_embeddings: Tensor | None = None,
+    ) -> dict[str, list[Any]]:
+        """Token ids of shape (B, T); as fairseq's encoder."""
+        padding = src_tokens.eq(self.padding_idx)
+        layers = self.layers.children()
+        covers = [getattr(one, "covers", None) for one in layers]
+        probe = self.embed_tokens.weight
+        if not all(one and one(probe) for one in covers) or self.layer_norm is not None:
+            return super().forward_scriptable(  # type: ignore[no-any-return]
+                src_tokens, src_lengths, return_all_hiddens, token_embeddings
+            )
+        x, embedded = self.forward_embedding(src_tokens, token_embeddings)
+        keep, packing = return_all_hiddens, Packing(padding)
+        x, states = through_layers(self, x, packing, keep)
+        return {
+            "encoder_out": [x],
+            "encoder_padding_mask": [padding],
+            "encoder_embedding": [embedded],
+            "encoder_states": states,
+            "fc_results": [None for _ in states[1:]],
+            "src_tokens": [],
+            "src_lengths": [packing.lengths.to(torch.int32).unsqueeze(1)],
+        }
+
+
+def pack(encoder: Any) -> None:
+    """Let an encoder of fairseq's skip padding; weights and names stay."""
+    use_words(encoder)
     for layer in getattr(encoder, "layers", ()):
         if type(layer) is TransformerEncoderLayerBase:
             layer.__class__ = PackedEncoderLayer
+            encoder.__class__ = PackedEncoder

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Required
 import numpy as np
 import torch
 from fairseq.models.roberta import RobertaModel
-from fairseq.models.roberta.model import base_architecture
+from fairseq.models.roberta.model import RobertaClassificationHead, base_architecture
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -77,6 +77,27 @@ class SteadyRoberta(RobertaModel):
     def __init__(self, args: argparse.Namespace, encoder: nn.Module) -> None:
         super().__init__(args, encoder)
         self.encoder.lm_head = None
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        features_only: bool = False,
+        return_all_hiddens: bool = False,
+        classification_head_name: str | None = None,
+        **extra: Any,
+    ) -> Any:
+        """As fairseq's; its classification head reads the first position alone."""
+        name, stack = classification_head_name, self.encoder.sentence_encoder
+        stack.first_only = (
+            name is not None
+            and type(self.classification_heads[name]) is RobertaClassificationHead
+        )
+        try:
+            return super().forward(
+                src_tokens, features_only, return_all_hiddens, name, **extra
+            )
+        finally:
+            stack.first_only = False
 
     def upgrade_state_dict_named(
         self, state_dict: dict[str, Tensor], name: str

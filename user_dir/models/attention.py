@@ -1,0 +1,231 @@
+"""Attention of sentences that stand in one matrix, without their padding.
+
+A CPU multiplies matrices of one shape at a time: sentences of about one length share a
+block, and only within a block is there padding. A GPU has a kernel for sentences of any
+length, where flash-attn is installed.
+"""
+
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .dropout import drop
+
+#: Lengths are rounded up to a multiple of this; each makes a block.
+_STEP = 32
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, p: float
+) -> Tensor:
+    """Softmax attention with dropout of its weights.
+
+    On a CPU torch's fused kernel has no dropout, and what stands in for it draws slow
+    masks and looks for rows without any key.
+
+    Args:
+        q: shape (B, H, Q, D).
+        k: shape (B, H, T, D).
+        v: shape (B, H, T, D).
+        bias: added to scaled scores, of a shape that expands to (B, H, Q, T).
+        scale: of the scores.
+        p: probability.
+
+    Returns:
+        Shape (B, H, Q, D).
+
+    """
+    if bias is not None:
+        bias = bias.to(q.dtype)
+    if p == 0 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, bias, p, scale=scale)
+    start = q.new_zeros(1) if bias is None else bias.expand(*q.shape[:2], -1, -1)
+    scores = torch.baddbmm(
+        start if bias is None else start.flatten(0, 1),
+        q.flatten(0, 1),
+        k.flatten(0, 1).transpose(1, 2),
+        alpha=scale,
+    )
+    exact = torch.promote_types(scores.dtype, torch.float32)
+    weights = drop(scores.softmax(-1, dtype=exact), p).to(v.dtype)
+    return torch.bmm(weights, v.flatten(0, 1)).view(q.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the heads of packed tokens stand when sentences are padded in blocks.
+
+    Args:
+        rows: row of each token and head, shape (N, H).
+        size: number of rows.
+        shapes: sentences, heads and positions of each block, in order.
+
+    """
+
+    rows: Tensor
+    size: int
+    shapes: list[tuple[int, int, int]]
+
+    def spread(self, x: Tensor) -> list[Tensor]:
+        """Shape (N, C) to one tensor of shape (B, H, T, D) a block, 0 at padding."""
+        flat = x.reshape(self.rows.numel(), -1)
+        empty = flat.new_zeros(self.size, flat.size(-1))
+        whole = empty.index_add_(0, self.rows.flatten(), flat)
+        blocks = whole.split([math.prod(shape) for shape in self.shapes])
+        return [
+            block.view(*shape, -1)
+            for block, shape in zip(blocks, self.shapes, strict=True)
+        ]
+
+    def pack(self, blocks: list[Tensor]) -> Tensor:
+        """The way back."""
+        flat = [block.flatten(0, 2) for block in blocks]
+        whole = flat[0] if len(flat) == 1 else torch.cat(flat)
+        return whole.index_select(0, self.rows.flatten()).view(len(self.rows), -1)
+
+
+def _layout(
+    heads: int, sentence: np.ndarray, step: np.ndarray, shapes: list[tuple[int, int]]
+) -> Layout:
+    """From each token's sentence, counted in the order of the blocks, and position."""
+    counts, steps = (np.array(one) for one in zip(*shapes, strict=True))
+    block = np.repeat(np.arange(len(shapes)), counts)
+    long = steps[block]
+    first = np.concatenate([[0], np.cumsum(long * heads)])
+    rows = (first[sentence] + step)[:, None] + np.arange(heads) * long[sentence, None]
+    each = [(count, heads, length) for count, length in shapes]
+    return Layout(torch.from_numpy(rows), int(first[-1]), each)
+
+
+class Blocks:
+    """Attention of a batch's sentences, in blocks of about one length.
+
+    Args:
+        lengths: of the sentences, all above 0, shape (B,).
+
+    """
+
+    def __init__(self, lengths: Tensor) -> None:
+        self._lengths = lengths.numpy()
+        self._heads = 0
+
+    def _arrange(self, heads: int) -> None:
+        lengths, self._heads = self._lengths, heads
+        rounded = -(-lengths // _STEP)
+        order = np.argsort(rounded, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        groups = np.split(order, np.flatnonzero(np.diff(rounded[order])) + 1)
+        shapes = [(len(group), int(lengths[group].max())) for group in groups]
+        starts = np.cumsum(lengths) - lengths
+        sentence = np.repeat(np.arange(len(lengths)), lengths)
+        step = np.arange(len(sentence)) - starts[sentence]
+        self.keys = _layout(heads, place[sentence], step, shapes)
+        one_each = [(count, 1) for count, _ in shapes]
+        self.first = _layout(heads, place, np.zeros_like(place), one_each)
+        self.biases = [_bias(lengths[group]) for group in groups]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, p: float) -> Tensor:
+        """Mixed values.
+
+        Args:
+            q: shape (N, C), or (B, C) for the first token of each sentence alone.
+            k: shape (N, C).
+            v: shape (N, C).
+            heads: H.
+            p: dropout of attention weights.
+
+        Returns:
+            The shape of ``q``.
+
+        """
+        if heads != self._heads:
+            self._arrange(heads)
+        queries = self.keys if len(q) == len(k) else self.first
+        scale = 1 / math.sqrt(q.size(-1) // heads)
+        spread = (queries.spread(q), self.keys.spread(k), self.keys.spread(v))
+        return queries.pack(
+            [
+                attend(*block, scale, p)
+                for block in zip(*spread, self.biases, strict=True)
+            ]
+        )
+
+
+def _bias(lengths: np.ndarray) -> Tensor | None:
+    """Minus infinity at padding, shape (B, 1, 1, T); None where there is none."""
+    if lengths.min() == lengths.max():
+        return None
+    padding = np.arange(lengths.max()) >= lengths[:, None]
+    bias = np.where(padding, np.float32(-np.inf), np.float32(0))
+    return torch.from_numpy(bias)[:, None, None, :]
+
+
+@cache
+def _flash() -> Callable[..., Tensor]:
+    """flash-attn's attention of sentences of any length."""
+    module = importlib.import_module("flash_attn")
+    return module.flash_attn_varlen_func  # type: ignore[no-any-return]
+
+
+@cache
+def _installed() -> bool:
+    try:
+        return callable(_flash())
+    except (ImportError, AttributeError):
+        return False
+
+
+def packs(x: Tensor) -> bool:
+    """Whether attention takes packed tokens: on a CPU, or where flash-attn may run.
+
+    It wants half precision, and a GPU of Ampere's generation or later.
+
+    Args:
+        x: any tensor of the device and, outside of autocast, of the type of tokens.
+
+    """
+    device = x.device.type
+    if device != "cuda":
+        return device == "cpu"
+    autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
+    recent = torch.cuda.get_device_capability(x.device) >= (8, 0)
+    half = dtype in (torch.float16, torch.bfloat16)
+    return half and recent and _installed()
+
+
+class Varlen:
+    """Attention of a batch's sentences on a GPU, as :class:`Blocks` on a CPU.
+
+    Args:
+        lengths: of the sentences, all above 0, shape (B,).
+
+    """
+
+    def __init__(self, lengths: Tensor) -> None:
+        self._starts = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+        self._first = torch.arange(
+            len(self._starts), dtype=torch.int32, device=lengths.device
+        )
+        self._longest = int(lengths.max())
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, p: float) -> Tensor:
+        """Mixed values; see :meth:`Blocks.__call__`."""
+        whole = len(q) == len(k)
+        mixed = _flash()(
+            *(x.view(len(x), heads, -1) for x in (q, k, v)),
+            cu_seqlens_q=self._starts if whole else self._first,
+            cu_seqlens_k=self._starts,
+            max_seqlen_q=self._longest if whole else 1,
+            max_seqlen_k=self._longest,
+            dropout_p=p,
+        )
+        return mixed.flatten(1)
