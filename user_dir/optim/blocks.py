@@ -24,7 +24,7 @@ class Piece:
 
     def of(self, tensors: Sequence[Tensor]) -> Tensor:
         """The stretch as a flat view; a whole tensor in its own shape."""
-        tensor = tensors[self.index].detach()
+        tensor = tensors[self.index]
         if self.size == tensor.numel():
             return tensor
         return tensor.view(-1)[self.start : self.end]

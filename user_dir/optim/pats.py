@@ -198,8 +198,10 @@ def _sums(values: Tensor) -> Tensor:
         return values.sum().view(1)
     flat = values.reshape(-1)
     whole = flat.numel() // _STRETCH * _STRETCH
-    rest = flat[whole:].sum().view(1)
-    return torch.cat([flat[:whole].view(-1, _STRETCH).sum(1), rest])
+    sums = flat[:whole].view(-1, _STRETCH).sum(1)
+    if whole == flat.numel():
+        return sums
+    return torch.cat([sums, flat[whole:].sum().view(1)])
 
 
 def _means(params: list[Tensor], sums: dict[int, list[Tensor]]) -> dict[int, Tensor]:
