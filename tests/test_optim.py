@@ -18,6 +18,7 @@ from fairseq_steady.optim import (
     tag_parameters,
 )
 from fairseq_steady.optim import blocks as blocks_module
+from fairseq_steady.optim import pats as pats_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import FAMILIES, build
@@ -237,19 +238,83 @@ def test_workers_with_other_random_histories_stay_equal(one: int, other: int) ->
     assert_bitwise(*states)
 
 
-def test_noise_does_not_depend_on_threads() -> None:
-    """But for the last bits of a matrix's mean, which torch sums in pieces."""
+def draws(size: int, p: float, like: Any = torch.float32) -> Tensor:
+    return pats_module._draw(torch.empty(0, dtype=like), size, (3, 1, 4, 1), p)
+
+
+@pytest.mark.parametrize("like", [torch.float32, torch.double])
+@pytest.mark.parametrize("p", [1.0, 0.5, 0.3, 0.001])
+def test_noise_is_normal_where_a_coin_of_p_says_so(p: float, like: Any) -> None:
+    """Share of p, moments, Kolmogorov's distance, and no tie between neighbours."""
+    size = 2**20 + 3
+    drawn = draws(size, p, like).double()
+    assert drawn.shape == (size,)
+    some = drawn[drawn != 0]
+    spread = math.sqrt(p * (1 - p) * size)
+    assert abs(len(some) - p * size) <= 4 * spread
+    root = math.sqrt(len(some))
+    for power, expected, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        off = float((some**power).mean()) - expected
+        assert abs(off) < 4 * math.sqrt(variance) / root, power
+    even = (torch.arange(len(some)) + 0.5) / len(some)
+    distance = (torch.special.ndtr(some.sort().values) - even).abs().max()
+    assert float(distance) * root < 1.95
+    half = (size + 1) // 2  # cosine and sine of one angle lie this far apart
+    for lag in (1, 2, half):
+        for function in (lambda x: x, torch.square, lambda x: (x != 0).double()):
+            a, b = function(drawn[:-lag]), function(drawn[lag:])
+            if float(a.std()) > 0:
+                tie = float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+                assert abs(tie) < 4 / math.sqrt(size - lag), lag
+
+
+def test_a_coin_is_decided_beyond_its_first_byte() -> None:
+    """p = 1/512 + 1/1024 lies within the lowest of 256 parts."""
+    p = 1 / 512 + 1 / 1024
+    share = float((draws(2**22, p) != 0).double().mean())
+    assert share == pytest.approx(p, abs=4 * math.sqrt(p / 2**22))
+
+
+LARGE = [(700, 803), (90, 70), (5,), (803, 701), (300, 300)]
+
+
+def large(name: str, **more: Any) -> list[nn.Parameter]:
+    """Weights of more than one block after three steps, from equal starts."""
+    generator = torch.Generator().manual_seed(0)
+    params = [nn.Parameter(torch.randn(s, generator=generator)) for s in LARGE]
+    made = MAKERS[name](params, weight_decay=0.1, anchor=0.1, **more)
+    for _ in range(3):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator)
+        made.step()
+    return params
+
+
+@pytest.mark.parametrize("name", ["bert_adam", "pats_adamax", "sage", "sage_adamax"])
+def test_nothing_depends_on_the_number_of_threads(name: str) -> None:
     found, before = [], torch.get_num_threads()
     try:
-        for threads in (1, 2):
+        for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            params = [*parameters(), nn.Parameter(torch.ones(700, 800))]
-            run(PatsAdamax(params[-1:], noise=1e-3, seed=5), params, 1)
-            found.append(params)
+            found.append(large(name))
     finally:
         torch.set_num_threads(before)
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert_bitwise(found[0], found[1])
+    assert_bitwise(found[0], found[2])
+
+
+@pytest.mark.parametrize("name", ["pats_adamax", "sage", "sage_adamax"])
+def test_blocks_change_nothing_but_the_pieces_of_noise(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With draws of 1 PATS ends at the same bits too: its means are of matrices."""
+    monkeypatch.setattr(pats_module, "_draw", lambda _, size, *__: torch.ones(size))
+    found = []
+    for size in (2**14, 2**18, 2**24):
+        monkeypatch.setattr(blocks_module, "SIZE", size)
+        found.append(large(name))
+    assert_bitwise(found[0], found[1])
+    assert_bitwise(found[0], found[2])
 
 
 def test_blocks_cover_every_element_once() -> None:
@@ -260,6 +325,18 @@ def test_blocks_cover_every_element_once() -> None:
     assert all(bool((t == 1).all()) for t in tensors)
 
 
+def test_runs_are_the_blocks_up_to_the_end_of_a_tensor() -> None:
+    size = blocks_module.SIZE
+    tensors = [torch.zeros(n) for n in (3, size * 2, size + 1, 7)]
+    found = list(blocks_module.runs(tensors))
+    assert [block for run in found for block in run] == list(
+        blocks_module.blocks(tensors)
+    )
+    ends = [run[-1][-1] for run in found]
+    assert all(piece.end == tensors[piece.index].numel() for piece in ends)
+    assert [len(run) for run in found] == [2, 2]
+
+
 # --- sage -----------------------------------------------------------------------
 
 
@@ -268,7 +345,7 @@ def test_blocks_cover_every_element_once() -> None:
 def test_sage_equals_its_slow_twin(base: Any, corrected: bool) -> None:
     a, b = parameters(dtype=torch.double), parameters(dtype=torch.double)
     flags: Any = {"weight_decay": 0.01, "bias_correction": corrected, "guard": 1e-3}
-    run(Sage(a, lr=1e-3, base=base, **flags), a, 30)
+    run(Sage(a, lr=1e-3, base=base, beta=0.6, **flags), a, 30)
     m = [torch.zeros_like(p) for p in b]
     v = [torch.zeros_like(p) for p in b]
     s = [torch.zeros_like(p) for p in b]
@@ -278,7 +355,7 @@ def test_sage_equals_its_slow_twin(base: Any, corrected: bool) -> None:
             with torch.no_grad():
                 g = p.grad
                 now = (p * g).abs()
-                s[i] = 0.75 * s[i] + 0.25 * now
+                s[i] = 0.6 * s[i] + 0.4 * now
                 surprise = (now - s[i]).abs() / (s[i] + 1e-3)
                 m[i] = 0.9 * m[i] + 0.1 * g
                 first = m[i] / (1 - 0.9 ** (t + 1)) if corrected else m[i]
@@ -317,6 +394,44 @@ def test_state_saved_and_restored_goes_on_bit_for_bit(
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     run(second, broken, 4, first=3)
     assert_bitwise(whole, broken)
+
+
+STATES = {
+    "bert_adam": {"step", "exp_avg", "exp_avg_sq"},
+    "pats_adamax": {"step", "exp_avg", "exp_inf", "sensitivity"},
+    "sage": {"step", "exp_avg", "exp_avg_sq", "sensitivity"},
+    "sage_adamax": {"step", "exp_avg", "exp_inf", "sensitivity"},
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_states_are_called_as_checkpoints_call_them(name: str) -> None:
+    params = parameters()
+    made = MAKERS[name](params)
+    run(made, params, 1)
+    assert {frozenset(state) for state in made.state.values()} == {
+        frozenset(STATES[name])
+    }
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("turned", ["weights", "gradients"])
+def test_transposed_tensors_step_as_others_do(name: str, turned: str) -> None:
+    """Those of a layout of their own have no flat view."""
+    found = []
+    for turn in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        start, g = (torch.randn(40, 30, generator=generator) for _ in range(2))
+        laid = {"weights": start.clone(), "gradients": g}
+        if turn:
+            laid[turned] = laid[turned].t().contiguous().t()
+        p = nn.Parameter(laid["weights"])
+        p.grad = laid["gradients"]
+        made = MAKERS[name]([{"params": [p], "noise": 0.0}])
+        made.step()
+        found.append(p.detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
+    assert not torch.equal(found[0], start)
 
 
 @pytest.mark.parametrize("name", MAKERS)

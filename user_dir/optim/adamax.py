@@ -1,6 +1,6 @@
 """The Adamax step that PATS and SAGE stand on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ def adamax_(
     averages: list[Tensor],
     largest: list[Tensor],
     rates: Sequence[float],
-    group: dict[str, Any],
+    group: Mapping[str, Any],
     multipliers: list[Tensor] | None = None,
 ) -> None:
     """One step in place, operation by operation as fairseq's ``adamax``.
@@ -49,7 +49,7 @@ def adamax_(
     torch._foreach_addcdiv_(params, steps, denominators, [-rate for rate in rates])
 
 
-def rates(states: Sequence[dict[str, Any]], group: dict[str, Any]) -> list[float]:
+def rates(states: Sequence[Mapping[str, Any]], group: Mapping[str, Any]) -> list[float]:
     """Learning rate of each parameter at its own step."""
     lr, beta1 = group["lr"] * group["lr_scale"], group["betas"][0]
     if not group["bias_correction"]:

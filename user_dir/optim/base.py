@@ -1,6 +1,6 @@
 """What the optimizers share: groups, checks, state and the pull to the start."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -65,19 +65,6 @@ class Grouped(torch.optim.Optimizer):
                 self.update(params, group)
         return loss
 
-    @staticmethod
-    def _pull(
-        params: list[Tensor], states: list[dict[str, Any]], group: dict[str, Any]
-    ) -> None:
-        """Move parameters towards where they started.
-
-        Source: Wiese et al. (arXiv 1706.03610), the L2 loss to the first weights;
-        decoupled, as weight decay is, by ourselves.
-        """
-        share = pull_share(group)
-        if share > 0:
-            torch._foreach_lerp_(params, [s["anchor"] for s in states], share)
-
     def _begin(self, parameter: Tensor, group: dict[str, Any]) -> None:
         if parameter.grad is not None and parameter.grad.is_sparse:
             raise UserError(f"{type(self).__name__} takes no sparse gradients")
@@ -86,8 +73,34 @@ class Grouped(torch.optim.Optimizer):
             self.state[parameter]["anchor"] = parameter.detach().clone()
 
 
-def pull_share(group: dict[str, Any]) -> float:
-    """Share of the way to its start that a step of decay moves a parameter."""
+def gradient_of(parameter: Tensor) -> Tensor:
+    """The gradient, laid out in memory as the parameter is."""
+    gradient: Tensor = parameter.grad  # type: ignore[assignment]
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def anchors_of(
+    states: Sequence[Mapping[str, Any]], group: Mapping[str, Any]
+) -> list[Tensor]:
+    """Where parameters started; none for a group that is not pulled there."""
+    return [state["anchor"] for state in states] if _pull_share(group) > 0 else []
+
+
+def pull_(
+    params: list[Tensor], anchors: list[Tensor], group: Mapping[str, Any]
+) -> None:
+    """Move parameters towards where they started, if there are anchors.
+
+    Source: Wiese et al. (arXiv 1706.03610), the L2 loss to the first weights;
+    decoupled, as weight decay is, by ourselves.
+    """
+    if anchors:
+        torch._foreach_lerp_(params, anchors, _pull_share(group))
+
+
+def _pull_share(group: Mapping[str, Any]) -> float:
     rate = float(group["lr"] * group["lr_scale"])
     return rate * float(group["anchor"] * group["anchor_scale"])
 

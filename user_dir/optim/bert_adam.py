@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from ..flags import NOT_NEGATIVE
-from .base import RANGES, Grouped, clip_each
+from .base import RANGES, Grouped, anchors_of, clip_each, gradient_of, pull_
 
 #: A step count at which bias correction is gone; in fp32 it plus 1 is itself.
-_LATE = 1e30
+LATE = 1e30
 
 
 class BertAdam(Grouped):
@@ -79,12 +79,12 @@ class BertAdam(Grouped):
         steps: list[Tensor] = [s["step"] for s in states]
         if not group["bias_correction"]:
             torch._foreach_add_(steps, 1)
-            steps = [torch.full_like(step, _LATE) for step in steps]
+            steps = [torch.full_like(step, LATE) for step in steps]
         lr = group["lr"] * group["lr_scale"]
-        self._pull(params, states, group)
+        pull_(params, anchors_of(states, group), group)
         adamw(
             params,
-            clip_each([p.grad for p in params], group["tensor_clip"]),  # type: ignore[misc]
+            clip_each([gradient_of(p) for p in params], group["tensor_clip"]),
             [s["exp_avg"] for s in states],
             [s["exp_avg_sq"] for s in states],
             [],

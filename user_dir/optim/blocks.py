@@ -17,9 +17,21 @@ class Piece:
     start: int
     end: int
 
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.end - self.start
+
     def of(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The stretch as a flat view."""
-        return tensors[self.index].detach().view(-1)[self.start : self.end]
+        """The stretch as a flat view; a whole tensor in its own shape."""
+        tensor = tensors[self.index]
+        if self.size == tensor.numel():
+            return tensor
+        return tensor.view(-1)[self.start : self.end]
+
+
+#: Blocks that together hold whole tensors.
+Run = list[list[Piece]]
 
 
 def blocks(tensors: Sequence[Tensor]) -> Iterator[list[Piece]]:
@@ -29,10 +41,22 @@ def blocks(tensors: Sequence[Tensor]) -> Iterator[list[Piece]]:
         return
     block: list[Piece] = []
     for i, tensor in enumerate(tensors):
-        for start in range(0, tensor.numel(), SIZE):
-            block.append(Piece(i, start, min(start + SIZE, tensor.numel())))
-            if sum(piece.end - piece.start for piece in block) >= SIZE:
+        # A transposed tensor has no flat view.
+        stride = SIZE if tensor.is_contiguous() else max(1, tensor.numel())
+        for start in range(0, tensor.numel(), stride):
+            block.append(Piece(i, start, min(start + stride, tensor.numel())))
+            if sum(piece.size for piece in block) >= SIZE:
                 yield block
                 block = []
     if block:
         yield block
+
+
+def runs(tensors: Sequence[Tensor]) -> Iterator[Run]:
+    """The blocks in order, in as short runs as hold whole tensors."""
+    run: Run = []
+    for block in blocks(tensors):
+        run.append(block)
+        if block[-1].end == tensors[block[-1].index].numel():
+            yield run
+            run = []

@@ -1,6 +1,7 @@
 """PATS: noise for the parameters that matter least, on Adamax."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -12,10 +13,12 @@ from torch import Tensor
 from ..flags import NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE, one_of
 from ..seeds import seed_of
 from .adamax import adamax_, rates
-from .base import RANGES, Grouped, pull_share
-from .blocks import Piece, blocks
-from .sensitivity import follow_
+from .base import RANGES, Grouped
+from .blocks import Piece, Run, runs
+from .lists import Lists
 
+Array = np.ndarray[Any, Any]
+DType = np.dtype[Any]
 Scale = Literal["absolute", "lr"]
 Gate = Literal["ratio", "sensitivity", "none"]
 SCALES = one_of("absolute", "lr")
@@ -23,6 +26,8 @@ GATES = one_of("ratio", "sensitivity", "none")
 
 #: Bernoulli draws have this resolution.
 _BITS = 2**31
+#: Elements that torch sums in one thread, however many it has.
+_STRETCH = 2**14
 
 
 @dataclass(frozen=True)
@@ -143,135 +148,160 @@ class PatsAdamax(Grouped):
         states = [self.state[p] for p in params]
         for state in states:
             state["step"] += 1
-        lists = _Lists(
-            params,
-            [p.grad for p in params],  # type: ignore[misc]
-            [s["exp_avg"] for s in states],
-            [s["exp_inf"] for s in states],
-            [s["sensitivity"] for s in states] if group["in_scope"] else [],
-            [s["anchor"] for s in states] if pull_share(group) > 0 else [],
-            rates(states, group),
-        )
-        cut = list(blocks(params))
-        sums: list[Tensor] = []
-        for block in cut:
-            if group["in_scope"]:
-                sums += lists.follow(block, group["beta"])
-            lists.pull(block, group)
-            lists.adamax(block, group)
-        if group["in_scope"] and group["noise"] > 0:
-            means = _means(params, cut, sums)
-            draws = self._draws(params, cut, group)
-            for block in cut:
-                _add_noise(lists, block, means, draws, group)
+        lists = Lists.of_states(params, states, "exp_inf", group)
+        every = rates(states, group)
+        draw = self._drawer(params, group)
+        workers = torch.get_num_threads() if params[0].is_cpu else 1
+        with ThreadPoolExecutor(workers) as pool:
+            for run in runs(params):
+                sums = _adamax(lists, run, every, group)
+                if group["in_scope"] and group["noise"] > 0:
+                    pieces = [piece for block in run for piece in block]
+                    draws = pool.map(draw, pieces) if workers > 1 else map(draw, pieces)
+                    _add_noise(lists, run, _means(params, sums), iter(draws), group)
 
-    def _draws(
-        self, params: list[Tensor], cut: list[list[Piece]], group: dict[str, Any]
-    ) -> Iterator[Tensor]:
-        """Noise of unit size for every piece, in order, drawn on all cores."""
+    def _drawer(
+        self, params: list[Tensor], group: dict[str, Any]
+    ) -> Callable[[Piece], Tensor]:
+        """What draws noise of unit size for a piece of these parameters."""
         everyone = (p for g in self.param_groups for p in g["params"])
         places = {p: i for i, p in enumerate(everyone)}
 
-        def one(piece: Piece) -> Tensor:
+        def draw(piece: Piece) -> Tensor:
             parameter = params[piece.index]
             step = self.state[parameter]["step"]
             words = (group["seed"], step, places[parameter], piece.start)
-            return _draw(parameter, piece.end - piece.start, words, group["p"])
+            return _draw(parameter, piece.size, words, group["p"])
 
-        pieces = [piece for block in cut for piece in block]
-        workers = torch.get_num_threads()
-        if workers == 1 or not params[0].is_cpu:
-            return map(one, pieces)
-        with ThreadPoolExecutor(workers) as pool:
-            return iter(list(pool.map(one, pieces)))
+        return draw
 
 
-@dataclass(frozen=True)
-class _Lists:
-    """Tensors of the parameters of one group, in the same order."""
-
-    params: list[Tensor]
-    gradients: list[Tensor]
-    averages: list[Tensor]
-    largest: list[Tensor]
-    sensitivities: list[Tensor]
-    anchors: list[Tensor]
-    rates: list[float]
-
-    def of(self, block: list[Piece], *names: str) -> list[list[Tensor]]:
-        """Views of a block's pieces, a list for each name."""
-        return [[piece.of(getattr(self, name)) for piece in block] for name in names]
-
-    def follow(self, block: list[Piece], beta: float) -> list[Tensor]:
-        """Sensitivities of a block; returns the sum of each piece."""
-        s, theta, g = self.of(block, "sensitivities", "params", "gradients")
-        follow_(s, theta, g, beta)
-        return [piece.sum() for piece in s]
-
-    def pull(self, block: list[Piece], group: dict[str, Any]) -> None:
-        """Decay of a block towards its start."""
-        if self.anchors:
-            theta, anchors = self.of(block, "params", "anchors")
-            torch._foreach_lerp_(theta, anchors, pull_share(group))
-
-    def adamax(self, block: list[Piece], group: dict[str, Any]) -> None:
-        """Adamax on a block."""
-        theta, g, m, u = self.of(block, "params", "gradients", "averages", "largest")
-        adamax_(theta, g, m, u, [self.rates[piece.index] for piece in block], group)
+def _adamax(
+    lists: Lists, run: Run, every: Sequence[float], group: Mapping[str, Any]
+) -> dict[int, list[Tensor]]:
+    """Adamax on a run; returns the partial sums of each matrix's sensitivities."""
+    sums: dict[int, list[Tensor]] = {}
+    for block in run:
+        if group["in_scope"]:
+            _, averages = lists.follow(block, group["beta"])
+            for piece, average in zip(block, averages, strict=True):
+                sums.setdefault(piece.index, []).append(_sums(average))
+        lists.pull(block, group)
+        own = [every[piece.index] for piece in block]
+        adamax_(*lists.main(block), own, group)
+    return sums
 
 
-def _means(
-    params: list[Tensor], cut: list[list[Piece]], sums: list[Tensor]
-) -> list[Tensor]:
-    """Mean of each matrix from the sums of its pieces."""
-    totals = [torch.zeros_like(sums[0]) for _ in params]
-    for piece, part in zip((p for block in cut for p in block), sums, strict=True):
-        totals[piece.index] = totals[piece.index] + part
-    return [total / p.numel() for total, p in zip(totals, params, strict=True)]
+def _sums(values: Tensor) -> Tensor:
+    """Partial sums, on a CPU of stretches that torch never cuts up among threads."""
+    if not values.is_cpu or values.numel() <= _STRETCH:
+        return values.sum().view(1)
+    flat = values.reshape(-1)
+    whole = flat.numel() // _STRETCH * _STRETCH
+    sums = flat[:whole].view(-1, _STRETCH).sum(1)
+    if whole == flat.numel():
+        return sums
+    return torch.cat([sums, flat[whole:].sum().view(1)])
+
+
+def _means(params: list[Tensor], sums: dict[int, list[Tensor]]) -> dict[int, Tensor]:
+    """Mean of each matrix from its partial sums."""
+    return {i: torch.cat(some).sum() / params[i].numel() for i, some in sums.items()}
 
 
 def _draw(like: Tensor, size: int, words: Sequence[int], p: float) -> Tensor:
-    """z * n with z ~ Bernoulli(p), n ~ N(0, 1), from generators of the piece's own."""
+    """z * n with z ~ Bernoulli(p), n ~ N(0, 1), from a generator of the piece's own."""
+    if like.is_cpu:
+        kind = np.dtype(str(like.dtype).removeprefix("torch."))
+        return torch.from_numpy(_draw_here(size, words, p, kind))
     generator = torch.Generator(like.device).manual_seed(seed_of(*words))
     normal = torch.empty(size, dtype=like.dtype, device=like.device)
     normal.normal_(generator=generator)
     if p == 1:
         return normal
-    if like.is_cpu:  # raw words are several times faster than torch's integers
-        stream = np.random.SFC64(np.random.SeedSequence(words))
-        words64 = stream.random_raw((size + 1) // 2)
-        bits = torch.from_numpy(words64.view(np.int32)[:size])
-        bits &= _BITS - 1
-    else:
-        bits = torch.empty(size, dtype=torch.int32, device=like.device)
-        bits.random_(0, _BITS, generator=generator)
-    # All ones where bits < p * 2^31, else 0: a mask without branches or conversions.
-    chosen = bits.sub_(min(round(p * _BITS), _BITS - 1)).bitwise_right_shift_(31)
-    if like.dtype == torch.float32:
-        normal.view(torch.int32).bitwise_and_(chosen)
-        return normal
-    return normal * -chosen
+    bits = torch.empty(size, dtype=torch.int32, device=like.device)
+    bits.random_(0, _BITS, generator=generator)
+    return normal.mul_(bits < min(round(p * _BITS), _BITS - 1))
+
+
+def _draw_here(size: int, words: Sequence[int], p: float, kind: DType) -> Array:
+    """The same on a CPU, in whole arrays, which torch's generator does not draw."""
+    stream = np.random.SFC64(np.random.SeedSequence(words))
+    drawn = _normal(stream, size, kind)
+    if p == 1:
+        return drawn
+    chosen = _bernoulli(stream, size, p)
+    if kind != np.float32:
+        return np.asarray(drawn * chosen)
+    # A mask of all ones or zeros takes no conversion to float.
+    masked = drawn.view(np.int32)
+    masked &= -chosen.astype(np.int32)
+    return drawn
+
+
+def _bernoulli(stream: np.random.SFC64, size: int, p: float) -> Array:
+    """1 with probability p, else 0, from a byte each: most are decided by 8 bits."""
+    limit = round(p * _BITS)
+    drawn = stream.random_raw((size + 7) // 8).view(np.uint8)[:size]
+    chosen = (drawn < limit >> 23).view(np.int8)
+    if limit % 2**23:
+        ties = np.flatnonzero(drawn == limit >> 23)
+        rest = stream.random_raw(len(ties)) % 2**23
+        chosen[ties] = rest < limit % 2**23
+    return chosen
+
+
+def _normal(stream: np.random.SFC64, size: int, kind: DType) -> Array:
+    """N(0, 1), two from each 64 bits of a stream.
+
+    Source: Box and Muller (1958), A note on the generation of random normal deviates.
+    """
+    half = (size + 1) // 2
+    bits = stream.random_raw(half).view(np.int32)
+    radius, angle = bits[:half].astype(kind), bits[half:].astype(kind)
+    # In (0, 1] once scaled, and finest near 0, where the tails are.
+    np.abs(radius, out=radius)
+    radius += 0.25
+    radius *= 2.0**-31
+    np.log(radius, out=radius)
+    radius *= -2
+    np.sqrt(radius, out=radius)
+    angle *= math.pi * 2.0**-31
+    drawn = np.empty((2, half), kind)
+    np.cos(angle, out=drawn[0])
+    np.sin(angle, out=drawn[1])
+    drawn *= radius
+    return drawn.reshape(-1)[:size]
 
 
 def _add_noise(
-    lists: _Lists,
-    block: list[Piece],
-    means: list[Tensor],
+    lists: Lists,
+    run: Run,
+    means: Mapping[int, Tensor],
     draws: Iterator[Tensor],
-    group: dict[str, Any],
+    group: Mapping[str, Any],
 ) -> None:
-    params, sensitivities = lists.of(block, "params", "sensitivities")
+    scale = group["noise"]
+    if group["noise_scale"] == "lr":
+        scale *= group["lr"] * group["lr_scale"]
+    for block in run:
+        params, sensitivities = lists.of(block, "params", "sensitivities")
+        ratios = _ratios(sensitivities, [means[piece.index] for piece in block], group)
+        noise = [next(draws).view_as(p) for p in params]
+        torch._foreach_addcmul_(params, ratios, noise, scale)
+
+
+def _ratios(
+    sensitivities: list[Tensor], means: list[Tensor], group: Mapping[str, Any]
+) -> list[Tensor]:
+    """mean / (s + guard), 0 where the gate is closed."""
     ratios = list(torch._foreach_add(sensitivities, group["guard"]))
     torch._foreach_reciprocal_(ratios)
     if group["gate"] == "sensitivity":
         for inverse in ratios:  # s < gamma, in terms of 1 / (s + guard)
             torch.threshold_(inverse, 1 / (group["gamma"] + group["guard"]), 0)
-    torch._foreach_mul_(ratios, [means[piece.index] for piece in block])
+    torch._foreach_mul_(ratios, means)
     if group["gate"] == "ratio":
         for ratio in ratios:
             torch.threshold_(ratio, group["gamma"], 0)
-    scale = group["noise"]
-    if group["noise_scale"] == "lr":
-        scale *= group["lr"] * group["lr_scale"]
-    noise = [next(draws) for _ in block]
-    torch._foreach_addcmul_(params, ratios, noise, scale)
+    return ratios

@@ -1,6 +1,6 @@
 """SAGE: learning rates that follow how surprising a parameter's sensitivity is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,7 +9,9 @@ from torch import Tensor
 from ..flags import POSITIVE, SHARE, one_of
 from .adamax import adamax_, rates
 from .base import RANGES, Grouped
-from .sensitivity import follow_
+from .bert_adam import LATE
+from .blocks import Piece, blocks
+from .lists import Lists
 
 Base = Literal["adam", "adamax"]
 
@@ -86,57 +88,75 @@ class Sage(Grouped):
         states = [self.state[p] for p in params]
         for state in states:
             state["step"] += 1
-        gradients: list[Tensor] = [p.grad for p in params]  # type: ignore[misc]
-        multipliers = self._surprise(params, gradients, states, group)
-        self._pull(params, states, group)
-        averages = [s["exp_avg"] for s in states]
-        if group["base"] == "adamax":
-            largest = [s["exp_inf"] for s in states]
-            every = rates(states, group)
-            adamax_(params, gradients, averages, largest, every, group, multipliers)
-        else:
-            squares = [s["exp_avg_sq"] for s in states]
-            _adam(params, gradients, averages, squares, states, group, multipliers)
-
-    @staticmethod
-    def _surprise(
-        params: list[Tensor],
-        gradients: list[Tensor],
-        states: list[dict[str, Any]],
-        group: dict[str, Any],
-    ) -> list[Tensor] | None:
-        if not group["in_scope"]:
-            return None
-        averages = [s["sensitivity"] for s in states]
-        surprise = follow_(averages, params, gradients, group["beta"])
-        torch._foreach_sub_(surprise, averages)
-        torch._foreach_abs_(surprise)
-        torch._foreach_div_(surprise, torch._foreach_add(averages, group["guard"]))
-        return surprise
+        adam = group["base"] == "adam"
+        second = "exp_avg_sq" if adam else "exp_inf"
+        lists = Lists.of_states(params, states, second, group)
+        every = _steps(params, states, group) if adam else rates(states, group)
+        for block in blocks(params):
+            surprises = _surprises(lists, block, group) if group["in_scope"] else None
+            lists.pull(block, group)
+            own: Any = [every[piece.index] for piece in block]
+            step_ = _adam_ if adam else adamax_
+            step_(*lists.main(block), own, group, surprises)
 
 
-def _adam(
+def _surprises(
+    lists: Lists, block: list[Piece], group: Mapping[str, Any]
+) -> list[Tensor]:
+    """|s - avg| / (avg + guard) of a block, once avg has moved to s."""
+    surprises, averages = lists.follow(block, group["beta"])
+    torch._foreach_sub_(surprises, averages)
+    torch._foreach_abs_(surprises)
+    torch._foreach_div_(surprises, torch._foreach_add(averages, group["guard"]))
+    return surprises
+
+
+def _steps(
+    params: Sequence[Tensor],
+    states: Sequence[Mapping[str, Any]],
+    group: Mapping[str, Any],
+) -> list[Tensor]:
+    """Step count of each parameter, a tensor as the fused kernel wants it."""
+    counts = [state["step"] if group["bias_correction"] else LATE for state in states]
+    made = {n: torch.full((), float(n), device=params[0].device) for n in set(counts)}
+    return [made[n] for n in counts]
+
+
+def _adam_(
     params: list[Tensor],
     gradients: list[Tensor],
     averages: list[Tensor],
     squares: list[Tensor],
-    states: list[dict[str, Any]],
-    group: dict[str, Any],
+    steps: list[Tensor],
+    group: Mapping[str, Any],
     multipliers: list[Tensor] | None,
 ) -> None:
-    """Adam with a factor on each element's step; decay is not multiplied."""
+    """Adam with a factor on each element's step; decay is not multiplied.
+
+    torch's fused kernel does it in one pass over memory. With factors it moves zeros
+    instead of the parameters, which leaves there the step itself.
+    """
     beta1, beta2 = group["betas"]
     lr = group["lr"] * group["lr_scale"]
-    torch._foreach_lerp_(averages, gradients, 1 - beta1)
-    torch._foreach_mul_(squares, beta2)
-    torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
-    torch._foreach_mul_(params, 1 - lr * group["weight_decay"] * group["decay_scale"])
-    roots = list(torch._foreach_sqrt(squares))
-    if group["bias_correction"]:
-        corrections = [(1 - beta2 ** s["step"]) ** 0.5 for s in states]
-        torch._foreach_div_(roots, corrections)
-    torch._foreach_add_(roots, group["eps"])
-    steps = averages
+    decay = group["weight_decay"] * group["decay_scale"]
+    moved = params
     if multipliers is not None:
-        steps = list(torch._foreach_mul(averages, multipliers))
-    torch._foreach_addcdiv_(params, steps, roots, [-r for r in rates(states, group)])
+        moved = [torch.zeros_like(p) for p in params]
+    torch._fused_adamw_(
+        moved,
+        gradients,
+        averages,
+        squares,
+        [],
+        steps,
+        lr=lr,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=decay,
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
+    if multipliers is not None:
+        torch._foreach_mul_(params, 1 - lr * decay)
+        torch._foreach_addcmul_(params, moved, multipliers)
