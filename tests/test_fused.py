@@ -1,5 +1,6 @@
 """What is said of fused parts is what happens, and why not is the reason."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,8 @@ def configuration(**common: Any) -> Any:
     return SimpleNamespace(
         common=SimpleNamespace(**{**dict.fromkeys(flags, False), **common}),
         optimizer=SimpleNamespace(_name="bert_adam"),
-        task=SimpleNamespace(),
+        criterion=SimpleNamespace(_name="r3f"),
+        task=SimpleNamespace(_name="cola"),
     )
 
 
@@ -116,11 +118,12 @@ def test_where_nothing_helps_there_is_no_flash(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("common", "autocast", "dtype"),
     [
-        ({}, "", torch.float32),
-        ({"fp16": True}, "", torch.float16),
-        ({"memory_efficient_bf16": True}, "", torch.bfloat16),
-        ({"amp": True}, "", torch.float32),  # of GPUs alone
-        ({}, "bf16", torch.bfloat16),
+        ({}, "none", torch.float32),
+        ({"fp16": True}, "none", torch.float16),
+        ({"memory_efficient_bf16": True}, "none", torch.bfloat16),
+        ({"amp": True}, "none", torch.float32),  # of GPUs alone
+        ({}, "bf16-forced", torch.bfloat16),
+        ({}, "fp16", torch.float16),
     ],
 )
 def test_attention_is_asked_in_the_runs_precision(
@@ -136,7 +139,12 @@ def test_attention_is_asked_in_the_runs_precision(
 
 @pytest.mark.parametrize(
     ("name", "made"),
-    [("bert_adam", BertAdam), ("sage", Sage), ("pats_adamax", PatsAdamax)],
+    [
+        ("bert_adam", BertAdam),
+        ("sage", Sage),
+        ("sage with adamax", functools.partial(Sage, base="adamax")),
+        ("pats_adamax", PatsAdamax),
+    ],
 )
 def test_an_optimizer_steps_as_is_said(name: str, made: Callable[..., Any]) -> None:
     weights = [torch.nn.Parameter(torch.ones(3, 3)) for _ in range(2)]
@@ -147,17 +155,24 @@ def test_an_optimizer_steps_as_is_said(name: str, made: Callable[..., Any]) -> N
     with Seen() as seen:
         optimizer.step()
     part = fused.adamw(Setting(CPU, optimizer=name))
-    assert part.used == any(one.startswith("_fused_adamw") for one in seen.names)
-    assert ("foreach" in part.why) == ("_foreach_addcdiv_" in seen.names)
+    assert part.used == ("_fused_adamw_" in seen.names)
+    if not part.used:
+        assert part.why == f"{name} has torch's foreach"
+        assert "_foreach_addcdiv_" in seen.names
 
 
 def test_every_optimizer_here_is_known() -> None:
     ours = {words[0].partition("=")[2] for words in OPTIMIZERS.values()}
-    assert ours == {fused.FUSED, *fused.FOREACH}
+    assert ours == {n for n in (*fused.FUSED, *fused.FOREACH) if " " not in n}
     part = fused.adamw(Setting(CPU, optimizer="sgd"))
-    assert str(part) == (
-        "not used fused AdamW: --optimizer sgd has no fused step known here"
-    )
+    assert str(part) == "not used fused AdamW: sgd has no fused step known here"
+
+
+def test_the_base_of_sage_decides() -> None:
+    cfg = configuration(cpu=True)
+    for base, name in (("adam", "sage"), ("adamax", "sage with adamax")):
+        cfg.optimizer = SimpleNamespace(_name="sage", sage_base=base)
+        assert fused.of_run(cfg, torch.nn.Linear(2, 2)).optimizer == name
 
 
 # --- what has to be installed ---------------------------------------------------------
@@ -169,8 +184,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Any], No
 
     def put(name: str, answer: Any) -> None:
         module = ModuleType(name)
-        question = {"precision": "unsupported"}.get(name, "unavailable")
-        setattr(module, question, answer)
+        questions = {"precision": "unsupported", "models.attention": "packs"}
+        setattr(module, questions.get(name, "unavailable"), answer)
         monkeypatch.setitem(sys.modules, f"fairseq_steady.{name}", module)
 
     return put
@@ -178,7 +193,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Any], No
 
 def test_apex_and_flash_attn_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Setting(GPU, optimizer="adam")
-    slow = "; adam steps parameter by parameter, --optimizer bert_adam does not"
+    slow = "; adam steps parameter by parameter, bert_adam does not"
     assert fused.apex_adam(gpu) == Part(
         "apex Adam", False, f"apex is not installed with its CUDA extensions{slow}"
     )
@@ -214,17 +229,59 @@ def test_the_ngram_blocker_is_in_use_where_it_runs(
 
 
 @pytest.mark.parametrize(
-    ("module", "part"),
-    [("regularizers.kernels", fused.divergence), ("precision", fused.bf16)],
+    ("module", "part", "asked"),
+    [("regularizers.kernels", fused.divergence, CPU), ("precision", fused.bf16, "cpu")],
 )
 def test_other_rooms_say_why_theirs_is_not_used(
-    answers: Callable[[str, Any], None], module: str, part: Callable[[Setting], Part]
+    answers: Callable[[str, Any], None],
+    module: str,
+    part: Callable[[Setting], Part],
+    asked: Any,
 ) -> None:
-    answers(module, lambda device: f"not on {device}")
+    given = []
+    answers(module, lambda device: given.append(device) or "no")
     found = part(Setting(CPU))
-    assert (found.used, found.why) == (False, "not on cpu")
+    assert (found.used, found.why, given) == (False, "no", [asked])
     answers(module, lambda _: "")
     assert part(Setting(CPU)).used
+
+
+def test_a_run_is_told_of_what_it_does_not_use(
+    answers: Callable[[str, Any], None],
+) -> None:
+    for name in ("regularizers.kernels", "precision"):
+        answers(name, lambda _: "")
+    cfg = configuration(cpu=True)
+    plain = fused.of_run(cfg, torch.nn.Linear(2, 2))
+    assert [fused.bf16(plain).why, fused.divergence(plain).why] == [
+        "this run takes none; --steady-autocast bf16 does",
+        "it is for divergences over a vocabulary",
+    ]
+    assert fused.ngram_blocker(plain).why == "it is for summaries"
+    cfg.task = SimpleNamespace(_name="summarization", steady_autocast="bf16")
+    summaries = fused.of_run(cfg, torch.nn.Linear(2, 2))
+    assert fused.bf16(summaries).used
+    assert fused.divergence(summaries).used
+    cfg.criterion._name = "plain"
+    assert not fused.divergence(fused.of_run(cfg, torch.nn.Linear(2, 2))).used
+
+
+def test_flash_attn_is_in_use_where_the_model_packs_for_it(
+    monkeypatch: pytest.MonkeyPatch, answers: Callable[[str, Any], None]
+) -> None:
+    monkeypatch.setattr(fused, "find_spec", lambda _: object())
+    monkeypatch.setattr(torch, "empty", lambda *_, **form: form["dtype"])
+    answers("models.attention", lambda dtype: dtype == torch.bfloat16)
+    whys = {
+        torch.float32: "it takes fp16 and bf16, not fp32",
+        torch.float16: "it does not load, or this GPU is older than Ampere",
+        torch.bfloat16: "in batches with padding",
+    }
+    for dtype, why in whys.items():
+        part = fused.varlen(Setting(GPU, dtype))
+        assert (part.used, part.why) == (dtype == torch.bfloat16, why)
+    biased = fused.varlen(Setting(GPU, torch.bfloat16, biased=True))
+    assert biased.why == "it takes no position bias"
 
 
 # --- saying it ------------------------------------------------------------------------
@@ -273,10 +330,9 @@ def test_check_and_the_log_of_a_run_say_the_same(
     attention = "not used attention: math in training (flash is kept out by dropout), "
     assert said[0] == f"{attention}flash in evaluation; fp32 on the CPU" == checked[0]
     assert checked[1] == f"{attention}flash in evaluation; bf16 on the CPU"
-    both = zip(said[1:], checked[2:], strict=True)
-    assert [mine.partition(":")[0] for mine, other in both if mine != other] == [
-        "not used fused AdamW",
-        "not used apex Adam",
-    ]
-    assert "in use   fused AdamW: torch's, with --optimizer bert_adam" in checked
+    assert said[2] == "not used fused AdamW: adam has no fused step known here"
+    assert checked[3] == "in use   fused AdamW: torch's, in bert_adam and sage"
+    named = [[line[9:].partition(":")[0] for line in x] for x in (said, checked[1:])]
+    assert named[0] == named[1]
+    assert len({*named[0]}) == len(fused.PARTS)
     assert not any("attention: " in line for line in done.stderr.splitlines())

@@ -25,7 +25,9 @@ class Setting:
         width: channels of a head.
         dropout: of attention, in training.
         biased: whether positions add a trained bias to the scores, as in DeBERTa.
-        optimizer: fairseq's name of it; '' while none is chosen.
+        optimizer: fairseq's name of it; '' where there is no run yet.
+        searches: whether summaries are searched for.
+        compares: whether a divergence is taken over a vocabulary.
 
     """
 
@@ -36,6 +38,8 @@ class Setting:
     dropout: float = 0.1
     biased: bool = False
     optimizer: str = ""
+    searches: bool = True
+    compares: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Part:
 # --- attention ------------------------------------------------------------------------
 
 _KERNELS = {0: "math", 1: "flash", 2: "mem-efficient", 3: "cuDNN"}
-#: Where flash needs it gone.
+#: What is asked about instead of each, to learn whether it keeps flash out.
 _HALF = {torch.float32: torch.bfloat16}
 _SHORT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -123,30 +127,37 @@ def attention(setting: Setting) -> Part:
 
 def varlen(setting: Setting) -> Part:
     """Attention over real tokens alone, by flash-attn."""
+    why = ""
     if setting.device.type != "cuda":
-        why = "flash-attn is for a GPU"
+        why = "it is for a GPU"
     elif find_spec("flash_attn") is None:
         why = "flash-attn is not installed"
+    elif setting.dtype == torch.float32:
+        why = f"it takes fp16 and bf16, not {_SHORT[setting.dtype]}"
+    elif setting.biased:
+        why = "it takes no position bias"
     else:
-        why = NOT_YET
-    return Part("flash-attn's varlen", False, why)
+        token = torch.empty(0, device=setting.device, dtype=setting.dtype)
+        if not _ask("models.attention", "packs", token, False):
+            why = "it does not load, or this GPU is older than Ampere"
+    return Part("flash-attn's varlen", not why, why or "in batches with padding")
 
 
 # --- optimizers -----------------------------------------------------------------------
 
-#: The optimizer that steps in one pass over memory.
-FUSED = "bert_adam"
-#: Those that take an operation after the other, each over all parameters at once.
-FOREACH = ("pats_adamax", "sage")
+#: Optimizers that step in one pass over memory.
+FUSED = ("bert_adam", "sage")
+#: Those that take an operation after the other, each over many parameters at once.
+FOREACH = ("pats_adamax", "sage with adamax")
 
 
 def adamw(setting: Setting) -> Part:
     """Torch's AdamW in one pass over memory."""
     name, chosen = "fused AdamW", setting.optimizer
-    if chosen in ("", FUSED):
-        return Part(name, True, f"torch's, with --optimizer {FUSED}")
+    if chosen in ("", *FUSED):
+        return Part(name, True, f"torch's, in {chosen or ' and '.join(FUSED)}")
     step = "torch's foreach" if chosen in FOREACH else "no fused step known here"
-    return Part(name, False, f"--optimizer {chosen} has {step}")
+    return Part(name, False, f"{chosen} has {step}")
 
 
 def apex_adam(setting: Setting) -> Part:
@@ -161,7 +172,7 @@ def apex_adam(setting: Setting) -> Part:
     elif get_fused_adam_class() is None:
         why = "apex is not installed with its CUDA extensions"
     if why and setting.optimizer == "adam":
-        why += "; adam steps parameter by parameter, --optimizer bert_adam does not"
+        why += "; adam steps parameter by parameter, bert_adam does not"
     return Part("apex Adam", not why, why or "with --optimizer adam")
 
 
@@ -187,7 +198,9 @@ def ngram_blocker(setting: Setting) -> Part:
     from fairseq import ngram_repeat_block
 
     why = ""
-    if setting.device.type != "cuda":
+    if not setting.searches:
+        why = "it is for summaries"
+    elif setting.device.type != "cuda":
         why = "it is for a GPU"
     elif not ngram_repeat_block.EXTENSION_BUILT:
         why = "not built; with nvcc, FAIRSEQ_SOURCE=DIR bash scripts/setup.sh builds it"
@@ -197,24 +210,31 @@ def ngram_blocker(setting: Setting) -> Part:
 
 
 def divergence(setting: Setting) -> Part:
-    """The symmetric KL over a vocabulary in one pass over memory."""
-    why = _answer("regularizers.kernels", "unavailable", setting.device)
+    """The symmetric KL over a vocabulary in one pass over memory.
+
+    Asking compiles it on a GPU, so only a run that will use it asks.
+    """
+    why = "it is for divergences over a vocabulary"
+    if setting.compares:
+        why = _ask("regularizers.kernels", "unavailable", setting.device, NOT_YET)
     return Part("KL kernel", not why, why or "for divergences over a vocabulary")
 
 
 def bf16(setting: Setting) -> Part:
     """Products of bf16 numbers by instructions made for it."""
-    why = _answer("precision", "unsupported", setting.device)
+    why = _ask("precision", "unsupported", setting.device.type, NOT_YET)
+    if not why and setting.optimizer and setting.dtype != torch.bfloat16:
+        why = "this run takes none; --steady-autocast bf16 does"
     return Part("bf16 instructions", not why, why or "with --steady-autocast bf16")
 
 
-def _answer(module: str, question: str, device: torch.device) -> str:
-    """What a module of this package says is missing; '' for nothing."""
+def _ask(module: str, question: str, of: Any, without: str) -> Any:
+    """The answer of a module of this package; ``without`` where there is none yet."""
     try:
         asked = importlib.import_module(f".{module}", __package__)
     except ModuleNotFoundError:
-        return NOT_YET
-    return str(getattr(asked, question)(device))
+        return without
+    return getattr(asked, question)(of)
 
 
 #: All of them, in the order in which they are said.
@@ -258,8 +278,13 @@ def of_run(cfg: Any, model: torch.nn.Module) -> Setting:
         model: the one to train.
 
     """
+    summarises = cfg.task._name == "summarization"
     setting = Setting(
-        device(cfg.common.cpu), dtype=_dtype(cfg), optimizer=cfg.optimizer._name
+        device(cfg.common.cpu),
+        dtype=_dtype(cfg),
+        optimizer=_optimizer(cfg.optimizer),
+        searches=summarises,
+        compares=summarises and cfg.criterion._name != "plain",
     )
     for module in model.modules():
         heads = getattr(module, "num_heads", getattr(module, "heads", 0))
@@ -277,10 +302,15 @@ def _sizes(attention: Any, heads: int) -> dict[str, Any]:
     }
 
 
+def _optimizer(chosen: Any) -> str:
+    adamax = getattr(chosen, "sage_base", "") == "adamax"
+    return f"{chosen._name}{' with adamax' * adamax}"
+
+
 def _dtype(cfg: Any) -> torch.dtype:
     """Half precision of fairseq's, on any device, or autocast's."""
-    common, autocast = cfg.common, getattr(cfg.task, "steady_autocast", None)
-    if common.bf16 or common.memory_efficient_bf16 or autocast == "bf16":
+    common, autocast = cfg.common, getattr(cfg.task, "steady_autocast", "none")
+    if common.bf16 or common.memory_efficient_bf16 or autocast.startswith("bf16"):
         return torch.bfloat16
     half = common.fp16 or common.memory_efficient_fp16 or autocast == "fp16"
     amp = common.amp and device(common.cpu).type == "cuda"
