@@ -169,7 +169,7 @@ def common(args: argparse.Namespace) -> list[str]:
 
 def ratio(value: float) -> str:
     """In a table."""
-    return "-" if math.isnan(value) else f"{value:.3g}"
+    return "-" if math.isnan(value) else f"{value:.4g}"
 
 
 # --- the three kinds ------------------------------------------------------------------
@@ -234,9 +234,8 @@ def workers(args: argparse.Namespace) -> bool:
         same = math.isclose(alone.loss, wrapped.loss, rel_tol=1e-3)
         good = alone.fine() and wrapped.fine() and same
         fine &= good
-        print(
-            f"| {method} | {alone.loss} | {wrapped.loss} | {'' if good else 'WRONG'} |"
-        )
+        row = [ratio(one.loss) for one in (alone, wrapped)]
+        print(f"| {method} | {' | '.join(row)} | {'' if good else 'WRONG'} |")
     return fine
 
 
