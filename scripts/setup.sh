@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Make .venv with everything pinned: torch, fairseq, this package and its tools.
 # Idempotent; says nothing when there is nothing to do. PYTHON names the interpreter,
-# TORCH_INDEX the URL of the package index that torch comes from (kept for later runs).
+# TORCH_INDEX the URL of the package index that torch comes from (kept for later runs),
+# FAIRSEQ_SOURCE a checkout of fairseq, whose CUDA n-gram blocker nvcc then builds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -64,6 +65,7 @@ cpu_build() {  # cpu_build RELEASE: install it, if there is one
 install_torch() {
   local release; release=$(sed -n 's/^torch==//p' "$constraints")
   has_torch "$release" && return
+  rm -f $blocker*.so  # it is built for one torch
   if [ -n "$index" ]; then
     step "installing torch $release from TORCH_INDEX (0.2 GB for the CPU, 2.7 GB with CUDA)" \
       $install --force-reinstall --no-deps --index-url "$index" "torch==$release"
@@ -74,10 +76,42 @@ install_torch() {
   step "installing torch and what it needs" $install torch
 }
 
+# fairseq's CUDA kernel against repeated n-grams in summaries. It is the one of fairseq's
+# CUDA extensions that anything here uses; no package of fairseq's has its source.
+blocker=.venv/lib/python3*/site-packages/fairseq/ngram_repeat_block_cuda
+asked=${FAIRSEQ_SOURCE:-}
+has_blocker() { compgen -G "$blocker*.so" >/dev/null; }
+
+BUILD='
+import shutil, sys
+from importlib.util import find_spec
+from torch.utils.cpp_extension import load
+source, name, built = sys.argv[1], "ngram_repeat_block_cuda", ".venv/ngram_blocker"
+files = [f"{source}/{name}.cpp", f"{source}/{name}_kernel.cu"]
+load(name, files, build_directory=built)
+shutil.copy(f"{built}/{name}.so", find_spec("fairseq").submodule_search_locations[0])
+'
+
+build_blocker() {
+  has_blocker && return
+  if ! command -v nvcc >/dev/null || ! $py -c 'import sys, torch; sys.exit(not torch.version.cuda)' 2>>.venv/setup.log; then
+    [ -z "$asked" ] || die "FAIRSEQ_SOURCE is for building with CUDA: it needs nvcc, and a torch that has CUDA"
+  elif [ -z "$asked" ]; then
+    say "nvcc is here, and fairseq's CUDA n-gram blocker (summaries only) is not built: fairseq's packages lack its source; FAIRSEQ_SOURCE=DIR names a checkout of fairseq"
+  else
+    [ -f "$asked/fairseq/clib/cuda/ngram_repeat_block_cuda.cpp" ] || die "FAIRSEQ_SOURCE=$asked is no checkout of fairseq: it has no fairseq/clib/cuda/ngram_repeat_block_cuda.cpp"
+    mkdir -p .venv/ngram_blocker
+    # nvcc knows where CUDA is, also where what is on the PATH only calls another.
+    step "building fairseq's CUDA n-gram blocker (1 to 3 minutes)" env \
+      CUDA_HOME="${CUDA_HOME:-$(nvcc --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')}" \
+      PATH="$PWD/.venv/bin:$PATH" $py -c "$BUILD" "$asked/fairseq/clib/cuda"
+  fi
+}
+
 stamp_now() {
   { cat setup.py scripts/setup.sh user_dir/patches/installed.py constraints/*.txt; echo "$index"; } | sha256sum
 }
-[ "$(cat .venv/stamp 2>/dev/null)" = "$(stamp_now)" ] && exit 0
+[ "$(cat .venv/stamp 2>/dev/null)" = "$(stamp_now)" ] && { [ -z "$asked" ] || has_blocker; } && exit 0
 
 if [ ! -x .venv/bin/python ]; then
   python=$(find_python)
@@ -98,8 +132,10 @@ fi
 install="$py -m pip install --disable-pip-version-check -c $constraints"
 step "installing build tools" $install pip setuptools wheel cython numpy ninja
 install_torch
-step "installing fairseq (2 to 5 minutes where it compiles)" env MAX_JOBS="${MAX_JOBS:-2}" \
-  $install --no-build-isolation fairseq-fixed
+# With CUDA_HOME its build would want CUDA sources that the package lacks.
+step "installing fairseq (2 to 5 minutes where it compiles)" \
+  env -u CUDA_HOME MAX_JOBS="${MAX_JOBS:-2}" $install --no-build-isolation fairseq-fixed
+build_blocker
 step "installing fairseq-steady and its tools (0.3 GB)" $install --no-build-isolation -e '.[dev]'
 [ "$version" != 3.14 ] || step "mending what Python 3.14 breaks" $py user_dir/patches/installed.py
 # fairseq asks for torchaudio and never uses it here; its only build is for CUDA and

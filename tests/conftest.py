@@ -180,7 +180,10 @@ def environment(**extra: str) -> dict[str, str]:
 def fairseq_command(*flags: object, program: str = "fairseq-train") -> list[str]:
     """A fairseq command of this environment with the plugin of this checkout."""
     executable = Path(sys.executable).with_name(program)
-    return [str(executable), *map(str, flags), "--user-dir", str(ROOT / "user_dir")]
+    start = [str(executable)]
+    if not executable.exists():  # packages that only PYTHONPATH names
+        start = [sys.executable, "-m", program.replace("fairseq-", "fairseq_cli.")]
+    return [*start, *map(str, flags), "--user-dir", str(ROOT / "user_dir")]
 
 
 TRAIN = [

@@ -48,12 +48,13 @@ ROOMS = {
     "files": Room("errors", "pydantic"),
     "plugins": Room("errors"),
     "seeds": Room("", "numpy"),
+    "fused": Room("", "torch", "fairseq"),
     "regularizers": Room("errors flags", "numpy torch triton"),
     "optim": Room("errors flags seeds", "numpy torch"),
     "scores": Room("", "numpy torch", "rouge_score scipy"),
     "model_dir": Room("errors files models patches", f"fairseq torch {_READ}"),
     "patches": Room(
-        "errors files flags model_dir models plugins tasks",
+        "errors files flags fused model_dir models plugins tasks",
         f"{_FAIRSEQ} fairseq_cli psutil {_READ}",
     ),
     "data": Room(

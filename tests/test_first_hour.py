@@ -319,7 +319,8 @@ def test_in_a_terminal_the_bar_is_of_the_whole_run(
 ) -> None:
     """The third of four epochs of five updates, one of which is done."""
     monkeypatch.setattr(announcing, "RUN", run)
-    monkeypatch.setattr(announcing, "announcement", lambda _: [])
+    for of_the_head in ("announcement", "details"):
+        monkeypatch.setattr(announcing, of_the_head, lambda _: [])
     monkeypatch.setattr(progress_bar.sys.stderr, "isatty", lambda: True, raising=False)
     run.cfg, run.task = (
         OmegaConf.create({"optimization": {"max_update": 0, "max_epoch": 4}}),

@@ -45,7 +45,10 @@ def slowly(*names: str) -> list[Any]:
 
 #: What of the family keeps a state or takes gradients of its own.
 STATEFUL = ["smart", *slowly("freelb", "r3f")]
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+GPU = (
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+)
 
 
 def run(zygote: Zygote, gpu: bool, *flags: Any) -> subprocess.CompletedProcess[str]:

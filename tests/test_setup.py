@@ -13,22 +13,26 @@ import pytest
 from conftest import ROOT
 
 VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
-TOOLS = """bash sh cat chmod cp dirname env grep ls mkdir paste sed sha256sum tail touch
-uname"""
+TOOLS = """bash sh cat chmod cp dirname env grep ls mkdir paste rm sed sha256sum tail
+touch uname"""
 #: Stands for python3.x and for .venv/bin/python with its pip.
 PYTHON = """\
 #!/bin/sh
-echo "$0 $*" >>"$LOG"
+echo "${{CUDA_HOME:+CUDA_HOME }}$0 $*" >>"$LOG"
 case "$*" in
   *ensurepip*) echo {version}; exit {venv} ;;
   *Python.h*) ;;
   *'version_info[:2]'*) echo {minor} ;;
   *'version("torch")'*) [ -e .venv/torch ] ;;
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  *torch.version.cuda*) [ -n "$CUDA_BUILD" ] ;;
+  "-c "*cpp_extension*) touch {blocker} ;;
   *+cpu) [ -n "$CPU_BUILD" ] && touch .venv/torch ;;
   *install*torch*) touch .venv/torch ;;
 esac
 """
+#: What is built of fairseq's CUDA sources.
+BLOCKER = ".venv/lib/python3.12/site-packages/fairseq/ngram_repeat_block_cuda.so"
 
 INSTALLED = runpy.run_path(str(ROOT / "user_dir/patches/installed.py"))
 MENDS = INSTALLED["MENDS"]
@@ -54,7 +58,9 @@ class House:
 
     def python(self, name: str, version: str, venv: bool = True) -> None:
         minor = ".".join(version.split(".")[:2])
-        body = PYTHON.format(version=version, minor=minor, venv=int(not venv))
+        body = PYTHON.format(
+            version=version, minor=minor, venv=int(not venv), blocker=BLOCKER
+        )
         self.program(name, body)
 
     def set_up(self, **variables: str) -> tuple[int, str]:
@@ -201,6 +207,79 @@ def test_torch_index_is_asked_for_torch_alone_and_is_remembered(house: House) ->
     assert f"torch=={torch_release()}\n" in freed
     assert house.set_up() == (0, "")
     assert house.set_up(TORCH_INDEX=url) == (0, "")
+
+
+# --- fairseq's CUDA n-gram blocker --------------------------------------------------
+
+NO_SOURCE = (
+    "set-up: nvcc is here, and fairseq's CUDA n-gram blocker (summaries only) is not "
+    "built: fairseq's packages lack its source; FAIRSEQ_SOURCE=DIR names a checkout of "
+    "fairseq\n"
+)
+BUILDING = "set-up: building fairseq's CUDA n-gram blocker (1 to 3 minutes)\n"
+
+
+@pytest.fixture
+def source(house: House, tmp_path: Path) -> Path:
+    """As much of a checkout of fairseq as is asked for, and a house to build in."""
+    house.python("python3", "3.12.1")
+    (house.root / BLOCKER).parent.mkdir(parents=True)
+    folder = tmp_path / "fairseq/fairseq/clib/cuda"
+    folder.mkdir(parents=True)
+    (folder / "ngram_repeat_block_cuda.cpp").touch()
+    return tmp_path / "fairseq"
+
+
+@pytest.mark.parametrize(("nvcc", "cuda"), [(False, "1"), (True, ""), (False, "")])
+def test_without_nvcc_or_cuda_nothing_is_built_or_said(
+    house: House, source: Path, nvcc: bool, cuda: str
+) -> None:
+    if nvcc:
+        house.program("nvcc", "")
+    status, said = house.set_up(CUDA_BUILD=cuda)
+    assert status == 0, said
+    assert "n-gram" not in said
+    assert house.set_up(CUDA_BUILD=cuda, FAIRSEQ_SOURCE=str(source))[1].endswith(
+        "set-up: FAIRSEQ_SOURCE is for building with CUDA: it needs nvcc, and a torch "
+        "that has CUDA\n"
+    )
+
+
+def test_with_nvcc_it_is_built_once_from_a_checkout_of_fairseq(
+    house: House, source: Path
+) -> None:
+    house.program("nvcc", "")
+    status, said = house.set_up(CUDA_BUILD="1")
+    assert status == 0, said
+    assert said.count(NO_SOURCE) == 1
+    assert house.set_up(CUDA_BUILD="1") == (0, "")
+    status, said = house.set_up(CUDA_BUILD="1", FAIRSEQ_SOURCE="/nowhere")
+    assert status == 1
+    assert said.endswith(
+        "set-up: FAIRSEQ_SOURCE=/nowhere is no checkout of fairseq: it has no "
+        "fairseq/clib/cuda/ngram_repeat_block_cuda.cpp\n"
+    )
+    status, said = house.set_up(CUDA_BUILD="1", FAIRSEQ_SOURCE=str(source))
+    assert status == 0, said
+    assert said.count(BUILDING) == 1
+    assert f" {source}/fairseq/clib/cuda\n" in house.log.read_text()
+    assert (house.root / BLOCKER).is_file()
+    assert house.set_up(CUDA_BUILD="1", FAIRSEQ_SOURCE=str(source)) == (0, "")
+    # Another torch wants another.
+    status, said = house.set_up(CUDA_BUILD="1", TORCH_INDEX="https://wheels.example/")
+    assert status == 0, said
+    assert said.count(NO_SOURCE) == 1
+
+
+def test_fairseq_is_not_built_with_cuda_sources_that_its_package_lacks(
+    house: House,
+) -> None:
+    house.python("python3", "3.13.5")
+    assert house.set_up(CUDA_HOME="/cuda")[0] == 0
+    lines = [x for x in house.log.read_text().splitlines() if "-m pip install" in x]
+    without = [line for line in lines if not line.startswith("CUDA_HOME ")]
+    assert [line.split()[-1] for line in without] == ["fairseq-fixed"]
+    assert len(lines) > 3
 
 
 # --- what Python 3.14 breaks ------------------------------------------------------

@@ -1,9 +1,9 @@
 """Peak memory of R3F's divergence at CNN/DM's size, ours against fairseq's.
 
-    python scripts/benchmarks/memory.py [TOKENS] [TYPES]
+    python scripts/benchmarks/memory.py [TOKENS] [TYPES] [--device cpu]
 
-One update of a linear layer over TYPES words on TOKENS target tokens, on the CPU, each
-form in a process of its own: cross-entropy alone, with fairseq's symmetric KL, with
+One update of a linear layer over TYPES words on TOKENS target tokens, each form in a
+process of its own: cross-entropy alone, with fairseq's symmetric KL, with
 ours in chunks. Shown are peaks above cross-entropy's, in fp32 tensors of tokens x
 types; one of them is the noised pass's own logits.
 """
@@ -42,10 +42,17 @@ FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor] | None] = {
 }
 
 
+def held() -> float:
+    """Bytes at most, until now: of the GPU's memory, or the process's resident."""
+    if torch.get_default_device().type == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def peak(form: str, tokens: int, types: int) -> float:
-    """Bytes that one update adds to the process's resident memory, at most."""
+    """Bytes that one update adds, at most."""
     torch.manual_seed(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = held()
     weight = torch.randn(types, _WIDTH, requires_grad=True)
     hidden = torch.randn(tokens // _SENTENCE, _SENTENCE, _WIDTH)
     target = torch.randint(types, hidden.shape[:2])
@@ -59,8 +66,7 @@ def peak(form: str, tokens: int, types: int) -> float:
         clean.flatten(0, 1), target.flatten(), reduction="sum", label_smoothing=0.1
     )
     loss.backward()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return 1024.0 * (after - before)
+    return held() - before
 
 
 def main() -> None:
@@ -68,14 +74,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tokens", nargs="?", type=int, default=2048)
     parser.add_argument("types", nargs="?", type=int, default=50264)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--form", choices=list(FORMS), help="measure this one here")
     args = parser.parse_args()
     if args.form:
+        torch.set_default_device(args.device)
         print(peak(args.form, args.tokens, args.types))
         return
     found = {}
     for form in FORMS:
-        sizes = [str(args.tokens), str(args.types)]
+        sizes = [str(args.tokens), str(args.types), "--device", args.device]
         command = [sys.executable, __file__, *sizes, "--form", form]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found[form] = float(done.stdout.split()[-1])

@@ -1,10 +1,10 @@
 """What skipping padding saves: an encoder's time per batch, as a ratio in one run.
 
-    python scripts/benchmarks/padding.py MODEL TEXT [--rounds 10]
+    python scripts/benchmarks/padding.py MODEL TEXT [--rounds 10] [--device cpu]
 
 MODEL is an encoder's model directory, TEXT a file with a sentence a line. Each round
 runs a batch of 32 forward and backward through our layers and through fairseq's own, on
-one CPU thread.
+one CPU thread or a GPU.
 """
 
 import argparse
@@ -26,11 +26,14 @@ from torch import Tensor
 
 
 def seconds(model: Any, tokens: Tensor) -> float:
-    """One forward and backward, in processor time."""
+    """One forward and backward, in processor time, or the GPU's."""
     model.zero_grad()
-    started = time.process_time()
+    clock = time.perf_counter if tokens.is_cuda else time.process_time
+    started = clock()
     model(tokens, features_only=True)[0][:, 0].square().sum().backward()
-    return time.process_time() - started
+    if tokens.is_cuda:
+        torch.cuda.synchronize()
+    return clock() - started
 
 
 def main() -> None:
@@ -39,6 +42,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
     directory = ModelDirectory.open(args.model)
@@ -46,14 +50,14 @@ def main() -> None:
     tokenizer = SentenceTokenizer(directory, dictionary, 128)
     lines = args.text.read_text("utf-8").split("\n")
     ids, _ = tokenizer.encode([(line,) for line in lines if line.strip()])
-    ours = load_encoder(directory).train()
+    ours = load_encoder(directory).to(args.device).train()
     theirs = copy.deepcopy(ours)
     for layer in find_encoder(theirs).layers:
         layer.__class__ = TransformerEncoderLayerBase
     rng, times = random.Random(0), []
     for _ in range(args.rounds + 1):
         chosen = [torch.from_numpy(one).long() for one in rng.sample(ids, 32)]
-        tokens = data_utils.collate_tokens(chosen, dictionary.pad())
+        tokens = data_utils.collate_tokens(chosen, dictionary.pad()).to(args.device)
         times.append((seconds(ours, tokens), seconds(theirs, tokens)))
     mine, fairseqs = map(statistics.median, zip(*times[1:], strict=True))
     print(f"ours {1000 * mine:.0f} ms, fairseq's {1000 * fairseqs:.0f} ms: ", end="")

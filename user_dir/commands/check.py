@@ -2,13 +2,15 @@
 
     fairseq-steady check
 
-Python, torch, fairseq and what of it is compiled, this plugin, and the GPU, if any.
+Python, torch, fairseq and what of it is compiled, this plugin, and the GPU, if any;
+then which fused parts training has here, and why not the others.
 """
 
 import importlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import metadata
 
 from .page import Page, page
@@ -97,6 +99,18 @@ def gpu() -> str:
     return str(torch.cuda.get_device_name())
 
 
+def fused() -> list[str]:
+    """The fused parts of training; attention in bf16 too, as it may be another."""
+    import torch
+
+    from .. import fused
+
+    setting = fused.Setting(fused.device())
+    half = fused.attention(replace(setting, dtype=torch.bfloat16))
+    first, *rest = fused.parts(setting)
+    return [str(part) for part in (first, half, *rest)]
+
+
 CHECKS: tuple[Callable[[], str], ...] = (
     python,
     torch,
@@ -110,7 +124,9 @@ CHECKS: tuple[Callable[[], str], ...] = (
 
 OUT = """\
 what comes out, on standard output:
-  a line for each thing: ok and its version, or PROBLEM and what mends it.
+  a line for each thing: ok and its version, or PROBLEM and what mends it;
+  then a line for each fused part: in use, or not used and why. A training run
+  says the same of itself in train.log.
 
 exit status:
   1 if there is a problem.
@@ -135,4 +151,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"PROBLEM  {problem}")
             if check in (python, torch):
                 break
+    if not failed:
+        print(*fused(), sep="\n")
     return failed

@@ -21,6 +21,7 @@ from fairseq.logging import progress_bar
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from .. import fused
 from ..files import own_file
 from .durable import standing
 from .quiet import verbose
@@ -172,6 +173,8 @@ class Run:
         )
         if self.started is None:
             self.started, self.first = time.time(), done
+            for line in details(self):
+                logger.info("%s", line, extra=DETAIL)
             for line in announcement(self):
                 logger.info("%s", line)
         if isinstance(bar, progress_bar.TqdmProgressBar) and not bar.tqdm.disable:
@@ -232,6 +235,12 @@ def announcement(run: Run) -> list[str]:
         _length(run),
         _results(run),
     ]
+
+
+def details(run: Run) -> list[str]:
+    """Which fused parts it has, for ``train.log``."""
+    setting = fused.of_run(run.cfg, run.task.model)
+    return [str(part) for part in fused.parts(setting)]
 
 
 def _train_first(task: Any) -> list[tuple[str, str]]:
