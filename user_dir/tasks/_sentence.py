@@ -118,7 +118,7 @@ class SentenceTask(SteadyTask):
 
     def train_size(self) -> int:
         """Sentences to train on."""
-        return len(self._subset(self.read("train")).tokens)
+        return len(self._subset(self.read("train")))
 
     @property
     def num_classes(self) -> int:
@@ -183,7 +183,7 @@ class SentenceTask(SteadyTask):
         training = split == "train"
         if training:
             encoded = self._subset(encoded)
-        if not encoded.tokens:
+        if not len(encoded):
             raise UserError(f"the {split} set is empty: {sources} has nothing for it")
         self.datasets[split] = SentenceDataset(
             encoded,
@@ -192,7 +192,7 @@ class SentenceTask(SteadyTask):
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
         )
-        said = f"{len(encoded.tokens):,} sentences ({self._mix(encoded)})"
+        said = f"{len(encoded):,} sentences ({self._mix(encoded)})"
         self.described[split] = said
         logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
         if training and self.labels:
@@ -206,7 +206,7 @@ class SentenceTask(SteadyTask):
         if not self.cfg.steady_train_size:
             return encoded
         size = parse_size(
-            self.cfg.steady_train_size, len(encoded.tokens), "--steady-train-size"
+            self.cfg.steady_train_size, len(encoded), "--steady-train-size"
         )
         chosen, _ = stratified_subset(
             encoded.targets, size, self.cfg.steady_subset_seed, self.labels
