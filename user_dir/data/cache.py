@@ -9,12 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
 
 from ..errors import UserError
-from ..files import foreign, sha256
+from ..files import foreign, read_json, sha256, write_json
 from .ragged import Encoded
 from .readers import Example, error_at, plain_number, shown
-from .stored import Chunk, Entry, kept
+from .stored import Chunk, Entry, believed, kept
 from .tokenizing import SentenceTokenizer, chunked
 from .waiting import counted
 
@@ -47,6 +49,11 @@ def _in_temp() -> Path:
 
 
 Reader = Callable[[Path], Iterable[Example]]
+
+
+def key_of(*recipe: object) -> str:
+    """Digest of all that decides what is stored."""
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()
 
 
 def class_targets(
@@ -114,7 +121,7 @@ def encode_cached(
     if not path.is_file():
         raise UserError(f"{path} does not exist; get it with fairseq-steady get-data")
     recipe = (VERSION, sha256(path), description, labels, tokenizer.digest)
-    key = hashlib.sha256(repr((*recipe, tokenizer.max_length)).encode()).hexdigest()
+    key = key_of(*recipe, tokenizer.max_length)
     folder = (cache_dir or default_folder()) / f"{path.stem}-{key[:16]}"
     classes = None if labels is None else len(labels)
     entry = Entry(path, folder, key, tokenizer.symbols, sides=1, classes=classes)
@@ -142,3 +149,43 @@ def _chunks(
         )
         ids, cut = tokenizer.encode([example.texts for example in examples])
         yield Chunk([ids], targets, [cut])
+
+
+class _Classes(TypedDict):
+    """Labels as they are stored; the key is of them, too, so that damage shows."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    key: str
+    lines: dict[str, int]
+
+
+def classes_cached(
+    path: Path, reader: Reader, description: str, cache_dir: Path | None
+) -> dict[str, int]:
+    """Labels of a file and the first line of each, now or of an earlier time.
+
+    Args:
+        path: the raw file.
+        reader: turns it into examples.
+        description: as :func:`encode_cached` takes it.
+        cache_dir: the same.
+
+    Raises:
+        UserError: the file cannot be read or a row is wrong. Nothing is cached then.
+
+    """
+    recipe = (VERSION, sha256(path), description)
+    folder = cache_dir or default_folder()
+    stored = folder / f"{path.stem}-{key_of(*recipe)[:16]}.json"
+    with suppress(OSError, UserError):
+        found = read_json(stored, _Classes, "") if believed(stored) else None
+        if found and found["key"] == key_of(*recipe, found["lines"]):
+            return found["lines"]
+    lines: dict[str, int] = {}
+    for example in counted(reader(path), f"{path}: rows looked at"):
+        lines.setdefault(example.label, example.line)
+    with suppress(OSError):  # said when its rows are tokenised
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+        write_json(stored, {"key": key_of(*recipe, lines), "lines": lines})
+    return lines

@@ -1,6 +1,5 @@
 """Tokenised articles and summaries, kept on disk and read as they are needed."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.data.data_utils import numpy_seed
 
 from ..files import sha256
-from .cache import VERSION, default_folder
+from .cache import VERSION, default_folder, key_of
 from .dataset import EveryExample
 from .pairs import Pair
 from .ragged import Encoded
@@ -45,8 +44,7 @@ def encode_pairs(
     first = files[0]
     sides = [(t.digest, t.max_length) for t in tokenizers]
     known = [(str(path), _fingerprint(path)) for path in files]
-    recipe = repr((VERSION, known, description, sides)).encode()
-    key = hashlib.sha256(recipe).hexdigest()
+    key = key_of(VERSION, known, description, sides)
     folder = (cache_dir or default_folder()) / f"{first.stem}-{key[:16]}"
     entry = Entry(first, folder, key, tokenizers[0].symbols, sides=2, classes=0)
     what = f"{first}: articles tokenised"
@@ -78,8 +76,7 @@ def _fingerprint(path: Path) -> str:
     if path.is_file():
         return sha256(path)
     inside = sorted(p for p in path.iterdir() if p.is_file())
-    entries = [(p.name, sha256(p)) for p in inside]
-    return hashlib.sha256(repr(entries).encode()).hexdigest()
+    return key_of([(p.name, sha256(p)) for p in inside])
 
 
 class PairDataset(EveryExample, LanguagePairDataset):

@@ -114,7 +114,8 @@ def believed(path: Path) -> bool:
     """Whether a cache entry is there and only this user can have written it."""
     if not path.exists():
         return False
-    for place in (path.parent, path, *sorted(path.iterdir())):
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    for place in (path.parent, path, *inside):
         if who := foreign(place):
             logger.warning(
                 "%s can be written by %s and is not believed; made again", place, who

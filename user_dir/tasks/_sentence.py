@@ -79,6 +79,8 @@ class SentenceTask(SteadyTask):
         )
         #: files read for the latest split
         self._sources: list[str] = []
+        #: what was read so far, for the schedule first and the data set then
+        self._encoded: dict[object, Encoded] = {}
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
@@ -161,11 +163,15 @@ class SentenceTask(SteadyTask):
 
     def encode(self, path: Path, reader: Reader, description: str) -> Encoded:
         """One file, tokenised and cached."""
-        self.reads(path)
         self._sources.append(str(path))
-        return encode_cached(
-            path, reader, description, self.labels, self.tokenizer, self.cache_dir
-        )
+        labels = None if self.labels is None else tuple(self.labels)
+        known = path, description, labels
+        if known not in self._encoded:
+            self.reads(path)
+            self._encoded[known] = encode_cached(
+                path, reader, description, labels, self.tokenizer, self.cache_dir
+            )
+        return self._encoded[known]
 
     def dev(self, split: str, everything: Encoded) -> Encoded:
         """A development set, or the half of it that ``split`` names."""

@@ -113,6 +113,7 @@ class SummarizationTask(SteadyTask):
         )
         self._summarizer: tuple[Any, BeamSearch] | None = None
         self._references: dict[str, list[str]] = {}
+        self._encoded: dict[tuple[Path, ...], Encoded] = {}
 
     @staticmethod
     def _lengths(cfg: Any, directory: ModelDirectory) -> list[int]:
@@ -154,21 +155,28 @@ class SummarizationTask(SteadyTask):
     def _read(self, split: str) -> tuple[list[Path], np.ndarray | None, Encoded]:
         """The files of a split, the rows of them that it has, and its pairs."""
         files = find_pairs(Path(self.cfg.data), split)
-        for file in files:
-            self.reads(file)
-        encoded = encode_pairs(
-            files,
-            partial(read_pairs, files, *self.columns),
-            f"pairs {self.columns}",
-            (self.tokenizers[0], self.tokenizers[1]),
-            self.cache_dir,
-        )
+        encoded = self._encode(files)
         rows = None
         if is_table(files[0]) and not named_after_split(files[0]):
             rows = self._part(split, len(encoded))
         elif split == "train":
             rows = self._subset(np.arange(len(encoded)))
         return files, rows, encoded if rows is None else encoded.take(rows)
+
+    def _encode(self, files: list[Path]) -> Encoded:
+        """Tokenised and cached; once in a run, however often they are asked for."""
+        known = tuple(files)
+        if known not in self._encoded:
+            for file in files:
+                self.reads(file)
+            self._encoded[known] = encode_pairs(
+                files,
+                partial(read_pairs, files, *self.columns),
+                f"pairs {self.columns}",
+                (self.tokenizers[0], self.tokenizers[1]),
+                self.cache_dir,
+            )
+        return self._encoded[known]
 
     def _part(self, split: str, count: int) -> np.ndarray:
         order = np.random.default_rng(self.cfg.steady_subset_seed).permutation(count)
