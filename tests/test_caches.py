@@ -4,7 +4,8 @@ import io
 import json
 import os
 import pickle
-import zipfile
+import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from fairseq_steady.data import SentenceTokenizer
-from fairseq_steady.data.cache import check_ids, encode_cached
+from fairseq_steady.data.cache import encode_cached
 from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import find_pairs, read_pairs
 from fairseq_steady.data.readers import read_sentence_tab_label
+from fairseq_steady.data.stored import check_ids
 from fairseq_steady.model_dir import ModelDirectory
 from helpers import Attack
 
@@ -48,7 +50,7 @@ class Sentences:
         )
 
     def entry(self) -> Path:
-        (found,) = self.path.parent.rglob("*.npz")
+        (found,) = (self.path.parent / "fairseq-steady").iterdir()
         return found
 
     def is_right(self) -> bool:
@@ -66,76 +68,115 @@ def sentences(tmp_path: Path, tokenizer: SentenceTokenizer) -> Sentences:
     return made
 
 
-def rewritten(**changed: Any) -> Callable[[Path], None]:
-    """An entry with some arrays replaced, well-formed otherwise."""
-
-    def change(path: Path) -> None:
-        with np.load(path) as stored:
-            arrays = dict(stored)
-        given = {k: v(arrays[k]) if callable(v) else v for k, v in changed.items()}
-        arrays |= given
-        np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
-
-    return change
+Damage = Callable[[Path], Any]
 
 
-def compressed(path: Path) -> None:
-    with np.load(path) as stored:
-        arrays = dict(stored)
-    np.savez_compressed(path, **arrays)
+def signed(folder: Path, name: str, content: bytes) -> None:
+    """A file of an entry with other content, and the checksum of that."""
+    (folder / name).write_bytes(content)
+    about(lambda found: found["checksums"].update({name: zlib.crc32(content)}))(folder)
 
 
-def huge(path: Path) -> None:
+def about(change: Callable[[dict[str, Any]], Any]) -> Damage:
+    def write(folder: Path) -> None:
+        path = folder / "about.json"
+        found = json.loads(path.read_text())
+        change(found)
+        path.write_text(json.dumps(found))
+
+    return write
+
+
+def ids(change: Callable[[np.ndarray], np.ndarray], name: str = "ids-0.bin") -> Damage:
+    def write(folder: Path) -> None:
+        found = change(np.fromfile(folder / name, np.int32))
+        signed(folder, name, found.tobytes())
+
+    return write
+
+
+def array(name: str, change: Callable[[np.ndarray], Any]) -> Damage:
+    def write(folder: Path) -> None:
+        content = io.BytesIO()
+        np.save(content, change(np.load(folder / name)), allow_pickle=True)
+        signed(folder, name, content.getvalue())
+
+    return write
+
+
+def targets(*given: object) -> Damage:
+    return array("targets.npy", lambda _: np.array(given))
+
+
+def ends(*given: object) -> Damage:
+    return array("ends-0.npy", lambda _: np.array(given))
+
+
+def huge(folder: Path) -> None:
     """A header of 2^40 numbers."""
     header = io.BytesIO()
-    form = {"descr": "<i4", "fortran_order": False, "shape": (2**40,)}
+    form = {"descr": "<i8", "fortran_order": False, "shape": (2**40,)}
     np.lib.format.write_array_header_1_0(header, form)
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, header.getvalue() if "tokens" in name else data)
+    signed(folder, "targets.npy", header.getvalue() + b"\0" * 64)
 
 
-def broken(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data)
-
-
-def pickled(path: Path) -> None:
+def pickled(folder: Path) -> None:
     """Objects, whose loading would run what they say."""
-    proof = path.with_name("proof")
-    rewritten(tokens=np.array([Attack(proof)], dtype=object))(path)
+    attack = np.array([Attack(folder.with_name("proof"))] * 2, dtype=object)
+    array("targets.npy", lambda _: attack)(folder)
 
 
-DAMAGES: dict[str, Callable[[Path], Any]] = {
-    "a pickle": pickled,
-    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-40]),
-    "empty": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_text("text"),
-    "a broken byte": broken,
-    "a broken stream": lambda path: (compressed(path), broken(path)),
-    "compressed": compressed,
+def bare_pickle(folder: Path) -> None:
+    content = pickle.dumps(Attack(folder.with_name("proof")))
+    signed(folder, "ends-0.npy", content)
+
+
+def broken(folder: Path) -> None:
+    """An id that is another, and as good as any."""
+    path = folder / "ids-0.bin"
+    path.write_bytes(path.read_bytes().replace(b"\6", b"\5"))
+
+
+DAMAGES: dict[str, Damage] = {
+    "a pickle": bare_pickle,
+    "an array of objects": pickled,
+    "cut off": ids(lambda a: a[:-1]),
+    "cut off within an id": lambda f: signed(
+        f, "ids-0.bin", (f / "ids-0.bin").read_bytes()[:-2]
+    ),
+    "empty": lambda f: signed(f, "ids-0.bin", b""),
+    "text": lambda f: (f / "targets.npy").write_text("text"),
+    "an archive": lambda f: signed(f, "targets.npy", b"PK\3\4"),
+    "another id": broken,
     "a huge header": huge,
-    "no targets": rewritten(targets=None),
-    "fewer targets": rewritten(targets=np.array([1])),
-    "a class too high": rewritten(targets=np.array([1, 2])),
-    "a class below 0": rewritten(targets=np.array([1, -1])),
-    "scores": rewritten(targets=np.array([1.0, 0.0])),
-    "targets of text": rewritten(targets=np.array(["1", "0"])),
-    "an id too high": rewritten(tokens=lambda t: t + 1000),
-    "an id below 0": rewritten(tokens=lambda t: t - 10),
-    "ids that are not whole": rewritten(tokens=lambda t: t.astype(float)),
-    "ids in a column": rewritten(tokens=lambda t: t[:, None]),
-    "negative lengths": rewritten(lengths=np.array([9, -2])),
-    "an empty sentence": rewritten(lengths=np.array([7, 0])),
-    "lengths too long": rewritten(lengths=np.array([3, 5])),
-    "lengths of text": rewritten(lengths=np.array(["3", "4"])),
-    "truncated of text": rewritten(truncated=np.array("many")),
-    "more truncated than there are": rewritten(truncated=np.array(3)),
-    "other data": rewritten(key=np.array("0" * 64)),
-    "no key": rewritten(key=None),
+    "no ids": lambda f: (f / "ids-0.bin").unlink(),
+    "no ends": lambda f: (f / "ends-0.npy").unlink(),
+    "no targets": lambda f: (f / "targets.npy").unlink(),
+    "fewer targets": targets(1),
+    "targets in a column": array("targets.npy", lambda a: a[:, None]),
+    "a class too high": targets(1, 2),
+    "a class below 0": targets(1, -1),
+    "scores": targets(1.0, 0.0),
+    "targets of text": targets("1", "0"),
+    "an id too high": ids(lambda a: a + np.int32(1000)),
+    "an id below 0": ids(lambda a: a - np.int32(10)),
+    "ends of text": ends("3", "7"),
+    "ends that are not whole": ends(3.0, 7.0),
+    "ends in a column": array("ends-0.npy", lambda a: a[:, None]),
+    "ends that fall": ends(9, 7),
+    "an empty sentence": ends(7, 7),
+    "ends too far": ends(3, 8),
+    "truncated of text": about(lambda a: a.update(truncated=["many"])),
+    "truncated below 0": about(lambda a: a.update(truncated=[-1])),
+    "more truncated than there are": about(lambda a: a.update(truncated=[3])),
+    "truncated of another side": about(lambda a: a.update(truncated=[0, 0])),
+    "other data": about(lambda a: a.update(key="0" * 64)),
+    "no key": about(lambda a: a.pop("key")),
+    "no checksum": about(lambda a: a["checksums"].popitem()),
+    "about with another field": about(lambda a: a.update(more=1)),
+    "about that is no JSON": lambda f: (f / "about.json").write_text("{"),
+    "no about": lambda f: (f / "about.json").unlink(),
+    "a file": lambda f: (shutil.rmtree(f), f.write_text("text")),
 }
 
 
@@ -154,28 +195,29 @@ def test_other_content_under_the_entrys_name_is_not_believed(
 ) -> None:
     """As when an entry was copied, or its name collides."""
     old = sentences.entry()
-    content = old.read_bytes()
     sentences.path.write_text("w0\t1\nw1 w2\t1\n")
     sentences.encode()
-    (new,) = set(sentences.path.parent.rglob("*.npz")) - {old}
-    new.write_bytes(content)
+    (new,) = set(old.parent.iterdir()) - {old}
+    shutil.rmtree(new)
+    shutil.copytree(old, new)
     assert sentences.encode().targets.tolist() == [1, 1]
 
 
 def test_scores_that_are_not_finite_are_not_believed(sentences: Sentences) -> None:
-    sentences.entry().unlink()
+    shutil.rmtree(sentences.entry())
     sentences.encode(labels=None)
-    rewritten(targets=np.array([np.nan, 1.0]))(sentences.entry())
+    targets(np.nan, 1.0)(sentences.entry())
     assert sentences.encode(labels=None).targets.tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("which", ["file", "folder"])
+@pytest.mark.parametrize("which", ["file", "entry", "cache"])
 def test_what_others_can_write_is_not_believed(
     sentences: Sentences, caplog: pytest.LogCaptureFixture, which: str
 ) -> None:
     entry = sentences.entry()
-    rewritten(targets=np.array([0, 1]))(entry)  # well-formed, and wrong
-    path = entry if which == "file" else entry.parent
+    targets(0, 1)(entry)  # well-formed, and wrong
+    places = {"file": entry / "ids-0.bin", "entry": entry, "cache": entry.parent}
+    path = places[which]
     path.chmod(0o777)
     assert sentences.is_right()
     assert f"{path} can be written by everybody and is not believed" in caplog.text
@@ -186,25 +228,34 @@ def test_an_entry_of_another_user_is_not_believed(
     sentences: Sentences, caplog: pytest.LogCaptureFixture
 ) -> None:
     entry = sentences.entry()
-    rewritten(targets=np.array([0, 1]))(entry)
+    targets(0, 1)(entry)
     os.chown(entry, 1234, 1234)
     assert sentences.is_right()
     assert "can be written by user 1234 and is not believed" in caplog.text
 
 
-def test_a_link_in_the_cache_is_not_written_through(sentences: Sentences) -> None:
+@pytest.mark.parametrize("what", ["file", "folder", "nothing"])
+def test_a_link_in_the_cache_is_not_written_through(
+    sentences: Sentences, what: str
+) -> None:
     entry, victim = sentences.entry(), sentences.path.parent / "victim"
-    victim.write_text("keep me")
-    entry.unlink()
+    shutil.rmtree(entry)
     entry.symlink_to(victim)
+    kept = victim / "about.json" if what == "folder" else victim
+    kept.parent.mkdir(exist_ok=True)
+    if what != "nothing":
+        kept.write_text("keep me")
     assert sentences.is_right()
-    assert victim.read_text() == "keep me"
+    assert not entry.is_symlink()
+    assert kept.exists() == (what != "nothing")
+    assert what == "nothing" or kept.read_text() == "keep me"
 
 
 def test_the_first_id_beyond_the_dictionary_is_refused() -> None:
-    check_ids(np.array([9]), np.array([1]), 10)
-    with pytest.raises(ValueError, match="an id outside the dictionary"):
-        check_ids(np.array([10]), np.array([1]), 10)
+    check_ids(np.array([0, 9]), 10)
+    for wrong in (10, -1):
+        with pytest.raises(ValueError, match="an id outside the dictionary"):
+            check_ids(np.array([0, wrong, 5]), 10)
 
 
 # --- articles and summaries -----------------------------------------------------------
@@ -233,9 +284,7 @@ class Pairs:
 
     def is_right(self) -> bool:
         found = self.encode()
-        sides = [
-            [one.tolist() for one in side] for side in (found.source, found.target)
-        ]
+        sides = [[one.tolist() for one in side] for side in found.sides]
         return sides == [[[0, 5, 6, 2], [0, 7, 2]], [[0, 5, 2], [0, 7, 2]]]
 
 
@@ -248,43 +297,22 @@ def pairs(tmp_path: Path, tokenizer: SentenceTokenizer) -> Pairs:
     return made
 
 
-def ids(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], Any]:
-    def write(folder: Path) -> None:
-        path = folder / name
-        if name.endswith(".npy"):
-            np.save(path, change(np.load(path)))
-        else:
-            change(np.fromfile(path, np.int32)).astype(np.int32).tofile(path)
-
-    return write
-
-
-def about(**changed: Any) -> Callable[[Path], Any]:
-    def write(folder: Path) -> None:
-        found = json.loads((folder / "about.json").read_text()) | changed
-        (folder / "about.json").write_text(json.dumps(found))
-
-    return write
-
-
-FOLDERS: dict[str, Callable[[Path], Any]] = {
-    "an id too high": ids("source.bin", lambda a: a + 1000),
-    "an id below 0": ids("target.bin", lambda a: a - 10),
-    "cut off": ids("source.bin", lambda a: a[:-1]),
-    "ends that fall": ids("source.ends.npy", lambda a: a[::-1]),
-    "a pickle": lambda folder: (folder / "source.ends.npy").write_bytes(
-        pickle.dumps(Attack(folder.parent / "proof"))
+FOLDERS: dict[str, Damage] = {
+    "an id too high": ids(lambda a: a + np.int32(1000), "ids-1.bin"),
+    "another id": lambda f: (f / "ids-1.bin").write_bytes(
+        (f / "ids-1.bin").read_bytes().replace(b"\7", b"\5")
     ),
-    "ends of text": ids("source.ends.npy", lambda a: a.astype(str)),
-    "fewer summaries": lambda folder: (
-        ids("target.ends.npy", lambda a: a[:1])(folder),
-        ids("target.bin", lambda a: a[:3])(folder),
+    "ends that fall": array("ends-1.npy", lambda a: a[::-1]),
+    "fewer summaries": lambda f: (
+        array("ends-1.npy", lambda a: a[:1])(f),
+        ids(lambda a: a[:3], "ids-1.bin")(f),
     ),
-    "no ends": lambda folder: (folder / "source.ends.npy").unlink(),
-    "other data": about(key="0" * 64),
-    "about of another form": about(truncated="many"),
-    "about that is no JSON": lambda folder: (folder / "about.json").write_text("{"),
-    "about with another field": about(more=1),
+    "targets": array("targets.npy", lambda _: np.array([1, 0])),
+    "truncated of one side": about(lambda a: a.update(truncated=[0])),
+    "more summaries truncated than there are": about(
+        lambda a: a.update(truncated=[0, 3])
+    ),
+    "other data": about(lambda a: a.update(key="0" * 64)),
 }
 
 
@@ -296,19 +324,6 @@ def test_a_damaged_folder_is_made_again(pairs: Pairs, damage: str) -> None:
     assert pairs.reads == 2
     assert pairs.is_right()
     assert pairs.reads == 2
-
-
-@pytest.mark.parametrize("which", ["entry", "cache"])
-def test_a_folder_that_others_can_write_is_made_again(
-    pairs: Pairs, caplog: pytest.LogCaptureFixture, which: str
-) -> None:
-    entry = pairs.entry()
-    ids("target.bin", lambda a: a[::-1])(entry)  # well-formed, and wrong
-    path = entry if which == "entry" else entry.parent
-    path.chmod(0o777)
-    assert pairs.is_right()
-    assert pairs.reads == 2
-    assert f"{path} can be written by everybody and is not believed" in caplog.text
 
 
 def test_stories_with_other_content_are_read_again(
@@ -332,4 +347,4 @@ def test_stories_with_other_content_are_read_again(
     before = story.stat()
     story.write_text("w3\n\n@highlight\n\nw1\n")
     os.utime(story, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert encode().source[0].tolist() == [0, 8, 2]
+    assert encode().tokens[0].tolist() == [0, 8, 2]

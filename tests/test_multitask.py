@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import Trainer, Zygote, sentences
 from fairseq.data import Dictionary
-from fairseq_steady.data import Encoded, SentenceDataset
+from fairseq_steady.data import Encoded, Ragged, SentenceDataset
 from fairseq_steady.data.mixture import Mixture, shares
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.exporting import export_hf
@@ -30,7 +30,9 @@ from method_table import TRAINED
 def part(size: int, length: int) -> SentenceDataset:
     tokens = [np.arange(length, dtype=np.int32) for _ in range(size)]
     return SentenceDataset(
-        Encoded(tokens, np.arange(size), 0), Dictionary(), shuffle_seed=1
+        Encoded((Ragged.of(tokens),), np.arange(size), (0,)),
+        Dictionary(),
+        shuffle_seed=1,
     )
 
 

@@ -24,9 +24,10 @@ from fairseq.tasks import FairseqTask
 from fairseq_steady import files
 from fairseq_steady.criterions.kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import gradient_scale
+from fairseq_steady.data import Encoded, Ragged
 from fairseq_steady.data.batching import in_batches, padded
 from fairseq_steady.data.glue import LAYOUTS, SUBMISSIONS
-from fairseq_steady.data.pair_dataset import EncodedPairs, PairDataset, Ragged
+from fairseq_steady.data.pair_dataset import PairDataset
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface import exporting
 from fairseq_steady.inference.predicting import Predictor
@@ -879,7 +880,7 @@ def test_another_reading_or_tokeniser_misses_the_cache(
 def test_articles_are_padded_on_the_right(models: dict[str, Path]) -> None:
     ids = np.array([0, 7, 8, 2, 0, 9, 2], np.int32)
     sides = Ragged(ids, np.array([4, 7]))
-    pairs = EncodedPairs(sides, sides, (0, 0))
+    pairs = Encoded((sides, sides), np.empty((2, 0)), (0, 0))
     data = PairDataset(pairs, data_dictionary(models), 2)
     sample = data.collater([data[1], data[0]])
     assert sample["net_input"]["src_tokens"].tolist() == [[0, 7, 8, 2], [0, 9, 2, 1]]
@@ -891,7 +892,7 @@ def test_a_run_that_goes_on_has_the_batches_it_began_with(
     models: dict[str, Path],
 ) -> None:
     sides = Ragged(np.full(16, 7, np.int32), np.arange(1, 17))
-    pairs = EncodedPairs(sides, sides, (0, 0))
+    pairs = Encoded((sides, sides), np.empty((16, 0)), (0, 0))
     data = PairDataset(pairs, data_dictionary(models), 2, shuffle_seed=3)
     with numpy_seed(3 + 1):
         wanted = LanguagePairDataset.ordered_indices(data).tolist()

@@ -182,16 +182,16 @@ def test_tokens_are_cached_and_read_from_disk(
 
     first, again = encode(), encode()
     assert len(reads) == 1
-    assert isinstance(first.source.ids, np.memmap)
-    assert [t.tolist() for t in again.source] == [[0, 6, 7, 2], [0, 8, 9, 10, 2]]
-    assert again.target.sizes.tolist() == [3, 4]
+    assert isinstance(first.tokens.ids, np.memmap)
+    assert [t.tolist() for t in again.tokens] == [[0, 6, 7, 2], [0, 8, 9, 10, 2]]
+    assert again.sides[1].sizes.tolist() == [3, 4]
     assert again.truncated == (0, 1)
     taken = again.take(np.array([1]))
-    assert taken.source[0].tolist() == [0, 8, 9, 10, 2]
+    assert taken.tokens[0].tolist() == [0, 8, 9, 10, 2]
     # A damaged entry is made anew; another content has another entry.
     (stored,) = (tmp_path / "fairseq-steady").iterdir()
-    (stored / "source.bin").write_bytes(b"\0" * 4)
-    assert encode().source.sizes.tolist() == [4, 5]
+    (stored / "ids-0.bin").write_bytes(b"\0" * 4)
+    assert encode().tokens.sizes.tolist() == [4, 5]
     assert len(reads) == 2
 
 

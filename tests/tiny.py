@@ -8,7 +8,7 @@ from typing import Any
 import fairseq_steady.tasks  # noqa: F401  registers the criterions
 import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
-from fairseq_steady.data import Encoded, SentenceDataset
+from fairseq_steady.data import Encoded, Ragged, SentenceDataset
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models import building
 from fairseq_steady.models.steady import HEAD
@@ -52,9 +52,9 @@ def make_dataset(path: Path, regression: bool = False) -> SentenceDataset:
     ]
     targets = torch.arange(len(LENGTHS)) % CLASSES
     encoded = Encoded(
-        [t.int().numpy() for t in tokens],
+        (Ragged.of(tokens),),
         (targets.double() / 2 if regression else targets).numpy(),
-        0,
+        (0,),
     )
     bart = directory.manifest.family == "bart"
     return SentenceDataset(encoded, directory.dictionary(), decoder_input=bart)

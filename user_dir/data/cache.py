@@ -4,24 +4,26 @@ import hashlib
 import logging
 import os
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
 
 from ..errors import UserError
-from ..files import foreign, sha256, whole_file
+from ..files import foreign, read_json, sha256, write_json
+from .ragged import Encoded
 from .readers import Example, error_at, plain_number, shown
-from .tokenizing import SentenceTokenizer
+from .stored import Chunk, Entry, believed, kept
+from .tokenizing import SentenceTokenizer, chunked
 from .waiting import counted
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+#: Of what is stored, of all kinds of data.
+VERSION = 3
 
 
 def default_folder() -> Path:
@@ -46,37 +48,12 @@ def _in_temp() -> Path:
     return named if ours else Path(tempfile.mkdtemp(prefix="fairseq-steady-"))
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Tokenised sentences with their targets.
-
-    Args:
-        tokens: one int32 array of fairseq ids per sentence.
-        targets: class indices (int64) or scores (float64), shape (N,).
-        truncated: how many sentences were cut to the maximum length.
-
-    """
-
-    tokens: list[np.ndarray]
-    targets: np.ndarray
-    truncated: int
-
-    def take(self, indices: np.ndarray) -> "Encoded":
-        """A subset, in the order given."""
-        tokens = [self.tokens[i] for i in indices]
-        return Encoded(tokens, self.targets[indices], self.truncated)
-
-
-def concatenate(parts: Sequence[Encoded]) -> Encoded:
-    """Several files as one set."""
-    return Encoded(
-        [tokens for part in parts for tokens in part.tokens],
-        np.concatenate([part.targets for part in parts]),
-        sum(part.truncated for part in parts),
-    )
-
-
 Reader = Callable[[Path], Iterable[Example]]
+
+
+def key_of(*recipe: object) -> str:
+    """Digest of all that decides what is stored."""
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()
 
 
 def class_targets(
@@ -143,141 +120,72 @@ def encode_cached(
         raise UserError(f"{path} is a folder, not a file; rename or remove it")
     if not path.is_file():
         raise UserError(f"{path} does not exist; get it with fairseq-steady get-data")
-    recipe = (_VERSION, sha256(path), description, labels, tokenizer.digest)
-    key = hashlib.sha256(repr((*recipe, tokenizer.max_length)).encode()).hexdigest()
-    folder = cache_dir or default_folder()
-    cached = folder / f"{path.stem}-{key[:16]}.npz"
+    recipe = (VERSION, sha256(path), description, labels, tokenizer.digest)
+    key = key_of(*recipe, tokenizer.max_length)
+    folder = (cache_dir or default_folder()) / f"{path.stem}-{key[:16]}"
     classes = None if labels is None else len(labels)
-    encoded = _load(cached, key, tokenizer.symbols, classes)
-    if encoded is None:
-        encoded = _encode(path, reader, labels, tokenizer)
-        _save(encoded, cached, key)
-    if encoded.truncated:
+    entry = Entry(path, folder, key, tokenizer.symbols, sides=1, classes=classes)
+    encoded = kept(entry, lambda: _chunks(path, reader, labels, tokenizer))
+    if truncated := encoded.truncated[0]:
         logger.warning(
             "%s: %d of %d sentences cut to %d tokens",
-            path,
-            encoded.truncated,
-            len(encoded.tokens),
-            tokenizer.max_length,
+            *(path, truncated, len(encoded), tokenizer.max_length),
         )
     return encoded
 
 
-def _encode(
+def _chunks(
     path: Path,
     reader: Reader,
     labels: Sequence[str] | None,
     tokenizer: SentenceTokenizer,
-) -> Encoded:
-    examples = list(counted(reader(path), f"{path}: rows read"))
-    targets = (
-        score_targets(path, examples)
-        if labels is None
-        else class_targets(path, examples, labels)
-    )
-    tokens, truncated = tokenizer.encode([example.texts for example in examples])
-    return Encoded(tokens, targets, truncated)
+) -> Iterator[Chunk]:
+    """Some rows at a time, checked and tokenised."""
+    for examples in chunked(counted(reader(path), f"{path}: rows tokenised")):
+        targets = (
+            score_targets(path, examples)
+            if labels is None
+            else class_targets(path, examples, labels)
+        )
+        ids, cut = tokenizer.encode([example.texts for example in examples])
+        yield Chunk([ids], targets, [cut])
 
 
-def believed(path: Path) -> bool:
-    """Whether a cache entry is there and only this user can have written it."""
-    if not path.exists():
-        return False
-    for place in (path.parent, path):
-        if who := foreign(place):
-            logger.warning(
-                "%s can be written by %s and is not believed; made again", place, who
-            )
-            return False
-    return True
+class _Classes(TypedDict):
+    """Labels as they are stored; the key is of them, too, so that damage shows."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    key: str
+    lines: dict[str, int]
 
 
-def _load(path: Path, key: str, symbols: int, classes: int | None) -> Encoded | None:
-    """A cache entry, or None when there is none, or it is damaged or of other data."""
-    try:
-        if not believed(path):
-            return None
-        _check_stored(path)
-        with np.load(path, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in _FIELDS}
-        check_ids(found["tokens"], found["lengths"], symbols)
-        _check_targets(found["targets"], len(found["lengths"]), classes)
-        truncated = int(found["truncated"])
-        if str(found["key"]) != key or not 0 <= truncated <= len(found["lengths"]):
-            raise ValueError("of other data")
-    except DAMAGES:
-        return None
-    ends = np.cumsum(found["lengths"])[:-1]
-    return Encoded(np.split(found["tokens"], ends), found["targets"], truncated)
-
-
-#: What numpy and zipfile say of a file that is damaged, or made to do damage.
-DAMAGES = (
-    *(OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, SyntaxError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
-)
-_FIELDS = ("tokens", "lengths", "targets", "truncated", "key")
-
-
-def _check_stored(path: Path) -> None:
-    """Our entries are not compressed, so that none unpacks to more than it is."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ValueError("compressed")
-    if sum(member.file_size for member in members) > path.stat().st_size:
-        raise ValueError("larger than its file")
-
-
-def check_ids(ids: np.ndarray, lengths: np.ndarray, symbols: int) -> None:
-    """Refuse sequences that are not of a dictionary's ids.
+def classes_cached(
+    path: Path, reader: Reader, description: str, cache_dir: Path | None
+) -> dict[str, int]:
+    """Labels of a file and the first line of each, now or of an earlier time.
 
     Args:
-        ids: of all sequences, end to end, shape (total,).
-        lengths: of each sequence, shape (N,).
-        symbols: of the dictionary.
+        path: the raw file.
+        reader: turns it into examples.
+        description: as :func:`encode_cached` takes it.
+        cache_dir: the same.
 
     Raises:
-        ValueError: a shape, type or range is wrong.
+        UserError: the file cannot be read or a row is wrong. Nothing is cached then.
 
     """
-    if any(array.ndim != 1 or array.dtype.kind != "i" for array in (ids, lengths)):
-        raise ValueError("shape or type")
-    if len(lengths) and lengths.min() < 1:
-        raise ValueError("an empty sequence")
-    if lengths.sum() != len(ids):
-        raise ValueError("cut off")
-    if len(ids) and not (ids.min() >= 0 and ids.max() < symbols):
-        raise ValueError("an id outside the dictionary")
-
-
-def _check_targets(targets: np.ndarray, count: int, classes: int | None) -> None:
-    """As many classes below ``classes``, or as many finite scores, as sentences."""
-    kind = "f" if classes is None else "i"
-    if targets.shape != (count,) or targets.dtype.kind != kind:
-        raise ValueError("targets")
-    if not np.isfinite(targets).all():
-        raise ValueError("a score that is not finite")
-    if classes and count and not (targets.min() >= 0 and targets.max() < classes):
-        raise ValueError("a class that is not there")
-
-
-def _save(encoded: Encoded, path: Path, key: str) -> None:
-    """Write whole or not at all; a folder that cannot be written costs only time."""
-    try:
-        path.parent.mkdir(0o700, parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            np.savez(
-                file,
-                tokens=np.concatenate(encoded.tokens),
-                lengths=np.array([len(tokens) for tokens in encoded.tokens]),
-                targets=encoded.targets,
-                truncated=encoded.truncated,
-                key=key,
-            )
-    except OSError as error:
-        logger.warning(
-            "cannot cache in %s (%s); name a folder with --steady-cache-dir",
-            path.parent,
-            error.strerror,
-        )
+    recipe = (VERSION, sha256(path), description)
+    folder = cache_dir or default_folder()
+    stored = folder / f"{path.stem}-{key_of(*recipe)[:16]}.json"
+    with suppress(OSError, UserError):
+        found = read_json(stored, _Classes, "") if believed(stored) else None
+        if found and found["key"] == key_of(*recipe, found["lines"]):
+            return found["lines"]
+    lines: dict[str, int] = {}
+    for example in counted(reader(path), f"{path}: rows looked at"):
+        lines.setdefault(example.label, example.line)
+    with suppress(OSError):  # said when its rows are tokenised
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+        write_json(stored, {"key": key_of(*recipe, lines), "lines": lines})
+    return lines

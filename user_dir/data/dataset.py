@@ -7,7 +7,7 @@ import torch
 from fairseq.data import Dictionary, FairseqDataset
 
 from .batching import padded
-from .cache import Encoded
+from .ragged import Encoded
 
 
 class EveryExample:
@@ -51,7 +51,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
         recorded: bool = False,
     ) -> None:
         self.encoded = encoded
-        self.sizes = np.array([len(tokens) for tokens in encoded.tokens])
+        self.sizes: np.ndarray = encoded.tokens.sizes
         self.pad = dictionary.pad()
         self.decoder_input = decoder_input
         self.shuffle_seed = shuffle_seed
@@ -61,7 +61,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {
             "id": int(index),
-            "tokens": torch.from_numpy(self.encoded.tokens[index]).long(),
+            "tokens": self.encoded.tokens[index],
             "target": self.encoded.targets[index],
         }
 
@@ -87,6 +87,11 @@ class SentenceDataset(EveryExample, FairseqDataset):
     def num_tokens(self, index: int) -> int:
         """Tokens of one sentence, special ones included."""
         return int(self.sizes[index])
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """The same of many sentences."""
+        lengths: np.ndarray = self.sizes[indices]
+        return lengths
 
     def size(self, index: int) -> int:
         """Tokens of one sentence, special ones included."""

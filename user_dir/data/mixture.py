@@ -88,9 +88,11 @@ class Mixture(FairseqDataset):
         which = np.searchsorted(self.starts, indices, "right") - 1
         batches: list[Any] = []
         for place in range(len(self.parts)):
+            own = indices[which == place]
             batches += data_utils.batch_by_size(
-                indices[which == place],
+                own,
                 self.num_tokens,
+                self.sizes[own],
                 max_tokens=max_tokens,
                 max_sentences=max_sentences,
                 required_batch_size_multiple=1,

@@ -16,7 +16,16 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from ..errors import UserError
-from .readers import TABLES, entries, error_at, is_table, read_text, the_only, unpaired
+from .readers import (
+    TABLES,
+    entries,
+    error_at,
+    is_table,
+    read_text,
+    text_lines,
+    the_only,
+    unpaired,
+)
 from .tables import read_named, text_cell
 
 #: Other names that files of a split go by.
@@ -143,15 +152,14 @@ def _table(path: Path, source: str, target: str) -> Iterator[Pair]:
 
 
 def _aligned(source: Path, target: Path) -> Iterator[Pair]:
-    sides = [
-        read_text(path).removesuffix("\n").split("\n") for path in (source, target)
-    ]
-    if len(sides[0]) != len(sides[1]):
+    articles, summaries = (sum(1 for _ in text_lines(p)) for p in (source, target))
+    if articles != summaries:
         raise UserError(
-            f"{source} has {len(sides[0])} lines and {target} has {len(sides[1])}; "
+            f"{source} has {articles} lines and {target} has {summaries}; "
             "line n of one belongs to line n of the other: mend or fetch them again"
         )
-    for line, (article, summary) in enumerate(zip(*sides, strict=True), 1):
+    sides = zip(text_lines(source), text_lines(target), strict=True)
+    for line, (article, summary) in enumerate(sides, 1):
         empty = target if article.strip() else source
         yield checked(empty, line, article, summary)
 

@@ -94,7 +94,7 @@ def find_file(folder: Path, *names: str) -> Path:
             f"{folder} holds no {' or '.join(names)}, at any depth; "
             "get it with fairseq-steady get-data or name the right folder"
         )
-    if len({path.read_bytes() for path in found}) > 1:
+    if len(found) > 1 and len(set(map(sha256, found))) > 1:
         places = ", ".join(str(path) for path in found)
         raise UserError(f"several different files could be meant: {places}; keep one")
     return found[0]
@@ -155,6 +155,8 @@ _BEGINNINGS = (
     (b"PAR1", "a Parquet file", "write it as CSV or JSON lines with pandas"),
     (b"version https://git-lfs", "a Git LFS pointer, not the data", "git lfs pull"),
 )
+
+_OTHER_FORMS = tuple(beginning for beginning, _, _ in _BEGINNINGS)
 
 
 def _file(where: Where) -> str:
@@ -232,6 +234,47 @@ def read_text(path: Path) -> str:
 
 # --- lines ---------------------------------------------------------------------------
 
+#: Bytes looked through at a time.
+_PIECE = 2**20
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a file is text of lines beyond doubt, so that none need read it whole."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    ended = filled = False
+    with path.open("rb") as file:
+        try:
+            while piece := file.read(_PIECE):
+                text = decode(piece)
+                if "\0" in text or piece.startswith(_OTHER_FORMS):
+                    return False
+                ended = ended or "\n" in text
+                filled = filled or bool(text.lstrip(BOM).strip())
+            decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return ended and filled
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    r"""Lines of :func:`read_text`, with "\n" at the end, read as they are wanted.
+
+    All of the file is looked through before the first of them is given.
+
+    Raises:
+        UserError: as :func:`read_text`.
+
+    """
+    try:
+        if not _is_plain(path):
+            read_text(path)  # says what is wrong, if anything is
+        with path.open(encoding="utf-8", newline="\n") as file:
+            yield next(file).lstrip(BOM).replace("\r\n", "\n")
+            for line in file:
+                yield line.replace("\r\n", "\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     r"""Numbered lines, split at "\n" only: data hold other line separators.
@@ -240,11 +283,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         UserError: as :func:`read_text`; or a line before the last is empty.
 
     """
-    lines = read_text(path).rstrip("\n").split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            raise error_at(path, number, "an empty line", "remove it")
-        yield number, line
+    empty = 0  # the first of those that may end the file
+    for number, line in enumerate(text_lines(path), 1):
+        if line == "\n":
+            empty = empty or number
+        elif empty or not line.strip():
+            raise error_at(path, empty or number, "an empty line", "remove it")
+        else:
+            yield number, line.removesuffix("\n")
 
 
 def read_inputs(path: Path | None) -> Iterator[tuple[Where, int, str]]:

@@ -24,15 +24,15 @@ from .readers import (
     is_table,
     plain_number,
     read_lines,
-    read_text,
     shown,
+    text_lines,
     unpaired,
 )
 
 logger = logging.getLogger(__name__)
 csv.field_size_limit(10_000_000)
 
-#: Rows that a guess is from.
+#: Rows that a guess is from, or different ones that are remembered.
 _LOOKED_AT = 1000
 #: Line number, and the line's cells by column.
 Row = tuple[int, dict[str, Any]]
@@ -222,8 +222,14 @@ def _looks_quoted(cell: str) -> bool:
     return len(cell) > 3 and cell[0] == cell[-1] == '"' and '""' in cell[1:-1]
 
 
+def _csv_lines(path: Path) -> Iterator[str]:
+    r"""Lines as CSV has them: a "\r" ends one too."""
+    for line in text_lines(path):
+        yield from io.StringIO(line, newline="") if "\r" in line else (line,)
+
+
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    reader = csv.reader(_csv_lines(path), strict=True)
     blank, last, lost = 0, 0, _Swallowed(path)
     try:
         header = as_header(path, next(reader), columns)
@@ -248,7 +254,8 @@ class _Swallowed:
     """Rows of a CSV file within a quoted cell, as a stray quote makes them.
 
     A line within a cell counts as a row if it has as many cells, and one of them is
-    what another row has in that column: a label, as a rule.
+    what another row has in that column: a label, as a rule. Few are remembered of what
+    is not a label, so that memory does not grow with the file.
 
     Args:
         path: the file.
@@ -257,24 +264,25 @@ class _Swallowed:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: set[tuple[int, str]] = set()
+        self._known: dict[int, set[str]] = {}
         self._inner: list[tuple[int, int, list[str]]] = []
 
     def see(self, cells: Sequence[str], first: int, last: int) -> None:
         """Take a row that spans these lines."""
-        if first == last:
-            short = ((i, cell) for i, cell in enumerate(cells) if len(cell) <= SHOWN)
-            self._known.update(short)
+        for column, cell in enumerate(cells if first == last else ()):
+            known = self._known.setdefault(column, set())
+            if len(cell) <= SHOWN and len(known) < _LOOKED_AT:
+                known.add(cell)
         for cell in cells if last > first + 1 else ():
             for line in cell.split("\n")[1:-1]:
                 inner = line.split(",")
-                if len(inner) == len(cells):
+                if len(inner) == len(cells) and len(self._inner) < _LOOKED_AT:
                     self._inner.append((first, last, inner))
 
     def warn(self) -> None:
         """Say where the first of them are."""
         for first, last, inner in self._inner:
-            if any(cell and (i, cell) in self._known for i, cell in enumerate(inner)):
+            if any(c and c in self._known.get(i, ()) for i, c in enumerate(inner)):
                 logger.warning(
                     "%s:%d: a quoted cell spans %d lines, to line %d, and has rows "
                     "within it, as %s; is there a stray quote?",

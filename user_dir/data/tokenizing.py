@@ -4,12 +4,14 @@ Text is text: a special token's spelling in it is read as the characters it is m
 Special tokens come from the tokeniser's template alone.
 """
 
+import itertools
 import json
 import logging
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from fairseq.data import Dictionary
@@ -23,8 +25,16 @@ from .waiting import Pace
 
 logger = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 #: Texts tokenised at a time.
 _CHUNK = 1000
+
+
+def chunked(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """As many items at a time as are tokenised at a time."""
+    left = iter(items)
+    while chunk := list(itertools.islice(left, _CHUNK)):
+        yield chunk
 
 
 class SentenceTokenizer:
@@ -79,8 +89,7 @@ class SentenceTokenizer:
         found: list[np.ndarray] = []
         truncated, pace = 0, Pace("tokenised", len(texts))
         # All at once, 400,000 sentences take gigabytes, and a quarter longer.
-        for start in range(0, len(texts), _CHUNK):
-            chunk = texts[start : start + _CHUNK]
+        for chunk in chunked(texts):
             batch = [pair if len(pair) == 2 else pair[0] for pair in chunk]
             encodings = self._tokenizer.encode_batch_fast(batch)
             truncated += sum(bool(encoding.overflowing) for encoding in encodings)

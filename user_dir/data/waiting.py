@@ -1,8 +1,12 @@
-"""A sign of life from what takes long: how far reading or tokenising is."""
+"""A sign of life from what takes long, and waiting for others who do the same."""
 
+import fcntl
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 logger = logging.getLogger(__name__)
@@ -40,3 +44,45 @@ def counted(items: Iterable[Item], what: str) -> Iterator[Item]:
     for done, item in enumerate(items):
         pace.reach(done)
         yield item
+
+
+@contextmanager
+def one_at_a_time(lock: Path, what: str) -> Iterator[bool]:
+    """Wait until no other process is in here with the same lock.
+
+    The system takes the lock back when its holder ends, however that may be. Where
+    there are no locks, as in a folder that cannot be written, nobody waits.
+
+    Args:
+        lock: a file, made and removed here, in a folder of this user alone.
+        what: is done, for the log.
+
+    Returns:
+        Whether there was another.
+
+    """
+    try:
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _waited(held, what)
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(held)
+
+
+def _waited(held: int, what: str) -> bool:
+    """Take a lock."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.info("%s: another process does it, and this one waits", what)
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        return True
+    except OSError:  # of a file system without locks
+        pass
+    return False

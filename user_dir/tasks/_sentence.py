@@ -79,6 +79,8 @@ class SentenceTask(SteadyTask):
         )
         #: files read for the latest split
         self._sources: list[str] = []
+        #: what was read so far, for the schedule first and the data set then
+        self._encoded: dict[object, Encoded] = {}
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
@@ -118,7 +120,7 @@ class SentenceTask(SteadyTask):
 
     def train_size(self) -> int:
         """Sentences to train on."""
-        return len(self._subset(self.read("train")).tokens)
+        return len(self._subset(self.read("train")))
 
     @property
     def num_classes(self) -> int:
@@ -161,11 +163,15 @@ class SentenceTask(SteadyTask):
 
     def encode(self, path: Path, reader: Reader, description: str) -> Encoded:
         """One file, tokenised and cached."""
-        self.reads(path)
         self._sources.append(str(path))
-        return encode_cached(
-            path, reader, description, self.labels, self.tokenizer, self.cache_dir
-        )
+        labels = None if self.labels is None else tuple(self.labels)
+        known = path, description, labels
+        if known not in self._encoded:
+            self.reads(path)
+            self._encoded[known] = encode_cached(
+                path, reader, description, labels, self.tokenizer, self.cache_dir
+            )
+        return self._encoded[known]
 
     def dev(self, split: str, everything: Encoded) -> Encoded:
         """A development set, or the half of it that ``split`` names."""
@@ -183,7 +189,7 @@ class SentenceTask(SteadyTask):
         training = split == "train"
         if training:
             encoded = self._subset(encoded)
-        if not encoded.tokens:
+        if not len(encoded):
             raise UserError(f"the {split} set is empty: {sources} has nothing for it")
         self.datasets[split] = SentenceDataset(
             encoded,
@@ -192,7 +198,7 @@ class SentenceTask(SteadyTask):
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
         )
-        said = f"{len(encoded.tokens):,} sentences ({self._mix(encoded)})"
+        said = f"{len(encoded):,} sentences ({self._mix(encoded)})"
         self.described[split] = said
         logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
         if training and self.labels:
@@ -206,7 +212,7 @@ class SentenceTask(SteadyTask):
         if not self.cfg.steady_train_size:
             return encoded
         size = parse_size(
-            self.cfg.steady_train_size, len(encoded.tokens), "--steady-train-size"
+            self.cfg.steady_train_size, len(encoded), "--steady-train-size"
         )
         chosen, _ = stratified_subset(
             encoded.targets, size, self.cfg.steady_subset_seed, self.labels

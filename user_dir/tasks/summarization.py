@@ -11,8 +11,8 @@ import numpy as np
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 
-from ..data import SentenceTokenizer
-from ..data.pair_dataset import EncodedPairs, PairDataset, encode_pairs
+from ..data import Encoded, SentenceTokenizer
+from ..data.pair_dataset import PairDataset, encode_pairs
 from ..data.pairs import find_pairs, named_after_split, read_pairs
 from ..data.readers import is_table
 from ..data.sampling import parse_size, stratified_subset
@@ -113,6 +113,7 @@ class SummarizationTask(SteadyTask):
         )
         self._summarizer: tuple[Any, BeamSearch] | None = None
         self._references: dict[str, list[str]] = {}
+        self._encoded: dict[tuple[Path, ...], Encoded] = {}
 
     @staticmethod
     def _lengths(cfg: Any, directory: ModelDirectory) -> list[int]:
@@ -151,24 +152,31 @@ class SummarizationTask(SteadyTask):
             cfg.summarization_target_column or target,
         )
 
-    def _read(self, split: str) -> tuple[list[Path], np.ndarray | None, EncodedPairs]:
+    def _read(self, split: str) -> tuple[list[Path], np.ndarray | None, Encoded]:
         """The files of a split, the rows of them that it has, and its pairs."""
         files = find_pairs(Path(self.cfg.data), split)
-        for file in files:
-            self.reads(file)
-        encoded = encode_pairs(
-            files,
-            partial(read_pairs, files, *self.columns),
-            f"pairs {self.columns}",
-            (self.tokenizers[0], self.tokenizers[1]),
-            self.cache_dir,
-        )
+        encoded = self._encode(files)
         rows = None
         if is_table(files[0]) and not named_after_split(files[0]):
-            rows = self._part(split, len(encoded.source))
+            rows = self._part(split, len(encoded))
         elif split == "train":
-            rows = self._subset(np.arange(len(encoded.source)))
+            rows = self._subset(np.arange(len(encoded)))
         return files, rows, encoded if rows is None else encoded.take(rows)
+
+    def _encode(self, files: list[Path]) -> Encoded:
+        """Tokenised and cached; once in a run, however often they are asked for."""
+        known = tuple(files)
+        if known not in self._encoded:
+            for file in files:
+                self.reads(file)
+            self._encoded[known] = encode_pairs(
+                files,
+                partial(read_pairs, files, *self.columns),
+                f"pairs {self.columns}",
+                (self.tokenizers[0], self.tokenizers[1]),
+                self.cache_dir,
+            )
+        return self._encoded[known]
 
     def _part(self, split: str, count: int) -> np.ndarray:
         order = np.random.default_rng(self.cfg.steady_subset_seed).permutation(count)
@@ -218,12 +226,12 @@ class SummarizationTask(SteadyTask):
 
     def train_size(self) -> int:
         """Pairs to train on."""
-        return len(self._read("train")[2].source)
+        return len(self._read("train")[2])
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Read a split and make it a data set."""
         files, rows, encoded = self._read(split)
-        sources, count = ", ".join(map(str, files[:2])), len(encoded.source)
+        sources, count = ", ".join(map(str, files[:2])), len(encoded)
         if not count:
             raise UserError(f"the {split} set is empty: {sources} has nothing for it")
         start = self.tokenizers[1].form()[-1]

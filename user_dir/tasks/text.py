@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Optional
 from fairseq.tasks import register_task
 
 from ..data import Encoded, read_table
+from ..data.cache import Reader, classes_cached
 from ..data.labels import refuse_look_alikes
 from ..data.readers import shown
 from ..data.sampling import stratified_subset
 from ..data.tables import columns_of, guess_columns
-from ..data.waiting import counted
 from ..errors import UserError
 from ..flags import option
 from ..model_dir import ModelDirectory
@@ -98,12 +98,16 @@ class TextTask(SentenceTask):
         """The split's own file; with ``--steady-split-dev``, 'test' is half of dev."""
         from_dev = split == "test" and self.cfg.steady_split_dev
         path = self.file("valid" if from_dev else split)
-        columns, label = self.columns, self.cfg.steady_label_column
-        reader = rows(read_table, columns, label, self.regression)
-        encoded = self.encode(path, reader, f"table {columns} {label}")
+        encoded = self.encode(path, *self._reading())
         if path == Path(self.cfg.data):
             encoded = self._part("valid" if from_dev else split, encoded)
         return self.dev(split, encoded) if split in ("valid", "test") else encoded
+
+    def _reading(self) -> tuple[Reader, str]:
+        """How files are read, and what tells it from other ways."""
+        columns, label = self.columns, self.cfg.steady_label_column
+        reader = rows(read_table, columns, label, self.regression)
+        return reader, f"table {columns} {label}"
 
     def _part(self, split: str, everything: Encoded) -> Encoded:
         """A split of the one file that there is."""
@@ -205,10 +209,8 @@ class TextClassificationTask(TextTask):
 
     def _labels_in_training_file(self) -> list[str]:
         path = self.file("train")
-        places: dict[str, str] = {}
-        rows = read_table(path, self.columns, self.cfg.steady_label_column)
-        for example in counted(rows, f"{path}: rows looked at"):
-            places.setdefault(example.label, f"{path}:{example.line}")
+        lines = classes_cached(path, *self._reading(), self.cache_dir)
+        places = {label: f"{path}:{line}" for label, line in lines.items()}
         refuse_look_alikes(places)
         return sorted(places)
 

@@ -9,7 +9,7 @@ import numpy as np
 from fairseq.tasks import register_task
 
 from ..data import Encoded, Example, find_file, read_table
-from ..data.cache import concatenate
+from ..data.ragged import concatenate
 from ..data.readers import read_sentence_tab_label
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
@@ -116,7 +116,7 @@ class UciSentimentTask(SentenceTask):
     def _divide(
         self, encoded: Encoded, part: str, flag: str
     ) -> tuple[Encoded, Encoded]:
-        size = parse_size(part, len(encoded.tokens), flag)
+        size = parse_size(part, len(encoded), flag)
         seed = self.cfg.steady_subset_seed
         chosen, rest = stratified_subset(encoded.targets, size, seed, self.labels)
         return encoded.take(chosen), encoded.take(rest)

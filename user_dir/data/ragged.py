@@ -1,0 +1,90 @@
+"""Tokenised rows: sequences of ids end to end in one array, on disk or in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Ragged:
+    """Sequences of ids end to end in one array.
+
+    Args:
+        ids: shape (total,).
+        ends: where each sequence ends, shape (N,).
+        rows: which of them, in order; None for all.
+
+    """
+
+    def __init__(
+        self, ids: np.ndarray, ends: np.ndarray, rows: np.ndarray | None = None
+    ) -> None:
+        self.ids, self.ends = ids, ends
+        self.rows = np.arange(len(ends)) if rows is None else rows
+
+    @classmethod
+    def of(cls, sequences: Sequence[np.ndarray | Tensor]) -> "Ragged":
+        """Sequences in memory."""
+        arrays = [np.asarray(sequence, np.int32) for sequence in sequences]
+        lengths = [len(array) for array in arrays]
+        return cls(np.concatenate(arrays), np.cumsum(lengths, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        row = self.rows[index]
+        start = self.ends[row - 1] if row else 0
+        return torch.from_numpy(self.ids[start : self.ends[row]].astype(np.int64))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Length of each sequence."""
+        return np.diff(self.ends, prepend=0)[self.rows]
+
+    def take(self, rows: np.ndarray) -> "Ragged":
+        """Some of them, in the order given."""
+        return Ragged(self.ids, self.ends, self.rows[rows])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokenised rows of one text each, or of a text and what is made of it.
+
+    Args:
+        sides: ids of N texts and, for summarization, of their N summaries.
+        targets: class indices (int64) or scores (float64), shape (N,); shape (N, 0)
+            where the summaries are the targets.
+        truncated: how many texts of each side were cut to the maximum length.
+
+    """
+
+    sides: tuple[Ragged, ...]
+    targets: np.ndarray
+    truncated: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def tokens(self) -> Ragged:
+        """What the model reads of each row."""
+        return self.sides[0]
+
+    def take(self, rows: np.ndarray) -> "Encoded":
+        """Some of the rows, in the order given."""
+        sides = tuple(side.take(rows) for side in self.sides)
+        return Encoded(sides, self.targets[rows], self.truncated)
+
+
+def concatenate(parts: Sequence[Encoded]) -> Encoded:
+    """Several small sets as one, in memory."""
+    sides = zip(*(part.sides for part in parts), strict=True)
+    truncated = zip(*(part.truncated for part in parts), strict=True)
+    return Encoded(
+        tuple(Ragged.of([row for side in sames for row in side]) for sames in sides),
+        np.concatenate([part.targets for part in parts]),
+        tuple(map(sum, truncated)),
+    )

@@ -1,0 +1,317 @@
+"""Tokenised rows on disk: written in pieces, mapped into memory, believed if whole."""
+
+import errno
+import logging
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+from ..errors import UserError
+from ..files import foreign, read_json, whole_folder, write_json
+from .ragged import Encoded, Ragged
+from .waiting import one_at_a_time
+
+logger = logging.getLogger(__name__)
+
+_ABOUT, _TARGETS = "about.json", "targets.npy"
+#: Bytes checked at a time; a multiple of an id's.
+_PIECE = 2**22
+Number = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A folder of the cache.
+
+    Args:
+        source: the file or folder with the data, for messages.
+        folder: holds ids, where they end, targets, and what is said about them.
+        key: digest of the data's content and of all that decides how it is read.
+        symbols: of the dictionary.
+        sides: texts of a row that are kept apart.
+        classes: of the targets; None for scores, 0 where there are no targets.
+
+    """
+
+    source: Path
+    folder: Path
+    key: str
+    symbols: int
+    sides: int
+    classes: int | None
+
+
+class Chunk(NamedTuple):
+    """Some rows, as :class:`.ragged.Encoded` has them all.
+
+    Args:
+        sides: of each side, the ids of each row.
+        targets: shape (n,), or (n, 0).
+        truncated: of each side, how many were cut.
+
+    """
+
+    sides: Sequence[Sequence[np.ndarray]]
+    targets: np.ndarray
+    truncated: Sequence[int]
+
+
+class _About(TypedDict):
+    """What an entry says about itself."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    key: str
+    truncated: list[Number]
+    checksums: dict[str, int]
+
+
+def kept(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
+    """What an entry holds; made first where it is missing, damaged or of other data.
+
+    Of several processes that want the same one makes it, and all map it.
+
+    Args:
+        entry: where it is or will be.
+        chunks: reads, checks and tokenises the data.
+
+    Raises:
+        UserError: the data are wrong, and nothing is kept; or it cannot be written.
+
+    """
+    found = _load(entry)
+    if found is not None:
+        return found
+    with _alone(entry) as waited:
+        found = _load(entry) if waited else None
+        return _made(entry, chunks) if found is None else found
+
+
+def _alone(entry: Entry) -> AbstractContextManager[bool]:
+    """Keep other processes of this user from making the same entry."""
+    place = entry.folder.parent
+    with suppress(OSError):  # said when it is made
+        place.mkdir(0o700, parents=True, exist_ok=True)
+        if not foreign(place):  # whoever can write there could hold the lock
+            lock = place / f".{entry.folder.name}.lock"
+            return one_at_a_time(lock, f"{entry.source}: tokenising")
+    return nullcontext(False)
+
+
+# --- reading --------------------------------------------------------------------------
+
+
+def believed(path: Path) -> bool:
+    """Whether a cache entry is there and only this user can have written it."""
+    if not path.exists():
+        return False
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    for place in (path.parent, path, *inside):
+        if who := foreign(place):
+            logger.warning(
+                "%s can be written by %s and is not believed; made again", place, who
+            )
+            return False
+    return True
+
+
+#: What numpy says of a file that is damaged, or made to do damage.
+_DAMAGES = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, SyntaxError),
+    *(RuntimeError,),
+)
+
+
+def _load(entry: Entry) -> Encoded | None:
+    """What an entry holds, or None where it is missing, damaged or of other data."""
+    try:
+        if not believed(entry.folder):
+            return None
+        about = read_json(entry.folder / _ABOUT, _About, "make it again")
+        if about["key"] != entry.key:
+            raise ValueError("of other data")
+        for path in _files(entry.folder, entry.sides):
+            if about["checksums"][path.name] != _checksum(path, entry.symbols):
+                raise ValueError("changed")
+        found = _mapped(entry.folder, entry.sides, about["truncated"])
+        _check(found, entry)
+    except _DAMAGES:
+        return None
+    return found
+
+
+def _files(folder: Path, sides: int) -> list[Path]:
+    """All that an entry holds but what it says about itself."""
+    names = [name for side in range(sides) for name in _names(side)]
+    return [folder / name for name in (*names, _TARGETS)]
+
+
+def _names(side: int) -> tuple[str, str]:
+    """Of the file of a side's ids, and of that of where they end."""
+    return f"ids-{side}.bin", f"ends-{side}.npy"
+
+
+def _checksum(path: Path, symbols: int) -> int:
+    """Of a file, a piece at a time; ids must be of the dictionary.
+
+    Raises:
+        ValueError: an id is out of range, or the file is no row of ids.
+
+    """
+    found = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            found = zlib.crc32(piece, found)
+            if path.suffix == ".bin":
+                check_ids(np.frombuffer(piece, np.int32), symbols)
+    return found
+
+
+def check_ids(ids: np.ndarray, symbols: int) -> None:
+    """Refuse ids that a dictionary of so many symbols has not.
+
+    Raises:
+        ValueError: there is one.
+
+    """
+    if not (ids.min() >= 0 and ids.max() < symbols):
+        raise ValueError("an id outside the dictionary")
+
+
+def _mapped(folder: Path, sides: int, truncated: Sequence[int]) -> Encoded:
+    """Arrays whose ids stay on disk; they outlive the names of their files."""
+    found = []
+    for side in range(sides):
+        ids, ends = (folder / name for name in _names(side))
+        found.append(Ragged(np.memmap(ids, np.int32, mode="r"), _array(ends)))
+    return Encoded(tuple(found), _array(folder / _TARGETS), tuple(truncated))
+
+
+def _array(path: Path) -> np.ndarray:
+    """A copy; mapped first, so that no header can ask for more than the file has."""
+    return np.array(np.lib.format.open_memmap(path, mode="r"))
+
+
+def _check(found: Encoded, entry: Entry) -> None:
+    """Refuse what no data of this kind are tokenised to.
+
+    Raises:
+        ValueError: a shape, type or range is wrong.
+
+    """
+    for side in found.sides:
+        _check_ends(side.ends, len(side.ids), len(found))
+    _check_targets(found.targets, entry.classes)
+    if len(found.truncated) != entry.sides or max(found.truncated) > len(found):
+        raise ValueError("truncated")
+
+
+def _check_ends(ends: np.ndarray, ids: int, rows: int) -> None:
+    if ends.shape != (rows,) or ends.dtype.kind != "i":
+        raise ValueError("shape or type")
+    if rows and (np.diff(ends, prepend=0).min() < 1 or ends[-1] != ids):
+        raise ValueError("an empty sequence, or one cut off")
+
+
+def _check_targets(targets: np.ndarray, classes: int | None) -> None:
+    """Classes below ``classes``, finite scores, or none."""
+    shape, kind = targets.shape[1:], "f" if classes is None else "i"
+    if targets.dtype.kind != kind or shape != ((0,) if classes == 0 else ()):
+        raise ValueError("targets")
+    if not np.isfinite(targets).all():
+        raise ValueError("a score that is not finite")
+    if classes and not (targets.min() >= 0 and targets.max() < classes):
+        raise ValueError("a class that is not there")
+
+
+# --- writing --------------------------------------------------------------------------
+
+
+def _made(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
+    """What an entry will hold, written where it belongs if that is possible."""
+    found, folder = None, entry.folder
+    try:
+        _remove(folder)
+        with whole_folder(folder) as scratch:
+            found = _written(entry, chunks(), scratch)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another was faster
+            logger.warning(
+                "cannot cache in %s (%s); name a folder with --steady-cache-dir",
+                *(folder.parent, error.strerror),
+            )
+    return _made_for_now(entry, chunks) if found is None else found
+
+
+def _remove(folder: Path) -> None:
+    """Make room: what is there is damaged, or somebody else's.
+
+    Raises:
+        OSError: it cannot be removed.
+
+    """
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def _made_for_now(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
+    """The same among temporary files, whose room is free when the process ends."""
+    scratch = tempfile.TemporaryDirectory(prefix="steady-", ignore_cleanup_errors=True)
+    with scratch as folder:
+        try:
+            return _written(entry, chunks(), Path(folder))
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be written ({error.strerror}); free some space, or "
+                "name a folder with --steady-cache-dir"
+            ) from None
+
+
+def _written(entry: Entry, chunks: Iterable[Chunk], folder: Path) -> Encoded:
+    """Write a chunk at a time; memory holds a length and a target of each row."""
+    targets, truncated = [], [0] * entry.sides
+    with ExitStack() as stack:
+        sides = [stack.enter_context(_Side(folder, n)) for n in range(entry.sides)]
+        for chunk in chunks:
+            for side, rows in zip(sides, chunk.sides, strict=True):
+                side.add(rows)
+            targets.append(chunk.targets)
+            truncated = [a + b for a, b in zip(truncated, chunk.truncated, strict=True)]
+    if not targets:
+        raise UserError(f"{entry.source} holds no rows; get it again")
+    np.save(folder / _TARGETS, np.concatenate(targets))
+    files = _files(folder, entry.sides)
+    sums = {path.name: _checksum(path, entry.symbols) for path in files}
+    about = {"key": entry.key, "truncated": truncated, "checksums": sums}
+    write_json(folder / _ABOUT, about)
+    return _mapped(folder, entry.sides, truncated)
+
+
+class _Side:
+    """Appends sequences to a file, and writes at the end where each of them ends."""
+
+    def __init__(self, folder: Path, side: int) -> None:
+        ids, self.ends = (folder / name for name in _names(side))
+        self.file, self.lengths = ids.open("wb"), [np.empty(0, np.int64)]
+
+    def __enter__(self) -> "_Side":
+        return self
+
+    def add(self, rows: Sequence[np.ndarray]) -> None:
+        self.file.write(np.concatenate(rows).astype(np.int32).tobytes())
+        self.lengths.append(np.array([len(ids) for ids in rows]))
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        np.save(self.ends, np.cumsum(np.concatenate(self.lengths)))
