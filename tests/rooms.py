@@ -48,6 +48,7 @@ ROOMS = {
     "files": Room("errors", "pydantic"),
     "plugins": Room("errors"),
     "seeds": Room("", "numpy"),
+    "precision": Room("errors", "torch"),
     "regularizers": Room("errors flags seeds", "numpy torch"),
     "optim": Room("errors flags seeds", "numpy torch"),
     "scores": Room("", "numpy torch", "rouge_score scipy"),
@@ -68,7 +69,7 @@ ROOMS = {
     "optimizers": Room("errors flags optim", _FAIRSEQ),
     "tasks": Room(
         "criterions data errors files flags inference model_dir models optim optimizers"
-        " patches plugins regularizers scores",
+        " patches plugins precision regularizers scores",
         f"{_FAIRSEQ} numpy typing_extensions",
     ),
     "inference": Room(

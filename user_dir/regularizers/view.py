@@ -60,10 +60,13 @@ def masked_rms(delta: Tensor, mask: Tensor) -> Tensor:
 def rounded_away(embedded: Tensor, delta: Tensor, mask: Tensor) -> Tensor | None:
     """Share of entries at real tokens that adding ``delta`` leaves bit-identical.
 
-    Only half precision is looked at: in fp32 a useful perturbation is far above the
-    spacing of embeddings.
+    Only half precision is looked at, autocast's too, whose first product rounds what is
+    still fp32: in fp32 a useful perturbation is far above the spacing of embeddings.
     """
-    if embedded.dtype not in (torch.float16, torch.bfloat16):
+    device, dtype = embedded.device.type, embedded.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    if dtype not in (torch.float16, torch.bfloat16):
         return None
-    moved = (embedded.float() + delta).to(embedded.dtype) != embedded
+    moved = (embedded.float() + delta).to(dtype) != embedded.to(dtype)
     return 1 - moved[mask & delta.abs().amax(-1).gt(0)].float().mean()
