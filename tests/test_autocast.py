@@ -151,11 +151,10 @@ def outcome(
 ) -> tuple[float, dict[str, float], Tensor]:
     """Loss, what is logged, and the gradient of a batch, dropout off."""
     model, sample = build(path), batch(make_dataset(path))
-    made = make_criterion(method, **flags)
-    made.check_model(model)
-    made.prepare_model(model)
     if under.dtype:
         keep_exact(model.classification_heads[HEAD])
+    made = make_criterion(method, **flags)
+    made.prepare_model(model)
     torch.manual_seed(11)
     loss, _, log = under.around(made)(model, sample)
     assert loss.dtype == torch.float32
@@ -212,9 +211,9 @@ def test_all_passes_of_a_batch_share_one_cast_of_the_weights(
         build(models["roberta"], 0.1),
         batch(make_dataset(models["roberta"])),
     )
+    keep_exact(model.classification_heads[HEAD])
     made = make_criterion(method, **METHODS[method].live)
     made.prepare_model(model)
-    keep_exact(model.classification_heads[HEAD])
     with Casts(model) as casts:
         BF16.around(made)(model, sample)
     products = {
@@ -233,18 +232,18 @@ def test_all_passes_of_a_batch_share_one_cast_of_the_weights(
 
 def test_a_head_multiplies_in_fp32_and_its_copy_uses_its_own_weights() -> None:
     torch.manual_seed(0)
-    head = nn.Linear(8, 3)
+    head = nn.Sequential(nn.Linear(8, 3))
+    linear: Any = head[0]
     x = torch.randn(5, 8)
-    expected = x @ head.weight.T + head.bias
+    expected = x @ linear.weight.T + linear.bias
     keep_exact(head)
     teacher = copy.deepcopy(head)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(head(x), expected, rtol=1e-6, atol=1e-6)
         assert head(x.bfloat16()).dtype == torch.float32
-        nn.init.zeros_(teacher.weight)
-        assert torch.equal(teacher(x), head.bias.expand(5, 3))
-    assert isinstance(head, nn.Linear)
-    assert list(head.state_dict()) == ["weight", "bias"]
+        nn.init.zeros_(teacher[0].weight)
+        assert torch.equal(teacher(x), linear.bias.expand(5, 3))
+    assert list(head.state_dict()) == ["0.weight", "0.bias"]
 
 
 def test_the_scale_of_the_inner_gradient_follows_the_cpus_autocast() -> None:

@@ -153,6 +153,8 @@ class SteadyTask(FairseqTask):
     cuts: ClassVar[str] = "--steady-max-length"
     #: subcommand that uses a checkpoint, and what it is given
     next: ClassVar[str] = "predict {checkpoint} FILE"
+    #: how a training run multiplies, in its evaluations too
+    _autocast = Autocast()
 
     def __init__(self, cfg: SteadyTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg)
@@ -170,7 +172,6 @@ class SteadyTask(FairseqTask):
         self._master = True
         self._model: Any = None
         self._trains = False
-        self._autocast = Autocast()
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
