@@ -48,7 +48,8 @@ ROOMS = {
     "files": Room("errors", "pydantic"),
     "plugins": Room("errors"),
     "seeds": Room("", "numpy"),
-    "fused": Room("", "torch", "fairseq"),
+    "precision": Room("errors", "torch"),
+    "fused": Room("models precision regularizers", "torch", "fairseq"),
     "regularizers": Room("errors flags", "numpy torch triton"),
     "optim": Room("errors flags seeds", "numpy torch"),
     "scores": Room("", "numpy torch", "rouge_score scipy"),
@@ -69,7 +70,7 @@ ROOMS = {
     "optimizers": Room("errors flags optim", _FAIRSEQ),
     "tasks": Room(
         "criterions data errors files flags inference model_dir models optim optimizers"
-        " patches plugins regularizers scores",
+        " patches plugins precision regularizers scores",
         f"{_FAIRSEQ} numpy typing_extensions",
     ),
     "inference": Room(

@@ -4,7 +4,6 @@ Nothing here changes what is used. Each part asks whoever decides (torch, fairse
 module of this package), so that what is said is what happens.
 """
 
-import importlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -127,6 +126,8 @@ def attention(setting: Setting) -> Part:
 
 def varlen(setting: Setting) -> Part:
     """Attention over real tokens alone, by flash-attn."""
+    from .models.attention import packs
+
     why = ""
     if setting.device.type != "cuda":
         why = "it is for a GPU"
@@ -138,7 +139,7 @@ def varlen(setting: Setting) -> Part:
         why = "it takes no position bias"
     else:
         token = torch.empty(0, device=setting.device, dtype=setting.dtype)
-        if not _ask("models.attention", "packs", token, False):
+        if not packs(token):
             why = "it does not load, or this GPU is older than Ampere"
     return Part("flash-attn's varlen", not why, why or "in batches with padding")
 
@@ -190,8 +191,6 @@ def apex_norm(setting: Setting) -> Part:
 
 # --- the rest -------------------------------------------------------------------------
 
-NOT_YET = "not built yet"
-
 
 def ngram_blocker(setting: Setting) -> Part:
     """fairseq's kernel that keeps summaries from repeating themselves."""
@@ -214,27 +213,22 @@ def divergence(setting: Setting) -> Part:
 
     Asking compiles it on a GPU, so only a run that will use it asks.
     """
+    from .regularizers.kernels import unavailable
+
     why = "it is for divergences over a vocabulary"
     if setting.compares:
-        why = _ask("regularizers.kernels", "unavailable", setting.device, NOT_YET)
+        why = unavailable(setting.device)
     return Part("KL kernel", not why, why or "for divergences over a vocabulary")
 
 
 def bf16(setting: Setting) -> Part:
     """Products of bf16 numbers by instructions made for it."""
-    why = _ask("precision", "unsupported", setting.device.type, NOT_YET)
+    from .precision import unsupported
+
+    why = unsupported(setting.device.type)
     if not why and setting.optimizer and setting.dtype != torch.bfloat16:
         why = "this run takes none; --steady-autocast bf16 does"
     return Part("bf16 instructions", not why, why or "with --steady-autocast bf16")
-
-
-def _ask(module: str, question: str, of: Any, without: str) -> Any:
-    """The answer of a module of this package; ``without`` where there is none yet."""
-    try:
-        asked = importlib.import_module(f".{module}", __package__)
-    except ModuleNotFoundError:
-        return without
-    return getattr(asked, question)(of)
 
 
 #: All of them, in the order in which they are said.

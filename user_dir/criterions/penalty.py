@@ -26,7 +26,7 @@ from ..regularizers import (
 )
 from ..regularizers.cached import PerturbationCache
 from ..regularizers.divergence import Divergence
-from ..regularizers.view import HALF
+from ..regularizers.view import HALF, multiplied
 from .choosing import chosen
 from .kinds import Classes
 from .options import Side
@@ -146,7 +146,7 @@ class PenaltyCriterion(PlainCriterion):
 
     def sums(self, model: nn.Module) -> tuple[str, ...]:
         """What is logged of the sentences that are regularised."""
-        halved = next(unwrap(model).parameters()).dtype in HALF
+        halved = multiplied(next(unwrap(model).parameters())) in HALF
         logs = getattr(self.regularizer(model), "logs", ())
         return ("divergence", *logs, *(("lost",) if halved else ()))
 

@@ -248,7 +248,8 @@ def idle(model: nn.Module) -> Tensor:
 def gradient_scale(model: nn.Module) -> float:
     """A factor that keeps fp16 gradients of an inner objective from underflowing."""
     parameter = next(unwrap(model).parameters())
-    autocast = torch.is_autocast_enabled() and (
-        torch.get_autocast_dtype(parameter.device.type) == torch.float16
+    device = parameter.device.type
+    autocast = torch.is_autocast_enabled(device) and (
+        torch.get_autocast_dtype(device) == torch.float16
     )
     return 2.0**12 if autocast or parameter.dtype == torch.float16 else 1.0

@@ -1,6 +1,6 @@
 """Projected gradient ascent on a perturbation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -91,6 +91,14 @@ def climb(
     return torch.where(finite[:, None, None], stepped, start), (~finite).sum()
 
 
+def inner_gradient(
+    value: Tensor, inputs: Sequence[Tensor], allow_unused: bool = False
+) -> tuple[Tensor, ...]:
+    """Torch's, outside of autocast: each backward product as precise as its forward."""
+    with torch.autocast(value.device.type, enabled=False):
+        return torch.autograd.grad(value, inputs, allow_unused=allow_unused)
+
+
 def ascend(
     objective: Callable[[Tensor], Tensor], start: Tensor, how: Ascent
 ) -> tuple[Tensor, Tensor]:
@@ -121,7 +129,7 @@ def ascend(
         variable = delta.detach().requires_grad_()
         with torch.enable_grad():
             value = objective(variable) * how.gradient_scale
-            (gradient,) = torch.autograd.grad(value, variable)
+            (gradient,) = inner_gradient(value, [variable])
         delta, stopped = climb(delta, gradient, start, how)
         refused = refused + stopped
     return delta.detach(), refused

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .ascent import Ascent, climb, project
+from .ascent import Ascent, climb, inner_gradient, project
 from .noise import draw
 
 
@@ -107,7 +107,7 @@ class FreeLB:
         for k in range(how.steps):
             variable = delta.detach().requires_grad_()
             value = losses(variable, k) * share
-            into_delta, *found = torch.autograd.grad(
+            into_delta, *found = inner_gradient(
                 value * how.gradient_scale, [variable, *parameters], allow_unused=True
             )
             total = total + value.detach()

@@ -101,13 +101,22 @@ def masked_rms(delta: Tensor, mask: Tensor) -> Tensor:
     return (energy / (mask.sum(1).clamp(min=1) * delta.shape[-1])).sqrt()
 
 
+def multiplied(x: Tensor) -> torch.dtype:
+    """The type that products with a tensor are made in: its own, or autocast's."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
 def rounded_away(embedded: Tensor, delta: Tensor, mask: Tensor) -> Tensor | None:
     """Share of entries at real tokens that adding ``delta`` leaves bit-identical.
 
-    Only half precision is looked at: in fp32 a useful perturbation is far above the
-    spacing of embeddings.
+    Only half precision is looked at, autocast's too, whose first product rounds what is
+    still fp32: in fp32 a useful perturbation is far above the spacing of embeddings.
     """
-    if embedded.dtype not in HALF:
+    dtype = multiplied(embedded)
+    if dtype not in HALF:
         return None
-    moved = (embedded.float() + delta).to(embedded.dtype) != embedded
+    moved = (embedded.float() + delta).to(dtype) != embedded.to(dtype)
     return 1 - moved[mask & delta.abs().amax(-1).gt(0)].float().mean()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 import numpy as np
+import torch
 from fairseq import models
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
@@ -27,6 +28,7 @@ from ..flags import (
     Range,
     at_least,
     check_flags,
+    one_of,
     option,
 )
 from ..model_dir import DICTIONARY, ModelDirectory
@@ -34,6 +36,7 @@ from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters
 from ..patches.announcing import RUN
+from ..precision import CHOICES, Autocast, autocast, keep_exact
 from ..scores.metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
 from . import _heads
 from ._ranges import check_criterion, check_head, check_ranges
@@ -80,6 +83,12 @@ class SteadyTaskConfig(Flags, FairseqDataclass):
         False,
         "keep a checkpoint of every epoch, not only the best and the last; so does a "
         "--save-interval above 1, or --keep-last-epochs",
+    )
+    steady_autocast: str = option(
+        "none",
+        "precision of matrix products in training and evaluation; weights and the rest "
+        "stay fp32, fp16 needs a GPU",
+        one_of(*CHOICES),
     )
     steady_layer_decay: float = option(
         1.0,
@@ -144,6 +153,8 @@ class SteadyTask(FairseqTask):
     cuts: ClassVar[str] = "--steady-max-length"
     #: subcommand that uses a checkpoint, and what it is given
     next: ClassVar[str] = "predict {checkpoint} FILE"
+    #: how a training run multiplies, in its evaluations too
+    _autocast = Autocast()
 
     def __init__(self, cfg: SteadyTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg)
@@ -227,6 +238,10 @@ class SteadyTask(FairseqTask):
         RUN.begin(root, self)
         name_schedule(root)
         check_ranges(root)
+        gpu = torch.cuda.is_available() and not root.common.cpu
+        self._autocast = autocast(
+            str(cfg.steady_autocast), "cuda" if gpu else "cpu", root.common
+        )
         leave_out_epochs(root)
         self.settle_data()
         if hasattr(cfg, "steady_new_head"):
@@ -341,6 +356,9 @@ class SteadyTask(FairseqTask):
         tag_parameters(model, self.cfg.steady_layer_decay)
         if pretrained:
             self._change_start(model)
+        if self._autocast.dtype:
+            for head in getattr(model, "classification_heads", {}).values():
+                keep_exact(head)
         self._model, self._trains = model, not from_checkpoint
         return model
 
@@ -366,6 +384,17 @@ class SteadyTask(FairseqTask):
             criterion.check_model(self._model)
             criterion.prepare_model(self._model)
         return criterion
+
+    def train_step(
+        self, sample: Any, model: Any, criterion: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As fairseq's, its forward passes under ``--steady-autocast``."""
+        under = self._autocast.around(criterion)
+        return super().train_step(sample, model, under, *args, **kwargs)
+
+    def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
+        """As fairseq's, under ``--steady-autocast``."""
+        return super().valid_step(sample, model, self._autocast.around(criterion))
 
     def has_sharded_data(self, split: str) -> bool:
         """No: a colon in a path of this plugin's tasks is a colon."""
