@@ -364,6 +364,9 @@ def test_the_classes_of_a_file_are_found_once(table: Path, tmp_path: Path) -> No
     table.write_text(table.read_text() + "w4\tnever\n")
     assert find()[3] == ("never", 6)
     assert len(reads) == 7
+    table.unlink()
+    with pytest.raises(UserError, match=r"train\.tsv cannot be read \(No such file"):
+        find()
 
 
 def test_a_task_tokenises_its_data_once(
