@@ -4,10 +4,11 @@ import contextlib
 import json
 import os
 import random
+import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,17 @@ class Attack:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {self.proof}",)
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No file grows beyond 1,000 bytes, also for root."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def encode(path: Path, tokenizer: SentenceTokenizer, **changed: Any) -> Any:

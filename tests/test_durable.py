@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,23 +19,13 @@ from helpers import (
     assert_equal_weights,
     checkpoint,
     free_port,
+    full_disk,
     run_flags,
     start_train,
     wait_for,
 )
 
 # --- checkpoints ----------------------------------------------------------------------
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """No file grows beyond 1,000 bytes, also for root."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -33,10 +33,9 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.tasks import _sentence
 from fairseq_steady.tasks.text import TextClassificationConfig, TextClassificationTask
-from helpers import encode
+from helpers import encode, full_disk
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_durable import full_disk
 from tiny import make_dataset
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -182,10 +181,9 @@ def test_pieces_do_not_show(
         assert found.tokens.sizes.tolist() == [len(one) for one in wanted]
         assert found.targets.tolist() == [int(label) for _, label in rows]
         assert found.truncated == (sum(len(text.split()) > 6 for text, _ in rows),)
-        other = [label for _, label in rows].index(1 - rows[0][1])
-        some = found.take(np.array([0, other])).take(np.array([1]))
-        assert some.tokens[0].tolist() == wanted[other]
-        assert some.targets.tolist() == [rows[other][1]]
+        some = found.take(np.array([30, 5])).take(np.array([1]))
+        assert some.tokens[0].tolist() == wanted[5]
+        assert some.targets.tolist() == [1]
 
 
 def test_a_wrong_row_after_the_first_piece_leaves_nothing(
@@ -364,6 +362,9 @@ def test_the_classes_of_a_file_are_found_once(table: Path, tmp_path: Path) -> No
     table.write_text(table.read_text() + "w4\tnever\n")
     assert find()[3] == ("never", 6)
     assert len(reads) == 7
+    table.unlink()
+    with pytest.raises(UserError, match=r"train\.tsv cannot be read \(No such file"):
+        find()
 
 
 def test_a_task_tokenises_its_data_once(

@@ -56,6 +56,19 @@ def key_of(*recipe: object) -> str:
     return hashlib.sha256(repr(recipe).encode()).hexdigest()
 
 
+def digest_of(path: Path) -> str:
+    """Digest of a raw file.
+
+    Raises:
+        UserError: it cannot be read.
+
+    """
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+
+
 def class_targets(
     path: Path, examples: Sequence[Example], labels: Sequence[str]
 ) -> np.ndarray:
@@ -120,7 +133,7 @@ def encode_cached(
         raise UserError(f"{path} is a folder, not a file; rename or remove it")
     if not path.is_file():
         raise UserError(f"{path} does not exist; get it with fairseq-steady get-data")
-    recipe = (VERSION, sha256(path), description, labels, tokenizer.digest)
+    recipe = (VERSION, digest_of(path), description, labels, tokenizer.digest)
     key = key_of(*recipe, tokenizer.max_length)
     folder = (cache_dir or default_folder()) / f"{path.stem}-{key[:16]}"
     classes = None if labels is None else len(labels)
@@ -175,7 +188,7 @@ def classes_cached(
         UserError: the file cannot be read or a row is wrong. Nothing is cached then.
 
     """
-    recipe = (VERSION, sha256(path), description)
+    recipe = (VERSION, digest_of(path), description)
     folder = cache_dir or default_folder()
     stored = folder / f"{path.stem}-{key_of(*recipe)[:16]}.json"
     with suppress(OSError, UserError):

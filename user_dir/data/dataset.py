@@ -115,5 +115,5 @@ class SentenceDataset(EveryExample, FairseqDataset):
 
     @property
     def supports_prefetch(self) -> bool:
-        """Everything is in memory already."""
+        """There is nothing to fetch: ids are mapped."""
         return False

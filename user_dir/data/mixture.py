@@ -112,7 +112,7 @@ class Mixture(FairseqDataset):
 
     @property
     def supports_prefetch(self) -> bool:
-        """Everything is in memory already."""
+        """There is nothing to fetch: ids are mapped."""
         return False
 
 
