@@ -71,6 +71,7 @@ here() {  # what this machine is
 }
 
 prepare() {  # data, and models where none are given
+  set -e
   local made="$py scripts/benchmarks/random_model.py"
   "$py" scripts/make_acceptability.py "$out/data"
   cut -f 4 "$out/data/in_domain_train.tsv" >"$out/sentences.txt"
