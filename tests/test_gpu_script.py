@@ -70,3 +70,5 @@ def test_what_finds_no_time_is_a_failure(python: Path, tmp_path: Path) -> None:
     assert said[0].startswith("gpu.sh: runs-precisions: FAILED (over ")
     assert said[1] == "gpu.sh: runs-speed: no time left"
     assert "| runs-workers | no time left | 0 |" in report
+    status, said, _ = run(python, tmp_path / "late", SECONDS_LEFT="0", ONLY="memory")
+    assert (status, said[0]) == (1, "gpu.sh: memory: no time left")
