@@ -228,7 +228,7 @@ def bf16(setting: Setting) -> Part:
     return Part("bf16 instructions", not why, why or "with --steady-autocast bf16")
 
 
-def _ask(module: str, question: str, of: Any, without: Any) -> Any:
+def _ask(module: str, question: str, of: Any, without: str) -> Any:
     """The answer of a module of this package; ``without`` where there is none yet."""
     try:
         asked = importlib.import_module(f".{module}", __package__)
