@@ -71,6 +71,7 @@ here() {  # what this machine is
 }
 
 prepare() {  # data, and models where none are given
+  set -e
   local made="$py scripts/benchmarks/random_model.py"
   "$py" scripts/make_acceptability.py "$out/data"
   cut -f 4 "$out/data/in_domain_train.tsv" >"$out/sentences.txt"
@@ -86,7 +87,7 @@ export py out MODEL="${MODEL:-}" BART="${BART:-}"
 b=scripts/benchmarks jobs=1 of=""
 if [ "$device" = cuda ]; then
   export encoder="" summariser="--layers 6 --types 50264"
-  jobs=4 rounds=10 updates=10 size="" cnndm="" deberta=""
+  jobs=6 rounds=10 updates=8 size="" cnndm="" deberta=""
 else  # a few minutes of one core
   export encoder="--layers 2 --width 128 --types 2000"
   export summariser="--layers 1 --width 64 --types 2000"
@@ -103,7 +104,7 @@ elif ! has pytest; then leave_out tests "pytest is not installed"
 else step tests 150 "$py" -m pytest -p no:cacheprovider -m 'gpu and not slow' tests
 fi
 step methods 90 "$py" $b/methods.py "$model" "$text" --rounds $rounds --device "$device"
-step runs-precisions 120 "$py" $b/runs.py precisions "$model" "$out/data" "$out/precisions" \
+step runs-precisions 150 "$py" $b/runs.py precisions "$model" "$out/data" "$out/precisions" \
   --device "$device" --updates $updates --jobs $jobs $of
 step runs-speed 90 "$py" $b/runs.py precisions "$model" "$out/data" "$out/speed" \
   --device "$device" --updates $((2 * updates)) --methods plain smart

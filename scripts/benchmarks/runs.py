@@ -86,12 +86,13 @@ def train(words: Sequence[str], log: Path, before: Callable[[], None]) -> int:
         with log.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        started = _peak()
+        cuda = "--cpu" not in words
+        started = _peak(cuda)
         before()
         sys.argv = ["fairseq-train", *words]
         fairseq_cli.train.cli_main()
         status = 0
-        log.with_suffix(".peak").write_text(str(_peak() - started))
+        log.with_suffix(".peak").write_text(str(_peak(cuda) - started))
     except SystemExit as stop:
         status = int(bool(stop.code))
     except BaseException:
@@ -102,8 +103,9 @@ def train(words: Sequence[str], log: Path, before: Callable[[], None]) -> int:
         os._exit(status)
 
 
-def _peak() -> float:
-    if torch.cuda.is_initialized():
+def _peak(cuda: bool) -> float:
+    """Bytes at most, until now: of the GPU's memory, or the process's resident."""
+    if cuda:
         return float(torch.cuda.max_memory_allocated())
     return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
