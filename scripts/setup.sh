@@ -136,7 +136,7 @@ install_torch
 step "installing fairseq (2 to 5 minutes where it compiles)" \
   env -u CUDA_HOME MAX_JOBS="${MAX_JOBS:-2}" $install --no-build-isolation fairseq-fixed
 build_blocker
-step "installing fairseq-steady and its tools (0.3 GB)" $install --no-build-isolation -e '.[dev]'
+step "installing fairseq-steady and its tools (0.5 GB)" $install --no-build-isolation -e '.[dev]'
 [ "$version" != 3.14 ] || step "mending what Python 3.14 breaks" $py user_dir/patches/installed.py
 # fairseq asks for torchaudio and never uses it here; its only build is for CUDA and
 # fails to load beside a CPU torch, which then breaks transformers.

@@ -161,6 +161,7 @@ def changed(folder: Path, mutant: Mutant | None) -> Iterator[None]:
 
 def warm_up() -> None:
     """Import what all tests need, and nothing that is to be changed."""
+    os.environ["TRITON_INTERPRET"] = "1"  # as conftest.py has it; triton comes too
     for name in _HEAVY:
         importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)

@@ -134,6 +134,21 @@ def test_the_closed_form_is_never_negative_never_nan(
     assert all(x is not None and x.isfinite().all() for x in found)
 
 
+def test_a_shift_of_all_logits_costs_the_closed_form_nothing() -> None:
+    """Its own centre is rounded; all differences are exact here."""
+    generator = torch.Generator().manual_seed(1)
+    b = (16 * torch.randn(50, 50, generator=generator)).round() / 8
+    z = torch.randint(-16, 17, (50, 50), generator=generator) * 2.0**-20
+    a, q = b + 4 + z, b.double().softmax(-1)
+    assert torch.equal(a - b - 4, z)
+    variance = (q * z**2).sum(-1) - (q * z).sum(-1) ** 2
+    values, _ = SymmetricKL.values(a, b)
+    torch.testing.assert_close(values.double(), variance, rtol=1e-5, atol=0)
+    b = torch.randn(2000, 5, generator=generator)
+    values, _ = SymmetricKL.values(b + 1.3, b)
+    assert (values >= 0).all()
+
+
 def test_the_closed_form_passes_nan_on() -> None:
     a, b = logits(0.1)
     a[2, 1] = torch.nan

@@ -49,7 +49,7 @@ def logits(
     generator = torch.Generator().manual_seed(2)
     b, z = torch.randn(2, 5, size, generator=generator, dtype=torch.float64)
     b, z = 2 * b, step * z
-    b[0, 1] += 14
+    b[0, -1] += 9
     z[1] += 9 * step
     return tuple(x.to(DEVICE, dtype) for x in (b + z, b))  # type: ignore[return-value]
 
@@ -111,7 +111,7 @@ def test_chunked_uses_it_and_leaves_padding_0(
         assert (leaf.grad[~real] == 0).all()
 
 
-def test_nothing_and_nan(kernel: Any) -> None:
+def test_nothing_nan_and_no_difference(kernel: Any) -> None:
     sides = logits(0.5, 9)
     values, kept = kernel.values(sides, torch.tensor([], dtype=torch.long))
     kernel.gradients(sides, values.long(), values, kept, values, [None, sides[1]])
@@ -119,6 +119,21 @@ def test_nothing_and_nan(kernel: Any) -> None:
     sides[0][2, 4] = torch.nan
     values, _ = kernel.values(sides, torch.tensor([1, 2], device=DEVICE))
     assert values.isnan().tolist() == [False, True]
+    shifted = sides[1] + 1.3
+    values, _ = kernel.values((shifted, sides[1]), torch.arange(5, device=DEVICE))
+    assert (values >= 0).all()
+
+
+def test_a_shift_of_all_logits_costs_nothing(kernel: Any) -> None:
+    """The kernel's own centre is rounded; all differences are exact here."""
+    b = (8 * logits(0, 50)[1]).round() / 8
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randint(-16, 17, (5, 50), generator=generator).to(DEVICE) * 2.0**-20
+    assert torch.equal(b + 4 + z - b - 4, z)
+    values, _ = kernel.values((b + 4 + z, b), torch.arange(5, device=DEVICE))
+    q = b.double().softmax(-1)
+    variance = (q * z**2).sum(-1) - (q * z).sum(-1) ** 2
+    torch.testing.assert_close(values.double(), variance, rtol=1e-5, atol=0)
 
 
 # --- the self-check -------------------------------------------------------------------

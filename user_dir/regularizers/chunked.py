@@ -134,13 +134,12 @@ class _Chunked(torch.autograd.Function):
         perturbed, clean, real, rows, values, kept = ctx.saved_tensors
         sides = [side.detach() for side in (perturbed, clean)]
         wanted = ctx.needs_input_grad[:2]
+        # Each row is read once, just before its gradient takes its place.
+        places = (sides[0] if ctx.consume else None, None)
         into = [
-            torch.empty_like(side) if want else None
-            for side, want in zip(sides, wanted, strict=True)
+            (torch.empty_like(side) if place is None else place) if want else None
+            for side, want, place in zip(sides, wanted, places, strict=True)
         ]
-        if ctx.consume and wanted[0]:
-            # Each row is read once, just before its gradient takes its place.
-            into[0] = sides[0]
         ctx.form.gradients(sides, rows, values, kept, outer[0][rows], into)
         for gradient in into:
             if gradient is not None:

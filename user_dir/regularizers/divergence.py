@@ -55,11 +55,6 @@ def symmetric_kl(perturbed: Tensor, clean: Tensor) -> Tensor:
     return (weight * -(-t.abs()).expm1() * t.abs()).sum(-1)
 
 
-def _apart(p: Tensor, q: Tensor, t: Tensor) -> Tensor:
-    """P - q, where both may be tiny or equal."""
-    return torch.where(t > 0, p, -q) * -(-t.abs()).expm1()
-
-
 #: A perturbed logit may grow by this much above the mean before p is taken from its own
 #: softmax: past it q, rounded to 0 or not, would no longer tell.
 FAR = 60.0
@@ -123,8 +118,7 @@ class SymmetricKL:
         moved = d.expm1().sub_(s0).div_(1 + s0).mul_(q)
         far = s0.isinf()
         if far.any():
-            apart = _apart(a.softmax(-1), q, _log_ratio(a, b))
-            moved = torch.where(far, apart, moved)
+            moved = torch.where(far, a.softmax(-1) - q, moved)
         d -= s1
         of_a = of_b = None
         if wanted[1]:

@@ -90,12 +90,6 @@ def _near(one, other, size, shift, top, total, block: tl.constexpr):
 
 
 @triton.jit
-def _apart(p, q, t):
-    """P - q where p and q have been computed each by itself."""
-    return tl.where(t > 0, p, -q) * -_expm1(-tl.abs(t))
-
-
-@triton.jit
 def _far(one, other, size, shift, top, total, top_p, total_p, block: tl.constexpr):
     """The divergence and S1, where a logit has grown by FAR or more."""
     c = top_p - top - shift + tl.log(total_p / total)
@@ -104,7 +98,7 @@ def _far(one, other, size, shift, top, total, top_p, total_p, block: tl.constexp
         a, b, inside = _load(one, other, start, size, block)
         d = tl.where(inside, a - b - shift, 0.0)
         q, p = tl.exp(b - top) / total, tl.exp(a - top_p) / total_p
-        value += tl.sum(_apart(p, q, d - c) * (d - c), 0)
+        value += tl.sum((p - q) * (d - c), 0)
         s1 += tl.sum(q * d, 0)
     return value, s1
 
@@ -138,13 +132,10 @@ def _values(one, other, rows, value_out, kept, size, block: tl.constexpr):
 @triton.jit
 def _shares(a, b, d, kept):
     """Q, and p - q."""
-    shift, s0 = tl.load(kept), tl.load(kept + 1)
-    top, total = tl.load(kept + 3), tl.load(kept + 4)
-    q = tl.exp(b - top) / total
+    s0 = tl.load(kept + 1)
+    q = tl.exp(b - tl.load(kept + 3)) / tl.load(kept + 4)
     if s0 == float("inf"):
-        top_p, total_p = tl.load(kept + 5), tl.load(kept + 6)
-        c = top_p - top - shift + tl.log(total_p / total)
-        moved = _apart(tl.exp(a - top_p) / total_p, q, d - c)
+        moved = tl.exp(a - tl.load(kept + 5)) / tl.load(kept + 6) - q
     else:
         moved = q * ((_expm1(d) - s0) / (1 + s0))
     return q, moved
