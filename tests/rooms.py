@@ -48,7 +48,7 @@ ROOMS = {
     "files": Room("errors", "pydantic"),
     "plugins": Room("errors"),
     "seeds": Room("", "numpy"),
-    "precision": Room("errors", "torch"),
+    "precision": Room("errors", "fairseq torch"),
     "regularizers": Room("errors flags seeds", "numpy torch"),
     "optim": Room("errors flags seeds", "numpy torch"),
     "scores": Room("", "numpy torch", "rouge_score scipy"),
