@@ -133,6 +133,7 @@ def prepare(model: nn.Module) -> None:
     """Make a model ready for autocast; in fp32 it is the same to the bit."""
     for head in getattr(model, "classification_heads", {}).values():
         keep_exact(head)
+    part: Any
     for part in model.modules():
         # fairseq's casts to fp32 and back, and torch's computes in fp32 anyway.
         if getattr(part, "activation_fn", None) is gelu:
