@@ -48,7 +48,7 @@ ROOMS = {
     "files": Room("errors", "pydantic"),
     "plugins": Room("errors"),
     "seeds": Room("", "numpy"),
-    "precision": Room("errors", "torch"),
+    "precision": Room("errors", "fairseq torch"),
     "fused": Room("models precision regularizers", "torch", "fairseq"),
     "regularizers": Room("errors flags", "numpy torch triton"),
     "optim": Room("errors flags seeds", "numpy torch"),

@@ -4,6 +4,7 @@ Forced throughout, so that a CPU without bf16 instructions shows the same.
 """
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,18 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from conftest import Trainer, Zygote
+from conftest import Trainer, Zygote, sentences
 from fairseq_steady import precision
 from fairseq_steady.criterions.plain import gradient_scale
 from fairseq_steady.errors import UserError
-from fairseq_steady.models.steady import HEAD
-from fairseq_steady.precision import Autocast, autocast, keep_exact, unsupported
+from fairseq_steady.precision import (
+    Autocast,
+    autocast,
+    keep_exact,
+    prepare,
+    unsupported,
+)
+from fairseq_steady.regularizers import find_encoder
 from helpers import (
     NO_DROPOUT,
     assert_equal_weights,
@@ -152,7 +159,7 @@ def outcome(
     """Loss, what is logged, and the gradient of a batch, dropout off."""
     model, sample = build(path), batch(make_dataset(path))
     if under.dtype:
-        keep_exact(model.classification_heads[HEAD])
+        prepare(model)
     made = make_criterion(method, **flags)
     made.prepare_model(model)
     torch.manual_seed(11)
@@ -211,7 +218,7 @@ def test_all_passes_of_a_batch_share_one_cast_of_the_weights(
         build(models["roberta"], 0.1),
         batch(make_dataset(models["roberta"])),
     )
-    keep_exact(model.classification_heads[HEAD])
+    prepare(model)
     made = make_criterion(method, **METHODS[method].live)
     made.prepare_model(model)
     with Casts(model) as casts:
@@ -292,8 +299,11 @@ def run_of(
     return run
 
 
-def test_training_and_validation_are_cast_and_weights_are_not(run_of: Any) -> None:
+def test_training_and_validation_are_cast_weights_and_heads_are_not(
+    run_of: Any, tmp_path: Path
+) -> None:
     still = [*NO_DROPOUT, "--max-update=2", "--lr=0", "--batch-size=64"]
+    still += [f"--steady-record={tmp_path}"]  # the last run's stays
     runs = {
         name: run_of(name, "sift", *still, *flags)
         for name, flags in {
@@ -310,6 +320,60 @@ def test_training_and_validation_are_cast_and_weights_are_not(run_of: Any) -> No
         )
         assert off == none != on
         assert on == pytest.approx(off, rel=0.03)
+    (written,) = tmp_path.glob("valid-*.json")
+    outputs = torch.tensor(json.loads(written.read_text())["outputs"])
+    assert (outputs != outputs.bfloat16()).float().mean() > 0.9
+
+
+def test_a_prepared_model_is_the_same_in_fp32(models: dict[str, Path]) -> None:
+    """To the bit; and bf16 gives gelu's gradient as its detour through fp32 did."""
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    made = make_criterion("plain")
+    found = []
+    for change in (lambda _: None, prepare):
+        change(model)
+        model.zero_grad()
+        made(model, sample)[0].backward()
+        found.append([p.grad.clone() for p in model.parameters()])
+    assert all(map(torch.equal, *found))
+    x = torch.randn(99, dtype=torch.bfloat16).requires_grad_()
+    layer: Any = find_encoder(model).layers[0]
+    layer.activation_fn(x).backward(torch.ones_like(x))
+    (expected,) = torch.autograd.grad(
+        nn.functional.gelu(x.float()).to(x.dtype).sum(), x
+    )
+    assert torch.equal(x.grad, expected)
+    assert layer.activation_fn is nn.functional.gelu
+
+
+@pytest.mark.parametrize("side", ["encoder", "both"])
+def test_summaries_are_learnt_and_evaluated_in_bf16(
+    models: dict[str, Path], tmp_path: Path, fairseq_train: Trainer, side: str
+) -> None:
+    for split, count in (("train", 24), ("valid", 8)):
+        rows = [text for text, _ in sentences(count, 1)]
+        for name, cut in (("source", 99), ("target", 3)):
+            lines = (" ".join(row.split()[:cut]) + "\n" for row in rows)
+            (tmp_path / f"{split}.{name}").write_text("".join(lines))
+    common = [tmp_path, "--task=summarization", f"--steady-model={models['bart']}"]
+    common += ["--summarization-max-length=6", *NO_DROPOUT, "--valid-subset=valid"]
+    common += ["--criterion=r3f", "--r3f-eps=0.5", f"--r3f-side={side}", "--lr=0"]
+    common += ["--batch-size=24", "--max-update=1", "--no-save"]
+    exact, rough = (
+        {tag: logged(done, tag)[-1] for tag in ("train", "valid")}
+        for done in (
+            fairseq_train(*common, f"--save-dir={tmp_path}", *flags)
+            for flags in ([], [FORCED])
+        )
+    )
+    for tag, name in (
+        ("train", "train_r3f_divergence"),
+        ("train", "train_loss"),
+        ("valid", "valid_loss"),
+    ):
+        off, on = float(exact[tag][name]), float(rough[tag][name])
+        assert on != off
+        assert on == pytest.approx(off, rel=0.05), name
 
 
 def test_off_changes_no_bit(run_of: Any, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from fairseq.modules import gelu
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .errors import UserError
 
@@ -125,3 +127,14 @@ def keep_exact(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.Linear:
             part.__class__ = ExactLinear
+
+
+def prepare(model: nn.Module) -> None:
+    """Make a model ready for autocast; in fp32 it is the same to the bit."""
+    for head in getattr(model, "classification_heads", {}).values():
+        keep_exact(head)
+    part: Any
+    for part in model.modules():
+        # fairseq's casts to fp32 and back, and torch's computes in fp32 anyway.
+        if getattr(part, "activation_fn", None) is gelu:
+            part.activation_fn = F.gelu

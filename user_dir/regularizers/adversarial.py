@@ -37,7 +37,7 @@ def adversarial_penalty(
             "rms": masked_rms(delta, view.mask).sum(),
             "refused": refused / max(1, ascent.steps),
         },
-        rounded_away(view.embedded.detach(), delta, view.mask),
+        rounded_away(base.detach().to(view.embedded.dtype), delta, view.mask),
         view.cost(ascents) + again,
     )
 

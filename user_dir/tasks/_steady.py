@@ -36,7 +36,7 @@ from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
 from ..optim import tag_parameters
 from ..patches.announcing import RUN
-from ..precision import CHOICES, Autocast, autocast, keep_exact
+from ..precision import CHOICES, Autocast, autocast, prepare
 from ..scores.metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
 from . import _heads
 from ._ranges import check_criterion, check_head, check_ranges
@@ -357,8 +357,7 @@ class SteadyTask(FairseqTask):
         if pretrained:
             self._change_start(model)
         if self._autocast.dtype:
-            for head in getattr(model, "classification_heads", {}).values():
-                keep_exact(head)
+            prepare(model)
         self._model, self._trains = model, not from_checkpoint
         return model
 
