@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fairseq.models.transformer import TransformerEncoderBase
-from fairseq.modules import FairseqDropout
+from fairseq.modules import FairseqDropout, gelu
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models import attention, building, disentangled, packed
@@ -310,6 +310,13 @@ def test_every_dropout_of_an_encoder_draws_so(path: Path) -> None:
     encoder = find_encoder(build(path))
     kinds = {type(m) for m in encoder.modules() if isinstance(m, FairseqDropout)}
     assert kinds == {Dropout}
+
+
+def test_half_precision_is_not_copied_for_an_activation(path: Path) -> None:
+    layers = find_encoder(build(path)).layers
+    assert {layer.activation_fn for layer in layers} == {nn.functional.gelu}
+    x = torch.randn(3, 50).bfloat16()
+    assert torch.equal(nn.functional.gelu(x), gelu(x))
 
 
 def test_attention_drops_weights() -> None:

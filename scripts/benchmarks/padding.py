@@ -17,20 +17,34 @@ from typing import Any
 
 import torch
 from fairseq.data import data_utils
+from fairseq.models.transformer import TransformerEncoder
+from fairseq.modules import FairseqDropout
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.huggingface.checking import load_encoder
 from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.models.steady import HEAD
 from fairseq_steady.regularizers import find_encoder
 from torch import Tensor
 
 
 def seconds(model: Any, tokens: Tensor) -> float:
-    """One forward and backward, in processor time."""
+    """One forward and backward of what a head reads, in processor time."""
     model.zero_grad()
     started = time.process_time()
-    model(tokens, features_only=True)[0][:, 0].square().sum().backward()
+    model(tokens, classification_head_name=HEAD)[0].square().sum().backward()
     return time.process_time() - started
+
+
+def as_fairseqs(model: Any) -> None:
+    """Give a model fairseq's own encoder, layers and dropout again."""
+    encoder = find_encoder(model)
+    encoder.__class__ = TransformerEncoder
+    for layer in encoder.layers:
+        layer.__class__ = TransformerEncoderLayerBase
+    for module in encoder.modules():
+        if isinstance(module, FairseqDropout):
+            module.__class__ = FairseqDropout
 
 
 def main() -> None:
@@ -47,9 +61,9 @@ def main() -> None:
     lines = args.text.read_text("utf-8").split("\n")
     ids, _ = tokenizer.encode([(line,) for line in lines if line.strip()])
     ours = load_encoder(directory).train()
+    ours.register_classification_head(HEAD, num_classes=2)
     theirs = copy.deepcopy(ours)
-    for layer in find_encoder(theirs).layers:
-        layer.__class__ = TransformerEncoderLayerBase
+    as_fairseqs(theirs)
     rng, times = random.Random(0), []
     for _ in range(args.rounds + 1):
         chosen = [torch.from_numpy(one).long() for one in rng.sample(ids, 32)]
