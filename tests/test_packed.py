@@ -3,6 +3,8 @@
 import copy
 import functools
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import environment
 from fairseq.models.transformer import TransformerEncoderBase
-from fairseq.modules import FairseqDropout
+from fairseq.modules import FairseqDropout, gelu
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models import attention, building, disentangled, packed
@@ -312,6 +315,13 @@ def test_every_dropout_of_an_encoder_draws_so(path: Path) -> None:
     assert kinds == {Dropout}
 
 
+def test_half_precision_is_not_copied_for_an_activation(path: Path) -> None:
+    layers = find_encoder(build(path)).layers
+    assert {layer.activation_fn for layer in layers} == {nn.functional.gelu}
+    x = torch.randn(3, 50).bfloat16()
+    assert torch.equal(nn.functional.gelu(x), gelu(x))
+
+
 def test_attention_drops_weights() -> None:
     """With an identity as values the weights themselves come out."""
     torch.manual_seed(0)
@@ -403,3 +413,29 @@ def test_a_gpu_packs_where_flash_attn_may_run(
     assert packs(full) is expected
     assert packs(torch.zeros(1))
     assert not packs(torch.zeros(1, device="meta"))
+
+
+# --- memory ---------------------------------------------------------------------------
+
+#: Prints the large pages, in kB, that a table's gradient of 48 MB stands in.
+LARGE = """
+import re
+import fairseq_cli.train, fairseq_steady.tasks, torch
+held = torch.ones(30_000, 400)
+pages = re.findall(r"AnonHugePages:\\s+(\\d+)", open("/proc/self/smaps").read())
+print(sum(map(int, pages)))
+"""
+_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not _PAGES.exists() or "[never]" in _PAGES.read_text(), reason="no large pages here"
+)
+def test_the_plugin_comes_before_torchs_first_tensor() -> None:
+    """Which is when torch looks whether to ask for large pages."""
+    given = {k: v for k, v in environment().items() if k != "THP_MEM_ALLOC_ENABLE"}
+    command = [sys.executable, "-c", LARGE]
+    done = subprocess.run(
+        command, env=given, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.split()[-1]) > 40_000

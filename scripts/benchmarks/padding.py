@@ -17,23 +17,37 @@ from typing import Any
 
 import torch
 from fairseq.data import data_utils
+from fairseq.models.transformer import TransformerEncoder
+from fairseq.modules import FairseqDropout
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.huggingface.checking import load_encoder
 from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.models.steady import HEAD
 from fairseq_steady.regularizers import find_encoder
 from torch import Tensor
 
 
 def seconds(model: Any, tokens: Tensor) -> float:
-    """One forward and backward, in processor time, or the GPU's."""
+    """One forward and backward of what a head reads, in processor time, or the GPU's."""
     model.zero_grad()
     clock = time.perf_counter if tokens.is_cuda else time.process_time
     started = clock()
-    model(tokens, features_only=True)[0][:, 0].square().sum().backward()
+    model(tokens, classification_head_name=HEAD)[0].square().sum().backward()
     if tokens.is_cuda:
         torch.cuda.synchronize()
     return clock() - started
+
+
+def as_fairseqs(model: Any) -> None:
+    """Give a model fairseq's own encoder, layers and dropout again."""
+    encoder = find_encoder(model)
+    encoder.__class__ = TransformerEncoder
+    for layer in encoder.layers:
+        layer.__class__ = TransformerEncoderLayerBase
+    for module in encoder.modules():
+        if isinstance(module, FairseqDropout):
+            module.__class__ = FairseqDropout
 
 
 def main() -> None:
@@ -50,10 +64,11 @@ def main() -> None:
     tokenizer = SentenceTokenizer(directory, dictionary, 128)
     lines = args.text.read_text("utf-8").split("\n")
     ids, _ = tokenizer.encode([(line,) for line in lines if line.strip()])
-    ours = load_encoder(directory).to(args.device).train()
+    ours = load_encoder(directory).train()
+    ours.register_classification_head(HEAD, num_classes=2)
+    ours = ours.to(args.device)
     theirs = copy.deepcopy(ours)
-    for layer in find_encoder(theirs).layers:
-        layer.__class__ = TransformerEncoderLayerBase
+    as_fairseqs(theirs)
     rng, times = random.Random(0), []
     for _ in range(args.rounds + 1):
         chosen = [torch.from_numpy(one).long() for one in rng.sample(ids, 32)]

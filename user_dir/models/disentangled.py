@@ -201,10 +201,7 @@ class DisentangledAttention(nn.Module):
     def _bias(
         self, q: Tensor, k: Tensor, padding: Tensor | None, relative: Relative
     ) -> Tensor:
-        """What positions add to the scaled scores; the least number at padding.
-
-        Not minus infinity: a sentence that is all padding would become NaN.
-        """
+        """What positions add to the scaled scores; minus infinity at padding."""
         table = self.position_dropout(relative.table)
         bias = q.new_zeros(())
         if "c2p" in self.terms:
@@ -218,8 +215,7 @@ class DisentangledAttention(nn.Module):
             bias = bias + found.transpose(2, 3)
         if padding is None:
             return bias
-        least = torch.finfo(bias.dtype).min
-        return bias.masked_fill_(padding[:, None, None, :], least)
+        return bias.masked_fill_(padding[:, None, None, :], -math.inf)
 
     def _positions(self, projection: nn.Module, table: Tensor, rows: Tensor) -> Tensor:
         """One scaled column for each distance, shape (H, C / H, 2T - 1)."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from fairseq.models.transformer import TransformerEncoderBase
+from fairseq.modules import gelu
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -211,9 +212,12 @@ class PackedEncoder(TransformerEncoderBase):
 
 
 def pack(encoder: Any) -> None:
-    """Let an encoder of fairseq's skip padding; weights and names stay."""
+    """Let an encoder of fairseq's or ours be quick; weights and names stay."""
     use_words(encoder)
     for layer in getattr(encoder, "layers", ()):
+        if layer.activation_fn is gelu:
+            # Bit for bit the same; fairseq's copies half precision to fp32 and back.
+            layer.activation_fn = F.gelu
         if type(layer) is TransformerEncoderLayerBase:
             layer.__class__ = PackedEncoderLayer
             encoder.__class__ = PackedEncoder
