@@ -29,7 +29,7 @@ from torch import Tensor
 
 
 def seconds(model: Any, tokens: Tensor) -> float:
-    """One forward and backward of what a head reads, in processor time, or the GPU's."""
+    """Forward and backward of what a head reads, in processor time or the GPU's."""
     model.zero_grad()
     clock = time.perf_counter if tokens.is_cuda else time.process_time
     started = clock()
