@@ -14,7 +14,7 @@ from ..flags import NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE, one_of
 from ..seeds import seed_of
 from .adamax import adamax_, rates
 from .base import RANGES, Grouped
-from .blocks import Piece, Run, runs
+from .blocks import Piece, Run, blocks, runs
 from .lists import Lists
 
 Array = np.ndarray[Any, Any]
@@ -153,11 +153,14 @@ class PatsAdamax(Grouped):
         draw = self._drawer(params, group)
         workers = torch.get_num_threads() if params[0].is_cpu else 1
         with ThreadPoolExecutor(workers) as pool:
-            for run in runs(params):
+            # Threads that draw between operations keep waking torch's: draw all first.
+            for run in runs(params) if workers == 1 else [list(blocks(params))]:
                 sums = _adamax(lists, run, every, group)
                 if group["in_scope"] and group["noise"] > 0:
                     pieces = [piece for block in run for piece in block]
-                    draws = pool.map(draw, pieces) if workers > 1 else map(draw, pieces)
+                    draws: Iterable[Tensor] = map(draw, pieces)
+                    if workers > 1:
+                        draws = list(pool.map(draw, pieces))
                     _add_noise(lists, run, _means(params, sums), iter(draws), group)
 
     def _drawer(
