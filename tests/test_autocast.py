@@ -182,7 +182,7 @@ def test_loss_and_gradient_are_near_fp32s(
     exact, seen, gradient = outcome(models[family], method, Autocast(), **flags)
     rough, logs, other = outcome(models[family], method, BF16, **flags)
     assert rough != exact
-    assert rough == pytest.approx(exact, rel=0.05)
+    assert rough == pytest.approx(exact, rel=0.08)
     if METHODS[method].divergence:
         name = f"{method}_divergence"
         assert logs[name] == pytest.approx(seen[name], rel=0.08)
