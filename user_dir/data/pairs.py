@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
-
 from ..errors import UserError
 from .readers import (
     TABLES,
@@ -236,6 +233,8 @@ _MESSAGES: dict[str, list[tuple[str, int, int, int, str | None]]] = {
 
 def _example_class() -> Any:
     """tf.train.Example without tensorflow; its map is a list of entries on the wire."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
     file = descriptor_pb2.FileDescriptorProto(name="steady.proto", package="steady")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -251,6 +250,8 @@ def _example_class() -> Any:
 
 def _examples(path: Path) -> Iterator[Pair]:
     """Length-prefixed tf.train.Examples with ``article`` and ``abstract``."""
+    from google.protobuf.message import DecodeError  # of this form of file alone
+
     example_class, data, position, number = _example_class(), path.read_bytes(), 0, 0
     while position < len(data):
         number += 1
