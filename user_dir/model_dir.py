@@ -141,7 +141,7 @@ class ModelDirectory:
                 f"{path} is not the file its manifest describes (sha256 differs); "
                 "import the model again"
             )
-        state = conform(_Weights, load_safely(path), path, _MEND)
+        state = conform(_Weights, load_safely(path, mmap=True), path, _MEND)
         return state["model"], state.get("pooler", {})
 
 
