@@ -244,18 +244,20 @@ class Contender:
     fresh: dict[str, Any] = field(default_factory=dict)
 
     def seconds(self, sample: Sample, turn: int) -> float:
-        """Mean time of the updates of a turn; nothing is kept from the turn before."""
-        criterion, spent, stride = self.criterion, 0.0, 1 + self.steps[-1][0]
-        if criterion:
-            criterion.restore_kept(self.fresh)
+        """Mean time of the updates of a turn; a number met first begins afresh."""
+        criterion, spent, last = self.criterion, 0.0, -1
+        stride = 1 + self.steps[-1][0]
         for offset, weight in self.steps:
             update = turn * stride + offset
             torch.manual_seed(update)  # as fairseq does; it chooses the sentences
+            if criterion and offset != last:
+                criterion.restore_kept(self.fresh)
             if criterion:
                 criterion.before_update(self.model, update)
             spent += weight * seconds(partial(self.loss, sample), self.model)
             if criterion:
                 criterion.after_update(self.model, update + 1)
+            last = offset
         return spent / sum(weight for _, weight in self.steps)
 
 
