@@ -18,11 +18,12 @@ import argparse
 import copy
 import csv
 import datetime
-import importlib.util
+import importlib
 import io
 import os
 import platform
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -341,7 +344,7 @@ def contenders(models: Models, only: Sequence[str]) -> dict[str, Contender]:
         "fairseq": Contender(models.fairseqs, plain, floor=1.0),
         "fairseq's r3f": Contender(models.fairseqs, r3f, floor=2.0),
     }
-    if importlib.util.find_spec("smart_pytorch"):
+    if find_spec("smart_pytorch"):
         # It lets the second pass train the word embeddings too.
         peers["smart-pytorch on transformers"] = Contender(
             beside, transformers_smart(models), floor=floor(CASES["smart"][2])
@@ -531,11 +534,12 @@ def run(command: list[str], scratch: Path, cores: list[int]) -> tuple[float, flo
 
 
 def epoch_part(bench: Bench) -> list[Row]:
-    """Whole runs, taking turns, on one core and on two."""
-    data = bench.scratch / "data"
+    """Whole runs, taking turns; without a GPU on one core, then on two."""
+    data, most = bench.scratch / "data", len(bench.cores)
     write_data(bench, data)
     commands, rows = runs(bench, data), []
-    for threads in [n for n in (1, 2) if n <= len(bench.cores)]:
+    counts = (1, 2) if bench.args.device == "cpu" else (most,)
+    for threads in [n for n in counts if n <= most]:
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(bench.args.rounds):
             for name, command in commands.items():
@@ -552,9 +556,9 @@ def epoch_part(bench: Bench) -> list[Row]:
                     "": name,
                     "threads": str(threads),
                     "s": f"{whole:.1f}",
-                    "of it training": f"{training:.1f}",
-                    "Trainer's over it": f"{theirs[0] / whole:.2f}",
-                    "training alone": f"{theirs[1] / training:.2f}",
+                    "of it training, s": f"{training:.1f}",
+                    "x faster": f"{theirs[0] / whole:.2f}",
+                    "training, x faster": f"{theirs[1] / training:.2f}",
                 }
             )
     return rows
@@ -572,19 +576,29 @@ def table(rows: list[Row]) -> str:
 
 def conditions(bench: Bench, part: str) -> str:
     """How, on what and when."""
-    import transformers
-
-    args, threads = bench.args, torch.get_num_threads()
-    sample = bench.batch(args.sentences)
-    tokens = sample["net_input"]["src_tokens"]
-    real = sample["ntokens"] / tokens.numel()
-    given = [word for word in sys.argv[1:] if word.startswith("--") or part == word]
+    args, sample = bench.args, bench.batch(bench.args.sentences)
+    real = sample["ntokens"] / sample["net_input"]["src_tokens"].numel()
+    threads = f"{torch.get_num_threads()} CPU thread(s), " if part != "epoch" else ""
+    names = ("torch", "transformers", "smart-pytorch", "accelerate")
+    versions = [f"{n} {version(n)}" for n in names if find_spec(n.replace("-", "_"))]
     return (
-        f"{datetime.date.today()}, {hardware(args.device)}, "
-        f"{'' if part == 'epoch' else f'{threads} thread, '}"
-        f"torch {torch.__version__}, transformers {transformers.__version__}; "
-        f"batches of {args.sentences} sentences, {real:.0%} of the tokens real; "
-        f"medians of {args.rounds} turns: `peers.py MODEL TEXT {' '.join(given)}`"
+        f"{datetime.date.today()}, {hardware(args.device)}, {threads}"
+        f"{', '.join(versions)}; batches of {args.sentences} sentences, "
+        f"{real:.0%} of the tokens real; medians of {args.rounds} turns: "
+        f"`peers.py MODEL TEXT --part {part}{given(args)}`"
+    )
+
+
+def given(args: argparse.Namespace) -> str:
+    """What else the command line says, but for paths."""
+    silent = vars(parser().parse_args(["MODEL", "TEXT"]))
+    said = {n: v for n, v in vars(args).items() if v != silent[n]}
+    for name in ("model", "text", "out", "part"):
+        said.pop(name, None)
+    words = {n: v if isinstance(v, list) else [v] for n, v in said.items()}
+    return "".join(
+        f" --{name.replace('_', '-')} {shlex.join(map(str, values))}"
+        for name, values in words.items()
     )
 
 
@@ -646,8 +660,8 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
 }
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -664,12 +678,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--epoch-sentences", type=int, default=640)
     parser.add_argument("--device", default="cpu")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
     """Measure, print and write."""
-    args = arguments()
+    args = parser().parse_args()
     cores = sorted(os.sched_getaffinity(0))
     torch.set_num_threads(args.threads)
     if args.device == "cpu":
