@@ -16,6 +16,12 @@ sys.path.append(str(ROOT / "scripts" / "benchmarks"))
 import peers
 
 
+@pytest.fixture(autouse=True)
+def has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that is made for it."""
+    monkeypatch.setattr(peers, "unsupported", lambda _: "")
+
+
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A model with a layer of three, and a text."""
@@ -185,3 +191,18 @@ def test_both_trainings_have_the_same_settings(
         assert {"--max-epoch=2", "--warmup-updates=1", "--clip-norm=1"} <= {*command}
         assert {"--batch-size=4", "--lr=5e-05"} <= {*command} & {*theirs}
     assert {"--epochs=2", "--warmup=1"} <= {*theirs}
+
+
+def test_where_bf16_is_slow_it_is_left_out(
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = bench_of(paths, tmp_path, epochs=1, epoch_sentences=8, sentences=4)
+
+    def halved() -> list[str]:
+        names = [*peers.contenders(bench.models, ["*"]), *peers.runs(bench, tmp_path)]
+        return [name for name in names if "bf16" in name]
+
+    both = ["plain, bf16", "sift, bf16", "smart, bf16", "transformers, bf16"]
+    assert halved() == [*both, "fairseq-train, plain, bf16"]
+    monkeypatch.setattr(peers, "unsupported", lambda _: "this CPU has neither")
+    assert halved() == []

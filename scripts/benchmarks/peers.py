@@ -53,6 +53,7 @@ from fairseq_steady.files import whole_file, write_text
 from fairseq_steady.huggingface.exporting import Original, export_hf
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.steady import HEAD
+from fairseq_steady.precision import Autocast, keep_exact, unsupported
 from fairseq_steady.regularizers import find_encoder
 from methods import CASES, batch, floor, loss_of, make, seconds
 from noise_radius import inputs, load
@@ -158,8 +159,9 @@ class Models:
             theirs.get_submodule(name).load_state_dict(part.state_dict())
         ids = torch.empty(len(original.rows), dtype=torch.int64)
         ids[original.rows] = torch.arange(len(ids))
-        found = cls(ours, _fairseqs(ours), theirs, ids)
-        return found.to(device)
+        fairseqs = _fairseqs(ours)
+        keep_exact(ours.classification_heads)  # as --steady-autocast does
+        return cls(ours, fairseqs, theirs, ids).to(device)
 
     @property
     def each(self) -> tuple[Any, Any, Any]:
@@ -264,13 +266,9 @@ class Contender:
         return spent / sum(weight for _, weight in self.steps)
 
 
-def in_bf16(loss: Loss) -> Loss:
-    """The same under torch's autocast."""
-
-    def cast(sample: Sample) -> Tensor:
-        with torch.autocast(sample["id"].device.type, torch.bfloat16):
-            return loss(sample)
-
+def in_bf16(loss: Loss, models: Models) -> Loss:
+    """The same under torch's autocast, as ``--steady-autocast bf16`` has it."""
+    cast: Loss = Autocast(models.ids.device.type, torch.bfloat16).around(loss)
     return cast
 
 
@@ -282,7 +280,7 @@ def ours(case: Case, models: Models) -> Contender:
         model = copy.deepcopy(model)
         criterion.prepare_model(model)
     loss: Loss = partial(loss_of, criterion, model)
-    loss = in_bf16(loss) if case.bf16 else loss
+    loss = in_bf16(loss, models) if case.bf16 else loss
     fresh = criterion.kept_state()
     return Contender(model, loss, case.steps, case.floor, criterion, fresh)
 
@@ -340,7 +338,7 @@ def contenders(models: Models, only: Sequence[str]) -> dict[str, Contender]:
     plain, r3f = fairseqs_criterions(models)
     peers = {
         "transformers": Contender(beside, theirs, floor=1.0),
-        "transformers, bf16": Contender(beside, in_bf16(theirs), floor=1.0),
+        "transformers, bf16": Contender(beside, in_bf16(theirs, models), floor=1.0),
         "fairseq": Contender(models.fairseqs, plain, floor=1.0),
         "fairseq's r3f": Contender(models.fairseqs, r3f, floor=2.0),
     }
@@ -350,9 +348,13 @@ def contenders(models: Models, only: Sequence[str]) -> dict[str, Contender]:
             beside, transformers_smart(models), floor=floor(CASES["smart"][2])
         )
 
+    slow = unsupported(models.ids.device.type)
+
     def wanted(name: str) -> bool:
-        given = name in ("plain", "transformers")
-        return given or any(fnmatch(name, pattern) for pattern in only)
+        always = name in ("plain", "transformers")
+        left_out = slow and name.endswith("bf16")
+        found = any(fnmatch(name, pattern) for pattern in only)
+        return always or (found and not left_out)
 
     mine = {n: ours(case, models) for n, case in cases().items() if wanted(n)}
     return mine | {name: peer for name, peer in peers.items() if wanted(name)}
@@ -496,11 +498,15 @@ def runs(bench: Bench, data: Path) -> dict[str, list[str]]:
     smart = ["--criterion=smart", "--smart-fraction=0.25", "--smart-probe-interval=0"]
     if args.device == "cpu":
         ours.append("--cpu")
-    return {
+    found = {
         "transformers' Trainer": [*trainer, f"--device={args.device}"],
         "fairseq-train, plain": [*ours, "--criterion=plain"],
         "fairseq-train, smart, fraction 1/4": [*ours, *smart],
     }
+    if not unsupported(args.device):
+        half = ["--criterion=plain", "--steady-autocast=bf16"]
+        found["fairseq-train, plain, bf16"] = [*ours, *half]
+    return found
 
 
 _DONE = re.compile(r"done training in ([\d.]+) seconds")
