@@ -206,3 +206,13 @@ def test_where_bf16_is_slow_it_is_left_out(
     assert halved() == [*both, "fairseq-train, plain, bf16"]
     monkeypatch.setattr(peers, "unsupported", lambda _: "this CPU has neither")
     assert halved() == []
+
+
+def test_the_readme_shows_the_tables() -> None:
+    folder = ROOT / "examples" / "benchmark"
+    text, found = (folder / "README.md").read_text(), [*folder.glob("*.csv")]
+    assert folder / "batch.csv" in found
+    for path in found:
+        assert path.stem in peers.PARTS
+        with path.open(newline="") as file:
+            assert peers.table(list(csv.DictReader(file))) in text
