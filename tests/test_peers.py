@@ -134,6 +134,7 @@ def test_every_criterion_stands_beside_its_peers(
     assert peers.table(rows) in table
     assert table.strip() in printed
     assert "old" not in growth
+    assert "](growth.png)" in growth
     assert "| layers | 3 |" in growth
     assert "| tokens | 64 |" not in growth  # the model has 32 positions
     assert str(tmp_path) not in text

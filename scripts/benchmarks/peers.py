@@ -636,6 +636,9 @@ def put(path: Path, part: str, text: str) -> None:
         write_text(path, block.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", old))
 
 
+FIGURE = "![Milliseconds of a batch against sentences, tokens, layers](growth.png)"
+
+
 def plot(rows: list[Row], path: Path) -> None:
     """A panel for each thing that grows."""
     import matplotlib as mpl
@@ -708,9 +711,10 @@ def main() -> None:
             print(f"{text}\n", flush=True)
             if args.out:
                 save(rows, args.out / f"{part}.csv")
-                put(args.out / "README.md", part, text)
                 if part == "growth":
                     plot(rows, args.out / "growth.png")
+                    text = f"{FIGURE}\n\n{text}"
+                put(args.out / "README.md", part, text)
 
 
 if __name__ == "__main__":
