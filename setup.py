@@ -60,6 +60,8 @@ setup(
     ],
     extras_require={
         "compare": COMPARE,
+        # What scripts/benchmarks/peers.py compares with.
+        "benchmark": [*COMPARE, *EXPORT, "accelerate", "smart-pytorch"],
         "export": EXPORT,
         "dev": [
             *COMPARE,
