@@ -4,6 +4,7 @@
 # TORCH_INDEX the URL of the package index that torch comes from (kept for later runs),
 # FAIRSEQ_SOURCE a checkout of fairseq, whose CUDA n-gram blocker nvcc then builds.
 set -euo pipefail
+case ${FAIRSEQ_SOURCE:-/} in /*) ;; *) FAIRSEQ_SOURCE=$PWD/$FAIRSEQ_SOURCE ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { echo "set-up: $*" >&2; }

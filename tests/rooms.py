@@ -65,7 +65,7 @@ ROOMS = {
         "errors files flags model_dir optim regularizers seeds", f"{_FAIRSEQ} {_READ}"
     ),
     "criterions": Room(
-        "errors flags models regularizers scores", "fairseq omegaconf torch"
+        "errors flags models regularizers scores", "fairseq numpy omegaconf torch"
     ),
     "optimizers": Room("errors flags optim", _FAIRSEQ),
     "tasks": Room(

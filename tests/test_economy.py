@@ -1,6 +1,8 @@
 """Regularisers of some updates, sentences or sides, and with kept perturbations."""
 
+import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,42 @@ def test_a_stopped_side_that_nothing_would_train_is_refused() -> None:
             make_criterion(method, live_embeddings=True, stop_gradient="perturbed")
 
 
+def test_a_side_without_the_gradient_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for dropout, warned in (("independent", False), ("shared", True), ("off", True)):
+        caplog.clear()
+        make_criterion("r3f", stop_gradient="perturbed", dropout=dropout)
+        said = f"--r3f-stop-gradient perturbed .* --r3f-dropout is {dropout}"
+        assert bool(re.search(said, caplog.text)) == warned
+        make_criterion("r3f", stop_gradient="clean", dropout=dropout)
+
+
+def test_a_copied_teacher_that_is_always_the_student_is_refused() -> None:
+    vanilla = {"bregman": "vanilla", "every": 4}
+    with pytest.raises(UserError, match=r"--smart-every 4 .* --smart-refresh 2"):
+        make_criterion("smart", **vanilla, refresh=2)
+    for flags in ({"refresh": 3}, {"refresh": 8}, {"bregman": "momentum"}):
+        make_criterion("smart", **vanilla | {"refresh": 2} | flags)
+
+
+def test_fairseqs_own_targets_of_one_column_are_no_sequences(
+    models: dict[str, Path],
+) -> None:
+    """With --add-prev-output-tokens; and what is no tensor goes along."""
+    model, data = build(models["bart"]), make_dataset(models["bart"])
+    sample = batch(data)
+    made = ready("smart", model, fraction=0.5)
+    expected = outcome(made, model, sample).loss
+    column = {**sample, "target": sample["target"][:, None]}
+    assert torch.equal(outcome(made, model, column).loss, expected)
+    passes = made.clean(model, sample, made.kinds[None])[1].passes
+    inputs = {**sample["net_input"], "flag": True}
+    more = dataclasses.replace(passes, sample={**sample, "net_input": inputs})
+    part, *_ = more.some(torch.tensor([1, 3]))
+    assert part.sample["net_input"]["flag"] is True
+
+
 def test_fairseqs_reduction_of_some_sentences_is_refused() -> None:
     with pytest.raises(UserError, match="--r3f-reduction fairseq .* --r3f-fraction"):
         make_criterion("r3f", reduction="fairseq", fraction=0.5)
@@ -397,6 +435,14 @@ def test_what_is_found_counts_after_the_update_and_not_from_a_dummy(
     outcome(made, model, {**sample, "dummy": True})
     made.after_update(model, 3)
     assert made._caches[""].used == dict.fromkeys(range(5), 0)
+    # An update that overflows is made again.
+    for _ in range(2):
+        made.before_update(model, 3)
+        outcome(made, model, sample)
+    made.after_update(model, 4)
+    assert made._caches[""].used == dict.fromkeys(range(5), 1)
+    made.before_update(model, 4)
+    assert made._caches[""].used == dict.fromkeys(range(5), 1)
 
 
 def test_a_cache_goes_into_the_checkpoint_and_comes_back_as_it_was(

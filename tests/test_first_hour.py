@@ -104,7 +104,7 @@ def test_the_rest_is_in_a_file(trained: tuple[Path, list[str]]) -> None:
     out, lines = trained
     kept = (out / LOG).read_text()
     for line in (
-        *("{'_name': None, 'common': {", "(sentence_encoder): TransformerEncoder("),
+        *("{'_name': None, 'common': {", "(sentence_encoder): PackedEncoder("),
         *("task: TextClassificationTask", "Start iterating over samples"),
         "train.csv: 40 sentences (neg: 20, pos: 20)",
     ):

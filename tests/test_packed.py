@@ -73,7 +73,6 @@ def unpacked(model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     if isinstance(encoder, DisentangledEncoder):
         every = functools.partial(Packing, packs=False)
         monkeypatch.setattr(disentangled, "_packing", every)
-        monkeypatch.setattr(Packing, "starts", False)
         return plain
     assert type(encoder) is PackedEncoder
     encoder.__class__ = TransformerEncoderBase

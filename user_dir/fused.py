@@ -256,6 +256,19 @@ def parts(setting: Setting) -> list[Part]:
     return found
 
 
+def said(setting: Callable[[], Setting]) -> list[str]:
+    """A line for each part.
+
+    Args:
+        setting: gives what is asked for; it may fail too, and stops nothing either.
+
+    """
+    try:
+        return [str(part) for part in parts(setting())]
+    except Exception as error:  # a model that nobody here has seen
+        return [f"fused parts could not be asked: {error}"]
+
+
 # --- whose ----------------------------------------------------------------------------
 
 

@@ -17,14 +17,13 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.data.readers import read_columns
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import write_text
-from fairseq_steady.model_dir import DICTIONARY, WEIGHTS, ModelDirectory
+from fairseq_steady.model_dir import DICTIONARY, ModelDirectory
 
 ROOT = Path(__file__).parents[2]
 TRAIN = "in_domain_train.tsv"
@@ -68,8 +67,7 @@ def binarised(directory: ModelDirectory, cola: Path, folder: Path) -> None:
 
 def checkpoint(directory: ModelDirectory, path: Path) -> None:
     """The weights as fairseq's RoBERTa takes them, which has a language-model head."""
-    state: dict[str, Any] = torch.load(directory.path / WEIGHTS)
-    model = state["model"]
+    model = dict(directory.weights()[0])
     words = model["encoder.sentence_encoder.embed_tokens.weight"]
     model.pop("encoder.sentence_encoder.embed_positions.second", None)
     model["encoder.lm_head.weight"] = words
@@ -79,7 +77,7 @@ def checkpoint(directory: ModelDirectory, path: Path) -> None:
         weight = torch.diag(size) if name == "dense" else size
         model |= {f"encoder.lm_head.{name}.weight": weight}
         model |= {f"encoder.lm_head.{name}.bias": size}
-    torch.save(state, path)
+    torch.save({"model": model}, path)
 
 
 def stock(directory: ModelDirectory, folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ import logging
 import math
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -55,6 +56,8 @@ class AscentCriterion(PenaltyCriterion):
 
         """
         super().before_update(model, update)
+        for cache in self._caches.values():
+            cache.forget()
         if self._caches and not self._checked:
             self._checked = True
             self._check_memory(model)
@@ -63,7 +66,7 @@ class AscentCriterion(PenaltyCriterion):
         data: Any = getattr(self.task, "datasets", {}).get("train")
         if getattr(data, "sizes", None) is None:
             return
-        sizes = torch.as_tensor(data.sizes).view(len(data), -1)
+        sizes = torch.from_numpy(np.reshape(data.sizes, (len(data), -1)))
         columns = self._columns[self.terms.side] if sizes.shape[1] > 1 else [0]
         width: Any = find_encoder(model).embed_tokens.embedding_dim  # type: ignore[union-attr]
         tokens, cache = sizes[:, columns].sum(1), next(iter(self._caches.values()))

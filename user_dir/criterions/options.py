@@ -85,7 +85,7 @@ def stop_gradient() -> Any:
     return option(
         "none",
         "side of the divergence without gradient: none, clean, or perturbed, which "
-        "saves the extra pass its backward; one side needs twice the lambda",
+        "saves the extra pass its backward",
         one_of("none", "clean", "perturbed"),
     )
 

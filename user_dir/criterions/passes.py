@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ..regularizers import InjectionPoint, substitute
-from .kinds import Classes
+from .kinds import Classes, Tokens
 
 Sample = dict[str, Any]
 
 #: Token ids in a batch, and what else has a column for each of them.
 _SOURCE, _DECODED = "src_tokens", "prev_output_tokens"
+
+
+def _rows(value: Any, rows: Tensor) -> Any:
+    return value[rows] if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)
@@ -74,18 +78,18 @@ class Passes:
 
         """
         pad = self.sides[0][0].padding_idx
-        inputs: dict[str, Tensor] = self.sample["net_input"]
+        inputs: dict[str, Any] = self.sample["net_input"]
         kept = {
             name: inputs[name][rows].ne(pad).any(0)
             for name in (_SOURCE, _DECODED)
             if name in inputs
         }
         cut = {
-            name: value[rows][:, kept[name]] if name in kept else value[rows]
+            name: value[rows][:, kept[name]] if name in kept else _rows(value, rows)
             for name, value in inputs.items()
         }
         target = self.sample["target"][rows]
-        sequence = target.dim() == 2 and _DECODED in kept
+        sequence = isinstance(self.kind, Tokens)
         spoken = kept[_DECODED] if sequence else rows[:0].bool()
         part = {
             **self.sample,

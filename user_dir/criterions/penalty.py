@@ -134,6 +134,14 @@ class PenaltyCriterion(PlainCriterion):
                 f"perturbed pass, and --{name}-stop-gradient perturbed stops its "
                 "gradient; leave one of them out"
             )
+        masks = self.terms.dropout
+        if self.terms.stop_gradient == "perturbed" and masks != "independent":
+            logger.warning(
+                "--%s-stop-gradient perturbed leaves next to nothing of the gradient "
+                "where --%s-dropout is %s: the perturbed side has it; use clean, or "
+                "independent masks",
+                *(name.replace("_", "-"), name.replace("_", "-"), masks),
+            )
 
     @property
     def active(self) -> bool:
@@ -156,8 +164,8 @@ class PenaltyCriterion(PlainCriterion):
             "encoder": (find_encoder, "src_tokens"),
             "decoder": (find_decoder, "prev_output_tokens"),
         }
-        chosen = self.terms.side
-        names = list(found) if chosen == "both" else [chosen]
+        side = self.terms.side
+        names = list(found) if side == "both" else [side]
         return [(found[name][0](model), found[name][1]) for name in names]
 
     def check_model(self, model: nn.Module) -> None:

@@ -8,6 +8,7 @@ from fairseq.criterions import register_criterion
 from omegaconf import II
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..flags import NOT_NEGATIVE, POSITIVE, SHARE, at_least, one_of, option
 from ..regularizers import DIVERGENCES, DropoutMode, Stopped, unwrap
 from ..regularizers.ascent import Ascent, Norm, Projection
@@ -122,6 +123,17 @@ def _schedule(cfg: SMARTConfig) -> Schedule:
     )
 
 
+def _check_copies(cfg: SMARTConfig) -> None:
+    """Refuse a teacher that is its student whenever it is asked."""
+    every, refresh = cfg.smart_every, cfg.smart_refresh
+    if cfg.smart_bregman == "vanilla" and every > 1 and every % refresh == 0:
+        raise UserError(
+            f"--smart-every {every} compares with a teacher that --smart-refresh "
+            f"{refresh} has just copied, so that the Bregman term is 0; give a refresh "
+            "that does not divide it"
+        )
+
+
 def _nothing(logits: Tensor) -> Term:
     """No smoothness term."""
     return Term(logits.new_zeros((), dtype=torch.float32), {}, 0.0)
@@ -143,6 +155,7 @@ class SMARTCriterion(AscentCriterion):
         super().__init__(cfg, task)
         cfg = self.cfg
         self._smart = SMART(cfg.smart_init, self.ascent(), cfg.smart_live_embeddings)
+        _check_copies(self.cfg)
         self._teacher: Teacher | None = None
         self._restored: dict[str, Any] | None = None
 

@@ -60,6 +60,8 @@ class Packing:
 
     def first(self, x: Tensor) -> Tensor:
         """The first tokens alone, shape (N, C) to (B, C)."""
+        if self.real is None:
+            return x.view(*self.padding.shape, -1)[:, 0]
         return x.index_select(0, self.lengths.cumsum(0) - self.lengths)
 
     def spread_first(self, x: Tensor) -> Tensor:
@@ -85,7 +87,10 @@ class Packing:
             first: whether first tokens alone come out, shape (B, C).
 
         """
-        hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+        hooks = (
+            *(layer._forward_hooks, layer._forward_pre_hooks),
+            *(layer._backward_hooks, layer._backward_pre_hooks),
+        )
         if not any(hooks) and "forward" not in vars(layer):
             return layer.packed(x, self, *extra, first=first)  # type: ignore[operator, no-any-return]
         out = layer(self.spread(x).transpose(0, 1), self.padding, *extra)
@@ -115,14 +120,14 @@ def through_layers(
     layers = list(encoder.layers)  # with layerdrop those of this pass
     first = bool(layers) and encoder.first_only and not keep and packing.starts
     x = packing.pack(x)
-    states = [x]
+    states = [x] if keep else []
     for layer in layers[:-1] if first else layers:
         x = packing.through(layer, x, *extra)
-        states.append(x)
+        states += [x] if keep else []
     if first:
         x = packing.through(layers[-1], x, *extra, first=True)
         return packing.spread_first(x).transpose(0, 1), []
-    kept = [packing.spread(state).transpose(0, 1) for state in states if keep]
+    kept = [packing.spread(state).transpose(0, 1) for state in states]
     return kept[-1] if kept else packing.spread(x).transpose(0, 1), kept
 
 

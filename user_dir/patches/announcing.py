@@ -239,8 +239,7 @@ def announcement(run: Run) -> list[str]:
 
 def details(run: Run) -> list[str]:
     """Which fused parts it has, for ``train.log``."""
-    setting = fused.of_run(run.cfg, run.task.model)
-    return [str(part) for part in fused.parts(setting)]
+    return fused.said(lambda: fused.of_run(run.cfg, run.task.model))
 
 
 def _train_first(task: Any) -> list[tuple[str, str]]:

@@ -147,13 +147,17 @@ class PerturbationCache:
         """Count a use of each, after the update."""
         self._reused += ids
 
+    def forget(self) -> None:
+        """Drop what an update found and used that changed no weights."""
+        self._found, self._reused = {}, []
+
     def exchange(self) -> None:
         """Take in what all workers have found and used in this update.
 
         Every worker has to call it.
         """
         mine = (self._found, self._reused)
-        self._found, self._reused = {}, []
+        self.forget()
         for found, reused in _from_all(mine):
             for i in reused:
                 self.used[i] += 1
@@ -163,12 +167,12 @@ class PerturbationCache:
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: one entry after the other, in order of sentences."""
         ids = sorted(self.stored)
-        data = b"".join(self.stored[i] for i in ids)
+        data = bytearray().join(self.stored[i] for i in ids) or bytearray(1)
         return {
             "ids": torch.tensor(ids, dtype=torch.int64),
             "used": torch.tensor([self.used[i] for i in ids], dtype=torch.int64),
             "sizes": torch.tensor([len(self.stored[i]) for i in ids]).long(),
-            "data": torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8),
+            "data": torch.frombuffer(data, dtype=torch.uint8),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -119,4 +119,5 @@ def rounded_away(embedded: Tensor, delta: Tensor, mask: Tensor) -> Tensor | None
     if dtype not in HALF:
         return None
     moved = (embedded.float() + delta).to(dtype) != embedded.to(dtype)
-    return 1 - moved[mask & delta.abs().amax(-1).gt(0)].float().mean()
+    perturbed = moved[mask & delta.abs().amax(-1).gt(0)]
+    return (~perturbed).sum() / max(1, perturbed.numel())
