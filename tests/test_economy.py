@@ -282,8 +282,11 @@ def test_fairseqs_own_targets_of_one_column_are_no_sequences(
     passes = made.clean(model, sample, made.kinds[None])[1].passes
     inputs = {**sample["net_input"], "flag": True}
     more = dataclasses.replace(passes, sample={**sample, "net_input": inputs})
-    part, *_ = more.some(torch.tensor([1, 3]))
+    part, columns, _ = more.some(torch.tensor([0, 4]))
     assert part.sample["net_input"]["flag"] is True
+    longest = max(tiny.LENGTHS[0], tiny.LENGTHS[4])
+    assert part.sample["net_input"]["src_tokens"].shape == (2, longest)
+    assert columns.tolist() == [place < longest for place in range(max(tiny.LENGTHS))]
 
 
 def test_fairseqs_reduction_of_some_sentences_is_refused() -> None:
