@@ -10,8 +10,16 @@ import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.data import Dictionary
 from fairseq_steady.errors import UserError
-from fairseq_steady.regularizers import DIVERGENCES, chunked, draw, noise_keys
+from fairseq_steady.regularizers import (
+    DIVERGENCES,
+    chunked,
+    derived,
+    draw,
+    noise_keys,
+    shares,
+)
 from fairseq_steady.regularizers import chunked as chunked_function
+from method_table import METHODS
 from tiny import build, sym
 from torch import Tensor
 
@@ -208,6 +216,30 @@ def test_r3f_on_both_sides_equals_a_reference(models: dict[str, Path]) -> None:
         total += float(sym(noised[0][counted], clean[0][counted]).sum())
     bits = total / torch.log(torch.tensor(2.0)).item()
     assert found["r3f_divergence"] == pytest.approx(bits, rel=1e-5)
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder", "both"])
+@pytest.mark.parametrize("method", ["r3f", "smart", "sift"])
+def test_some_summaries_have_their_own_terms(
+    models: dict[str, Path], method: str, side: str
+) -> None:
+    """Cut to the longest article and the longest summary among them."""
+    model, data = build(models["bart"]), sample(models["bart"])
+    flags = METHODS[method].live
+    full, part = (criterion(method, side=side, fraction=f, **flags) for f in (1, 0.5))
+    sizes = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        _, seen = full.clean(model, data, full.kinds[None])
+        terms = full.regularizer(model)(seen.view).value
+        drawn = shares(derived(noise_keys(data["id"], seed), 1)) < 0.5
+        sizes.add(int(drawn.sum()))
+        torch.manual_seed(seed)
+        found = part.train_outcome(model, data, part.kinds[None])
+        added = found.loss - found.task_loss
+        expected = part.terms.strength * 2 * terms[drawn].sum()
+        torch.testing.assert_close(added, expected, rtol=1e-3, atol=1e-6)
+    assert len(sizes) > 2
 
 
 def embed_with(model: Any, parts: list[Tensor]) -> list[Any]:
