@@ -451,7 +451,7 @@ def test_what_a_killed_process_left_is_removed(
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     (left,) = cache.glob(".*.tmp")
-    others = cache / ".u-0123456789abcdef-0123456789abcdef.tmp"
+    others = left.with_name(f"{left.stem}-0123456789abcdef.tmp")  # of a longer name
     others.mkdir()
     with monkeypatch.context() as without_locks:
         without_locks.setattr(stored, "one_at_a_time", lambda *_: nullcontext(False))
