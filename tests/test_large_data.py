@@ -1,20 +1,23 @@
 """Data of any size: read a line at a time, written in pieces, shared by processes."""
 
 import csv
+import errno
 import io
 import logging
 import os
+import pickle
 import signal
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import sentences
-from fairseq_steady.data import Example, Ragged, SentenceTokenizer, readers
+from fairseq_steady.data import Example, Ragged, SentenceTokenizer, readers, stored
 from fairseq_steady.data import tokenizing as chunks
 from fairseq_steady.data.cache import classes_cached
 from fairseq_steady.data.mixture import Mixture
@@ -37,6 +40,7 @@ from helpers import encode, full_disk
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny import make_dataset
+from tokenizers.processors import TemplateProcessing
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -205,15 +209,46 @@ def test_a_wrong_row_after_the_first_piece_leaves_nothing(
     assert not list((tmp_path / "fairseq-steady").iterdir())
 
 
-def test_a_full_disk_is_an_error_that_leaves_nothing(
-    tmp_path: Path, tokenizer: SentenceTokenizer, monkeypatch: pytest.MonkeyPatch
+def no_temporary_folder() -> str:
+    raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("a full disk", "File too large"),
+        ("none", "No usable temporary directory found"),
+        ("of all", "everybody can write there"),
+    ],
+)
+def test_without_room_for_files_memory_holds_the_ids(
+    tmp_path: Path,
+    tokenizer: SentenceTokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    what: str,
+    why: str,
 ) -> None:
+    monkeypatch.setattr(chunks, "_CHUNK", 100)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
+    if what == "none":
+        monkeypatch.setattr("tempfile.gettempdir", no_temporary_folder)
+    if what == "of all":
+        (tmp_path / "tmp").chmod(0o777)
     path = tmp_path / "u.txt"
-    path.write_text("w0 w1 w2\t1\n" * 500)
-    with full_disk(), pytest.raises(UserError, match="cannot be written .*free some"):
-        encode(path, tokenizer)
+    path.write_text("w0 w1 w2 w3 w4 w5 w6\t1\nw0\t0\n" * 250)
+    with full_disk():
+        found = encode(path, tokenizer)
+        with pytest.raises(UserError, match=r"u\.txt holds no rows; get it again"):
+            stored._in_memory(stored.Entry(path, tmp_path, "", 9, 1, 2), [])
+    assert [one.tolist() for one in found.tokens] == [
+        *([0, 5, 6, 7, 8, 9, 10, 2], [0, 5, 2])
+    ] * 250
+    assert found.targets.tolist() == [1, 0] * 250
+    assert found.truncated == (250,)
+    assert f"{path}: its tokens are kept in memory" in caplog.text
+    assert f"({why}); free some space, or name a folder with --steady" in caplog.text
     assert not list((tmp_path / "fairseq-steady").iterdir())
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -230,6 +265,36 @@ def test_without_a_cache_the_files_are_gone_and_still_read(
     assert not list((tmp_path / "tmp").iterdir())
     assert isinstance(found.tokens.ids, np.memmap)
     assert [one.tolist() for one in found.tokens] == [[0, 5, 2], [0, 6, 7, 2]]
+    copy = pickle.loads(pickle.dumps(found))
+    assert [one.tolist() for one in copy.tokens] == [[0, 5, 2], [0, 6, 7, 2]]
+
+
+def test_workers_map_the_same_file(
+    tmp_path: Path, tokenizer: SentenceTokenizer
+) -> None:
+    """As they are started: by what is pickled."""
+    path = tmp_path / "u.txt"
+    path.write_text("w0 w1 w2 w3 w4 w5\t1\nw0\t0\n" * 5000)
+    for _ in range(2):  # made, and from the cache
+        some = encode(path, tokenizer).tokens.take(np.array([1, 0]))
+        sent = pickle.dumps(some)
+        copy = pickle.loads(sent)
+        assert len(sent) - some.ends.nbytes < 2000 < some.ids.nbytes
+        assert isinstance(copy.ids, np.memmap)
+        assert copy.ids.filename == some.ids.filename
+        assert [one.tolist() for one in copy] == [one.tolist() for one in some]
+    path.replace(some.ids.filename)  # another file under its name
+    copy = pickle.loads(pickle.dumps(some))
+    assert [one.tolist() for one in copy] == [one.tolist() for one in some]
+
+
+def test_text_without_tokens_is_refused(tokenizer: SentenceTokenizer) -> None:
+    """Around others there are special tokens; a model may have none."""
+    tokenizer.encode([("",)])
+    tokenizer._tokenizer.post_processor = TemplateProcessing("$A", "$A $B", [])
+    assert tokenizer.encode([("w0",)])[0][0].tolist() == [5]
+    with pytest.raises(UserError, match="text ' ' gives no tokens; remove it"):
+        tokenizer.encode([("w0",), (" ",)])
 
 
 # --- several processes ----------------------------------------------------------------
@@ -289,8 +354,8 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     taken: list[bool] = []
 
     def take() -> None:
-        with one_at_a_time(lock, "") as waited:
-            taken.append(waited)
+        with one_at_a_time(lock, "") as alone:
+            taken.append(alone)
 
     waiting = threading.Thread(target=take)
     waiting.start()
@@ -300,9 +365,123 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     waiting.join(30)
     assert taken == [True]
-    with one_at_a_time(lock, "") as waited:
-        assert not waited
     assert not lock.exists()
+
+
+def test_who_waited_holds_the_lock_that_others_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, seen = tmp_path / "lock", []
+
+    def take() -> None:
+        with one_at_a_time(lock, "") as alone:
+            seen.append((alone, lock.exists()))
+
+    waiting = threading.Thread(target=take)
+    with one_at_a_time(lock, ""):
+        waiting.start()
+        waiting.join(0.2)
+        assert seen == []
+    waiting.join(30)
+    assert seen == [(True, True)]
+    with one_at_a_time(tmp_path / "nowhere" / "lock", "") as alone:
+        assert not alone
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with one_at_a_time(lock, "") as alone:
+        assert not alone
+
+
+@pytest.mark.parametrize("when", ["before the lock", "before the folder", "meanwhile"])
+def test_what_another_made_is_taken(
+    tmp_path: Path, tokenizer: SentenceTokenizer, monkeypatch: Any, when: str
+) -> None:
+    """Between the first look and the lock; without locks, at any time."""
+    path, reads, honest = tmp_path / "u.txt", [], stored._remove
+    path.write_text("w0\t1\nw1 w2\t0\n")
+    another = threading.Thread(target=lambda: encode(path, tokenizer, reader=reader))
+
+    def reach(point: str) -> None:
+        if point == when and threading.current_thread() is not another:
+            another.start()
+            another.join(30)
+
+    def reader(given: Path) -> Iterator[Example]:
+        reads.append(threading.current_thread() is another)
+        reach("meanwhile")
+        yield from read_sentence_tab_label(given)
+
+    @contextmanager
+    def no_lock(*_: object) -> Iterator[bool]:
+        reach("before the lock")
+        yield False
+
+    def remove(folder: Path) -> None:
+        honest(folder)
+        reach("before the folder")
+
+    monkeypatch.setattr(stored, "one_at_a_time", no_lock)
+    monkeypatch.setattr(stored, "_remove", remove)
+    found = encode(path, tokenizer, reader=reader)
+    assert [one.tolist() for one in found.tokens] == [[0, 5, 2], [0, 6, 7, 2]]
+    assert reads == ([False, True] if when == "meanwhile" else [True])
+    (entry,) = (tmp_path / "fairseq-steady").iterdir()
+    assert Path(found.tokens.ids.filename) == entry / "ids-0.bin"
+
+
+def test_what_a_killed_process_left_is_removed(
+    tmp_path: Path, tokenizer: SentenceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = tmp_path / "u.txt", tmp_path / "fairseq-steady"
+    path.write_text("w0\t1\nw1 w2\t0\n")
+    ready, say = os.pipe()
+
+    def reader(_: Path) -> list[Example]:
+        os.write(say, b"x")
+        signal.pause()
+        return []
+
+    child = os.fork()
+    if not child:
+        encode(path, tokenizer, reader=reader)
+    assert os.read(ready, 1) == b"x"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = cache.glob(".*.tmp")
+    others = left.with_name(f"{left.stem}-0123456789abcdef.tmp")  # of a longer name
+    others.mkdir()
+    with monkeypatch.context() as without_locks:
+        without_locks.setattr(stored, "one_at_a_time", lambda *_: nullcontext(False))
+        encode(path, tokenizer)
+    assert left.exists()  # somebody may be writing it
+    (entry,) = cache.glob("u-*")
+    (entry / "targets.npy").unlink()
+    encode(path, tokenizer)
+    assert sorted(cache.iterdir()) == [others, entry]
+
+
+def test_nothing_is_written_where_others_can(
+    tmp_path: Path, tokenizer: SentenceTokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They could put links and other ids there while the rows are tokenised."""
+    path, cache, seen = tmp_path / "u.txt", tmp_path / "cache", []
+    path.write_text("w0\t1\nw1 w2\t0\n")
+    cache.mkdir()
+    cache.chmod(0o777)
+
+    def reader(given: Path) -> Iterator[Example]:
+        seen.extend(cache.iterdir())
+        yield from read_sentence_tab_label(given)
+
+    for _ in range(2):
+        found = encode(path, tokenizer, reader=reader, cache_dir=cache)
+        assert [one.tolist() for one in found.tokens] == [[0, 5, 2], [0, 6, 7, 2]]
+    assert seen == []
+    said = f"cannot cache in {cache} (everybody can write there); name a folder with "
+    assert caplog.text.count(f"{said}--steady-cache-dir") == 1
 
 
 def test_nobody_else_can_make_this_user_wait(

@@ -7,6 +7,7 @@ read back from disk is checked for its structure by :func:`read_json` or
 """
 
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -135,6 +136,18 @@ def sweep(folder: Path) -> None:
         if _LEFT.fullmatch(path.name) and path.is_file():
             with suppress(OSError):
                 path.unlink()
+
+
+def sweep_folder(path: Path) -> None:
+    """Remove what writers of one folder that were killed left behind.
+
+    Args:
+        path: of the folder, which nobody is writing.
+
+    """
+    name = f".{glob.escape(path.name)}-{'[0-9a-f]' * 16}.tmp"
+    for left in path.parent.glob(name):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,15 @@ class Ragged:
         lengths = [len(array) for array in arrays]
         return cls(np.concatenate(arrays), np.cumsum(lengths, dtype=np.int64))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers: ids that are mapped go by the name of their file."""
+        return vars(self) | {"ids": _file_of(self.ids) or np.asarray(self.ids)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(self.ids, Path):
+            self.ids = np.memmap(self.ids, np.int32, mode="r")
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -47,6 +58,14 @@ class Ragged:
     def take(self, rows: np.ndarray) -> "Ragged":
         """Some of them, in the order given."""
         return Ragged(self.ids, self.ends, self.rows[rows])
+
+
+def _file_of(ids: np.ndarray) -> Path | None:
+    """What ids are mapped from, if that can be found again."""
+    if not isinstance(ids, np.memmap) or ids.filename is None:
+        return None
+    path = Path(ids.filename)
+    return path if path.is_file() and path.stat().st_size == ids.nbytes else None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Tokenised rows on disk: written in pieces, mapped into memory, believed if whole."""
 
-import errno
+import functools
 import logging
 import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -16,8 +16,8 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from ..errors import UserError
-from ..files import foreign, read_json, whole_folder, write_json
-from .ragged import Encoded, Ragged
+from ..files import foreign, read_json, sweep_folder, whole_folder, write_json
+from .ragged import Encoded, Ragged, concatenate
 from .waiting import one_at_a_time
 
 logger = logging.getLogger(__name__)
@@ -78,33 +78,48 @@ class _About(TypedDict):
 def kept(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
     """What an entry holds; made first where it is missing, damaged or of other data.
 
-    Of several processes that want the same one makes it, and all map it.
+    Of several processes that want the same one makes it, and all map it. In a folder
+    where others can write it is not made, for they could change it meanwhile.
 
     Args:
         entry: where it is or will be.
         chunks: reads, checks and tokenises the data.
 
     Raises:
-        UserError: the data are wrong, and nothing is kept; or it cannot be written.
+        UserError: the data are wrong, and nothing is kept.
 
     """
-    found = _load(entry)
+    found, folder = _load(entry), entry.folder
     if found is not None:
         return found
-    with _alone(entry) as waited:
-        found = _load(entry) if waited else None
+    if why := _unfit(folder.parent):
+        _warn(_NO_CACHE, folder.parent, why)
+        return _made_for_now(entry, chunks)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with one_at_a_time(lock, f"{entry.source}: tokenising") as alone:
+        found = _load(entry)  # another may have made it meanwhile
+        if found is None and alone:
+            sweep_folder(folder)
         return _made(entry, chunks) if found is None else found
 
 
-def _alone(entry: Entry) -> AbstractContextManager[bool]:
-    """Keep other processes of this user from making the same entry."""
-    place = entry.folder.parent
-    with suppress(OSError):  # said when it is made
+_NO_CACHE = "cannot cache in %s (%s); name a folder with --steady-cache-dir"
+
+
+def _unfit(place: Path) -> str | None:
+    """Why nothing is kept in a folder, which is made where it is missing."""
+    try:
         place.mkdir(0o700, parents=True, exist_ok=True)
-        if not foreign(place):  # whoever can write there could hold the lock
-            lock = place / f".{entry.folder.name}.lock"
-            return one_at_a_time(lock, f"{entry.source}: tokenising")
-    return nullcontext(False)
+        who = foreign(place)
+    except OSError as error:
+        return error.strerror or str(error)
+    return who and f"{who} can write there"
+
+
+@functools.cache
+def _warn(message: str, *about: object) -> None:
+    """Once, however often it is met."""
+    logger.warning(message, *about)
 
 
 # --- reading --------------------------------------------------------------------------
@@ -117,9 +132,7 @@ def believed(path: Path) -> bool:
     inside = sorted(path.iterdir()) if path.is_dir() else []
     for place in (path.parent, path, *inside):
         if who := foreign(place):
-            logger.warning(
-                "%s can be written by %s and is not believed; made again", place, who
-            )
+            _warn("%s can be written by %s and is not believed; made again", place, who)
             return False
     return True
 
@@ -238,18 +251,20 @@ def _check_targets(targets: np.ndarray, classes: int | None) -> None:
 
 def _made(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
     """What an entry will hold, written where it belongs if that is possible."""
-    found, folder = None, entry.folder
+    folder = entry.folder
     try:
         _remove(folder)
         with whole_folder(folder) as scratch:
-            found = _written(entry, chunks(), scratch)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another was faster
-            logger.warning(
-                "cannot cache in %s (%s); name a folder with --steady-cache-dir",
-                *(folder.parent, error.strerror),
-            )
-    return _made_for_now(entry, chunks) if found is None else found
+            truncated = _written(entry, chunks(), scratch)
+        return _mapped(folder, entry.sides, truncated)
+    except (OSError, UserError) as error:
+        found = _load(entry)  # without locks another may have been faster
+        if found is not None:
+            return found
+        if isinstance(error, UserError):
+            raise
+        _warn(_NO_CACHE, folder.parent, error.strerror)
+    return _made_for_now(entry, chunks)
 
 
 def _remove(folder: Path) -> None:
@@ -267,19 +282,48 @@ def _remove(folder: Path) -> None:
 
 def _made_for_now(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
     """The same among temporary files, whose room is free when the process ends."""
-    scratch = tempfile.TemporaryDirectory(prefix="steady-", ignore_cleanup_errors=True)
-    with scratch as folder:
-        try:
-            return _written(entry, chunks(), Path(folder))
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be written ({error.strerror}); free some space, or "
-                "name a folder with --steady-cache-dir"
-            ) from None
+    try:
+        why = _unfit(Path(tempfile.gettempdir()))
+        if why is None:
+            with tempfile.TemporaryDirectory(
+                prefix="steady-", ignore_cleanup_errors=True
+            ) as folder:
+                truncated = _written(entry, chunks(), Path(folder))
+                return _mapped(Path(folder), entry.sides, truncated)
+    except OSError as error:
+        why = error.strerror
+    _warn(_NO_ROOM, entry.source, why)
+    return _in_memory(entry, chunks())
 
 
-def _written(entry: Entry, chunks: Iterable[Chunk], folder: Path) -> Encoded:
-    """Write a chunk at a time; memory holds a length and a target of each row."""
+_NO_ROOM = (
+    "%s: its tokens are kept in memory, there being no place for temporary files (%s); "
+    "free some space, or name a folder with --steady-cache-dir"
+)
+
+
+def _in_memory(entry: Entry, chunks: Iterable[Chunk]) -> Encoded:
+    """The same without any file."""
+    parts = [
+        Encoded(tuple(map(Ragged.of, sides)), targets, tuple(truncated))
+        for sides, targets, truncated in chunks
+    ]
+    if not parts:
+        raise _nothing(entry)
+    return concatenate(parts)
+
+
+def _nothing(entry: Entry) -> UserError:
+    return UserError(f"{entry.source} holds no rows; get it again")
+
+
+def _written(entry: Entry, chunks: Iterable[Chunk], folder: Path) -> list[int]:
+    """Write a chunk at a time; memory holds a length and a target of each row.
+
+    Returns:
+        Of each side, how many rows were cut.
+
+    """
     targets, truncated = [], [0] * entry.sides
     with ExitStack() as stack:
         sides = [stack.enter_context(_Side(folder, n)) for n in range(entry.sides)]
@@ -289,13 +333,13 @@ def _written(entry: Entry, chunks: Iterable[Chunk], folder: Path) -> Encoded:
             targets.append(chunk.targets)
             truncated = [a + b for a, b in zip(truncated, chunk.truncated, strict=True)]
     if not targets:
-        raise UserError(f"{entry.source} holds no rows; get it again")
+        raise _nothing(entry)
     np.save(folder / _TARGETS, np.concatenate(targets))
     files = _files(folder, entry.sides)
     sums = {path.name: _checksum(path, entry.symbols) for path in files}
     about = {"key": entry.key, "truncated": truncated, "checksums": sums}
     write_json(folder / _ABOUT, about)
-    return _mapped(folder, entry.sides, truncated)
+    return truncated
 
 
 class _Side:

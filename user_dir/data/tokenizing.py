@@ -82,7 +82,8 @@ class SentenceTokenizer:
             One int32 array per text, and how many were truncated.
 
         Raises:
-            UserError: a text holds half a character, which no encoding has.
+            UserError: a text holds half a character, which no encoding has, or gives
+                no ids, as a blank may without special tokens.
 
         """
         self._notice(texts)
@@ -93,7 +94,9 @@ class SentenceTokenizer:
             batch = [pair if len(pair) == 2 else pair[0] for pair in chunk]
             encodings = self._tokenizer.encode_batch_fast(batch)
             truncated += sum(bool(encoding.overflowing) for encoding in encodings)
-            found += [self.ids[encoding.ids] for encoding in encodings]
+            rows = [self.ids[encoding.ids] for encoding in encodings]
+            _all_there(chunk, rows)
+            found += rows
             pace.reach(len(found))
         return found, truncated
 
@@ -128,6 +131,12 @@ class SentenceTokenizer:
         known = [self._text_ids[i] for i in ids if i in self._text_ids]
         text: str = self._tokenizer.decode(known, skip_special_tokens=True)
         return text.strip()
+
+
+def _all_there(texts: Sequence[tuple[str, ...]], rows: Sequence[np.ndarray]) -> None:
+    for text, ids in zip(texts, rows, strict=True):
+        if not len(ids):
+            raise UserError(f"text {shown(text[0])} gives no tokens; remove it")
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -58,31 +58,41 @@ def one_at_a_time(lock: Path, what: str) -> Iterator[bool]:
         what: is done, for the log.
 
     Returns:
-        Whether there was another.
+        Whether there is no other; False where there are no locks.
 
     """
+    held = _held(lock, what)
+    try:
+        yield held is not None
+    finally:
+        if held is not None:
+            with suppress(OSError):
+                lock.unlink()
+            os.close(held)
+
+
+def _held(lock: Path, what: str) -> int | None:
+    """Take a lock; None where there are none."""
     try:
         held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError:
-        yield False
-        return
+        return None
     try:
-        yield _waited(held, what)
-    finally:
-        with suppress(OSError):
-            lock.unlink()
+        _take(held, what)
+        if os.path.samestat(os.fstat(held), lock.lstat()):
+            return held
+    except FileNotFoundError:
+        pass
+    except OSError:  # of a file system without locks
         os.close(held)
+        return None
+    os.close(held)  # its last holder has removed it, and there may be a new one
+    return _held(lock, what)
 
 
-def _waited(held: int, what: str) -> bool:
-    """Take a lock."""
+def _take(held: int, what: str) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         logger.info("%s: another process does it, and this one waits", what)
-        with suppress(OSError):
-            fcntl.flock(held, fcntl.LOCK_EX)
-        return True
-    except OSError:  # of a file system without locks
-        pass
-    return False
+        fcntl.flock(held, fcntl.LOCK_EX)
