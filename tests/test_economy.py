@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import tiny
 import torch
 from fairseq_steady.errors import UserError
-from fairseq_steady.regularizers import Ascent, derived, noise_keys, shares
+from fairseq_steady.regularizers import R3F, Ascent, derived, noise_keys, shares
 from fairseq_steady.regularizers.cached import (
     Halves,
     PerturbationCache,
@@ -248,6 +249,26 @@ def test_a_stopped_side_that_nothing_would_train_is_refused() -> None:
     for method in ("r3f", "r4f", "smart"):
         with pytest.raises(UserError, match=f"--{method}-live-embeddings"):
             make_criterion(method, live_embeddings=True, stop_gradient="perturbed")
+
+
+def test_without_dropout_the_perturbed_side_has_the_gradient(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Averaged over noise and its opposite, as the README says of a radius of 0.03."""
+    model, sample = tiny_one(models)
+    module = sys.modules[R3F.__module__]
+    plain_draw, total = module.draw, dict.fromkeys(("none", "clean", "perturbed"), 0.0)
+    for seed in range(40):
+        for sign in (1, -1):
+            monkeypatch.setattr(module, "draw", lambda *a, s=sign: s * plain_draw(*a))
+            for side in total:
+                made = ready("r3f", model, eps=0.03, stop_gradient=side, dropout="off")
+                found = outcome(made, model, sample, seed)
+                added = gradients(found.loss - found.task_loss, model)
+                total[side] = total[side] + torch.cat([g.flatten() for g in added])
+    both, clean, perturbed = (torch.as_tensor(one).double() for one in total.values())
+    shares_of = [float(one @ both / both.square().sum()) for one in (clean, perturbed)]
+    assert shares_of == pytest.approx([1, 0], abs=0.15)
 
 
 def test_a_side_without_the_gradient_is_warned_of(

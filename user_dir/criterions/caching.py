@@ -22,7 +22,7 @@ _GB = 1e9
 class AscentCriterion(PenaltyCriterion):
     """A penalty whose perturbation is sought, with the flags of a cache for it."""
 
-    #: the only column of a sentence's lengths that counts, by side
+    #: which columns of a pair's two lengths count, by side
     _columns: ClassVar = {"encoder": [0], "decoder": [1], "both": [0, 1]}
 
     def __init__(self, cfg: Any, task: Any) -> None:
