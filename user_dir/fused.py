@@ -5,7 +5,7 @@ module of this package), so that what is said is what happens.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
@@ -244,10 +244,12 @@ PARTS: tuple[Callable[[Setting], Part], ...] = (
 )
 
 
-def parts(setting: Setting) -> list[Part]:
+def parts(
+    setting: Setting, asked: Sequence[Callable[[Setting], Part]] = PARTS
+) -> list[Part]:
     """Every part; one that cannot be asked is not in use, and says so."""
     found = []
-    for part in PARTS:
+    for part in asked:
         try:
             found.append(part(setting))
         except Exception as error:  # saying what is fused must never stop a run

@@ -106,9 +106,9 @@ def fused() -> list[str]:
     from .. import fused
 
     setting = fused.Setting(fused.device())
-    half = fused.attention(replace(setting, dtype=torch.bfloat16))
+    half = replace(setting, dtype=torch.bfloat16)
     first, *rest = fused.parts(setting)
-    return [str(part) for part in (first, half, *rest)]
+    return [str(p) for p in (first, *fused.parts(half, [fused.attention]), *rest)]
 
 
 CHECKS: tuple[Callable[[], str], ...] = (
