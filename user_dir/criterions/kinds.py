@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
-from ..scores.metrics import class_counts, scattered_scores
+from ..scores.metrics import class_counts, margins, scattered_scores
 
 
 class Classes:
@@ -60,6 +60,8 @@ class Classes:
             return {}
         gold = sample["target"].view(-1)
         counts = class_counts(logits.argmax(-1), gold, self.outputs)
+        if sample.get("pairs"):
+            counts |= margins(logits.float(), gold, sample["id"], sample["total"])
         if training or not sample.get("recorded"):
             return counts
         total = sample["total"]
