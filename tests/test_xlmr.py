@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 import torch
 import transformers
-from conftest import run_command
+from conftest import Trainer, run_command
 from fairseq.data import Dictionary
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
@@ -18,6 +18,7 @@ from fairseq_steady.huggingface.checking import hidden_state_error
 from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.huggingface.release import import_fairseq
+from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
 from sentencepiece import sentencepiece_model_pb2
 from sources import (
@@ -199,6 +200,25 @@ def test_out_and_in_again_is_the_same(
         first = 2 if name.endswith("embed_positions.weight") else 0
         assert torch.equal(mine[name][first:], wanted[name][first:]), name
     assert again.dictionary().symbols == directory.dictionary().symbols
+
+
+def test_a_trained_one_predicts_as_its_export_does(
+    imported: ModelDirectory, tmp_path: Path, cola_data: Path, fairseq_train: Trainer
+) -> None:
+    fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={imported.path}"),
+        *("--criterion=r3f", "--r3f-eps=0.1", "--max-update=3", "--lr=1e-3"),
+        *("--no-epoch-checkpoints", f"--save-dir={tmp_path / 'run'}"),
+    )
+    path = tmp_path / "run/checkpoint_best.pt"
+    assert export_hf(path, tmp_path / "out") <= 1e-5
+    classify = transformers.pipeline("text-classification", str(tmp_path / "out"))
+    texts = ["日本語 cat", "ภาษาไทย Việt, can't", "x"]
+    for found, theirs in zip(
+        Predictor(path)(texts), classify(texts, top_k=None), strict=True
+    ):
+        expected = {score["label"]: score["score"] for score in theirs}
+        assert found.probabilities == pytest.approx(expected, abs=1e-5)
 
 
 # --- what cannot be read --------------------------------------------------------------
