@@ -244,6 +244,12 @@ def add_line(text: str) -> Callable[[Path], None]:
     return apply
 
 
+def drop_line(folder: Path) -> None:
+    lines = (folder / "dict.txt").read_text().split("\n")
+    lines.remove("▁cat 9")
+    (folder / "dict.txt").write_text("\n".join(lines))
+
+
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no pieces": (
         lambda f: (f / "sentencepiece.bpe.model").unlink(),
@@ -275,6 +281,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         "dict.txt and the sentencepiece model are not of one model: ",
     ),
     "one more": (add_line("zzz 9\n"), "not of one model: 'zzz' is in one only"),
+    "one fewer": (drop_line, "not of one model: '▁cat' is in one only"),
     "twice": (add_line("▁cat 9\n"), "repeats the symbol of line "),
 }
 
