@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
+from ..scores.groups import group_counts
 from ..scores.metrics import class_counts, scattered_scores
 
 
@@ -59,7 +60,11 @@ class Classes:
         if training and not self.alone:
             return {}
         gold = sample["target"].view(-1)
-        counts = class_counts(logits.argmax(-1), gold, self.outputs)
+        given = logits.argmax(-1)
+        counts = class_counts(given, gold, self.outputs)
+        if "group" in sample and not training:
+            of = sample["group"], sample["groups"]
+            counts |= group_counts(given, gold, *of, self.outputs)
         if training or not sample.get("recorded"):
             return counts
         total = sample["total"]

@@ -228,8 +228,8 @@ def parts_in(
 
     def read(path: Path) -> Iterator[Example]:
         for number, row in read_rows(path, [parts.column]):
-            name = text_cell(path, number, row, parts.column)
-            yield checked(path, number, (), name)
+            name = text_cell(path, number, row, parts.column).strip()
+            yield Example((), name, number)
 
     found = classes_cached(path, read, f"parts {parts.column}", cache_dir)
     for name, line in found.items():
@@ -371,7 +371,7 @@ def _by_name(path: Path, layout: Layout, column: str) -> Iterator[_Row]:
     *texts, label = names[: len(layout.texts) + 1]
     for number, row in read_rows(path, names):
         cells = [text_cell(path, number, row, name) for name in texts]
-        of = text_cell(path, number, row, column) if column else ""
+        of = text_cell(path, number, row, column).strip() if column else ""
         found = label_cell(path, number, row, label, layout.labels is None)
         yield _Row(number, cells, found, of)
 

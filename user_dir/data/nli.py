@@ -36,11 +36,14 @@ def _files(*names: str) -> dict[str, Sequence[str]]:
 
 
 def _three(
-    folder: str, files: dict[str, Sequence[str]], parts: Parts | None = None
+    folder: str,
+    files: dict[str, Sequence[str]],
+    parts: Parts | None = None,
+    texts: Sequence[str] = _TEXTS,
 ) -> Layout:
     return Layout(
         folder,
-        _TEXTS,
+        texts,
         _LABEL,
         _CLASSES,
         files=files,
@@ -58,7 +61,7 @@ LAYOUTS = {
     ),
     "scitail": Layout(
         "SciTailV1.1/tsv_format",
-        _TEXTS,
+        ("premise|sentence1", "hypothesis|sentence2"),
         _LABEL,
         ("neutral", "entails"),
         files=_files("scitail_1.0_{}.tsv"),
@@ -100,8 +103,8 @@ def mnli_train(folder: Path, language: str) -> Path:
             return path
     names = ", ".join(dict.fromkeys(name for _, name in places))
     raise UserError(
-        f"{folder} has no training set of MNLI in '{language}' ({names}); name its "
-        "folder, GLUE's or XNLI-MT's, or a labelled file, with --nli-train"
+        f"{folder} has no training set of MNLI in '{language}' ({names}); name with "
+        "--nli-train the folder of GLUE, MNLI or XNLI-MT, or other labelled files"
     )
 
 

@@ -98,7 +98,7 @@ class NliTask(SentenceTask):
         }
         if half or name == "valid":  # so that translations stay together
             found = {key: self.dev(name, one) for key, one in found.items()}
-        return found[part] if dot or not self.layout.parts else grouped(found)
+        return grouped(found) if self.layout.parts else found[""]
 
     def _rows(self, layout: Layout, file: PartFile, split: str = "train") -> Encoded:
         """Of one part; warns of what is trained on and evaluated on."""
