@@ -1,8 +1,15 @@
 """SNLI, SciTail, ANLI and XNLI: official files in, a score of each part out."""
 
+import hashlib
+import io
 import json
 import logging
-from collections.abc import Mapping
+import re
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -11,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Trainer, Zygote
+from fairseq_steady.commands import get_data
 from fairseq_steady.data.layouts import find_parts, find_split, read_split
 from fairseq_steady.data.nli import LAYOUTS, mnli_train, of_file
 from fairseq_steady.errors import UserError
@@ -436,3 +444,126 @@ def test_what_is_trained_on_and_evaluated_on_is_remarked(
     )
     said = f"{path} is trained on and evaluated on, as valid: its scores say nothing"
     assert done.stderr.count(said) == 1
+
+
+# --- the archives ---------------------------------------------------------------------
+
+
+PUBLISHED = dict(get_data.ARCHIVES)
+MADE = {
+    "__MACOSX/anli_v1.0/R1/._dev.jsonl": b"no",
+    "anli_v1.0/README": b"no",
+    "anli_v1.0/R2/dev.jsonl": b"two",
+    "anli_v1.0/R1/dev.jsonl": b"one",
+}
+
+
+def zipped(files: Mapping[str, bytes] = MADE) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return made.getvalue()
+
+
+class Server(BaseHTTPRequestHandler):
+    """Breaks off its first answer, and goes on from there."""
+
+    content = b""
+    asked: list[str | None]
+
+    def do_GET(self) -> None:
+        start = self.headers.get("Range")
+        self.asked.append(start)
+        body = self.content[int(start[6:-1]) if start else 0 :]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if start else body[:99])
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def anli_archive(monkeypatch: pytest.MonkeyPatch) -> Iterator[bytes]:
+    """What is served for ANLI, in this test."""
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    Server.content, Server.asked = zipped(), []
+    source = get_data.Archive(
+        f"http://127.0.0.1:{server.server_port}/anli_v1.0.zip",
+        len(Server.content),
+        hashlib.sha256(Server.content).hexdigest(),
+        ("R1/dev.jsonl", "R2/dev.jsonl"),
+        "none",
+    )
+    monkeypatch.setitem(get_data.ARCHIVES, "anli", source)
+    yield Server.content
+    server.shutdown()
+    server.server_close()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_an_archive_is_fetched_checked_and_unpacked(
+    anli_archive: bytes, tmp_path: Path
+) -> None:
+    out, wanted = tmp_path / "out", {"R1/dev.jsonl": b"one", "R2/dev.jsonl": b"two"}
+    with pytest.raises(UserError, match="broke off after 99 of"):
+        get_data.main(["anli", str(out)])
+    assert get_data.main(["anli", str(out)]) == 0
+    assert files_of(out) == wanted
+    assert get_data.main(["anli", str(out)]) == 0
+    assert Server.asked == [None, "bytes=99-"]
+    (tmp_path / "a.zip").write_bytes(anli_archive)
+    get_data.main(["anli", str(tmp_path / "b"), f"--from={tmp_path}/a.zip"])
+    assert files_of(tmp_path / "b") == wanted
+
+
+SHORT = {name: data for name, data in MADE.items() if "R2" not in name}
+
+
+@pytest.mark.parametrize(
+    ("content", "change", "message"),
+    [
+        (zipped() + b"x", {}, "is not the published archive: {more} bytes instead of"),
+        (zipped(MADE | {"x": b"1"}), {"size": 0}, "{digest} instead of "),
+        (zipped(SHORT), {"digest": ""}, "R2/dev.jsonl is missing in "),
+        (b"<html>", {}, "is no zip archive; name anli_v1.0.zip, or use the folder"),
+    ],
+    ids=["size", "digest", "member", "form"],  # bytes hold the time
+)
+def test_another_archive_is_one_line(
+    anli_archive: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    if change:
+        own = replace(get_data.ARCHIVES["anli"], **change | {"size": len(content)})
+        monkeypatch.setitem(get_data.ARCHIVES, "anli", own)
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    said = message.format(more=len(content), digest=digest)
+    with pytest.raises(UserError, match=re.escape(said)):
+        get_data.main(["anli", str(tmp_path / "out"), f"--from={path}"])
+    assert not (tmp_path / "out" / "R2").exists()
+
+
+def test_a_digest_that_is_not_known_is_shown(
+    anli_archive: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(anli_archive)
+    get_data.check_archive(replace(get_data.ARCHIVES["anli"], digest=""), path)
+    digest = hashlib.sha256(anli_archive).hexdigest()
+    said = f"{path}: sha256 {digest}, not known and not checked\n"
+    assert capsys.readouterr().err == said
+    assert [name for name, one in PUBLISHED.items() if not one.digest] == ["scitail"]
