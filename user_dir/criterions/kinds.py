@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
 from ..scores.groups import group_counts
-from ..scores.metrics import class_counts, scattered_scores
+from ..scores.metrics import class_counts, margins, scattered_scores
 
 
 class Classes:
@@ -60,11 +60,12 @@ class Classes:
         if training and not self.alone:
             return {}
         gold = sample["target"].view(-1)
-        given = logits.argmax(-1)
-        counts = class_counts(given, gold, self.outputs)
+        counts = class_counts(logits.argmax(-1), gold, self.outputs)
+        if sample.get("pairs"):
+            counts |= margins(logits.float(), gold, sample["id"], sample["total"])
         if "group" in sample and not training:
-            of = sample["group"], sample["groups"]
-            counts |= group_counts(given, gold, *of, self.outputs)
+            of = gold, sample["group"], sample["groups"], self.outputs
+            counts |= group_counts(logits.argmax(-1), *of)
         if training or not sample.get("recorded"):
             return counts
         total = sample["total"]

@@ -21,9 +21,11 @@ from ..regularizers import unwrap
 from ..scores.groups import GROUPS
 from ..scores.metrics import (
     COUNTS,
+    MARGINS,
     SCATTERED,
     classification_scores,
     correlation_scores,
+    ranked,
 )
 from .kinds import Classes, kinds_of
 
@@ -181,7 +183,7 @@ class PlainCriterion(FairseqCriterion):
         names = dict.fromkeys(name for log in logging_outputs for name in log)
         sums = {n: sum(log.get(n, 0) for log in logging_outputs) for n in names}
         for name in names:
-            if name in (COUNTS, GROUPS, SCATTERED):
+            if name in (COUNTS, GROUPS, SCATTERED, MARGINS):
                 metrics.log_scalar_sum(name, sums[name])
             elif name not in _COUNTS and not name.endswith("_probed"):
                 size = float(sums[_counted_by(name, sums)])
@@ -211,16 +213,19 @@ def _counted_by(name: str, sums: Mapping[str, Any]) -> str:
 _SCORES: dict[str, tuple[tuple[str, ...], Callable[[Tensor], dict[str, float]]]] = {
     COUNTS: (("accuracy", "f1", "mcc"), classification_scores),
     SCATTERED: (("pearson", "spearman"), correlation_scores),
+    MARGINS: (("ranked",), lambda summed: {"ranked": ranked(summed)}),
 }
 
 
 def _log_scores(names: list[str]) -> None:
     # With a record there are both, and the outputs are logits.
-    summed = next((name for name in _SCORES if name in names), None)
-    if summed:
+    answers = next((name for name in (COUNTS, SCATTERED) if name in names), None)
+    for summed in filter(None, (answers, MARGINS if MARGINS in names else None)):
         for score in _SCORES[summed][0]:
             metrics.log_derived(score, partial(_score, summed, score))
-    elif "nll_loss" in names:
+    if answers:
+        return
+    if "nll_loss" in names:
         metrics.log_derived(
             "ppl", lambda meters: get_perplexity(meters["nll_loss"].avg)
         )

@@ -61,6 +61,8 @@ class Predictor(Trained):
         self.labels: Sequence[str] | None = self.task.labels
         #: names of the text columns it was trained on: one, or two for pairs
         self.columns: Sequence[str] = self.task.columns
+        #: whether .tsv files had quotes around cells
+        self.quoted = bool(getattr(self.task.cfg, "steady_quoted_tsv", False))
         self.tokenizer = self.task.tokenizer
         self.kind = Classes(self.task.head, self.task.num_classes)
 

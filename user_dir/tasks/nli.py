@@ -62,6 +62,7 @@ class NliTask(SentenceTask):
         self.layout = LAYOUTS[name]
         self.labels, self.subject = self.layout.labels, SUBJECTS[name]
         self.columns = [text.split("|")[0] for text in self.layout.texts]
+        self.label_column = self.layout.label.split("|")[0]
         #: splits that each file, or part of one, was read for
         self._read: dict[PartFile, set[str]] = {}
         self._warned: set[PartFile] = set()
@@ -99,6 +100,18 @@ class NliTask(SentenceTask):
         if half or name == "valid":  # so that translations stay together
             found = {key: self.dev(name, one) for key, one in found.items()}
         return grouped(found) if self.layout.parts else found[""]
+
+    def _read_any(self, split: str) -> tuple[Encoded, bool]:
+        """As its own the files of ``--steady-also``, whatever data set they are of."""
+        if split not in self.also or self.cfg.steady_also_labels:
+            return super()._read_any(split)
+        path = self.also[split]
+        layout = of_file(path, self.layout)
+        if not layout.parts:
+            return self._rows(layout, PartFile(path), split), False
+        files = parts_in(path, layout.parts, (), self.cache_dir)
+        found = {key: self._rows(layout, one, split) for key, one in files.items()}
+        return grouped(found), False
 
     def _rows(self, layout: Layout, file: PartFile, split: str = "train") -> Encoded:
         """Of one part; warns of what is trained on and evaluated on."""

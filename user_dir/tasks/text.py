@@ -66,11 +66,11 @@ class TextTask(SentenceTask):
     def _name_columns(self) -> None:
         """Find the text and the label of two columns that nobody has named."""
         cfg, path = self.cfg, self.file("train")
-        names = columns_of(path)
+        names = columns_of(path, cfg.steady_quoted_tsv)
         said = cfg.steady_text_column, cfg.steady_label_column
         if cfg.steady_pair_column or len(names) != 2 or set(said) <= set(names):
             return
-        found = _two(path, names, said, self.regression)
+        found = _two(path, names, said, self.regression, cfg.steady_quoted_tsv)
         if not found:
             return
         text, label = found
@@ -87,6 +87,11 @@ class TextTask(SentenceTask):
         """The file that holds a split."""
         data = Path(self.cfg.data)
         return data if data.is_file() else named_like(self.cfg.data, split)
+
+    @property
+    def label_column(self) -> str:  # type: ignore[override]
+        """Name of the column with the label."""
+        return self.cfg.steady_label_column
 
     @property
     def columns(self) -> Sequence[str]:  # type: ignore[override]
@@ -106,8 +111,9 @@ class TextTask(SentenceTask):
     def _reading(self) -> tuple[Reader, str]:
         """How files are read, and what tells it from other ways."""
         columns, label = self.columns, self.cfg.steady_label_column
-        reader = rows(read_table, columns, label, self.regression)
-        return reader, f"table {columns} {label}"
+        quoted = self.cfg.steady_quoted_tsv
+        reader = rows(read_table, columns, label, self.regression, quoted)
+        return reader, f"table {columns} {label}{' quoted' * quoted}"
 
     def _part(self, split: str, everything: Encoded) -> Encoded:
         """A split of the one file that there is."""
@@ -124,7 +130,7 @@ class TextTask(SentenceTask):
 
 
 def _two(
-    path: Path, names: Sequence[str], said: tuple[str, str], scores: bool
+    path: Path, names: Sequence[str], said: tuple[str, str], scores: bool, quoted: bool
 ) -> tuple[str, str] | None:
     """Text and label among two columns, given what they are called if at all.
 
@@ -133,6 +139,7 @@ def _two(
         names: its columns, two.
         said: names of text and label as configured, not both of them there.
         scores: labels are numbers.
+        quoted: cells of a .tsv may stand in quotes.
 
     Returns:
         None where a name was given that is not there, or it is not plain.
@@ -146,7 +153,7 @@ def _two(
     if not all(a or b for a, b in zip(unnamed, there, strict=True)):
         return None
     if not any(there):
-        return guess_columns(path, scores)
+        return guess_columns(path, scores, quoted)
     other = next(name for name in names if name not in said)
     return (said[0], other) if there[0] else (other, said[1])
 
