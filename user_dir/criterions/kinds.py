@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
+from ..scores.groups import group_counts
 from ..scores.metrics import class_counts, margins, scattered_scores
 
 
@@ -62,6 +63,9 @@ class Classes:
         counts = class_counts(logits.argmax(-1), gold, self.outputs)
         if sample.get("pairs"):
             counts |= margins(logits.float(), gold, sample["id"], sample["total"])
+        if "group" in sample and not training:
+            of = gold, sample["group"], sample["groups"], self.outputs
+            counts |= group_counts(logits.argmax(-1), *of)
         if training or not sample.get("recorded"):
             return counts
         total = sample["total"]

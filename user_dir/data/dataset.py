@@ -76,8 +76,9 @@ class SentenceDataset(EveryExample, FairseqDataset):
             return {}
         tokens = [sample["tokens"] for sample in samples]
         net_input = padded(tokens, self.pad, self.decoder_input)
+        ids = [sample["id"] for sample in samples]
         return {
-            "id": torch.tensor([sample["id"] for sample in samples]),
+            "id": torch.tensor(ids),
             "net_input": net_input,
             "target": torch.from_numpy(np.array([s["target"] for s in samples])),
             "nsentences": len(samples),
@@ -85,7 +86,15 @@ class SentenceDataset(EveryExample, FairseqDataset):
             "total": len(self),
             "recorded": self.recorded,
             "pairs": self.pairs,
+            **self._groups(ids),
         }
+
+    def _groups(self, ids: list[int]) -> dict[str, Any]:
+        """Of each sentence, its group; and how many there are."""
+        if self.encoded.groups is None:
+            return {}
+        group = torch.from_numpy(self.encoded.groups[ids])
+        return {"group": group, "groups": len(self.encoded.names)}
 
     def num_tokens(self, index: int) -> int:
         """Tokens of one sentence, special ones included."""

@@ -10,6 +10,7 @@ from fairseq.distributed import utils as distributed_utils
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ..data import Encoded
 from ..files import write_json
 from ..scores.metrics import each_once, f1_of
 
@@ -40,6 +41,7 @@ class Recorder:
         stats: dict[str, Any],
         scattered: Tensor | None,
         labels: Sequence[str] | None = None,
+        encoded: Encoded | None = None,
     ) -> None:
         """One evaluation.
 
@@ -48,6 +50,7 @@ class Recorder:
             stats: fairseq's statistics, with ``num_updates``.
             scattered: summed :func:`scattered_scores`, if there are any.
             labels: the classes, if the task has them.
+            encoded: the sentences, if they may be in groups.
 
         """
         if not self.master:
@@ -67,6 +70,9 @@ class Recorder:
             content |= {"labels": list(labels), "f1_of": f1_of(labels)}
         if scattered is not None:
             content |= predictions(scattered)
+        if encoded and encoded.groups is not None:
+            groups = encoded.groups.tolist()
+            content |= {"groups": list(encoded.names), "group": groups}
         name = f"{subset}-{content['updates']}.json"
         write_json(self.folder / name, content)
 

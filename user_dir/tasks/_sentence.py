@@ -20,6 +20,7 @@ from ..models.steady import HEAD, take_pooler
 from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
 from ._also import AlsoConfig, Form, check_there, further, reading
+from ._groups import log_groups
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
 
@@ -234,6 +235,12 @@ class SentenceTask(SteadyTask):
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """The same for every split."""
         return self.labels
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """In evaluations also the scores of groups, where the subset has some."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if not criterion.training:
+            log_groups(self._evaluated.encoded.names, logging_outputs)
 
     def _subset(self, encoded: Encoded) -> Encoded:
         if not self.cfg.steady_train_size:
