@@ -1,6 +1,7 @@
 """Scores from sums equal the libraries' scores from predictions."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,20 @@ from fairseq_steady.scores.metrics import (
     class_counts,
     classification_scores,
     correlation_scores,
+    each_class,
     scattered_scores,
 )
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+    precision_score,
+    recall_score,
+)
+
+SCORES = {"precision": precision_score, "recall": recall_score}
 
 
 @pytest.mark.parametrize(("classes", "used"), [(2, 2), (3, 3), (7, 7), (7, 4)])
@@ -35,18 +46,29 @@ def test_summed_counts_give_the_very_scores_of_predictions(
         "accuracy": accuracy_score(gold, predicted),
         "f1": f1_score(gold, predicted, labels=every, average=average, zero_division=0),
         "mcc": matthews_corrcoef(gold, predicted),
+        "macro_f1": f1_score(
+            gold, predicted, labels=range(classes), average="macro", zero_division=0
+        ),
+        "balanced_accuracy": balanced_accuracy_score(gold, predicted),
     }
     assert classification_scores(torch.stack(counts).sum(0)) == expected
     # As the workers' sums arrive.
     doubles = torch.stack(counts).double().sum(0)
     assert classification_scores(doubles) == expected
+    options: Any = {"average": None, "labels": range(classes), "zero_division": 0}
+    each = [score(gold, predicted, **options) for score in SCORES.values()]
+    names = [f"{name}_c{k}" for name in SCORES for k in range(classes)]
+    found = each_class(doubles, [f"c{k}" for k in range(classes)])
+    assert found == dict(zip(names, np.concatenate(each).tolist(), strict=True))
 
 
 def test_a_constant_prediction_scores_0() -> None:
     counts = class_counts(torch.zeros(9).long(), torch.arange(9) % 2, 2)[COUNTS]
     assert counts.tolist() == [[5, 0], [5, 4], [9, 0]]
     scores = classification_scores(counts)
-    assert scores == {"accuracy": 5 / 9, "f1": 0, "mcc": 0}
+    assert (scores["accuracy"], scores["f1"], scores["mcc"]) == (5 / 9, 0, 0)
+    assert scores["balanced_accuracy"] == 0.5
+    assert scores["macro_f1"] == 10 / 14 / 2
     constant = torch.stack([torch.ones(5), torch.arange(5.0), torch.ones(5)])
     assert correlation_scores(constant) == {"pearson": 0, "spearman": 0}
 

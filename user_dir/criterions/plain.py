@@ -19,6 +19,7 @@ from ..flags import SHARE, Flags, option, read_flags
 from ..models.steady import HEAD
 from ..regularizers import unwrap
 from ..scores.metrics import (
+    CLASSIFICATION,
     COUNTS,
     SCATTERED,
     classification_scores,
@@ -45,7 +46,10 @@ class PlainConfig(Flags, FairseqDataclass):
         "tasks know it themselves",
     )
     label_smoothing: float = option(
-        0.0, "label smoothing of sequence-to-sequence tasks, as in fairseq", SHARE
+        0.0,
+        "share of the target spread evenly; over all classes (torch's definition), or "
+        "in sequence-to-sequence tasks over all wrong tokens (fairseq's)",
+        SHARE,
     )
     sentence_avg: bool = II("optimization.sentence_avg")
 
@@ -208,7 +212,7 @@ def _counted_by(name: str, sums: Mapping[str, Any]) -> str:
 
 #: What is made of each sum, and how.
 _SCORES: dict[str, tuple[tuple[str, ...], Callable[[Tensor], dict[str, float]]]] = {
-    COUNTS: (("accuracy", "f1", "mcc"), classification_scores),
+    COUNTS: (CLASSIFICATION, classification_scores),
     SCATTERED: (("pearson", "spearman"), correlation_scores),
 }
 

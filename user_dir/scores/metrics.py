@@ -16,6 +16,8 @@ from torch import Tensor
 #: Hidden from fairseq's log by the underscore.
 COUNTS = "_classes"
 SCATTERED = "_scores"
+#: What is made of :func:`class_counts`.
+CLASSIFICATION = ("accuracy", "f1", "mcc", "macro_f1", "balanced_accuracy")
 #: What names of metrics end with of which less is better.
 _SMALLER = ("loss", "ppl")
 #: Sentences that must be judged before equal answers are remarkable.
@@ -51,10 +53,12 @@ def class_counts(predicted: Tensor, gold: Tensor, classes: int) -> dict[str, Ten
 
 
 def classification_scores(counts: Tensor) -> dict[str, float]:
-    """Accuracy, F1 and Matthews correlation in [-1, 1] from summed counts.
+    """Accuracy, F1, Matthews correlation in [-1, 1] and means over classes.
 
     F1 is that of class 1 when there are two classes, else the unweighted mean over
-    classes. All are nan without a sentence, as when every step of an epoch overflowed.
+    classes, which is macro F1; balanced accuracy is the mean recall of the classes that
+    there are. All are nan without a sentence, as when every step of an epoch
+    overflowed.
 
     Args:
         counts: summed :func:`class_counts`, shape (3, K).
@@ -63,7 +67,7 @@ def classification_scores(counts: Tensor) -> dict[str, float]:
     right, gold, given = counts.cpu().double().numpy()
     total, hits = gold.sum(), right.sum()
     if not total:
-        return dict.fromkeys(("accuracy", "f1", "mcc"), math.nan)
+        return dict.fromkeys(CLASSIFICATION, math.nan)
     f1 = 2 * right / (gold + given).clip(min=1)
     # Gorodkin's correlation of K classes: covariances of one-hot vectors, times N^2.
     product = (total**2 - given @ given) * (total**2 - gold @ gold)
@@ -72,6 +76,25 @@ def classification_scores(counts: Tensor) -> dict[str, float]:
         "accuracy": float(hits / total),
         "f1": float(f1[1] if len(f1) == 2 else f1.mean()),
         "mcc": float(covariance / np.sqrt(product)) if product else 0.0,
+        "macro_f1": float(f1.mean()),
+        "balanced_accuracy": float((right[gold > 0] / gold[gold > 0]).mean()),
+    }
+
+
+def each_class(counts: Tensor, labels: Sequence[str]) -> dict[str, float]:
+    """Precision and recall of each class, as ``recall_spam``; 0 where there is none.
+
+    Args:
+        counts: summed :func:`class_counts`, shape (3, K).
+        labels: names of the K classes.
+
+    """
+    right, gold, given = counts.cpu().double().numpy()
+    found = {"precision": right / given.clip(min=1), "recall": right / gold.clip(min=1)}
+    return {
+        f"{score}_{label}": float(value)
+        for score, values in found.items()
+        for label, value in zip(labels, values, strict=True)
     }
 
 

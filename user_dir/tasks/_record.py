@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..files import write_json
-from ..scores.metrics import each_once, f1_of
+from ..scores.metrics import each_class, each_once, f1_of
 
 CONFIG = "config.json"
 
@@ -40,6 +40,7 @@ class Recorder:
         stats: dict[str, Any],
         scattered: Tensor | None,
         labels: Sequence[str] | None = None,
+        counts: Tensor | None = None,
     ) -> None:
         """One evaluation.
 
@@ -48,6 +49,7 @@ class Recorder:
             stats: fairseq's statistics, with ``num_updates``.
             scattered: summed :func:`scattered_scores`, if there are any.
             labels: the classes, if the task has them.
+            counts: summed :func:`class_counts`, for each class's precision and recall.
 
         """
         if not self.master:
@@ -57,6 +59,8 @@ class Recorder:
             for name, value in stats.items()
             if isinstance(value, int | float) and not name.startswith("best_")
         }
+        if labels and counts is not None:
+            metrics |= each_class(counts, labels)
         content: dict[str, Any] = {
             "subset": subset,
             "updates": int(stats["num_updates"]),

@@ -14,11 +14,12 @@ from ..data.cache import Reader
 from ..data.readers import entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
-from ..flags import option
+from ..flags import NOT_NEGATIVE, option
 from ..model_dir import ModelDirectory
 from ..models.steady import HEAD, take_pooler
 from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
+from ._classes import class_weights, log_score, of_a_class
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
 
@@ -50,6 +51,17 @@ class SentenceTaskConfig(SteadyTaskConfig):
         "with --finetune-from-model: what this run calls the checkpoint's classes, as "
         "neg=ham,pos=spam; unmapped ones keep their names",
     )
+    steady_class_weights: Optional[str] = option(
+        None,
+        "what each class counts in the loss: balanced, numbers in the classes' order "
+        "as 1,5, or ham=1,spam=5; classes left out count 1",
+    )
+    steady_focal_gamma: float = option(
+        0.0,
+        "focal loss: sentences count (1 - p)^gamma, p being what the right class gets; "
+        "0: cross-entropy",
+        NOT_NEGATIVE,
+    )
 
 
 class SentenceTask(SteadyTask):
@@ -77,6 +89,10 @@ class SentenceTask(SteadyTask):
         self.tokenizer = SentenceTokenizer(
             directory, self.dictionary, self.longest, cfg.steady_special_tokens
         )
+        # Saved in each checkpoint, which so needs no training file to be evaluated.
+        self.state.add_factory("class_weights", self._weigh)
+        #: what picks checkpoints, if it is a score of one class
+        self._class_metric: str | None = None
         #: files read for the latest split
         self._sources: list[str] = []
         #: what was read so far, for the schedule first and the data set then
@@ -131,6 +147,35 @@ class SentenceTask(SteadyTask):
     def regression(self) -> bool:
         """Whether targets are scores."""
         return self.labels is None
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """What each class counts in the loss; None for 1."""
+        return (
+            tuple(self.state.class_weights) if self.cfg.steady_class_weights else None
+        )
+
+    def _weigh(self) -> list[float]:
+        given: str = self.cfg.steady_class_weights
+        return class_weights(given, self.labels, self._count)
+
+    def _count(self) -> np.ndarray:
+        """Sentences of each class that are trained on, the same for every worker."""
+        targets = self._subset(self.read("train")).targets
+        return np.bincount(targets, minlength=self.num_classes)
+
+    def _prepare_training(self) -> None:
+        super()._prepare_training()
+        root: Any = getattr(self.cfg, "_get_root", dict)()
+        if "optimization" in root:
+            metric = root.checkpoint.best_checkpoint_metric
+            self._class_metric = of_a_class(metric, self.labels)
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """Also the score of one class that picks checkpoints."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if self._class_metric and self.labels and not criterion.training:
+            log_score(self._class_metric, self.labels)
 
     def heads(self) -> dict[str, Head]:
         """The only head."""

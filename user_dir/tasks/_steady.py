@@ -444,7 +444,8 @@ class SteadyTask(FairseqTask):
         labels = self.labels_of(subset)
         self._remark(subset, _same_answer(sums, labels))
         if self.recorder:
-            self.recorder.evaluation(subset, stats, sums.get(SCATTERED), labels)
+            scattered, counts = sums.get(SCATTERED), sums.get(COUNTS)
+            self.recorder.evaluation(subset, stats, scattered, labels, counts)
         metrics.reset_meters("valid")  # else checkpoints keep every prediction
 
     def _remark(self, subset: str, said: str | None) -> None:
