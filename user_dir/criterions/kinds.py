@@ -3,13 +3,14 @@
 import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
-from ..scores.metrics import class_counts, scattered_scores
+from ..scores.metrics import class_counts, label_counts, scattered_scores
 from .objective import PLAIN, Objective
 
 #: The task's option of focal loss.
@@ -113,6 +114,45 @@ class Scores(Classes):
         return scattered_scores(
             logits.float().view(-1, 1), gold, sample["id"], sample["total"]
         )
+
+
+class MultiLabel(Classes):
+    """Any number of L labels per sentence; logits (B, L), a sigmoid of each.
+
+    The loss is the binary cross-entropy summed over labels, in nats, and a divergence
+    that of each label's two outcomes summed over labels: both are L times their means.
+    """
+
+    def _cost(self, objective: Objective, logits: Tensor, target: Tensor) -> Tensor:
+        return objective.of_labels(logits.float(), target)
+
+    def divergence(
+        self, name: str, target: Tensor, method: str, consume: bool = False
+    ) -> Divergence:
+        """Summed over labels, each a choice of two: it holds or not."""
+        measure = super().divergence(name, target, method)
+        return lambda a, b: measure(_either(a), _either(b)).sum(-1)
+
+    def scores(
+        self, logits: Tensor, sample: dict[str, Any], training: bool
+    ) -> dict[str, Any]:
+        """Summable tensors that the metrics are made from."""
+        gold = sample["target"]
+        counts = label_counts(likely(logits), gold) | self._unchanged(logits, gold)
+        if training or not sample.get("recorded"):
+            return counts
+        total = sample["total"]
+        return counts | scattered_scores(logits.float(), gold, sample["id"], total)
+
+
+def likely(logits: Tensor) -> Tensor:
+    """Labels that more probably hold than not."""
+    return logits.float().sigmoid() > 0.5
+
+
+def _either(logits: Tensor) -> Tensor:
+    """Logits of not holding and of holding, whose softmax is the sigmoid."""
+    return torch.stack([torch.zeros_like(logits), logits], -1)
 
 
 class Tokens(Classes):
@@ -226,6 +266,13 @@ def kind_of(task: Any, cfg: Any, alone: bool = True) -> Classes:
             "give --num-classes 1"
         )
     objective, head = _objective(task, cfg), cfg.classification_head_name
+    if getattr(task, "several", False):
+        if objective.smoothing:
+            raise UserError(
+                f"--label-smoothing {objective.smoothing} is for one class a sentence, "
+                "and there may be several labels; leave it out"
+            )
+        return MultiLabel(head, int(outputs), objective)
     if not regression:
         return Classes(head, int(outputs), objective)
     if alone and objective.changes:

@@ -21,9 +21,12 @@ from ..regularizers import unwrap
 from ..scores.metrics import (
     CLASSIFICATION,
     COUNTS,
+    LABELED,
+    LABELLING,
     SCATTERED,
     classification_scores,
     correlation_scores,
+    label_scores,
 )
 from .kinds import Classes, kinds_of
 
@@ -184,7 +187,7 @@ class PlainCriterion(FairseqCriterion):
         names = dict.fromkeys(name for log in logging_outputs for name in log)
         sums = {n: sum(log.get(n, 0) for log in logging_outputs) for n in names}
         for name in names:
-            if name in (COUNTS, SCATTERED):
+            if name in (COUNTS, LABELED, SCATTERED):
                 metrics.log_scalar_sum(name, sums[name])
             elif name not in _COUNTS and not name.endswith("_probed"):
                 size = float(sums[_counted_by(name, sums)])
@@ -213,6 +216,7 @@ def _counted_by(name: str, sums: Mapping[str, Any]) -> str:
 #: What is made of each sum, and how.
 _SCORES: dict[str, tuple[tuple[str, ...], Callable[[Tensor], dict[str, float]]]] = {
     COUNTS: (CLASSIFICATION, classification_scores),
+    LABELED: (LABELLING, label_scores),
     SCATTERED: (("pearson", "spearman"), correlation_scores),
 }
 

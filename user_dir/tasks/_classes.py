@@ -9,7 +9,7 @@ from fairseq.logging import metrics
 
 from ..data.readers import plain_number, shown
 from ..errors import UserError
-from ..scores.metrics import COUNTS, each_class
+from ..scores.metrics import COUNTS, LABELED, each_class
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +23,15 @@ _OF_A_CLASS = ("precision_", "recall_")
 
 
 def class_weights(
-    given: str, labels: Sequence[str] | None, count: Callable[[], np.ndarray]
+    given: str, labels: Sequence[str] | None, targets: Callable[[], np.ndarray]
 ) -> list[float]:
-    """What each class counts in the loss.
+    """What each class counts in the loss; of several labels, each where it holds.
 
     Args:
         given: ``balanced``, numbers in the classes' order, or ``NAME=NUMBER`` pairs, of
             which those left out are 1.
         labels: the K classes; None for scores.
-        count: gives the sentences of each in the training set, shape (K,).
+        targets: gives those of the training set, shape (N,), or (N, K) of labels.
 
     Raises:
         UserError: names the part that is wrong.
@@ -40,7 +40,7 @@ def class_weights(
     if labels is None:
         raise UserError(f"{WEIGHTS} {given} is for classes; leave it out")
     if given == "balanced":
-        found = balanced(count(), labels)
+        found = balanced(targets(), labels)
     elif "=" in given:
         found = _named(given, labels)
     else:
@@ -55,19 +55,36 @@ def class_weights(
     return found
 
 
-def balanced(counts: np.ndarray, labels: Sequence[str]) -> list[float]:
-    """N / (K n_k): all classes count the same, and the mean over sentences is 1.
+def how_many(targets: np.ndarray, classes: int) -> np.ndarray:
+    """Sentences of each class, shape (K,), or that each label holds for."""
+    if targets.ndim == 2:
+        found: np.ndarray = targets.sum(0)
+        return found
+    return np.bincount(targets, minlength=classes)
 
-    Source: scikit-learn's ``compute_class_weight``, after King and Zeng (2001).
+
+def balanced(targets: np.ndarray, labels: Sequence[str]) -> list[float]:
+    """Weights with which all classes count the same.
+
+    N / (K n_k) for classes, of which the mean over sentences is 1; for labels, what
+    makes those that hold count as much as those that do not: (N - n_k) / n_k.
+
+    Source: scikit-learn's ``compute_class_weight``, after King and Zeng (2001);
+    ``pos_weight`` of torch's ``BCEWithLogitsLoss``.
     """
+    counts, total = how_many(targets, len(labels)), len(targets)
     for label, n in zip(labels, counts, strict=True):
-        if not n:
+        if not n or (targets.ndim == 2 and n == total):
+            where = "on every sentence of" if n else "nowhere in"
             raise UserError(
-                f"{WEIGHTS} balanced: class {shown(label)} is nowhere in the training "
-                "set; give numbers instead, or leave the class out"
+                f"{WEIGHTS} balanced: {shown(label)} is {where} the training set; "
+                "give numbers instead, or leave it out"
             )
-    weights: list[float] = (counts.sum() / (len(counts) * counts)).tolist()
-    return weights
+    if targets.ndim == 2:
+        each: list[float] = ((total - counts) / counts).tolist()
+    else:
+        each = (total / (len(counts) * counts)).tolist()
+    return each
 
 
 def _named(given: str, labels: Sequence[str]) -> list[float]:
@@ -118,6 +135,7 @@ def log_score(metric: str, labels: Sequence[str]) -> None:
     """Let fairseq log what :func:`of_a_class` found, so that it can pick by it."""
 
     def score(meters: Any) -> float:
-        return each_class(meters[COUNTS].sum, labels)[metric]
+        summed = next(name for name in (COUNTS, LABELED) if name in meters)
+        return each_class(meters[summed].sum, labels)[metric]
 
     metrics.log_derived(metric, score)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-import numpy as np
-
 from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_cached
 from ..data.cache import Reader
 from ..data.readers import entries, the_only
@@ -19,7 +17,7 @@ from ..model_dir import ModelDirectory
 from ..models.steady import HEAD, take_pooler
 from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
-from ._classes import class_weights, log_score, of_a_class
+from ._classes import class_weights, how_many, log_score, of_a_class
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
 
@@ -73,6 +71,8 @@ class SentenceTask(SteadyTask):
 
     #: class names in the order of the model's outputs; None for scores
     labels: Sequence[str] | None = None
+    #: whether any number of them hold for a sentence, rather than one
+    several: bool = False
     metric: ClassVar[str] = "accuracy"
     #: what its classes belong to, so that equal names of another task are not the
     #: same; empty where the user names them
@@ -157,12 +157,10 @@ class SentenceTask(SteadyTask):
 
     def _weigh(self) -> list[float]:
         given: str = self.cfg.steady_class_weights
-        return class_weights(given, self.labels, self._count)
-
-    def _count(self) -> np.ndarray:
-        """Sentences of each class that are trained on, the same for every worker."""
-        targets = self._subset(self.read("train")).targets
-        return np.bincount(targets, minlength=self.num_classes)
+        # The same for every worker, each of which has all of the training set.
+        return class_weights(
+            given, self.labels, lambda: self._subset(self.read("train")).targets
+        )
 
     def _prepare_training(self) -> None:
         super()._prepare_training()
@@ -180,7 +178,7 @@ class SentenceTask(SteadyTask):
     def heads(self) -> dict[str, Head]:
         """The only head."""
         labels = None if self.labels is None else tuple(self.labels)
-        return {self.head: Head(labels, self.subject)}
+        return {self.head: Head(labels, self.subject, self.several)}
 
     def _inherit(self, start: Start | None) -> None:
         told = self.cfg.steady_label_map
@@ -210,11 +208,17 @@ class SentenceTask(SteadyTask):
         """One file, tokenised and cached."""
         self._sources.append(str(path))
         labels = None if self.labels is None else tuple(self.labels)
-        known = path, description, labels
+        known = path, description, labels, self.several
         if known not in self._encoded:
             self.reads(path)
             self._encoded[known] = encode_cached(
-                path, reader, description, labels, self.tokenizer, self.cache_dir
+                path,
+                reader,
+                description,
+                labels,
+                self.tokenizer,
+                self.cache_dir,
+                self.several,
             )
         return self._encoded[known]
 
@@ -246,7 +250,7 @@ class SentenceTask(SteadyTask):
         said = f"{len(encoded):,} sentences ({self._mix(encoded)})"
         self.described[split] = said
         logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
-        if training and self.labels:
+        if training and self.labels and not self.several:
             logger.info("f1 is of: %s", f1_of(self.labels), extra=DETAIL)
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
@@ -268,12 +272,15 @@ class SentenceTask(SteadyTask):
         if self.labels is None:
             low, high = encoded.targets.min(), encoded.targets.max()
             return f"scores: {low:g} to {high:g}"
-        counts = np.bincount(encoded.targets, minlength=len(self.labels))
+        counts = how_many(encoded.targets, len(self.labels))
+        kind, none = "classes", ""
+        if self.several:
+            kind, none = "labels", f"; none: {(~encoded.targets.any(1)).sum():,}"
         if len(self.labels) > _LISTED:
-            return f"{len(counts)} classes: {counts.min():,} to {counts.max():,} each"
-        return ", ".join(
-            f"{label}: {n:,}" for label, n in zip(self.labels, counts, strict=True)
-        )
+            least, most = counts.min(), counts.max()
+            return f"{len(counts)} {kind}: {least:,} to {most:,} each{none}"
+        pairs = zip(self.labels, counts, strict=True)
+        return ", ".join(f"{label}: {n:,}" for label, n in pairs) + none
 
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Add the head, then load the weights."""
