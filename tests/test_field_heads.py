@@ -694,7 +694,7 @@ def test_a_dead_model_is_remarked_once_by_all_workers_and_at_the_end(
         assert "train longer, or try another --lr" in line
     assert "WARNING" in warned
     lines = logs[0].splitlines()
-    assert lines[lines.index(ended) - 1].partition("done training in")[1]
+    assert "| done: best " in lines[lines.index(ended) + 1]
 
 
 # --- near by --------------------------------------------------------------------------

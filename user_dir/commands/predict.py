@@ -89,7 +89,9 @@ def one_or_two(texts: Sequence[str]) -> "Text":
     return (texts[0], texts[1]) if len(texts) == 2 else texts[0]
 
 
-def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator["Text"]:
+def read_texts(
+    path: Path | None, columns: Sequence[str], quoted: bool = False
+) -> Iterator["Text"]:
     """The sentences or pairs of a file, or of standard input.
 
     Raises:
@@ -104,12 +106,14 @@ def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator["Text"]:
             yield as_text(where, number, line, len(columns) == 2)
         return
     mend = "name yours with --text-column and --pair-column"
-    for number, row in read_named(path, columns, mend):
+    for number, row in read_named(path, columns, mend, quoted):
         cells = [text_cell(path, number, row, name) for name in columns]
         yield one_or_two(filled(path, number, cells))
 
 
-def every_text(args: argparse.Namespace, columns: Sequence[str]) -> list["Text"]:
+def every_text(
+    args: argparse.Namespace, columns: Sequence[str], quoted: bool
+) -> list["Text"]:
     """What the command line gives or names, in order."""
     if args.text:
         pairs = len(columns) == 2
@@ -120,7 +124,9 @@ def every_text(args: argparse.Namespace, columns: Sequence[str]) -> list["Text"]
     if not args.inputs:
         say_what_is_read("texts")
     return [
-        text for path in args.inputs or [None] for text in read_texts(path, columns)
+        text
+        for path in args.inputs or [None]
+        for text in read_texts(path, columns, quoted)
     ]
 
 
@@ -211,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     predictor = Predictor(args.checkpoint, args.model, args.cpu, args.head)
     columns = columns_of(args, predictor.columns)
-    texts = every_text(args, columns)
+    texts = every_text(args, columns, predictor.quoted)
     write_lines(answers(predictor, texts, columns, args))
     if predictor.truncated:
         print(f"{predictor.truncated} texts were cut to fit", file=sys.stderr)

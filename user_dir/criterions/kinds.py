@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
-from ..scores.metrics import class_counts, label_counts, scattered_scores
+from ..scores.metrics import (
+    class_counts,
+    label_counts,
+    margins,
+    scattered_scores,
+)
 from .objective import PLAIN, Objective
 
 #: The task's option of focal loss.
@@ -70,6 +75,8 @@ class Classes:
         gold = sample["target"].view(-1)
         counts = class_counts(logits.argmax(-1), gold, self.outputs)
         counts |= self._unchanged(logits, sample["target"])
+        if sample.get("pairs"):
+            counts |= margins(logits.float(), gold, sample["id"], sample["total"])
         if training or not sample.get("recorded"):
             return counts
         total = sample["total"]

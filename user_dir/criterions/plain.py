@@ -23,10 +23,12 @@ from ..scores.metrics import (
     COUNTS,
     LABELED,
     LABELLING,
+    MARGINS,
     SCATTERED,
     classification_scores,
     correlation_scores,
     label_scores,
+    ranked,
 )
 from .kinds import Classes, kinds_of
 
@@ -187,7 +189,7 @@ class PlainCriterion(FairseqCriterion):
         names = dict.fromkeys(name for log in logging_outputs for name in log)
         sums = {n: sum(log.get(n, 0) for log in logging_outputs) for n in names}
         for name in names:
-            if name in (COUNTS, LABELED, SCATTERED):
+            if name in (COUNTS, LABELED, SCATTERED, MARGINS):
                 metrics.log_scalar_sum(name, sums[name])
             elif name not in _COUNTS and not name.endswith("_probed"):
                 size = float(sums[_counted_by(name, sums)])
@@ -218,16 +220,20 @@ _SCORES: dict[str, tuple[tuple[str, ...], Callable[[Tensor], dict[str, float]]]]
     COUNTS: (CLASSIFICATION, classification_scores),
     LABELED: (LABELLING, label_scores),
     SCATTERED: (("pearson", "spearman"), correlation_scores),
+    MARGINS: (("ranked",), lambda summed: {"ranked": ranked(summed)}),
 }
 
 
 def _log_scores(names: list[str]) -> None:
     # With a record there are both, and the outputs are logits.
-    summed = next((name for name in _SCORES if name in names), None)
-    if summed:
+    known = (COUNTS, LABELED, SCATTERED)
+    answers = next((name for name in known if name in names), None)
+    for summed in filter(None, (answers, MARGINS if MARGINS in names else None)):
         for score in _SCORES[summed][0]:
             metrics.log_derived(score, partial(_score, summed, score))
-    elif "nll_loss" in names:
+    if answers:
+        return
+    if "nll_loss" in names:
         metrics.log_derived(
             "ppl", lambda meters: get_perplexity(meters["nll_loss"].avg)
         )

@@ -39,6 +39,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
         shuffle_seed: reshuffle every epoch by this seed; None sorts by length, which
             pads least and suits evaluation.
         recorded: tell the criterion that every output is wanted.
+        pairs: sentences are minimal pairs, side by side, the acceptable one first.
 
     """
 
@@ -49,13 +50,14 @@ class SentenceDataset(EveryExample, FairseqDataset):
         decoder_input: bool = False,
         shuffle_seed: int | None = None,
         recorded: bool = False,
+        pairs: bool = False,
     ) -> None:
         self.encoded = encoded
         self.sizes: np.ndarray = encoded.tokens.sizes
         self.pad = dictionary.pad()
         self.decoder_input = decoder_input
         self.shuffle_seed = shuffle_seed
-        self.recorded = recorded
+        self.recorded, self.pairs = recorded, pairs
         self.epoch = 1
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -82,6 +84,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
             "ntokens": int(net_input["src_lengths"].sum()),
             "total": len(self),
             "recorded": self.recorded,
+            "pairs": self.pairs,
         }
 
     def num_tokens(self, index: int) -> int:

@@ -65,6 +65,8 @@ class Predictor(Trained):
         self.several: bool = self.task.several
         #: names of the text columns it was trained on: one, or two for pairs
         self.columns: Sequence[str] = self.task.columns
+        #: whether .tsv files had quotes around cells
+        self.quoted = bool(getattr(self.task.cfg, "steady_quoted_tsv", False))
         self.tokenizer = self.task.tokenizer
         self.kind = Classes(self.task.head, self.task.num_classes)
 

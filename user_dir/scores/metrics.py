@@ -17,6 +17,7 @@ from torch import Tensor
 COUNTS = "_classes"
 LABELED = "_labels"
 SCATTERED = "_scores"
+MARGINS = "_margins"
 #: What is made of :func:`class_counts`.
 CLASSIFICATION = ("accuracy", "f1", "mcc", "macro_f1", "balanced_accuracy")
 #: What is made of :func:`label_counts`.
@@ -241,6 +242,39 @@ def each_once(scattered: Tensor) -> Tensor:
     """
     table = scattered.cpu()
     return table / table[-1].clamp(min=1)
+
+
+def margins(logits: Tensor, gold: Tensor, ids: Tensor, total: int) -> dict[str, Tensor]:
+    """How much more acceptable than not each sentence of minimal pairs is found.
+
+    Args:
+        logits: of two classes, shape (B, 2).
+        gold: class indices, shape (B,).
+        ids: indices in the data set, shape (B,).
+        total: N, size of the data set.
+
+    Returns:
+        ``_margins``: as :func:`scattered_scores`, shape (3, N).
+
+    """
+    margin = (logits[:, 1] - logits[:, 0]).unsqueeze(1)
+    return {MARGINS: scattered_scores(margin, gold, ids, total)[SCATTERED]}
+
+
+def ranked(summed: Tensor) -> float:
+    """Share of the minimal pairs in which the acceptable sentence has more.
+
+    Equal margins are not more. nan if no pair was judged.
+
+    Args:
+        summed: :func:`margins`, added up; the sentences of a pair stand side by side,
+            the acceptable one first, shape (3, N).
+
+    """
+    margin, _, judged = each_once(summed)
+    both = (judged[::2] > 0) & (judged[1::2] > 0)
+    right = margin[::2] > margin[1::2]
+    return float(right[both].double().mean())
 
 
 def _judged(scattered: Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ from ..model_dir import ModelDirectory
 from ..models.steady import HEAD, take_pooler
 from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
+from ._also import AlsoConfig, Form, check_there, further, reading
 from ._classes import class_weights, how_many, log_score, of_a_class
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class SentenceTaskConfig(SteadyTaskConfig):
+class SentenceTaskConfig(AlsoConfig, SteadyTaskConfig):
     """Flags of every sentence task."""
 
     steady_pooler: bool = option(
@@ -81,6 +82,10 @@ class SentenceTask(SteadyTask):
     head: str = HEAD
     #: names of the one or two text columns, as tables to predict on have them
     columns: Sequence[str] = ("text",)
+    #: name of the column with the label in such tables
+    label_column: str = "label"
+    #: reads the task's own files, where those name no columns
+    bare: Reader | None = None
 
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
@@ -97,6 +102,8 @@ class SentenceTask(SteadyTask):
         self._sources: list[str] = []
         #: what was read so far, for the schedule first and the data set then
         self._encoded: dict[object, Encoded] = {}
+        #: files of --steady-also, by the name of their subset
+        self.also = further(cfg, self.valid_subsets.split(","))
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
@@ -134,6 +141,18 @@ class SentenceTask(SteadyTask):
                 f"{longest}, what this model has positions for"
             )
 
+    def _prepare_training(self) -> None:
+        root: Any = getattr(self.cfg, "_get_root", dict)()
+        if "dataset" in root:
+            check_there(self.also)
+            subsets = root.dataset.valid_subset.split(",")
+            named = [*subsets, *(name for name in self.also if name not in subsets)]
+            root.dataset.valid_subset = ",".join(named)
+        super()._prepare_training()
+        if "optimization" in root:
+            metric = root.checkpoint.best_checkpoint_metric
+            self._class_metric = of_a_class(metric, self.labels)
+
     def train_size(self) -> int:
         """Sentences to train on."""
         return len(self._subset(self.read("train")))
@@ -161,13 +180,6 @@ class SentenceTask(SteadyTask):
         return class_weights(
             given, self.labels, lambda: self._subset(self.read("train")).targets
         )
-
-    def _prepare_training(self) -> None:
-        super()._prepare_training()
-        root: Any = getattr(self.cfg, "_get_root", dict)()
-        if "optimization" in root:
-            metric = root.checkpoint.best_checkpoint_metric
-            self._class_metric = of_a_class(metric, self.labels)
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         """Also the score of one class that picks checkpoints."""
@@ -233,7 +245,7 @@ class SentenceTask(SteadyTask):
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Read a split and make it a data set."""
         self._sources = []
-        encoded = self.read(split)
+        encoded, pairs = self._read_any(split)
         sources = ", ".join(self._sources)
         training = split == "train"
         if training:
@@ -246,12 +258,23 @@ class SentenceTask(SteadyTask):
             decoder_input=hasattr(self._model, "decoder"),
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
+            pairs=pairs,
         )
         said = f"{len(encoded):,} sentences ({self._mix(encoded)})"
         self.described[split] = said
         logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
         if training and self.labels and not self.several:
             logger.info("f1 is of: %s", f1_of(self.labels), extra=DETAIL)
+
+    def _read_any(self, split: str) -> tuple[Encoded, bool]:
+        """A split, or a file of ``--steady-also``; and whether it is minimal pairs."""
+        if split not in self.also:
+            return self.read(split), False
+        quoted = self.cfg.steady_quoted_tsv
+        form = Form(self.columns, self.label_column, self.labels, quoted, self.bare)
+        path, told = self.also[split], self.cfg.steady_also_labels
+        reader, description, pairs = reading(path, form, told)
+        return self.encode(path, reader, description), pairs
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """The same for every split."""

@@ -42,6 +42,7 @@ class GlueTask(SentenceTask):
         self.layout = LAYOUTS[str(cfg.glue_task)]
         self.labels, self.subject = self.layout.labels, str(cfg.glue_task)
         self.columns = [name.split("|")[0] for name in self.layout.texts]
+        self.label_column = self.layout.label
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:

@@ -69,6 +69,8 @@ class MultitaskTask(SteadyTask):
             raise UserError("--steady-label-map is for one head; leave it out")
         if cfg.steady_class_weights:
             raise UserError("--steady-class-weights is for one head; leave it out")
+        if cfg.steady_also:
+            raise UserError("--steady-also is for tasks with one head; leave it out")
         GlueTask.check_lengths(cfg, directory)
         GlueTask.check_ends(cfg, directory)
         super().check(cfg, directory)

@@ -88,11 +88,11 @@ class TextTask(SentenceTask):
     def _name_columns(self) -> None:
         """Find the text and the label of two columns that nobody has named."""
         cfg, path = self.cfg, self.file("train")
-        names = columns_of(path)
+        names = columns_of(path, cfg.steady_quoted_tsv)
         said = cfg.steady_text_column, cfg.steady_label_column
         if cfg.steady_pair_column or len(names) != 2 or set(said) <= set(names):
             return
-        found = _two(path, names, said, self.regression)
+        found = _two(path, names, said, self.regression, cfg.steady_quoted_tsv)
         if not found:
             return
         text, label = found
@@ -109,6 +109,11 @@ class TextTask(SentenceTask):
         """The file that holds a split."""
         data = Path(self.cfg.data)
         return data if data.is_file() else named_like(self.cfg.data, split)
+
+    @property
+    def label_column(self) -> str:  # type: ignore[override]
+        """Name of the column with the label."""
+        return self.cfg.steady_label_column
 
     @property
     def columns(self) -> Sequence[str]:  # type: ignore[override]
@@ -128,8 +133,9 @@ class TextTask(SentenceTask):
     def _reading(self) -> tuple[Reader, str]:
         """How files are read, and what tells it from other ways."""
         columns, label = self.columns, self.cfg.steady_label_column
-        reader = rows(read_table, columns, label, self.regression)
-        return reader, f"table {columns} {label}"
+        quoted = self.cfg.steady_quoted_tsv
+        reader = rows(read_table, columns, label, self.regression, quoted)
+        return reader, f"table {columns} {label}{' quoted' * quoted}"
 
     def _part(self, split: str, everything: Encoded) -> Encoded:
         """A split of the one file that there is."""
@@ -146,7 +152,7 @@ class TextTask(SentenceTask):
 
 
 def _two(
-    path: Path, names: Sequence[str], said: tuple[str, str], scores: bool
+    path: Path, names: Sequence[str], said: tuple[str, str], scores: bool, quoted: bool
 ) -> tuple[str, str] | None:
     """Text and label among two columns, given what they are called if at all.
 
@@ -155,6 +161,7 @@ def _two(
         names: its columns, two.
         said: names of text and label as configured, not both of them there.
         scores: labels are numbers.
+        quoted: cells of a .tsv may stand in quotes.
 
     Returns:
         None where a name was given that is not there, or it is not plain.
@@ -168,7 +175,7 @@ def _two(
     if not all(a or b for a, b in zip(unnamed, there, strict=True)):
         return None
     if not any(there):
-        return guess_columns(path, scores)
+        return guess_columns(path, scores, quoted)
     other = next(name for name in names if name not in said)
     return (said[0], other) if there[0] else (other, said[1])
 
@@ -198,6 +205,12 @@ class TextClassificationTask(TextTask):
         if cfg.steady_label_separator == "":
             raise UserError(
                 "--steady-label-separator is empty; give what stands between labels"
+            )
+        several = cfg.steady_label_separator or cfg.steady_label_columns
+        if several and cfg.steady_also_labels:
+            raise UserError(
+                "--steady-also-labels is for one class a text; leave it out, and name "
+                "the labels alike in all files"
             )
         if cfg.steady_label_columns and cfg.steady_labels:
             raise UserError(
@@ -235,15 +248,22 @@ class TextClassificationTask(TextTask):
 
     def _reading(self) -> tuple[Reader, str]:
         """With all labels of a text, where there may be several."""
-        cfg, columns = self.cfg, self.columns
+        cfg, columns, quoted = self.cfg, self.columns, self.cfg.steady_quoted_tsv
+        if not self.several:
+            return super()._reading()
         if cfg.steady_label_columns:
-            names = self._named_labels()
-            return rows(read_indicators, columns, names), f"columns {columns} {names}"
-        reader, description = super()._reading()
-        if not cfg.steady_label_separator:
-            return reader, description
-        said = cfg.steady_label_column, cfg.steady_label_separator
-        return rows(read_parted, columns, *said), f"{description} parted {said[1]!r}"
+            named = self._named_labels()
+            reader = rows(read_indicators, columns, named, quoted)
+            return reader, f"labels {columns} {named} {quoted}"
+        column, separator = cfg.steady_label_column, cfg.steady_label_separator
+        reader = rows(read_parted, columns, column, separator, quoted)
+        return reader, f"labels {columns} {column!r} {separator!r} {quoted}"
+
+    def _read_any(self, split: str) -> tuple[Encoded, bool]:
+        """Further files have their labels as the task's own."""
+        if self.several and split in self.also:
+            return self.encode(self.also[split], *self._reading()), False
+        return super()._read_any(split)
 
     def _find_labels(self) -> list[str]:
         named = self._named_labels()
