@@ -30,7 +30,8 @@ USAGE = "CHECKPOINT [FILE ... | --text SENTENCE] [options]"
 OUT = """\
 what comes out, on standard output:
   a line for each text, in order: {"label": "1", "probabilities": {"0": 0.02, ...}}
-  or, from a checkpoint that was trained on scores, {"score": 3.1}. With --tsv a
+  or, from a checkpoint that was trained on scores, {"score": 3.1}; on any number of
+  labels, {"labels": ["a", "b"], "probabilities": {...}}, those above 0.5. With --tsv a
   header line comes first. Progress and notes are on standard error.
 
 from Python:
@@ -148,20 +149,22 @@ def columns_of(args: argparse.Namespace, trained: Sequence[str]) -> Sequence[str
 def as_json(found: "Prediction", text: "Text | None") -> str:
     """One line of JSON, after its text where that is wanted."""
     begin = {} if text is None else {"text": text}
-    if found.label is None:
+    if found.score is not None:
         return json.dumps({**begin, "score": found.score})
-    answer = {"label": found.label, "probabilities": found.probabilities}
-    return json.dumps({**begin, **answer})
+    answer: dict[str, object] = {"label": found.label}
+    if found.labels is not None:
+        answer = {"labels": list(found.labels)}
+    return json.dumps({**begin, **answer, "probabilities": found.probabilities})
 
 
 def as_tsv(found: "Prediction", text: "Text | None") -> str:
     """Label and probabilities in order, or the score; after the text if wanted."""
     begin = [] if text is None else [text] if isinstance(text, str) else [*text]
     cells = [*map(tsv_cell, begin)]
-    if found.label is None:
+    if found.score is not None:
         return "\t".join([*cells, repr(found.score)])
-    numbers = map(repr, found.probabilities.values())
-    return "\t".join([*cells, found.label, *numbers])
+    given = found.label if found.labels is None else ",".join(found.labels)
+    return "\t".join([*cells, given or "", *map(repr, found.probabilities.values())])
 
 
 def header(predictor: "Predictor", columns: Sequence[str]) -> str:
@@ -176,7 +179,13 @@ def header(predictor: "Predictor", columns: Sequence[str]) -> str:
     for label in predictor.labels or ():
         if len(label.split("\t")) + len(label.splitlines()) > 2:
             raise UserError(f"label {shown(label)} does not fit into a TSV; omit --tsv")
-    answer = ["label", *predictor.labels] if predictor.labels else ["score"]
+        if predictor.several and "," in label:
+            raise UserError(
+                f"label {shown(label)} has a comma, which parts labels in a TSV; omit "
+                "--tsv"
+            )
+    name = "labels" if predictor.several else "label"
+    answer = [name, *predictor.labels] if predictor.labels else ["score"]
     return "\t".join([*map(tsv_cell, columns), *answer])
 
 
