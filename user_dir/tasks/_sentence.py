@@ -183,9 +183,12 @@ class SentenceTask(SteadyTask):
         )
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
-        """Also the score of one class that picks checkpoints."""
+        """In evaluations also scores of groups, and the one class's that is asked."""
         super().reduce_metrics(logging_outputs, criterion)
-        if self._class_metric and self.labels and not criterion.training:
+        if criterion.training:
+            return
+        log_groups(self._evaluated.encoded.names, logging_outputs)
+        if self._class_metric and self.labels:
             log_score(self._class_metric, self.labels)
 
     def heads(self) -> dict[str, Head]:
@@ -280,12 +283,6 @@ class SentenceTask(SteadyTask):
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """The same for every split."""
         return self.labels
-
-    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
-        """In evaluations also the scores of groups, where the subset has some."""
-        super().reduce_metrics(logging_outputs, criterion)
-        if not criterion.training:
-            log_groups(self._evaluated.encoded.names, logging_outputs)
 
     def _subset(self, encoded: Encoded) -> Encoded:
         if not self.cfg.steady_train_size:
