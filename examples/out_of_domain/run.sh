@@ -6,7 +6,7 @@
 #   bash examples/out_of_domain/run.sh xnli DATA MULTILINGUAL_MODEL OUT SEEDS...
 #   bash examples/out_of_domain/run.sh sst2 DATA MODEL OUT SEEDS...
 # DATA holds XNLI, SNLI, ANLI, CAD and glue. LANGUAGES (en,ur,sw), UPDATES, RATE (1e-4)
-# and JOBS (2) may be changed; MORE is added to every run's flags. Each run is evaluated
+# and JOBS (2) may be changed; METRIC is the table's; MORE is added to every run's flags. Each run is evaluated
 # once, at its end: no checkpoint is chosen.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -32,7 +32,7 @@ case $study in
     ;;
   *) echo "error: '$study' is no study; choose from xnli, sst2" >&2; exit 1 ;;
 esac
-"$bin/fairseq-steady" compare --out "$out/$study" --jobs "${JOBS:-2}" --select $select \
+"$bin/fairseq-steady" compare --out "$out/$study" --jobs "${JOBS:-2}" --select $select ${METRIC:+--metric $METRIC} \
   --seeds "$@" --methods "${methods[@]}" -- "${flags[@]}" --user-dir user_dir --steady-model "$model" \
   --batch-size 32 --clip-norm 1 --optimizer bert_adam --bert-adam-bias-correction \
   --lr "${RATE:-1e-4}" --max-update "$updates" --warmup-updates $((updates / 10)) \
