@@ -438,20 +438,36 @@ def test_uneven_workers_score_groups_as_one_process(
     assert len({wanted[name] for name in names}) > 1
 
 
-def test_what_is_trained_on_and_evaluated_on_is_remarked(
-    models: dict[str, Path], folder: Path, fairseq_train: Trainer
+def test_other_sets_are_subsets_and_what_is_seen_twice_is_remarked(
+    models: dict[str, Path], folder: Path, tmp_path: Path, fairseq_train: Trainer
 ) -> None:
+    """--steady-also takes every form of this task, languages and all."""
     path = folder / "en" / "dev.jsonl"
+    far = write(tmp_path / "far.jsonl", lines(*(anli(x) for x in "enc")))
+    many = write(tmp_path / "many.tsv", LANGUAGES)
     done = fairseq_train(
-        *flags(models, folder, "--nli-task=xnli", f"--nli-train={path}", "--no-save")
+        *flags(models, folder, "--nli-task=xnli", f"--nli-train={path}", "--no-save"),
+        f"--steady-also=far={far},many={many}",
     )
     said = f"{path} is trained on and evaluated on, as valid: its scores say nothing"
     assert done.stderr.count(said) == 1
+    assert done.stderr.count("is trained on and") == 1
+    one, other = (logged(done, name)[-1] for name in ("far", "many"))
+    assert float(one["far_accuracy"]) * 3 == pytest.approx(1, abs=1e-4)
+    assert "far_accuracy_mean" not in one
+    assert {n for n in other if "accuracy_" in n} >= {
+        *("many_accuracy_ar", "many_accuracy_en", "many_accuracy_ur")
+    }
 
 
 def task(models: dict[str, Path], data: Path, **given: Any) -> NliTask:
     cfg = NliConfig(data=str(data), steady_model=str(models["roberta"]), **given)
     return NliTask.setup_task(cfg)  # type: ignore[return-value]
+
+
+def ids(made: NliTask, *texts: str) -> list[int]:
+    (found,), _ = made.tokenizer.encode([texts])
+    return found.tolist()  # type: ignore[no-any-return]
 
 
 def test_halves_keep_translations_together(
@@ -463,6 +479,7 @@ def test_halves_keep_translations_together(
         write(tmp_path / "data" / language / "dev.jsonl", lines(*rows))
     made = task(models, tmp_path / "data", nli_task="xnli", steady_split_dev=True)
     halves = [made.read(split) for split in ("valid", "test")]
+    assert halves[0].take(np.array([12, 3])).groups.tolist() == [1, 0]
     for half in halves:
         assert half.groups is not None
         of = [half.tokens.sizes[half.groups == g].tolist() for g in (0, 1)]
@@ -475,15 +492,18 @@ def test_halves_keep_translations_together(
 def test_training_sets_are_put_together(
     models: dict[str, Path], tmp_path: Path, own_cache: Path
 ) -> None:
-    """XNLI zero-shot from its own English and a file; rounds of ANLI and SNLI."""
+    """XNLI zero-shot from its own English and a file; rounds of ANLI and a file."""
     file = write(tmp_path / "mine.jsonl", lines(*(row(n) for n in range(4))))
     path = write(tmp_path / "x" / "xnli.dev.tsv", LANGUAGES)
     given = {"nli_task": "xnli", "nli_train": f"{path}, {file}"}
     made = task(models, path.parent, **given)
     assert made.read("train").targets.tolist() == [2, 2, 1, 0, 2]
+    assert made.columns == ["sentence1", "sentence2"]
     given["nli_train_languages"] = "ur,ar"
-    made = task(models, path.parent, **given)
-    assert made.read("train").targets.tolist() == [1, 0, 1, 2, 1, 0, 2]
+    whole = task(models, path.parent, **given).read("train")
+    assert whole.targets.tolist() == [1, 0, 1, 2, 1, 0, 2]
+    assert whole.tokens[6].tolist() == ids(made, "w1 w3", "w3 w9 w3 w9")
+    assert whole.take(np.array([6, 0])).tokens[1].tolist() == ids(made, "w1", "w2")
     for name, labels in (("R1", "ec"), ("R2", "n"), ("R3", "eee")):
         rows = [anli(label) for label in labels]
         write(tmp_path / "a" / name / "train.jsonl", lines(*rows))
