@@ -21,6 +21,8 @@ class Classes:
     default = "sym_kl"
     #: whether all batches of training are of this kind, so that scores add up
     alone = True
+    #: rows of tokens that a sentence's columns hold side by side
+    rows = 1
 
     def __init__(self, head: str, outputs: int) -> None:
         self.head = head
@@ -98,6 +100,27 @@ class Scores(Classes):
         return scattered_scores(
             logits.float().view(-1, 1), gold, sample["id"], sample["total"]
         )
+
+
+class Choices(Classes):
+    """One of C choices, each a row of tokens with a score; logits (B, C).
+
+    A batch holds the rows of a sentence side by side, shape (B, C * T), so that one
+    sentence has one perturbation, whatever its choices; the model has (B * C, T).
+    """
+
+    def __init__(self, head: str, outputs: int) -> None:
+        super().__init__(head, outputs)
+        self.rows = outputs
+
+    def logits(self, model: nn.Module, sample: dict[str, Any]) -> Tensor:
+        """One forward pass of every choice, shape (B, C)."""
+        rows = {
+            name: value.reshape(len(value) * self.rows, -1)
+            for name, value in sample["net_input"].items()
+        }
+        scores = super().logits(model, {**sample, "net_input": rows})
+        return scores.view(-1, self.rows)
 
 
 class Tokens(Classes):
@@ -206,4 +229,6 @@ def kind_of(task: Any, cfg: Any) -> Classes:
             "give --num-classes 1"
         )
     chosen = Scores if regression else Classes
+    if getattr(task, "choices", 0):
+        chosen = Choices
     return chosen(cfg.classification_head_name, int(outputs))

@@ -21,6 +21,11 @@ def _rows(value: Any, rows: Tensor) -> Any:
     return value[rows] if isinstance(value, Tensor) else value
 
 
+def _columns(real: Tensor, each: int) -> Tensor:
+    """Columns that some sentence needs, the same of each of its rows, shape (T,)."""
+    return real.view(len(real) * each, -1).any(0).repeat(each)
+
+
 @dataclass(frozen=True)
 class Passes:
     """How a batch goes through the model with a value in place of its embeddings.
@@ -80,7 +85,7 @@ class Passes:
         pad = self.sides[0][0].padding_idx
         inputs: dict[str, Any] = self.sample["net_input"]
         kept = {
-            name: inputs[name][rows].ne(pad).any(0)
+            name: _columns(inputs[name][rows].ne(pad), self.kind.rows)
             for name in (_SOURCE, _DECODED)
             if name in inputs
         }

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..files import foreign, read_json, sha256, write_json
+from .forms import ONE_ROW, Form
 from .ragged import Encoded
 from .readers import Example, error_at, plain_number, shown
 from .stored import Chunk, Entry, believed, kept
@@ -114,6 +115,7 @@ def encode_cached(
     labels: Sequence[str] | None,
     tokenizer: SentenceTokenizer,
     cache_dir: Path | None,
+    form: Form = ONE_ROW,
 ) -> Encoded:
     """Read, check and tokenise a file, or take the result of an earlier time.
 
@@ -124,6 +126,7 @@ def encode_cached(
         labels: the known labels in class order; None for scores.
         tokenizer: of the model directory.
         cache_dir: where results are kept; None for :func:`default_folder`.
+        form: rows of tokens that an example becomes.
 
     Raises:
         UserError: the file cannot be read or a row is wrong. Nothing is cached then.
@@ -137,12 +140,12 @@ def encode_cached(
     key = key_of(*recipe, tokenizer.max_length)
     folder = (cache_dir or default_folder()) / f"{path.stem}-{key[:16]}"
     classes = None if labels is None else len(labels)
-    entry = Entry(path, folder, key, tokenizer.symbols, sides=1, classes=classes)
-    encoded = kept(entry, lambda: _chunks(path, reader, labels, tokenizer))
-    if truncated := encoded.truncated[0]:
+    entry = Entry(path, folder, key, tokenizer.symbols, form.sides, classes)
+    encoded = kept(entry, lambda: _chunks(path, reader, labels, tokenizer, form))
+    if truncated := sum(encoded.truncated):
         logger.warning(
             "%s: %d of %d sentences cut to %d tokens",
-            *(path, truncated, len(encoded), tokenizer.max_length),
+            *(path, truncated, len(encoded) * form.rows, tokenizer.max_length),
         )
     return encoded
 
@@ -152,6 +155,7 @@ def _chunks(
     reader: Reader,
     labels: Sequence[str] | None,
     tokenizer: SentenceTokenizer,
+    form: Form,
 ) -> Iterator[Chunk]:
     """Some rows at a time, checked and tokenised."""
     for examples in chunked(counted(reader(path), f"{path}: rows tokenised")):
@@ -160,8 +164,8 @@ def _chunks(
             if labels is None
             else class_targets(path, examples, labels)
         )
-        ids, cut = tokenizer.encode([example.texts for example in examples])
-        yield Chunk([ids], targets, [cut])
+        ids, cut = form.encode(path, examples, tokenizer)
+        yield Chunk(ids, targets, cut)
 
 
 class _Classes(TypedDict):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary, FairseqDataset
 
-from .batching import padded
+from .forms import ONE_ROW, Form
 from .ragged import Encoded
 
 
@@ -39,6 +39,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
         shuffle_seed: reshuffle every epoch by this seed; None sorts by length, which
             pads least and suits evaluation.
         recorded: tell the criterion that every output is wanted.
+        form: what an example's tokens are to the model.
 
     """
 
@@ -49,9 +50,10 @@ class SentenceDataset(EveryExample, FairseqDataset):
         decoder_input: bool = False,
         shuffle_seed: int | None = None,
         recorded: bool = False,
+        form: Form = ONE_ROW,
     ) -> None:
-        self.encoded = encoded
-        self.sizes: np.ndarray = encoded.tokens.sizes
+        self.encoded, self.form = encoded, form
+        self.sizes: np.ndarray = form.sizes(encoded.sides)
         self.pad = dictionary.pad()
         self.decoder_input = decoder_input
         self.shuffle_seed = shuffle_seed
@@ -61,7 +63,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {
             "id": int(index),
-            "tokens": self.encoded.tokens[index],
+            "tokens": self.form.item(self.encoded.sides, index),
             "target": self.encoded.targets[index],
         }
 
@@ -73,7 +75,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
         if not samples:
             return {}
         tokens = [sample["tokens"] for sample in samples]
-        net_input = padded(tokens, self.pad, self.decoder_input)
+        net_input = self.form.padded(tokens, self.pad, self.decoder_input)
         return {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "net_input": net_input,
@@ -84,14 +86,19 @@ class SentenceDataset(EveryExample, FairseqDataset):
             "recorded": self.recorded,
         }
 
+    @property
+    def rows(self) -> int:
+        """Rows of tokens that a sentence has; more than one in multiple choice."""
+        return self.form.rows
+
     def num_tokens(self, index: int) -> int:
-        """Tokens of one sentence, special ones included."""
-        return int(self.sizes[index])
+        """Tokens of one sentence, special ones included, each row as its longest."""
+        return int(self.sizes[index]) * self.rows
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         """The same of many sentences."""
         lengths: np.ndarray = self.sizes[indices]
-        return lengths
+        return lengths * self.rows
 
     def size(self, index: int) -> int:
         """Tokens of one sentence, special ones included."""

@@ -32,15 +32,17 @@ class Example:
     """One labelled sentence, or pair of sentences.
 
     Args:
-        texts: one or two non-empty texts.
-        label: as written in the file.
+        texts: one or two non-empty texts; of multiple choice the choices come last.
+        label: as written in the file; empty where there is none.
         line: line of the file it ends on, from 1.
+        spans: where a word begins and ends in each text, where that matters.
 
     """
 
     texts: tuple[str, ...]
     label: str
     line: int
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 def shown(value: object) -> str:

@@ -9,7 +9,15 @@ from .. import criterions, optimizers
 from ..models import families, steady
 from ..patches import install
 from ..plugins import load_plugins
-from . import cola, glue, glue_multitask, summarization, text, uci_sentiment
+from . import (
+    cola,
+    glue,
+    glue_multitask,
+    summarization,
+    superglue,
+    text,
+    uci_sentiment,
+)
 
 __all__ = [
     "cola",
@@ -20,6 +28,7 @@ __all__ = [
     "optimizers",
     "steady",
     "summarization",
+    "superglue",
     "text",
     "uci_sentiment",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_cached
 from ..data.cache import Reader
+from ..data.forms import ONE_ROW, Form
 from ..data.readers import entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
@@ -69,6 +70,8 @@ class SentenceTask(SteadyTask):
     head: str = HEAD
     #: names of the one or two text columns, as tables to predict on have them
     columns: Sequence[str] = ("text",)
+    #: rows of tokens that an example becomes
+    form: Form = ONE_ROW
 
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
@@ -169,7 +172,8 @@ class SentenceTask(SteadyTask):
         if known not in self._encoded:
             self.reads(path)
             self._encoded[known] = encode_cached(
-                path, reader, description, labels, self.tokenizer, self.cache_dir
+                *(path, reader, description, labels, self.tokenizer, self.cache_dir),
+                self.form,
             )
         return self._encoded[known]
 
@@ -197,6 +201,7 @@ class SentenceTask(SteadyTask):
             decoder_input=hasattr(self._model, "decoder"),
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
+            form=self.form,
         )
         said = f"{len(encoded):,} sentences ({self._mix(encoded)})"
         self.described[split] = said

@@ -1,0 +1,168 @@
+"""SuperGLUE's sentence tasks: how their official JSON lines read.
+
+Source: SuperGLUE (arXiv 1905.00537), its data and its table of metrics.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import UserError
+from .forms import ONE_ROW, ChoiceRows, Form
+from .readers import Example, entries, error_at, filled, shown
+from .tables import read_named, text_cell
+
+#: A split's file.
+FILES = {"train": "train.jsonl", "valid": "val.jsonl", "test": "test.jsonl"}
+_FALSE_TRUE = ("false", "true")
+
+
+class Row(NamedTuple):
+    """One object of a file.
+
+    Args:
+        path: of the file.
+        line: from 1.
+        cells: by name.
+
+    """
+
+    path: Path
+    line: int
+    cells: dict[str, Any]
+
+    def text(self, column: str) -> str:
+        """A cell that must be text."""
+        return text_cell(self.path, self.line, self.cells, column)
+
+    def error(self, problem: str, mend: str) -> UserError:
+        """What is wrong with it."""
+        return error_at(self.path, self.line, problem, mend)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One task.
+
+    Args:
+        folder: as SuperGLUE's archive names it, and its submission.
+        columns: that are read, but for the label.
+        labels: classes as the leaderboard writes them.
+        metric: of the leaderboard, the one that picks checkpoints.
+        form: rows of tokens that an example becomes.
+        parts: gives the texts of a row; by default those of the columns.
+
+    """
+
+    folder: str
+    columns: Sequence[str]
+    labels: Sequence[str]
+    metric: str = "accuracy"
+    form: Form = ONE_ROW
+    parts: Callable[[Row], Sequence[str]] | None = None
+
+    def example(self, row: Row, label: str = "") -> Example:
+        """What a row says.
+
+        Raises:
+            UserError: a cell does not fit.
+
+        """
+        parts = self.parts or (lambda row: [row.text(name) for name in self.columns])
+        return Example(filled(row.path, row.line, parts(row)), label, row.line)
+
+
+#: What COPA asks of a premise, in its authors' words.
+_QUESTIONS = {
+    "cause": "What was the cause of this?",
+    "effect": "What happened as a result?",
+}
+
+
+def _choices(row: Row) -> list[str]:
+    """The premise with its question, and the two choices."""
+    others = [n for n in row.cells if n.startswith("choice") and n not in _COPA]
+    if others:
+        mend = "COPA has choice1 and choice2; remove the others, or the row"
+        raise row.error(f"a column {shown(others[0])}", mend)
+    question = row.text("question")
+    if question not in _QUESTIONS:
+        raise row.error(f"question {shown(question)}", "write cause or effect")
+    premise = f"{row.text('premise').strip()} {_QUESTIONS[question]}"
+    return [premise, row.text("choice1"), row.text("choice2")]
+
+
+_COPA = ("premise", "choice1", "choice2", "question")
+
+LAYOUTS = {
+    "boolq": Layout("BoolQ", ("passage", "question"), _FALSE_TRUE),
+    "cb": Layout(
+        "CB",
+        columns=("premise", "hypothesis"),
+        labels=("contradiction", "neutral", "entailment"),
+        metric="score",
+    ),
+    "rte": Layout("RTE", ("premise", "hypothesis"), ("entailment", "not_entailment")),
+    "copa": Layout("COPA", _COPA, ("0", "1"), form=ChoiceRows(2), parts=_choices),
+}
+
+
+def find_split(data: Path, layout: Layout, split: str) -> Path:
+    """A split's file, in SuperGLUE's folder or in the task's own.
+
+    Raises:
+        UserError: there is no such split, or no file of it.
+
+    """
+    if split not in FILES:
+        known = ", ".join(FILES)
+        raise UserError(f"{layout.folder} has no split '{split}'; choose from {known}")
+    inside = data / layout.folder
+    folder = inside if inside.is_dir() else data
+    for path in entries(folder, [FILES[split]]):
+        return path
+    raise UserError(
+        f"{folder} has no {FILES[split]} for the split '{split}'; name SuperGLUE's "
+        f"folder, or {layout.folder}'s"
+    )
+
+
+def read_split(path: Path, layout: Layout) -> Iterator[Example]:
+    """Labelled examples.
+
+    Raises:
+        UserError: a row does not fit, or has no label.
+
+    """
+    mend = f"is this {layout.folder}'s file, and not the leaderboard's without labels?"
+    for number, cells in read_named(path, (*layout.columns, "label"), mend):
+        row = Row(path, number, cells)
+        yield layout.example(row, _label(row, layout.labels))
+
+
+def _label(row: Row, labels: Sequence[str]) -> str:
+    value = row.cells["label"]
+    label = value if isinstance(value, str) else json.dumps(value)
+    if label not in labels:
+        known = ", ".join(labels)
+        raise row.error(f"label {shown(label)} is none of: {known}", "mend the row")
+    return label
+
+
+def read_unlabelled(path: Path, layout: Layout) -> Iterator[Example]:
+    """Examples of the leaderboard's test file, or of one to predict on.
+
+    Raises:
+        UserError: a row does not fit.
+
+    """
+    mend = f"{layout.folder}'s rows have {', '.join(layout.columns)}"
+    for number, cells in read_named(path, layout.columns, mend):
+        yield layout.example(Row(path, number, cells))
+
+
+def reader(layout: Layout) -> Callable[[Path], Iterator[Example]]:
+    """A layout's reader, taking only the path."""
+    return lambda path: read_split(path, layout)

@@ -1,0 +1,97 @@
+"""SuperGLUE: its tasks of sentences, from the official files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Optional
+
+from fairseq.logging import metrics
+from fairseq.tasks import register_task
+
+from ..data import Encoded
+from ..data.superglue import LAYOUTS, find_split, reader
+from ..errors import UserError
+from ..flags import one_of, option
+from ..model_dir import ModelDirectory
+from ._heads import Head
+from ._sentence import SentenceTask, SentenceTaskConfig
+from .glue import AUTO
+
+
+@dataclass
+class SuperGlueConfig(SentenceTaskConfig):
+    """Flags of superglue."""
+
+    superglue_task: Optional[str] = option(
+        None, "which of SuperGLUE's tasks", one_of(*LAYOUTS)
+    )
+
+
+@register_task("superglue", dataclass=SuperGlueConfig)
+class SuperGlueTask(SentenceTask):
+    """One task of SuperGLUE; the data are its folder, or the task's own.
+
+    Splits: train, valid (val) and, with ``--steady-split-dev``, test as the second half
+    of val. Checkpoints are picked by the leaderboard's metric; CB's, the mean of macro
+    F1 and accuracy, is logged as ``score``.
+    """
+
+    metric: ClassVar[str] = AUTO
+    cfg: SuperGlueConfig
+
+    def __init__(self, cfg: SuperGlueConfig, directory: ModelDirectory) -> None:
+        super().__init__(cfg, directory)
+        self.layout = LAYOUTS[str(cfg.superglue_task)]
+        self.labels, self.subject = self.layout.labels, str(cfg.superglue_task)
+        self.columns, self.form = self.layout.columns, self.layout.form
+
+    @classmethod
+    def check(cls, cfg: Any, directory: ModelDirectory) -> None:
+        """The task must be named."""
+        if cfg.superglue_task is None:
+            known = ", ".join(LAYOUTS)
+            raise UserError(f"--superglue-task is missing; choose from {known}")
+        super().check(cfg, directory)
+
+    @classmethod
+    def complete(cls, cfg: Any, root: Any) -> None:
+        """The metric of the task, where nobody says another."""
+        if root.checkpoint.best_checkpoint_metric == AUTO:
+            layout = LAYOUTS[str(cfg.superglue_task)]
+            root.checkpoint.best_checkpoint_metric = layout.metric
+
+    def read(self, split: str) -> Encoded:
+        """Rows of the split's file."""
+        half = split == "test" and self.cfg.steady_split_dev
+        name = "valid" if half else split
+        path = find_split(Path(self.cfg.data), self.layout, name)
+        read, folder = reader(self.layout), self.layout.folder
+        encoded = self.encode(path, read, f"superglue {folder}")
+        return self.dev(split, encoded) if name == "valid" else encoded
+
+    @property
+    def choices(self) -> int:
+        """Of multiple choice, how many; else 0."""
+        return self.form.rows if self.form.rows > 1 else 0
+
+    def heads(self) -> dict[str, Head]:
+        """The only head; of multiple choice it gives each choice a score."""
+        if self.choices:
+            return {self.head: Head(None, self.subject)}
+        return super().heads()
+
+    def add_head(self, model: Any) -> None:
+        """A new classification head, with one output for multiple choice."""
+        outputs = 1 if self.choices else self.num_classes
+        model.register_classification_head(self.head, num_classes=outputs)
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """The leaderboard's metric also where it is a mean of two."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if self.layout.metric == "score":
+            metrics.log_derived("score", _mean_of_two)
+
+
+def _mean_of_two(meters: Any) -> float:
+    """Macro F1 and accuracy, as SuperGLUE scores CB."""
+    f1, accuracy = map(meters.get_smoothed_value, ("f1", "accuracy"))
+    return float(f1 + accuracy) / 2
