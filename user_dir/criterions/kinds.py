@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..models.steady import HEAD
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
 from ..scores.metrics import class_counts, scattered_scores
@@ -231,4 +232,7 @@ def kind_of(task: Any, cfg: Any) -> Classes:
     chosen = Scores if regression else Classes
     if getattr(task, "choices", 0):
         chosen = Choices
-    return chosen(cfg.classification_head_name, int(outputs))
+    name = cfg.classification_head_name
+    if name == HEAD:  # nobody says another
+        name = getattr(task, "head", HEAD)
+    return chosen(name, int(outputs))

@@ -14,7 +14,7 @@ from .kinds import Classes, Tokens
 Sample = dict[str, Any]
 
 #: Token ids in a batch, and what else has a column for each of them.
-_SOURCE, _DECODED = "src_tokens", "prev_output_tokens"
+_SOURCE, _DECODED, _WORDS = "src_tokens", "prev_output_tokens", "words"
 
 
 def _rows(value: Any, rows: Tensor) -> Any:
@@ -89,8 +89,9 @@ class Passes:
             for name in (_SOURCE, _DECODED)
             if name in inputs
         }
+        of = {**kept, _WORDS: kept[_SOURCE]}
         cut = {
-            name: value[rows][:, kept[name]] if name in kept else _rows(value, rows)
+            name: value[rows][:, of[name]] if name in of else _rows(value, rows)
             for name, value in inputs.items()
         }
         target = self.sample["target"][rows]

@@ -1,16 +1,17 @@
 """How an example becomes what a model reads: one row of tokens, or several."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from fairseq.data import data_utils
 from torch import Tensor
 
 from .batching import NetInput, padded
 from .ragged import Ragged
-from .readers import Example
+from .readers import Example, error_at, shown
 from .tokenizing import SentenceTokenizer
 
 
@@ -134,3 +135,54 @@ class ChoiceRows:
         """Rows side by side, (B, C * T), all padded to one T; lengths (B, C)."""
         rows = padded([row for item in items for row in item], pad, decoder_input)
         return {name: value.reshape(len(items), -1) for name, value in rows.items()}
+
+
+class WordRows:
+    """A pair is a row, and a word of each of its texts matters."""
+
+    sides = 2
+    rows = 1
+
+    def encode(
+        self,
+        where: Path | str,
+        examples: Sequence[Example],
+        tokenizer: SentenceTokenizer,
+    ) -> Sides:
+        """Ids, and which word each of them is in.
+
+        Raises:
+            UserError: a word has no token left.
+
+        """
+        texts, spans = [e.texts for e in examples], [e.spans for e in examples]
+        ids, words, truncated = tokenizer.encode_words(texts, spans)
+        for example, found in zip(examples, words, strict=True):
+            for number, (text, span) in enumerate(_pairs(example), 1):
+                if number not in found:
+                    raise error_at(
+                        where,
+                        example.line,
+                        f"the word {shown(text[slice(*span)])} of text {number} is not "
+                        f"among the {len(found)} tokens that are kept",
+                        "raise --steady-max-length, or shorten the text",
+                    )
+        return Sides([ids, words], [truncated, 0])
+
+    def item(self, sides: Sequence[Ragged], index: int) -> tuple[Tensor, Tensor]:
+        """Ids of one example, and which word each is in."""
+        return sides[0][index], sides[1][index]
+
+    def sizes(self, sides: Sequence[Ragged]) -> np.ndarray:
+        """Tokens of each."""
+        return sides[0].sizes
+
+    def padded(self, items: Sequence[Any], pad: int, decoder_input: bool) -> NetInput:
+        """Ids, and in ``words`` which word each is in, both of shape (B, T)."""
+        ids, words = zip(*items, strict=True)
+        found = padded(ids, pad, decoder_input)
+        return {**found, "words": data_utils.collate_tokens(words, 0)}
+
+
+def _pairs(example: Example) -> Iterator[tuple[str, tuple[int, int]]]:
+    return zip(example.texts, example.spans, strict=True)

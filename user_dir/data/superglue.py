@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from .forms import ONE_ROW, ChoiceRows, Form
+from .forms import ONE_ROW, ChoiceRows, Form, WordRows
 from .readers import Example, entries, error_at, filled, shown
 from .tables import read_named, text_cell
 
@@ -48,20 +48,29 @@ class Layout:
 
     Args:
         folder: as SuperGLUE's archive names it, and its submission.
-        columns: that are read, but for the label.
+        texts: columns of the texts.
         labels: classes as the leaderboard writes them.
         metric: of the leaderboard, the one that picks checkpoints.
         form: rows of tokens that an example becomes.
-        parts: gives the texts of a row; by default those of the columns.
+        more: columns that are read besides, but for the label.
+        parts: gives the texts of a row; by default its columns.
+        spans: gives where a word begins and ends in each text.
 
     """
 
     folder: str
-    columns: Sequence[str]
+    texts: Sequence[str]
     labels: Sequence[str]
     metric: str = "accuracy"
     form: Form = ONE_ROW
+    more: Sequence[str] = ()
     parts: Callable[[Row], Sequence[str]] | None = None
+    spans: Callable[[Row], tuple[tuple[int, int], ...]] = lambda _: ()
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """All that is read but the label."""
+        return (*self.texts, *self.more)
 
     def example(self, row: Row, label: str = "") -> Example:
         """What a row says.
@@ -70,8 +79,9 @@ class Layout:
             UserError: a cell does not fit.
 
         """
-        parts = self.parts or (lambda row: [row.text(name) for name in self.columns])
-        return Example(filled(row.path, row.line, parts(row)), label, row.line)
+        parts = self.parts or (lambda row: [row.text(name) for name in self.texts])
+        texts = filled(row.path, row.line, parts(row))
+        return Example(texts, label, row.line, self.spans(row))
 
 
 #: What COPA asks of a premise, in its authors' words.
@@ -94,18 +104,58 @@ def _choices(row: Row) -> list[str]:
     return [premise, row.text("choice1"), row.text("choice2")]
 
 
-_COPA = ("premise", "choice1", "choice2", "question")
+def _spans(row: Row) -> tuple[tuple[int, int], ...]:
+    """Where the word is in each sentence, without the blanks before it."""
+    return _span(row, 1), _span(row, 2)
+
+
+def _span(row: Row, number: int) -> tuple[int, int]:
+    names = [f"{name}{number}" for name in ("start", "end")]
+    start, end = (row.cells[name] for name in names)
+    text = row.text(f"sentence{number}")
+    said = f"{names[0]} {json.dumps(start)}, {names[1]} {json.dumps(end)}"
+    if not type(start) is type(end) is int:
+        raise row.error(said, "write two whole numbers")
+    if not 0 <= start < end <= len(text):
+        problem = f"{said} is outside a sentence of {len(text)} characters"
+        raise row.error(problem, "count characters from 0; the end is after the last")
+    found = text[start:end]
+    within = text[max(0, start - 1) : start + 1].isalnum() and start > 0
+    if found != found.strip() or within:
+        problem = f"{said} is {shown(found)}, not the word {shown(row.text('word'))}"
+        raise row.error(problem, "count characters from 0; the end is after the last")
+    blanks = len(text) - len(text.lstrip())
+    return start - blanks, end - blanks
+
+
+_PAIR = ("premise", "hypothesis")
+_COPA = ("premise", "choice1", "choice2")
 
 LAYOUTS = {
     "boolq": Layout("BoolQ", ("passage", "question"), _FALSE_TRUE),
     "cb": Layout(
         "CB",
-        columns=("premise", "hypothesis"),
+        texts=_PAIR,
         labels=("contradiction", "neutral", "entailment"),
         metric="score",
     ),
-    "rte": Layout("RTE", ("premise", "hypothesis"), ("entailment", "not_entailment")),
-    "copa": Layout("COPA", _COPA, ("0", "1"), form=ChoiceRows(2), parts=_choices),
+    "rte": Layout("RTE", _PAIR, ("entailment", "not_entailment")),
+    "wic": Layout(
+        "WiC",
+        texts=("sentence1", "sentence2"),
+        labels=_FALSE_TRUE,
+        form=WordRows(),
+        more=("word", "start1", "end1", "start2", "end2"),
+        spans=_spans,
+    ),
+    "copa": Layout(
+        "COPA",
+        texts=_COPA,
+        labels=("0", "1"),
+        form=ChoiceRows(2),
+        more=("question",),
+        parts=_choices,
+    ),
 }
 
 
@@ -161,6 +211,30 @@ def read_unlabelled(path: Path, layout: Layout) -> Iterator[Example]:
     mend = f"{layout.folder}'s rows have {', '.join(layout.columns)}"
     for number, cells in read_named(path, layout.columns, mend):
         yield layout.example(Row(path, number, cells))
+
+
+def read_test(path: Path, layout: Layout) -> Iterator[tuple[int, Example]]:
+    """Examples of the leaderboard's test file, each with its number.
+
+    Raises:
+        UserError: a row does not fit, or has no number of its own.
+
+    """
+    lines: dict[int, int] = {}
+    for number, cells in read_named(path, (*layout.columns, "idx")):
+        row, idx = Row(path, number, cells), cells["idx"]
+        if type(idx) is not int:
+            raise row.error(f"idx {shown(idx)}", "write a whole number")
+        if lines.setdefault(idx, number) != number:
+            problem = f"idx {idx} is that of line {lines[idx]}, too"
+            raise row.error(problem, "get the file again")
+        yield idx, layout.example(row)
+
+
+def answer(idx: int, label: str) -> str:
+    """A line of a submission: "true" and "false" are strings, COPA's 0 and 1 not."""
+    found = int(label) if label.isdecimal() else label
+    return json.dumps({"idx": idx, "label": found})
 
 
 def reader(layout: Layout) -> Callable[[Path], Iterator[Example]]:

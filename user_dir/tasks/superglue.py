@@ -1,5 +1,6 @@
 """SuperGLUE: its tasks of sentences, from the official files."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -7,14 +8,19 @@ from typing import Any, ClassVar, Optional
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 
-from ..data import Encoded
-from ..data.superglue import LAYOUTS, find_split, reader
+from ..data import Encoded, Example
+from ..data.forms import WordRows
+from ..data.superglue import LAYOUTS, find_split, read_unlabelled, reader
 from ..errors import UserError
 from ..flags import one_of, option
 from ..model_dir import ModelDirectory
+from ..models.words import WordsHead
 from ._heads import Head
 from ._sentence import SentenceTask, SentenceTaskConfig
 from .glue import AUTO
+
+#: Name of the head that reads words, which no other task's fits.
+WORDS = "words_classification_head"
 
 
 @dataclass
@@ -42,7 +48,9 @@ class SuperGlueTask(SentenceTask):
         super().__init__(cfg, directory)
         self.layout = LAYOUTS[str(cfg.superglue_task)]
         self.labels, self.subject = self.layout.labels, str(cfg.superglue_task)
-        self.columns, self.form = self.layout.columns, self.layout.form
+        self.columns, self.form = self.layout.texts, self.layout.form
+        if self.by_words:
+            self.head = WORDS
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
@@ -50,7 +58,23 @@ class SuperGlueTask(SentenceTask):
         if cfg.superglue_task is None:
             known = ", ".join(LAYOUTS)
             raise UserError(f"--superglue-task is missing; choose from {known}")
+        if isinstance(LAYOUTS[str(cfg.superglue_task)].form, WordRows):
+            cls._check_words(cfg, directory)
         super().check(cfg, directory)
+
+    @staticmethod
+    def _check_words(cfg: Any, directory: ModelDirectory) -> None:
+        """Refuse what does not go with a head that reads words."""
+        if directory.family.decodes:
+            raise UserError(
+                "--superglue-task wic reads words where an encoder leaves them, and "
+                f"{directory.path} is an encoder-decoder; name an encoder"
+            )
+        if cfg.steady_pooler:
+            raise UserError(
+                "--steady-pooler does not fit the head of wic, which reads two words "
+                "beside the sentence; leave the flag out"
+            )
 
     @classmethod
     def complete(cls, cfg: Any, root: Any) -> None:
@@ -68,6 +92,15 @@ class SuperGlueTask(SentenceTask):
         encoded = self.encode(path, read, f"superglue {folder}")
         return self.dev(split, encoded) if name == "valid" else encoded
 
+    def examples(self, path: Path) -> Iterator[Example]:
+        """Rows without labels, as a checkpoint of this task is asked about them."""
+        return read_unlabelled(path, self.layout)
+
+    @property
+    def by_words(self) -> bool:
+        """Whether the head reads words."""
+        return isinstance(self.form, WordRows)
+
     @property
     def choices(self) -> int:
         """Of multiple choice, how many; else 0."""
@@ -80,7 +113,11 @@ class SuperGlueTask(SentenceTask):
         return super().heads()
 
     def add_head(self, model: Any) -> None:
-        """A new classification head, with one output for multiple choice."""
+        """A new head: one output for multiple choice, or of words."""
+        if self.by_words:
+            head = WordsHead(model.args, self.num_classes)
+            model.classification_heads[self.head] = head
+            return
         outputs = 1 if self.choices else self.num_classes
         model.register_classification_head(self.head, num_classes=outputs)
 
