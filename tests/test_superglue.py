@@ -21,8 +21,8 @@ from fairseq_steady.data import Encoded, Ragged, SentenceDataset, SentenceTokeni
 from fairseq_steady.data.forms import ChoiceRows, WordRows
 from fairseq_steady.data.readers import Example
 from fairseq_steady.data.superglue import (
-    LAYOUTS,
-    find_split,
+    TASKS,
+    find,
     read_split,
     read_test,
 )
@@ -364,12 +364,12 @@ def official(task: str, number: int) -> dict[str, Any]:
         "cb": {
             "premise": first,
             "hypothesis": second,
-            "label": LAYOUTS["cb"].labels[number % 3],
+            "label": TASKS["cb"].labels[number % 3],
         },
         "rte": {
             "premise": first,
             "hypothesis": second,
-            "label": LAYOUTS["rte"].labels[label],
+            "label": TASKS["rte"].labels[label],
         },
         "copa": {
             "premise": first,
@@ -401,7 +401,7 @@ def wic(number: int) -> dict[str, Any]:
 
 def write_task(folder: Path, task: str, **counts: int) -> Path:
     """A task's folder with so many rows in each file."""
-    place = folder / LAYOUTS[task].folder
+    place = folder / TASKS[task].folder
     place.mkdir(parents=True)
     for name, count in counts.items():
         rows = [official(task, number) for number in range(count)]
@@ -471,7 +471,7 @@ def test_cbs_score_is_the_mean_of_two(
         *flags(models, tmp_path, "cb"), f"--save-dir={tmp_path}", "--steady-split-dev"
     )
     found = {k: float(v) for k, v in logged(done, "valid")[-1].items()}
-    both = found["valid_f1"] + found["valid_accuracy"]
+    both = found["valid_macro_f1"] + found["valid_accuracy"]
     assert found["valid_score"] == pytest.approx(both / 2, abs=1e-3)
     saved = checkpoint(tmp_path, "checkpoint_best.pt")["cfg"]["checkpoint"]
     assert saved["best_checkpoint_metric"] == "score"
@@ -532,29 +532,29 @@ def test_a_broken_row_is_one_line(
     rows = [official(task, 0), official(task, 1) | changed]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=f"train.jsonl:2: .*{message}"):
-        list(read_split(path, LAYOUTS[task]))
+        list(read_split(path, TASKS[task]))
 
 
-@pytest.mark.parametrize("task", list(LAYOUTS))
+@pytest.mark.parametrize("task", list(TASKS))
 def test_the_leaderboards_file_has_no_labels(tmp_path: Path, task: str) -> None:
     place = write_task(tmp_path, task, test=2, val=3)
     for data in (tmp_path, place):
-        assert find_split(data, LAYOUTS[task], "valid") == place / "val.jsonl"
-    assert len(list(read_split(place / "val.jsonl", LAYOUTS[task]))) == 3
-    path = find_split(tmp_path, LAYOUTS[task], "test")
-    said = f"test.jsonl:1: no column 'label' among: .*is this {LAYOUTS[task].folder}'s"
+        assert find(data, TASKS[task], "valid") == place / "val.jsonl"
+    assert len(list(read_split(place / "val.jsonl", TASKS[task]))) == 3
+    path = find(tmp_path, TASKS[task], "test")
+    said = f"test.jsonl:1: no column 'label' among: .*is this {TASKS[task].folder}'s"
     with pytest.raises(UserError, match=said):
-        list(read_split(path, LAYOUTS[task]))
-    assert [idx for idx, _ in read_test(path, LAYOUTS[task])] == [0, 1]
+        list(read_split(path, TASKS[task]))
+    assert [idx for idx, _ in read_test(path, TASKS[task])] == [0, 1]
     path.write_text(path.read_text().replace('"idx": 1', '"idx": 0'))
     with pytest.raises(UserError, match="jsonl:2: idx 0 is that of line 1, too; get"):
-        list(read_test(path, LAYOUTS[task]))
+        list(read_test(path, TASKS[task]))
 
 
 def test_a_word_that_is_cut_away_is_an_error_at_its_line(tmp_path: Path) -> None:
     directory = directory_of(tmp_path / "model", tokenizers()["bytes"])
     tokenizer = SentenceTokenizer(directory, directory.dictionary(), 12)
-    example = Example((TEXTS[0], TEXTS[1]), "", 7, ((31, 36), (27, 32)))
+    example = Example((TEXTS[0], TEXTS[1]), "", 7, spans=((31, 36), (27, 32)))
     said = "f:7: the word 'place' of text 1 is not among the 12 tokens that are kept"
     with pytest.raises(UserError, match=said):
         WordRows().encode("f", [example], tokenizer)
@@ -587,6 +587,6 @@ def test_more_than_a_text_or_pair_is_not_probed() -> None:
 
 def test_a_text_alone_is_no_row() -> None:
     made: Any = Predictor.__new__(Predictor)
-    made.form, made.task = ChoiceRows(2), SimpleNamespace(layout=LAYOUTS["copa"])
+    made.form, made.task = ChoiceRows(2), SimpleNamespace(layout=TASKS["copa"])
     with pytest.raises(UserError, match="premise, choice1, choice2, question.; name a"):
         made._encode(["w1"])

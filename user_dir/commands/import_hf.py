@@ -1,7 +1,8 @@
-"""Import a Hugging Face BERT, RoBERTa, DeBERTa, BART or mBART as a model directory.
+"""Import a Hugging Face BERT, RoBERTa, XLM-R, DeBERTa, BART ... as a model directory.
 
     fairseq-steady import path/to/bert-base-cased models/bert
     fairseq-steady import bart.large models/bart --gpt2-bpe DIR  # fairseq's own release
+    fairseq-steady import xlmr.base models/xlmr         # one that has sentencepiece
     fairseq-steady import models/bert models/bert2 --bert2bert   # encoder and decoder
 
 A model directory holds architecture, dictionary, tokeniser and weights: what
@@ -65,12 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Import from whichever form the flags name."""
     from .. import tasks as plugin  # noqa: F401  registers everything
+    from ..huggingface.release import import_fairseq, is_release
 
-    if args.gpt2_bpe:
-        from ..huggingface.release import import_fairseq
-
+    if args.gpt2_bpe or (is_release(args.source) and not args.bert2bert):
         import_fairseq(args.source, args.gpt2_bpe, args.out)
-        print(f"{args.out}: weights and BPE as fairseq released them")
+        print(f"{args.out}: weights and tokeniser as fairseq released them")
     elif args.bert2bert:
         from ..huggingface.bert2bert import bert2bert
         from ..model_dir import ModelDirectory

@@ -30,7 +30,8 @@ USAGE = "CHECKPOINT [FILE ... | --text SENTENCE] [options]"
 OUT = """\
 what comes out, on standard output:
   a line for each text, in order: {"label": "1", "probabilities": {"0": 0.02, ...}}
-  or, from a checkpoint that was trained on scores, {"score": 3.1}. With --tsv a
+  or, from a checkpoint that was trained on scores, {"score": 3.1}; on any number of
+  labels, {"labels": ["a", "b"], "probabilities": {...}}, those above 0.5. With --tsv a
   header line comes first. Progress and notes are on standard error.
 
 from Python:
@@ -88,7 +89,9 @@ def one_or_two(texts: Sequence[str]) -> "Text":
     return (texts[0], texts[1]) if len(texts) == 2 else texts[0]
 
 
-def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator["Text"]:
+def read_texts(
+    path: Path | None, columns: Sequence[str], quoted: bool = False
+) -> Iterator["Text"]:
     """The sentences or pairs of a file, or of standard input.
 
     Raises:
@@ -103,7 +106,7 @@ def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator["Text"]:
             yield as_text(where, number, line, len(columns) == 2)
         return
     mend = "name yours with --text-column and --pair-column"
-    for number, row in read_named(path, columns, mend):
+    for number, row in read_named(path, columns, mend, quoted):
         cells = [text_cell(path, number, row, name) for name in columns]
         yield one_or_two(filled(path, number, cells))
 
@@ -134,7 +137,9 @@ def every_text(
     if not args.inputs:
         say_what_is_read("texts")
     return [
-        text for path in args.inputs or [None] for text in read_texts(path, columns)
+        text
+        for path in args.inputs or [None]
+        for text in read_texts(path, columns, predictor.quoted)
     ]
 
 
@@ -157,19 +162,21 @@ def columns_of(args: argparse.Namespace, trained: Sequence[str]) -> Sequence[str
 def as_json(found: "Prediction", texts: Sequence[str]) -> str:
     """One line of JSON, after its texts where they are wanted."""
     begin = {"text": texts[0] if len(texts) == 1 else texts} if texts else {}
-    if found.label is None:
+    if found.score is not None:
         return json.dumps({**begin, "score": found.score})
-    answer = {"label": found.label, "probabilities": found.probabilities}
-    return json.dumps({**begin, **answer})
+    answer: dict[str, object] = {"label": found.label}
+    if found.labels is not None:
+        answer = {"labels": list(found.labels)}
+    return json.dumps({**begin, **answer, "probabilities": found.probabilities})
 
 
 def as_tsv(found: "Prediction", texts: Sequence[str]) -> str:
     """Label and probabilities in order, or the score; after the texts if wanted."""
     cells = [*map(tsv_cell, texts)]
-    if found.label is None:
+    if found.score is not None:
         return "\t".join([*cells, repr(found.score)])
-    numbers = map(repr, found.probabilities.values())
-    return "\t".join([*cells, found.label, *numbers])
+    given = found.label if found.labels is None else ",".join(found.labels)
+    return "\t".join([*cells, given or "", *map(repr, found.probabilities.values())])
 
 
 def header(predictor: "Predictor", columns: Sequence[str]) -> str:
@@ -184,7 +191,13 @@ def header(predictor: "Predictor", columns: Sequence[str]) -> str:
     for label in predictor.labels or ():
         if len(label.split("\t")) + len(label.splitlines()) > 2:
             raise UserError(f"label {shown(label)} does not fit into a TSV; omit --tsv")
-    answer = ["label", *predictor.labels] if predictor.labels else ["score"]
+        if predictor.several and "," in label:
+            raise UserError(
+                f"label {shown(label)} has a comma, which parts labels in a TSV; omit "
+                "--tsv"
+            )
+    name = "labels" if predictor.several else "label"
+    answer = [name, *predictor.labels] if predictor.labels else ["score"]
     return "\t".join([*map(tsv_cell, columns), *answer])
 
 

@@ -59,7 +59,8 @@ def shown(found: "Prediction") -> str:
 
 def glue(predictor: "Predictor", data: Path) -> dict[str, str]:
     """The files of a submission to GLUE, by name."""
-    from ..data.glue import LAYOUTS, SUBMISSIONS, find_split, read_unlabelled
+    from ..data.glue import LAYOUTS, SUBMISSIONS
+    from ..data.layouts import find_split, read_unlabelled
 
     name = str(predictor.task.cfg.glue_task)
     made = {}
@@ -76,10 +77,10 @@ def glue(predictor: "Predictor", data: Path) -> dict[str, str]:
 
 def superglue(predictor: "Predictor", data: Path) -> dict[str, str]:
     """The file of a submission to SuperGLUE, by name."""
-    from ..data.superglue import answer, find_split, read_test
+    from ..data.superglue import answer, find, read_test
 
     layout = predictor.task.layout
-    rows = list(read_test(find_split(data, layout, "test"), layout))
+    rows = list(read_test(find(data, layout, "test"), layout))
     found = predictor([example for _, example in rows])
     pairs = zip(rows, found, strict=True)
     lines = [answer(idx, str(one.label)) for (idx, _), one in pairs]

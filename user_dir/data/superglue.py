@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError
 from .forms import ONE_ROW, ChoiceRows, Form, WordRows
-from .readers import Example, entries, error_at, filled, shown
+from .layouts import Layout, find_split
+from .readers import Example, error_at, filled, shown
 from .tables import read_named, text_cell
 
-#: A split's file.
-FILES = {"train": "train.jsonl", "valid": "val.jsonl", "test": "test.jsonl"}
+_SPLITS = {"train": "train", "valid": "val", "test": "test"}
 _FALSE_TRUE = ("false", "true")
 
 
@@ -43,28 +43,20 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One task.
+class Task(Layout):
+    """One task; its folder also names its submission.
 
     Args:
-        folder: as SuperGLUE's archive names it, and its submission.
-        texts: columns of the texts.
-        labels: classes as the leaderboard writes them.
-        metric: of the leaderboard, the one that picks checkpoints.
         form: rows of tokens that an example becomes.
         more: columns that are read besides, but for the label.
-        parts: gives the texts of a row; by default its columns.
+        said: gives the texts of a row; by default its columns.
         spans: gives where a word begins and ends in each text.
 
     """
 
-    folder: str
-    texts: Sequence[str]
-    labels: Sequence[str]
-    metric: str = "accuracy"
     form: Form = ONE_ROW
     more: Sequence[str] = ()
-    parts: Callable[[Row], Sequence[str]] | None = None
+    said: Callable[[Row], Sequence[str]] | None = None
     spans: Callable[[Row], tuple[tuple[int, int], ...]] = lambda _: ()
 
     @property
@@ -79,9 +71,9 @@ class Layout:
             UserError: a cell does not fit.
 
         """
-        parts = self.parts or (lambda row: [row.text(name) for name in self.texts])
-        texts = filled(row.path, row.line, parts(row))
-        return Example(texts, label, row.line, self.spans(row))
+        said = self.said or (lambda row: [row.text(name) for name in self.texts])
+        texts = filled(row.path, row.line, said(row))
+        return Example(texts, label, row.line, spans=self.spans(row))
 
 
 #: What COPA asks of a premise, in its authors' words.
@@ -131,65 +123,61 @@ def _span(row: Row, number: int) -> tuple[int, int]:
 _PAIR = ("premise", "hypothesis")
 _COPA = ("premise", "choice1", "choice2")
 
-LAYOUTS = {
-    "boolq": Layout("BoolQ", ("passage", "question"), _FALSE_TRUE),
-    "cb": Layout(
-        "CB",
-        texts=_PAIR,
-        labels=("contradiction", "neutral", "entailment"),
-        metric="score",
+
+def _task(
+    folder: str, texts: Sequence[str], labels: Sequence[str], **more: Any
+) -> Task:
+    files = {split: (f"{name}.jsonl",) for split, name in _SPLITS.items()}
+    return Task(folder, texts, "label", labels, files=files, **more)
+
+
+TASKS = {
+    "boolq": _task("BoolQ", ("passage", "question"), _FALSE_TRUE),
+    "cb": _task(
+        "CB", _PAIR, ("contradiction", "neutral", "entailment"), metric="score"
     ),
-    "rte": Layout("RTE", _PAIR, ("entailment", "not_entailment")),
-    "wic": Layout(
+    "rte": _task("RTE", _PAIR, ("entailment", "not_entailment")),
+    "wic": _task(
         "WiC",
-        texts=("sentence1", "sentence2"),
-        labels=_FALSE_TRUE,
+        ("sentence1", "sentence2"),
+        _FALSE_TRUE,
         form=WordRows(),
         more=("word", "start1", "end1", "start2", "end2"),
         spans=_spans,
     ),
-    "copa": Layout(
+    "copa": _task(
         "COPA",
-        texts=_COPA,
-        labels=("0", "1"),
+        _COPA,
+        ("0", "1"),
         form=ChoiceRows(2),
         more=("question",),
-        parts=_choices,
+        said=_choices,
     ),
 }
 
 
-def find_split(data: Path, layout: Layout, split: str) -> Path:
+def find(data: Path, task: Task, split: str) -> Path:
     """A split's file, in SuperGLUE's folder or in the task's own.
 
     Raises:
         UserError: there is no such split, or no file of it.
 
     """
-    if split not in FILES:
-        known = ", ".join(FILES)
-        raise UserError(f"{layout.folder} has no split '{split}'; choose from {known}")
-    inside = data / layout.folder
-    folder = inside if inside.is_dir() else data
-    for path in entries(folder, [FILES[split]]):
-        return path
-    raise UserError(
-        f"{folder} has no {FILES[split]} for the split '{split}'; name SuperGLUE's "
-        f"folder, or {layout.folder}'s"
-    )
+    mend = f"name SuperGLUE's folder, or {task.folder}'s"
+    return find_split(data, task, split, mend)
 
 
-def read_split(path: Path, layout: Layout) -> Iterator[Example]:
+def read_split(path: Path, task: Task) -> Iterator[Example]:
     """Labelled examples.
 
     Raises:
         UserError: a row does not fit, or has no label.
 
     """
-    mend = f"is this {layout.folder}'s file, and not the leaderboard's without labels?"
-    for number, cells in read_named(path, (*layout.columns, "label"), mend):
+    mend = f"is this {task.folder}'s file, and not the leaderboard's without labels?"
+    for number, cells in read_named(path, (*task.columns, "label"), mend):
         row = Row(path, number, cells)
-        yield layout.example(row, _label(row, layout.labels))
+        yield task.example(row, _label(row, task.labels or ()))
 
 
 def _label(row: Row, labels: Sequence[str]) -> str:
@@ -201,19 +189,19 @@ def _label(row: Row, labels: Sequence[str]) -> str:
     return label
 
 
-def read_unlabelled(path: Path, layout: Layout) -> Iterator[Example]:
+def read_unlabelled(path: Path, task: Task) -> Iterator[Example]:
     """Examples of the leaderboard's test file, or of one to predict on.
 
     Raises:
         UserError: a row does not fit.
 
     """
-    mend = f"{layout.folder}'s rows have {', '.join(layout.columns)}"
-    for number, cells in read_named(path, layout.columns, mend):
-        yield layout.example(Row(path, number, cells))
+    mend = f"{task.folder}'s rows have {', '.join(task.columns)}"
+    for number, cells in read_named(path, task.columns, mend):
+        yield task.example(Row(path, number, cells))
 
 
-def read_test(path: Path, layout: Layout) -> Iterator[tuple[int, Example]]:
+def read_test(path: Path, task: Task) -> Iterator[tuple[int, Example]]:
     """Examples of the leaderboard's test file, each with its number.
 
     Raises:
@@ -221,14 +209,14 @@ def read_test(path: Path, layout: Layout) -> Iterator[tuple[int, Example]]:
 
     """
     lines: dict[int, int] = {}
-    for number, cells in read_named(path, (*layout.columns, "idx")):
+    for number, cells in read_named(path, (*task.columns, "idx")):
         row, idx = Row(path, number, cells), cells["idx"]
         if type(idx) is not int:
             raise row.error(f"idx {shown(idx)}", "write a whole number")
         if lines.setdefault(idx, number) != number:
             problem = f"idx {idx} is that of line {lines[idx]}, too"
             raise row.error(problem, "get the file again")
-        yield idx, layout.example(row)
+        yield idx, task.example(row)
 
 
 def answer(idx: int, label: str) -> str:
@@ -237,6 +225,6 @@ def answer(idx: int, label: str) -> str:
     return json.dumps({"idx": idx, "label": found})
 
 
-def reader(layout: Layout) -> Callable[[Path], Iterator[Example]]:
-    """A layout's reader, taking only the path."""
-    return lambda path: read_split(path, layout)
+def reader(task: Task) -> Callable[[Path], Iterator[Example]]:
+    """A task's reader, taking only the path."""
+    return lambda path: read_split(path, task)

@@ -10,7 +10,12 @@ from ..model_dir import Manifest, ModelDirectory, write_model_directory
 from .checking import check_state
 from .config import read_config
 from .sources import Weights, inside, read_weights, weight_files
-from .vocabularies import build_dictionary, build_tokenizer, gives_two_types
+from .vocabularies import (
+    build_dictionary,
+    build_tokenizer,
+    gives_two_types,
+    special_tokens,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +42,15 @@ def import_hf(
     kind = family.kinds[config["model_type"]]
     weights = Weights(folder, read_weights(files))
     tokenizer = build_tokenizer(folder, kind)
+    special = special_tokens(tokenizer, kind)
     size = len(weights(family.words, -1, -1))
-    dictionary, rows = build_dictionary(tokenizer, kind.special, size, folder)
-    end = kind.special["</s>"]
-    paired = family.typed and gives_two_types(folder, tokenizer, end)
+    dictionary, rows = build_dictionary(tokenizer, special, size, folder)
+    paired = family.typed and gives_two_types(folder, tokenizer, special["</s>"])
     made = family.read(weights, config, rows, paired)
     manifest = Manifest(
         family=family.name,
         architecture=made.form,
-        special_tokens=dict(kind.special),
+        special_tokens=dict(special),
         source=_origin(folder, config, files),
         licence=licence or _stated_licence(folder, config),
     )

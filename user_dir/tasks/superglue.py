@@ -9,8 +9,8 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 
 from ..data import Encoded, Example
-from ..data.forms import WordRows
-from ..data.superglue import LAYOUTS, find_split, read_unlabelled, reader
+from ..data.forms import OneRow, WordRows
+from ..data.superglue import TASKS, find, read_unlabelled, reader
 from ..errors import UserError
 from ..flags import one_of, option
 from ..model_dir import ModelDirectory
@@ -28,7 +28,7 @@ class SuperGlueConfig(SentenceTaskConfig):
     """Flags of superglue."""
 
     superglue_task: Optional[str] = option(
-        None, "which of SuperGLUE's tasks", one_of(*LAYOUTS)
+        None, "which of SuperGLUE's tasks", one_of(*TASKS)
     )
 
 
@@ -46,7 +46,7 @@ class SuperGlueTask(SentenceTask):
 
     def __init__(self, cfg: SuperGlueConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
-        self.layout = LAYOUTS[str(cfg.superglue_task)]
+        self.layout = TASKS[str(cfg.superglue_task)]
         self.labels, self.subject = self.layout.labels, str(cfg.superglue_task)
         self.columns, self.form = self.layout.texts, self.layout.form
         if self.by_words:
@@ -56,9 +56,9 @@ class SuperGlueTask(SentenceTask):
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
         """The task must be named."""
         if cfg.superglue_task is None:
-            known = ", ".join(LAYOUTS)
+            known = ", ".join(TASKS)
             raise UserError(f"--superglue-task is missing; choose from {known}")
-        if isinstance(LAYOUTS[str(cfg.superglue_task)].form, WordRows):
+        if isinstance(TASKS[str(cfg.superglue_task)].form, WordRows):
             cls._check_words(cfg, directory)
         super().check(cfg, directory)
 
@@ -80,14 +80,14 @@ class SuperGlueTask(SentenceTask):
     def complete(cls, cfg: Any, root: Any) -> None:
         """The metric of the task, where nobody says another."""
         if root.checkpoint.best_checkpoint_metric == AUTO:
-            layout = LAYOUTS[str(cfg.superglue_task)]
+            layout = TASKS[str(cfg.superglue_task)]
             root.checkpoint.best_checkpoint_metric = layout.metric
 
     def read(self, split: str) -> Encoded:
         """Rows of the split's file."""
         half = split == "test" and self.cfg.steady_split_dev
         name = "valid" if half else split
-        path = find_split(Path(self.cfg.data), self.layout, name)
+        path = find(Path(self.cfg.data), self.layout, name)
         read, folder = reader(self.layout), self.layout.folder
         encoded = self.encode(path, read, f"superglue {folder}")
         return self.dev(split, encoded) if name == "valid" else encoded
@@ -100,6 +100,20 @@ class SuperGlueTask(SentenceTask):
     def by_words(self) -> bool:
         """Whether the head reads words."""
         return isinstance(self.form, WordRows)
+
+    def _read_any(self, split: str) -> tuple[Encoded, bool]:
+        """As its own also the JSON lines of ``--steady-also``."""
+        path, told = self.also.get(split), self.cfg.steady_also_labels
+        if path is None or (isinstance(self.form, OneRow) and (told or not _own(path))):
+            return super()._read_any(split)
+        if told:
+            raise UserError(
+                f"--steady-also-labels {told} does not go with --superglue-task "
+                f"{self.subject}, whose labels are {', '.join(self.labels or ())}; "
+                "write them so in the file"
+            )
+        folder = self.layout.folder
+        return self.encode(path, reader(self.layout), f"superglue {folder}"), False
 
     @property
     def choices(self) -> int:
@@ -124,11 +138,15 @@ class SuperGlueTask(SentenceTask):
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         """The leaderboard's metric also where it is a mean of two."""
         super().reduce_metrics(logging_outputs, criterion)
-        if self.layout.metric == "score":
+        if self.layout.metric == "score" and not criterion.training:
             metrics.log_derived("score", _mean_of_two)
+
+
+def _own(path: Path) -> bool:
+    return path.suffix.lower() == ".jsonl"
 
 
 def _mean_of_two(meters: Any) -> float:
     """Macro F1 and accuracy, as SuperGLUE scores CB."""
-    f1, accuracy = map(meters.get_smoothed_value, ("f1", "accuracy"))
+    f1, accuracy = map(meters.get_smoothed_value, ("macro_f1", "accuracy"))
     return float(f1 + accuracy) / 2

@@ -51,6 +51,8 @@ LAYER = {
     "output.LayerNorm": "final_layer_norm",
 }
 _PARTS = ("weight", "bias")
+#: Names of RoBERTa's head.
+_HEAD = {"dense": "classifier.dense", "out_proj": "classifier.out_proj"}
 
 
 class EncoderConfig(Config, total=False):
@@ -258,6 +260,11 @@ def _read_pooler(weights: Weights, width: int) -> State:
     return {"dense.weight": weight, "dense.bias": bias}
 
 
+def _as_roberta(classes: str, vocabulary: Any) -> Kind:
+    """RoBERTa's form under another name, and with another tokeniser."""
+    return Kind(classes, "roberta.", ANGLES, vocabulary, _HEAD, first=2, types=1)
+
+
 FAMILY = EncoderFamily(
     name="roberta",
     kinds={
@@ -269,15 +276,9 @@ FAMILY = EncoderFamily(
             head={"dense": "bert.pooler.dense", "out_proj": "classifier"},
             types=2,
         ),
-        "roberta": Kind(
-            "Roberta",
-            prefix="roberta.",
-            special=ANGLES,
-            vocabulary="byte-level",
-            head={"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
-            first=2,
-            types=1,
-        ),
+        "roberta": _as_roberta("Roberta", "byte-level"),
+        "xlm-roberta": _as_roberta("XLMRoberta", "transformers"),
+        "camembert": _as_roberta("Camembert", "transformers"),
     },
     config=EncoderConfig,
     architecture=Encoder,
