@@ -40,7 +40,8 @@ class Predictor(Trained):
     """A fine-tuned classifier or regressor.
 
     Args:
-        checkpoint: of one of this plugin's sentence tasks.
+        checkpoint: of one of this plugin's sentence tasks, or a model directory that
+            was imported with its head.
         model: its model directory, where that has moved.
         cpu: stay on the CPU where there is a GPU.
         head: the task, for checkpoints of glue_multitask.
@@ -59,8 +60,10 @@ class Predictor(Trained):
     ) -> None:
         super().__init__(checkpoint, model, cpu, head)
         self.labels: Sequence[str] | None = self.task.labels
-        #: names of the text columns it was trained on: one, or two for pairs
-        self.columns: Sequence[str] = self.task.columns
+        #: names of the text columns it was trained on: one, or two for pairs; None
+        #: where that is not known, of an imported head
+        imported = Path(checkpoint).is_dir()
+        self.columns: Sequence[str] | None = None if imported else self.task.columns
         self.tokenizer = self.task.tokenizer
         self.kind = Classes(self.task.head, self.task.num_classes)
 
@@ -92,11 +95,10 @@ class Predictor(Trained):
     def parts(self, text: Text) -> tuple[str, ...]:
         """A sentence or a pair as training reads it: no blanks around."""
         parts = text if isinstance(text, tuple | list) else (text,)
-        if len(parts) != len(self.columns) or not all(
-            isinstance(part, str) for part in parts
-        ):
+        right = (1, 2) if self.columns is None else (len(self.columns),)
+        if len(parts) not in right or not all(isinstance(part, str) for part in parts):
             form = "pairs: give (first, second)"
-            if len(self.columns) == 1:
+            if right[0] == 1:
                 form = "single sentences: give a string"
             raise UserError(f"{shown(text)}: the checkpoint was trained on {form}")
         return tuple(part.strip() for part in parts)
