@@ -80,7 +80,7 @@ ROOMS = {
     "huggingface": Room(
         "data errors escaping files inference model_dir models patches",
         f"fairseq safetensors tokenizers torch {_READ}",
-        "transformers",
+        "sentencepiece transformers",
     ),
     "comparison": Room(
         "errors escaping files scores",

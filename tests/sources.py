@@ -247,3 +247,125 @@ def make_release(folder: Path, family: str = "bart") -> Path:
     state = FAMILIES[family].model.build_model(args, bare).state_dict()
     torch.save({"args": args, "model": state}, folder / "model.pt")
     return folder
+
+
+# --- XLM-R and CamemBERT --------------------------------------------------------------
+
+#: Words that tokenisers get wrong: scripts that join, compose or have no blanks, forms
+#: that are not composed, compatibility forms, what nobody sees, and special tokens.
+SCRIPTS = [
+    *("The", "cat", "can't", "déjà-vu", "Ångström", "naïve", "straße", "İstanbul"),
+    *(
+        "हिन्दी",
+        "क्षत्रिय",
+        "ज़रूरत",
+        "क़लम",
+        "কলকাতা",
+        "தமிழ்",
+        "తెలుగు",
+        "ಕನ್ನಡ",
+        "ગુજરાતી",
+        "ਪੰਜਾਬੀ",
+    ),
+    *("ภาษาไทย", "น้ำ", "กำลัง", "ພາສາລາວ", "မြန်မာ", "ខ្មែរ", "བོད་ཡིག", "ᠮᠣᠩᠭᠣᠯ", "አማርኛ"),
+    *(
+        "中文字",
+        "繁體",
+        "𠜎",
+        "日本語",
+        "カタカナ",
+        "ｶﾀｶﾅ",
+        "が",
+        "か\u3099",
+        "ﾊﾞ",
+        "～",
+        "㎏s",
+    ),
+    *("한국어", "\u1112\u1161\u11ab", "Việt", "Vie\u0323\u0302t", "Vi\u1ec7t"),
+    *("العربية", "اَلْعَرَبِيَّةُ", "ﷺ", "ﻻ", "می\u200cخواهم", "اردو", "עברית"),
+    *("שָׁלוֹם", "ש\u05c1\u05b8", "م\u0651\u064e"),
+    *("русский", "й", "и\u0306", "Ελληνικά", "ὕψος", "հայերեն", "ქართული", "ᏣᎳᎩ"),
+    *("e\u0301", "o\u0308\u0304", "Z\u0351\u036b\u0343a\u0350l", "\u0301", "a\u0336"),
+    *("🙂", "👍🏽", "👩‍👩‍👧", "🇫🇷", "❤️", "1️⃣", "🏴\U000e0067\U000e0062\U000e007f", "𝕳𝖊"),
+    *("①", "ﬁn", "½", "²", "™", "…", "℻", "ＦＵＬＬ", "Ａ\u0301", "▁", "▁▁", "_"),
+    *("\u3000", "\u00a0", "\u2003", "\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad"),
+    *("\u202e", "\u2028", "\t", "\n", "\r\n", "\x07", "\x7f", "\x00", "\ufffd"),
+    *("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<s>NOTUSED", "[CLS]", "&amp;"),
+    *("3.14", "$5", "50%", "---", "?!", '"', "http://a.b/c?d=e", "@user", "#tag"),
+]
+
+
+def many_scripts(count: int = 1000) -> list[str]:
+    """Sentences of those words, with blanks between, around and missing."""
+    rng = random.Random(5)
+    made = list(SCRIPTS)
+    while len(made) < count:
+        words = rng.choices(SCRIPTS, k=rng.randint(1, 8))
+        made.append("".join(word + rng.choice(("", *"   ", "  ")) for word in words))
+    return made
+
+
+def train_pieces(folder: Path) -> Path:
+    """sentencepiece.bpe.model, as XLM-R and CamemBERT ship it."""
+    corpus = [t for t in many_scripts(600) if not set(t) & {"\0", "\n"}]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus),
+        model_prefix=str(folder / "sentencepiece.bpe"),
+        vocab_size=420,
+        model_type="unigram",
+        character_coverage=0.999,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        num_threads=1,
+    )
+    return folder / "sentencepiece.bpe.model"
+
+
+#: transformers' name of each type that has pieces.
+PIECED = {"xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+
+
+def make_pieced(folder: Path, kind: str, purpose: str = "ForMaskedLM") -> Path:
+    """A tiny random XLM-R or CamemBERT without tokenizer.json."""
+    folder.mkdir()
+    train_pieces(folder)
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": f"{PIECED[kind]}Tokenizer"})
+    )
+    rows = len(transformers.AutoTokenizer.from_pretrained(folder))
+    config = getattr(transformers, f"{PIECED[kind]}Config")(
+        vocab_size=rows, max_position_embeddings=258, type_vocab_size=1, **SIZE
+    )
+    torch.manual_seed(1)
+    model = getattr(transformers, PIECED[kind] + purpose)(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_pieced_release(folder: Path, kind: str) -> Path:
+    """model.pt, dict.txt and sentencepiece.bpe.model, tiny, as fairseq ships them.
+
+    CamemBERT's dict.txt names the special tokens again, and those rows are used.
+    """
+    folder.mkdir()
+    pieces = sentencepiece.SentencePieceProcessor(str(train_pieces(folder)))
+    special = 3 if kind == "camembert" else 0
+    names = [pieces.id_to_piece(i) for i in range(3 - special, len(pieces))]
+    marks = [" #fairseq:overwrite"] * special + [""] * len(names)
+    lines = [f"{name} 9{mark}" for name, mark in zip(names, marks, strict=False)]
+    (folder / "dict.txt").write_text("\n".join(lines) + "\n")
+    dictionary = Dictionary.load(str(folder / "dict.txt"))
+    dictionary.add_symbol("<mask>")
+    args = argparse.Namespace(
+        arch="roberta_base", task="multilingual_masked_lm", **ENCODER
+    )
+    FAMILIES["roberta"].complete(args)
+    bare = argparse.Namespace(
+        source_dictionary=dictionary, target_dictionary=dictionary
+    )
+    state = FAMILIES["roberta"].model.build_model(args, bare).state_dict()
+    torch.save({"args": args, "model": state}, folder / "model.pt")
+    return folder

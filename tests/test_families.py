@@ -238,7 +238,7 @@ def test_a_manifest_of_no_type_of_its_family_is_one_line(
     assert done.returncode == 1
     assert done.stderr == (
         f"error: {tmp_path / 'm'}: model_type 't5' is none that family roberta has "
-        "(bert, roberta); import the model again\n"
+        "(bert, roberta, xlm-roberta, camembert); import the model again\n"
     )
     assert not (tmp_path / "out").exists()
 

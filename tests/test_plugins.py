@@ -54,8 +54,8 @@ from dataclasses import replace
 from fairseq_steady.models.families import FAMILIES, register
 
 known = FAMILIES["roberta"]
-kinds = {"camembert": known.kinds["roberta"]}
-register(replace(known, name="camembert", kinds=kinds))
+kinds = {"data2vec-text": known.kinds["roberta"]}
+register(replace(known, name="data2vec-text", kinds=kinds))
 """
 
 
@@ -122,8 +122,8 @@ def test_a_family_from_outside_is_known_where_models_come_in(outside: Path) -> N
     )
     assert done.returncode == 1
     assert done.stderr.endswith(
-        "model_type 't5' cannot be imported; known: bert, roberta, deberta, "
-        "deberta-v2, bart, mbart, camembert\n"
+        "model_type 't5' cannot be imported; known: bert, roberta, "
+        "xlm-roberta, camembert, deberta, deberta-v2, bart, mbart, data2vec-text\n"
     )
 
 

@@ -1,7 +1,8 @@
-"""Import a Hugging Face BERT, RoBERTa, DeBERTa, BART or mBART as a model directory.
+"""Import a Hugging Face BERT, RoBERTa, XLM-R, DeBERTa, BART ... as a model directory.
 
     fairseq-steady import path/to/bert-base-cased models/bert
     fairseq-steady import bart.large models/bart --gpt2-bpe DIR  # fairseq's own release
+    fairseq-steady import xlmr.base models/xlmr         # one that has sentencepiece
     fairseq-steady import models/bert models/bert2 --bert2bert   # encoder and decoder
 
 A model directory holds architecture, dictionary, tokeniser and weights: what
@@ -15,9 +16,14 @@ import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..files import short
 from .page import Page, page
+
+if TYPE_CHECKING:
+    from ..model_dir import Labels
 
 USAGE = "SOURCE OUT [options]"
 OUT = """\
@@ -37,6 +43,10 @@ def parser() -> Page:
     )  # fmt: skip
     add("out", type=Path, metavar="OUT", help="model directory to create")
     add("--licence", metavar="TEXT", help="of the weights, if the source is silent")
+    add(
+        "--without-head", action="store_true",
+        help="leave the head of a model for classification behind",
+    )  # fmt: skip
     group = found.add_argument_group("another source")
     add = group.add_mutually_exclusive_group().add_argument
     add(
@@ -65,12 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Import from whichever form the flags name."""
     from .. import tasks as plugin  # noqa: F401  registers everything
+    from ..huggingface.release import import_fairseq, is_release
 
-    if args.gpt2_bpe:
-        from ..huggingface.release import import_fairseq
-
+    if args.gpt2_bpe or (is_release(args.source) and not args.bert2bert):
         import_fairseq(args.source, args.gpt2_bpe, args.out)
-        print(f"{args.out}: weights and BPE as fairseq released them")
+        print(f"{args.out}: weights and tokeniser as fairseq released them")
     elif args.bert2bert:
         from ..huggingface.bert2bert import bert2bert
         from ..model_dir import ModelDirectory
@@ -85,9 +94,11 @@ def import_checked(args: argparse.Namespace) -> str:
     """Import and compare; how it went."""
     from ..huggingface.importing import import_hf
 
-    directory = import_hf(args.source, args.out, args.licence)
+    with_head = not args.without_head
+    directory = import_hf(args.source, args.out, args.licence, with_head)
+    head = described(directory.manifest.head)
     if not importlib.util.find_spec("transformers"):
-        return "transformers is not installed, so it was not compared"
+        return f"transformers is not installed, so it was not compared{head}"
     from ..huggingface.checking import assert_equal
 
     try:
@@ -95,4 +106,12 @@ def import_checked(args: argparse.Namespace) -> str:
     except BaseException:
         shutil.rmtree(args.out)
         raise
-    return f"equal to transformers within {worst:.1e} at every layer"
+    return f"equal to transformers within {worst:.1e} at every layer{head}"
+
+
+def described(head: "Labels | None") -> str:
+    """What a head predicts, if there is one."""
+    if head is None:
+        return ""
+    names = ", ".join(map(short, head["labels"] or ()))
+    return f"; with its head for {names or 'a score'}"

@@ -74,8 +74,9 @@ class Encoded:
 
     Args:
         sides: ids of N texts and, for summarization, of their N summaries.
-        targets: class indices (int64) or scores (float64), shape (N,); shape (N, 0)
-            where the summaries are the targets.
+        targets: class indices (int64) or scores (float64), shape (N,); which of L
+            labels hold (bool), shape (N, L); shape (N, 0) where the summaries are the
+            targets.
         truncated: how many texts of each side were cut to the maximum length.
         groups: index of the group that each row is scored in, shape (N,), or None.
         names: of the groups.

@@ -22,6 +22,7 @@ from .readers import (
     Example,
     checked,
     error_at,
+    filled,
     is_table,
     plain_number,
     read_lines,
@@ -214,6 +215,82 @@ def read_table(
     for number, row in read_named(path, (*text, label), mend, quoted):
         texts = [text_cell(path, number, row, name) for name in text]
         yield checked(path, number, texts, label_cell(path, number, row, label, scores))
+
+
+def read_parted(
+    path: Path, text: Sequence[str], label: str, separator: str, quoted: bool = False
+) -> Iterator[Example]:
+    """Sentences with any number of labels, all in one cell.
+
+    Args:
+        path: as :func:`read_named` takes it.
+        text: names of one or two text columns.
+        label: name of the label column; JSON may have a list of labels there.
+        separator: between two labels; an empty cell has none.
+        quoted: as :func:`read_named` takes it.
+
+    Raises:
+        UserError: as :func:`read_table`; or a label is empty or there twice.
+
+    """
+    mend = "name yours with --steady-text-column and --steady-label-column"
+    for number, row in read_named(path, (*text, label), mend, quoted):
+        texts = [text_cell(path, number, row, name) for name in text]
+        labels = _parted(path, number, row, label, separator)
+        yield Example(filled(path, number, texts), "", number, labels)
+
+
+def _parted(
+    path: Path, number: int, row: dict[str, Any], column: str, separator: str
+) -> tuple[str, ...]:
+    value = row[column]
+    if isinstance(value, list):
+        each = [label_cell(path, number, {column: v}, column, False) for v in value]
+    else:
+        cell = label_cell(path, number, row, column, False).strip()
+        each = cell.split(separator) if cell else []
+    names = tuple(name.strip() for name in each)
+    if "" in names:
+        problem = f"an empty label in {shown(value)}"
+        mend = f"write one {separator!r} between two labels, and nothing for none"
+        raise error_at(path, number, problem, mend)
+    for name in names:
+        if names.count(name) > 1:
+            problem = f"label {shown(name)} is twice in {shown(value)}"
+            raise error_at(path, number, problem, "remove one")
+    return names
+
+
+def read_indicators(
+    path: Path, text: Sequence[str], labels: Sequence[str], quoted: bool = False
+) -> Iterator[Example]:
+    """Sentences with any number of labels, each a column of 0 and 1.
+
+    Args:
+        path: as :func:`read_named` takes it.
+        text: names of one or two text columns.
+        labels: names of the labels' columns.
+        quoted: as :func:`read_named` takes it.
+
+    Raises:
+        UserError: as :func:`read_table`; or a cell is neither 0 nor 1.
+
+    """
+    mend = "name yours with --steady-text-column and --steady-label-columns"
+    for number, row in read_named(path, (*text, *labels), mend, quoted):
+        texts = filled(path, number, [text_cell(path, number, row, n) for n in text])
+        holding = tuple(name for name in labels if _holds(path, number, row, name))
+        yield Example(texts, "", number, holding)
+
+
+def _holds(path: Path, number: int, row: dict[str, Any], column: str) -> bool:
+    value = row[column]
+    given = plain_number(value) if isinstance(value, str) else value
+    if not isinstance(given, int | float) or given not in (0, 1):
+        problem = f"column {shown(column)} holds {_json(value)}, not 0 or 1"
+        mend = "write 1 where the label holds and 0 where it does not"
+        raise error_at(path, number, problem, mend)
+    return bool(given)
 
 
 #: Columns of minimal pairs: sentences that differ in one thing, which makes one wrong.

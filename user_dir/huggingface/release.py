@@ -1,4 +1,4 @@
-"""fairseq's own releases of BART and RoBERTa in, model directories out."""
+"""fairseq's own releases of BART, RoBERTa and XLM-R in, model directories out."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Required
 
+import torch
 from fairseq.data import Dictionary
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import RobertaProcessing
@@ -15,13 +16,14 @@ from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..files import conform, sha256
-from ..model_dir import Manifest, ModelDirectory, write_model_directory
+from ..model_dir import MANIFEST, Manifest, ModelDirectory, write_model_directory
 from ..models.architectures import Count, Layers, Positions, Rate
 from ..models.families import FAMILIES
 from ..models.families.base import ANGLES, Family
 from ..patches.checkpoints import load_safely
 from .checking import check_state
 from .config import check_heads
+from .sentencepieces import Pieces, piece_tokenizer, read_pieces
 from .sources import (
     DAMAGED,
     filler,
@@ -32,36 +34,53 @@ from .sources import (
     state_dict,
     text_lines,
 )
+from .vocabularies import build_dictionary
 
 logger = logging.getLogger(__name__)
+
+#: XLM-R's and CamemBERT's, beside dict.txt.
+PIECES = "sentencepiece.bpe.model"
+#: Marks a symbol that takes the place of fairseq's own of that spelling.
+_OVERWRITE = " #fairseq:overwrite"
+
+
+def is_release(source: Path) -> bool:
+    """Whether a folder is fairseq's own release: not Hugging Face's, nor ours."""
+    others = (source / name for name in ("config.json", MANIFEST))
+    return (source / "model.pt").is_file() and not any(o.exists() for o in others)
 
 
 def import_fairseq(
     source: str | os.PathLike[str],
-    bpe: str | os.PathLike[str],
+    bpe: str | os.PathLike[str] | None,
     out: str | os.PathLike[str],
 ) -> ModelDirectory:
-    """A model directory from fairseq's own BART or RoBERTa.
+    """A model directory from fairseq's own BART, RoBERTa, XLM-R or CamemBERT.
 
     Args:
         source: ``model.pt`` and ``dict.txt``, as fairseq's archives unpack.
-        bpe: folder of GPT-2's ``encoder.json`` and ``vocab.bpe``.
+        bpe: folder of GPT-2's ``encoder.json`` and ``vocab.bpe``; None where the source
+            holds ``sentencepiece.bpe.model`` in their place.
         out: folder to create.
 
     Raises:
         UserError: a file is missing or is of another form.
 
     """
-    release, gpt2 = Path(source), Path(bpe)
-    numbers = read_numbers(_part(gpt2, "encoder.json"))
-    merges = read_merges(_part(gpt2, "vocab.bpe"))
+    release = Path(source)
     symbols = _read_dictionary(_part(release, "dict.txt"))
+    read = _read_pieces(release) if bpe is None else _read_gpt2(Path(bpe))
     weights = _part(release, "model.pt")
     state, given = _read_release(weights)
-    dictionary, tokenizer = _gpt2(symbols, numbers, merges, release)
-    _fill(dictionary, state, release)
-    manifest = _manifest(given, weights)
     kept = {n: t for n, t in state.items() if _wanted(n)}
+    manifest = _manifest(given, weights)
+    if isinstance(read, Pieces):
+        dictionary, tokenizer = _with_pieces(read, symbols, kept, release)
+        again = "<s>" in symbols
+        manifest.source["model_type"] = "camembert" if again else "xlm-roberta"
+    else:
+        dictionary, tokenizer = _gpt2(symbols, *read, release)
+        _fill(dictionary, kept, release)
     check_state(kept, manifest, dictionary, weights)
     if heads := sorted(n for n in state if n.startswith("classification_heads.")):
         logger.warning(
@@ -85,6 +104,37 @@ def _manifest(given: dict[str, Any], weights: Path) -> Manifest:
     )
 
 
+def _read_pieces(release: Path) -> Pieces:
+    missing = (
+        f"{release} has no {PIECES}, as XLM-R and CamemBERT have; for BART and RoBERTa "
+        "name GPT-2's BPE files with --gpt2-bpe"
+    )
+    return read_pieces(needed(release, PIECES, missing))
+
+
+def _read_gpt2(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    numbers = read_numbers(_part(folder, "encoder.json"))
+    return numbers, read_merges(_part(folder, "vocab.bpe"))
+
+
+def _with_pieces(
+    pieces: Pieces, symbols: list[str], state: dict[str, Tensor], release: Path
+) -> tuple[Dictionary, Tokenizer]:
+    """Dictionary and tokeniser; the word table's rows are put in their order."""
+    tokenizer = piece_tokenizer(pieces, symbols, release)
+    name, size = _words(state)
+    dictionary, rows = build_dictionary(tokenizer, ANGLES, size, release)
+    if name:
+        state[name] = state[name][torch.from_numpy(rows)]
+    return dictionary, tokenizer
+
+
+def _words(state: dict[str, Tensor]) -> tuple[str | None, int]:
+    """Name of the table of words, and its rows."""
+    name = next((n for n in state if n.endswith("embed_tokens.weight")), None)
+    return name, len(state[name]) if name and state[name].dim() == 2 else 0
+
+
 def _fill(dictionary: Dictionary, state: dict[str, Tensor], release: Path) -> None:
     """Symbols for the rows of the word table that dict.txt does not name.
 
@@ -92,8 +142,7 @@ def _fill(dictionary: Dictionary, state: dict[str, Tensor], release: Path) -> No
         UserError: there are more symbols than rows.
 
     """
-    table = next((n for n in state if n.endswith("embed_tokens.weight")), None)
-    size = len(state[table]) if table and state[table].dim() == 2 else 0
+    _, size = _words(state)
     if size < len(dictionary):
         raise UserError(
             f"{release}: dict.txt has {len(dictionary)} symbols and the embedding "
@@ -107,7 +156,7 @@ def _fill(dictionary: Dictionary, state: dict[str, Tensor], release: Path) -> No
 
 def _part(folder: Path, name: str) -> Path:
     missing = f"{folder / name} is missing; --gpt2-bpe names GPT-2's BPE files"
-    if name == "model.pt":
+    if name in ("model.pt", "dict.txt"):
         missing = f"{folder / name} does not exist; a release has model.pt and dict.txt"
     return needed(folder, name, missing)
 
@@ -190,10 +239,10 @@ def _wanted(name: str) -> bool:
 
 
 def _read_dictionary(path: Path) -> list[str]:
-    """fairseq's symbols, a line each: symbol, space, count."""
+    """fairseq's symbols, a line each: symbol, space, count, perhaps a mark."""
     found: dict[str, int] = {}
     for number, line in enumerate(text_lines(path), 1):
-        symbol, _, count = line.rpartition(" ")
+        symbol, _, count = line.removesuffix(_OVERWRITE).rpartition(" ")
         if not symbol or not count.isdecimal():
             raise UserError(
                 f"{path}: line {number} is not a symbol and its count; {DAMAGED}"

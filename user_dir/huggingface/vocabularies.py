@@ -11,7 +11,7 @@ from tokenizers.processors import RobertaProcessing
 
 from ..errors import UserError
 from ..files import read_json
-from ..models.families.base import Kind
+from ..models.families.base import ANGLES, Kind
 from .sources import (
     DAMAGED,
     TokenizerOptions,
@@ -40,6 +40,17 @@ def build_tokenizer(source: Path, kind: Kind) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def special_tokens(tokenizer: Tokenizer, kind: Kind) -> Mapping[str, str]:
+    """The tokeniser's token for each of fairseq's.
+
+    A BERT with XLM-R's vocabulary, as multilingual-e5-small is, spells them as XLM-R.
+    """
+    names = ("<s>", "<pad>", "</s>", "<unk>")
+    angles = all(tokenizer.token_to_id(name) is not None for name in names)
+    own = tokenizer.token_to_id(kind.special["<s>"]) is not None
+    return ANGLES if angles and not own else kind.special
 
 
 def _tokenizer_options(source: Path) -> TokenizerOptions:

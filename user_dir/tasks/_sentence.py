@@ -7,19 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-import numpy as np
-
-from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_cached
+from ..data import (
+    Encoded,
+    Example,
+    SentenceDataset,
+    SentenceTokenizer,
+    encode_cached,
+    forms,
+)
 from ..data.cache import Reader
 from ..data.readers import entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
-from ..flags import option
+from ..flags import NOT_NEGATIVE, option
 from ..model_dir import ModelDirectory
 from ..models.steady import HEAD, take_pooler
 from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
 from ._also import AlsoConfig, Form, check_there, further, reading
+from ._classes import class_weights, how_many, log_score, of_a_class
 from ._groups import log_groups
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
@@ -45,12 +51,24 @@ class SentenceTaskConfig(AlsoConfig, SteadyTaskConfig):
         False, "split the development set: first half 'valid', second half 'test'"
     )
     steady_new_head: bool = option(
-        False, "with --finetune-from-model: leave the checkpoint's head behind"
+        False,
+        "with --finetune-from-model, or a model that has a head: leave that behind",
     )
     steady_label_map: Optional[str] = option(
         None,
-        "with --finetune-from-model: what this run calls the checkpoint's classes, as "
-        "neg=ham,pos=spam; unmapped ones keep their names",
+        "with --finetune-from-model, or a model that has a head: what this run calls "
+        "its classes, as neg=ham,pos=spam; unmapped ones keep their names",
+    )
+    steady_class_weights: Optional[str] = option(
+        None,
+        "what each class counts in the loss: balanced, numbers in the classes' order "
+        "as 1,5, or ham=1,spam=5; classes left out count 1",
+    )
+    steady_focal_gamma: float = option(
+        0.0,
+        "focal loss: sentences count (1 - p)^gamma, p being what the right class gets; "
+        "0: cross-entropy",
+        NOT_NEGATIVE,
     )
 
 
@@ -63,6 +81,8 @@ class SentenceTask(SteadyTask):
 
     #: class names in the order of the model's outputs; None for scores
     labels: Sequence[str] | None = None
+    #: whether any number of them hold for a sentence, rather than one
+    several: bool = False
     metric: ClassVar[str] = "accuracy"
     #: what its classes belong to, so that equal names of another task are not the
     #: same; empty where the user names them
@@ -75,6 +95,8 @@ class SentenceTask(SteadyTask):
     label_column: str = "label"
     #: reads the task's own files, where those name no columns
     bare: Reader | None = None
+    #: rows of tokens that an example becomes
+    form: forms.Form = forms.ONE_ROW
 
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
@@ -83,6 +105,10 @@ class SentenceTask(SteadyTask):
         self.tokenizer = SentenceTokenizer(
             directory, self.dictionary, self.longest, cfg.steady_special_tokens
         )
+        # Saved in each checkpoint, which so needs no training file to be evaluated.
+        self.state.add_factory("class_weights", self._weigh)
+        #: what picks checkpoints, if it is a score of one class
+        self._class_metric: str | None = None
         #: files read for the latest split
         self._sources: list[str] = []
         #: what was read so far, for the schedule first and the data set then
@@ -134,6 +160,9 @@ class SentenceTask(SteadyTask):
             named = [*subsets, *(name for name in self.also if name not in subsets)]
             root.dataset.valid_subset = ",".join(named)
         super()._prepare_training()
+        if "optimization" in root:
+            metric = root.checkpoint.best_checkpoint_metric
+            self._class_metric = of_a_class(metric, self.labels)
 
     def train_size(self) -> int:
         """Sentences to train on."""
@@ -149,17 +178,41 @@ class SentenceTask(SteadyTask):
         """Whether targets are scores."""
         return self.labels is None
 
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """What each class counts in the loss; None for 1."""
+        return (
+            tuple(self.state.class_weights) if self.cfg.steady_class_weights else None
+        )
+
+    def _weigh(self) -> list[float]:
+        given: str = self.cfg.steady_class_weights
+        # The same for every worker, each of which has all of the training set.
+        return class_weights(
+            given, self.labels, lambda: self._subset(self.read("train")).targets
+        )
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """In evaluations also scores of groups, and the one class's that is asked."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if criterion.training:
+            return
+        log_groups(self._evaluated.encoded.names, logging_outputs)
+        if self._class_metric and self.labels:
+            log_score(self._class_metric, self.labels)
+
     def heads(self) -> dict[str, Head]:
         """The only head."""
         labels = None if self.labels is None else tuple(self.labels)
-        return {self.head: Head(labels, self.subject)}
+        return {self.head: Head(labels, self.subject, self.several)}
 
     def _inherit(self, start: Start | None) -> None:
         told = self.cfg.steady_label_map
         if told and (start is None or self.cfg.steady_new_head):
             raise UserError(
                 "--steady-label-map renames the classes of a checkpoint's head: give "
-                "it with --finetune-from-model and without --steady-new-head"
+                "it with --finetune-from-model, or a model that has a head, and "
+                "without --steady-new-head"
             )
         if start and not (self.cfg.steady_new_head and not start.resumes):
             start = renamed(start, self.head, told)
@@ -182,11 +235,18 @@ class SentenceTask(SteadyTask):
         """One file, tokenised and cached."""
         self._sources.append(str(path))
         labels = None if self.labels is None else tuple(self.labels)
-        known = path, description, labels
+        known = path, description, labels, self.several
         if known not in self._encoded:
             self.reads(path)
             self._encoded[known] = encode_cached(
-                path, reader, description, labels, self.tokenizer, self.cache_dir
+                path,
+                reader,
+                description,
+                labels,
+                self.tokenizer,
+                self.cache_dir,
+                self.several,
+                self.form,
             )
         return self._encoded[known]
 
@@ -214,12 +274,13 @@ class SentenceTask(SteadyTask):
             decoder_input=hasattr(self._model, "decoder"),
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
+            form=self.form,
             pairs=pairs,
         )
         said = f"{len(encoded):,} sentences ({self._mix(encoded)})"
         self.described[split] = said
         logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
-        if training and self.labels:
+        if training and self.labels and not self.several:
             logger.info("f1 is of: %s", f1_of(self.labels), extra=DETAIL)
 
     def _read_any(self, split: str) -> tuple[Encoded, bool]:
@@ -236,12 +297,6 @@ class SentenceTask(SteadyTask):
         """The same for every split."""
         return self.labels
 
-    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
-        """In evaluations also the scores of groups, where the subset has some."""
-        super().reduce_metrics(logging_outputs, criterion)
-        if not criterion.training:
-            log_groups(self._evaluated.encoded.names, logging_outputs)
-
     def _subset(self, encoded: Encoded) -> Encoded:
         if not self.cfg.steady_train_size:
             return encoded
@@ -257,12 +312,15 @@ class SentenceTask(SteadyTask):
         if self.labels is None:
             low, high = encoded.targets.min(), encoded.targets.max()
             return f"scores: {low:g} to {high:g}"
-        counts = np.bincount(encoded.targets, minlength=len(self.labels))
+        counts = how_many(encoded.targets, len(self.labels))
+        kind, none = "classes", ""
+        if self.several:
+            kind, none = "labels", f"; none: {(~encoded.targets.any(1)).sum():,}"
         if len(self.labels) > _LISTED:
-            return f"{len(counts)} classes: {counts.min():,} to {counts.max():,} each"
-        return ", ".join(
-            f"{label}: {n:,}" for label, n in zip(self.labels, counts, strict=True)
-        )
+            least, most = counts.min(), counts.max()
+            return f"{len(counts)} {kind}: {least:,} to {most:,} each{none}"
+        pairs = zip(self.labels, counts, strict=True)
+        return ", ".join(f"{label}: {n:,}" for label, n in pairs) + none
 
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Add the head, then load the weights."""

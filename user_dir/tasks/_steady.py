@@ -33,11 +33,25 @@ from ..flags import (
 )
 from ..model_dir import DICTIONARY, ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
-from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
+from ..models.steady import (
+    HEAD,
+    SteadyModelConfig,
+    load_pretrained,
+    record_architecture,
+    take_head,
+)
 from ..optim import tag_parameters
 from ..patches.announcing import RUN
 from ..precision import CHOICES, Autocast, autocast, prepare
-from ..scores.metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
+from ..scores.metrics import (
+    COUNTS,
+    LABELED,
+    SCATTERED,
+    larger_is_better,
+    one_class,
+    one_labelling,
+    one_score,
+)
 from . import _heads
 from ._ranges import check_criterion, check_head, check_ranges
 from ._recipe import (
@@ -167,6 +181,8 @@ class SteadyTask(FairseqTask):
         #: name
         self.files: dict[str, str] = {DICTIONARY: sha256(directory.path / DICTIONARY)}
         self._moves: _heads.Moves = {}
+        #: whether they are of the model directory's head, and of no checkpoint's
+        self._own_head = False
         self._evaluated: Any = None
         self._remarked: set[str] = set()
         self._master = True
@@ -245,7 +261,9 @@ class SteadyTask(FairseqTask):
         leave_out_epochs(root)
         self.settle_data()
         if hasattr(cfg, "steady_new_head"):
-            self._inherit(_heads.find_start(root.checkpoint))
+            start = _heads.find_start(root.checkpoint)
+            self._own_head = start is None
+            self._inherit(start or self._start_of_model())
         follow_metric(root)
         self._master = is_master(root.distributed_training)
         self._apply_length(root)
@@ -275,6 +293,15 @@ class SteadyTask(FairseqTask):
         rows = {split: len(data) for split, data in self.datasets.items()}
         kept = {"rows": rows, **({_heads.HEADS: heads} if heads else {})}
         return {**super().state_dict(), **kept}
+
+    def _start_of_model(self) -> _heads.Start | None:
+        """The model directory as what heads start from, if it has one."""
+        own = self.directory.manifest.head
+        if own is None or self.cfg.steady_from_scratch:
+            return None
+        labels = own["labels"]
+        head = _heads.Head(None if labels is None else tuple(labels))
+        return _heads.Start(self.directory.path, {HEAD: head}, resumes=False)
 
     def _inherit(self, start: _heads.Start | None) -> None:
         """Settle what becomes of a checkpoint's heads, before a model is built."""
@@ -338,6 +365,9 @@ class SteadyTask(FairseqTask):
         """Complete a freshly built model and load its weights."""
         if pretrained:
             load_pretrained(model, self.directory)
+            order = self._moves.get(HEAD) if self._own_head else None
+            if order is not None:
+                take_head(model, self.directory, order)
 
     def build_model(self, cfg: SteadyModelConfig, from_checkpoint: bool = False) -> Any:
         """The model and, unless a checkpoint follows, its weights."""
@@ -417,6 +447,7 @@ class SteadyTask(FairseqTask):
 
     def _check_fits(self, dataset: Any, most: int) -> None:
         lengths = np.reshape(dataset.sizes, (len(dataset), -1)).max(1)
+        lengths = lengths * getattr(dataset, "rows", 1)
         if not len(lengths) or lengths.max() <= most:
             return
         root: Any = getattr(self.cfg, "_get_root", dict)()
@@ -439,19 +470,20 @@ class SteadyTask(FairseqTask):
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each subset's evaluation."""
         subset = self.evaluated
-        RUN.evaluated(subset, stats)
-        sums = {n: agg[n].sum for n in (COUNTS, SCATTERED) if n in agg}
+        sums = {n: agg[n].sum for n in (COUNTS, LABELED, SCATTERED) if n in agg}
         labels = self.labels_of(subset)
-        self._remark(subset, _same_answer(sums, labels))
+        same = _same_answer(sums, labels)
+        RUN.evaluated(subset, stats, same)
+        self._remark(subset, same)
         if self.recorder:
             of = getattr(self._evaluated, "encoded", None)
-            self.recorder.evaluation(subset, stats, sums.get(SCATTERED), labels, of)
+            self.recorder.evaluation(subset, stats, sums, labels, of)
         metrics.reset_meters("valid")  # else checkpoints keep every prediction
 
     def _remark(self, subset: str, said: str | None) -> None:
         """Warn of a subset that gets one answer; once, until it gets more."""
         if said and self._master and subset not in self._remarked:
-            logger.warning("%s: %s; %s", subset, said, _SAME)
+            logger.warning("%s: %s", subset, said)
         (self._remarked.add if said else self._remarked.discard)(subset)
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
@@ -477,9 +509,15 @@ _SAME = (
 
 
 def _same_answer(sums: Mapping[str, Any], labels: Sequence[str] | None) -> str | None:
+    """What to say of a subset that gets one answer, and what helps."""
+    said = None
     if COUNTS in sums and labels:
-        return one_class(sums[COUNTS], labels)
-    return one_score(sums[SCATTERED]) if SCATTERED in sums else None
+        said = one_class(sums[COUNTS], labels)
+    elif LABELED in sums and labels:
+        said = one_labelling(sums[LABELED], labels)
+    elif SCATTERED in sums:
+        said = one_score(sums[SCATTERED])
+    return said and f"{said}; {_SAME}"
 
 
 def follow_metric(root: Any) -> None:

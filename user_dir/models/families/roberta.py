@@ -51,6 +51,8 @@ LAYER = {
     "output.LayerNorm": "final_layer_norm",
 }
 _PARTS = ("weight", "bias")
+#: Names of RoBERTa's head.
+_HEAD = {"dense": "classifier.dense", "out_proj": "classifier.out_proj"}
 
 
 class EncoderConfig(Config, total=False):
@@ -84,9 +86,17 @@ class SteadyRoberta(RobertaModel):
         features_only: bool = False,
         return_all_hiddens: bool = False,
         classification_head_name: str | None = None,
+        words: Tensor | None = None,
         **extra: Any,
     ) -> Any:
-        """As fairseq's; its classification head reads the first position alone."""
+        """As fairseq's; its classification head reads the first position alone.
+
+        With ``words`` the head is given them, too; see :class:`..words.WordsHead`.
+        """
+        if words is not None and classification_head_name is not None:
+            features, more = self.forward(src_tokens, True, return_all_hiddens, **extra)
+            head = self.classification_heads[classification_head_name]
+            return head(features, words), more
         name, stack = classification_head_name, self.encoder.sentence_encoder
         stack.first_only = (
             name is not None
@@ -250,6 +260,11 @@ def _read_pooler(weights: Weights, width: int) -> State:
     return {"dense.weight": weight, "dense.bias": bias}
 
 
+def _as_roberta(classes: str, vocabulary: Any) -> Kind:
+    """RoBERTa's form under another name, and with another tokeniser."""
+    return Kind(classes, "roberta.", ANGLES, vocabulary, _HEAD, first=2, types=1)
+
+
 FAMILY = EncoderFamily(
     name="roberta",
     kinds={
@@ -261,15 +276,9 @@ FAMILY = EncoderFamily(
             head={"dense": "bert.pooler.dense", "out_proj": "classifier"},
             types=2,
         ),
-        "roberta": Kind(
-            "Roberta",
-            prefix="roberta.",
-            special=ANGLES,
-            vocabulary="byte-level",
-            head={"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
-            first=2,
-            types=1,
-        ),
+        "roberta": _as_roberta("Roberta", "byte-level"),
+        "xlm-roberta": _as_roberta("XLMRoberta", "transformers"),
+        "camembert": _as_roberta("Camembert", "transformers"),
     },
     config=EncoderConfig,
     architecture=Encoder,
