@@ -3,11 +3,13 @@
     fairseq-steady predict runs/cola/checkpoint_best.pt --text "The cat sat."
     fairseq-steady predict runs/cola/checkpoint_best.pt a.txt > predictions.jsonl
     some-program | fairseq-steady predict CHECKPOINT --tsv > predictions.tsv
+    fairseq-steady predict models/sentiment a.txt  # imported with its head
 
 Text files and standard input have a sentence a line, or two with a tab between them
 where the checkpoint was trained on pairs; .tsv, .csv and .jsonl have named columns, by
 default those of the training. The model directory of the training must still be there:
-it has the tokeniser. --model says where it is now.
+it has the tokeniser. --model says where it is now. A model directory that has a head
+takes sentences or pairs, as the first text is; --pair-column NAME says pairs.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from .output import say_what_is_read, with_progress, write_lines
 from .page import Page, add_model, page
 
 if TYPE_CHECKING:
-    from ..data.readers import Where
+    from ..data.readers import Example, Where
     from ..inference.predicting import Prediction, Predictor, Text
 
 USAGE = "CHECKPOINT [FILE ... | --text SENTENCE] [options]"
@@ -48,7 +50,7 @@ def parser() -> Page:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="of a task with labels or scores",
+        help="of a task with labels or scores; or a model directory with a head",
     )
     add("inputs", nargs="*", type=Path, metavar="FILE", help="default: standard input")
     add("--text", action="append", metavar="SENTENCE", help="this one; may be repeated")
@@ -112,9 +114,22 @@ def read_texts(
 
 
 def every_text(
-    args: argparse.Namespace, columns: Sequence[str], quoted: bool
-) -> list["Text"]:
-    """What the command line gives or names, in order."""
+    args: argparse.Namespace, predictor: "Predictor", columns: Sequence[str]
+) -> list["Text | Example"]:
+    """What the command line gives or names, in order.
+
+    Raises:
+        UserError: the checkpoint reads rows of a table, and none is named.
+
+    """
+    if predictor.by_rows:
+        if args.text or args.text_column or args.pair_column or not args.inputs:
+            raise UserError(
+                f"{args.checkpoint} reads rows of several columns "
+                f"({', '.join(predictor.row)}): name a .jsonl file that has them, "
+                "and leave out --text, --text-column and --pair-column"
+            )
+        return [row for path in args.inputs for row in predictor.examples(path)]
     if args.text:
         pairs = len(columns) == 2
         return [
@@ -126,17 +141,21 @@ def every_text(
     return [
         text
         for path in args.inputs or [None]
-        for text in read_texts(path, columns, quoted)
+        for text in read_texts(path, columns, predictor.quoted)
     ]
 
 
-def columns_of(args: argparse.Namespace, trained: Sequence[str]) -> Sequence[str]:
+def columns_of(
+    args: argparse.Namespace, trained: Sequence[str] | None
+) -> Sequence[str]:
     """The checkpoint's columns, or what the command line calls them.
 
     Raises:
         UserError: it asks for pairs of a checkpoint that reads sentences.
 
     """
+    if trained is None:
+        trained = ("text", "pair") if args.pair_column or in_pairs(args) else ("text",)
     if args.pair_column and len(trained) == 1:
         raise UserError(
             f"{args.checkpoint} was trained on single sentences; leave --pair-column "
@@ -146,9 +165,22 @@ def columns_of(args: argparse.Namespace, trained: Sequence[str]) -> Sequence[str
     return [own or name for own, name in zip(given, trained, strict=False)]
 
 
-def as_json(found: "Prediction", text: "Text | None") -> str:
-    """One line of JSON, after its text where that is wanted."""
-    begin = {} if text is None else {"text": text}
+def in_pairs(args: argparse.Namespace) -> bool:
+    """Whether the first text, if that can be seen before it is read, is a pair."""
+    from ..data.readers import is_table
+
+    if args.text or not args.inputs or is_table(args.inputs[0]):
+        return "\t" in (args.text or [""])[0]
+    try:
+        with args.inputs[0].open("rb") as file:
+            return b"\t" in file.readline()
+    except OSError:  # said when it is read
+        return False
+
+
+def as_json(found: "Prediction", texts: Sequence[str]) -> str:
+    """One line of JSON, after its texts where they are wanted."""
+    begin = {"text": texts[0] if len(texts) == 1 else texts} if texts else {}
     if found.score is not None:
         return json.dumps({**begin, "score": found.score})
     answer: dict[str, object] = {"label": found.label}
@@ -157,10 +189,9 @@ def as_json(found: "Prediction", text: "Text | None") -> str:
     return json.dumps({**begin, **answer, "probabilities": found.probabilities})
 
 
-def as_tsv(found: "Prediction", text: "Text | None") -> str:
-    """Label and probabilities in order, or the score; after the text if wanted."""
-    begin = [] if text is None else [text] if isinstance(text, str) else [*text]
-    cells = [*map(tsv_cell, begin)]
+def as_tsv(found: "Prediction", texts: Sequence[str]) -> str:
+    """Label and probabilities in order, or the score; after the texts if wanted."""
+    cells = [*map(tsv_cell, texts)]
     if found.score is not None:
         return "\t".join([*cells, repr(found.score)])
     given = found.label if found.labels is None else ",".join(found.labels)
@@ -189,9 +220,16 @@ def header(predictor: "Predictor", columns: Sequence[str]) -> str:
     return "\t".join([*map(tsv_cell, columns), *answer])
 
 
+def texts_of(text: "Text | Example") -> Sequence[str]:
+    """The one or two texts, or those of an example."""
+    if isinstance(text, str):
+        return [text]
+    return text if isinstance(text, tuple) else text.texts
+
+
 def answers(
     predictor: "Predictor",
-    texts: Sequence["Text"],
+    texts: Sequence["Text | Example"],
     columns: Sequence[str],
     args: argparse.Namespace,
 ) -> Iterator[str]:
@@ -201,7 +239,7 @@ def answers(
     write = as_tsv if args.tsv else as_json
     found = predictor(texts, args.max_tokens)
     lines = (
-        write(one, text if args.with_text else None)
+        write(one, texts_of(text) if args.with_text else ())
         for text, one in zip(texts, found, strict=True)
     )
     yield from with_progress(lines, "predicting", len(texts))
@@ -217,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     predictor = Predictor(args.checkpoint, args.model, args.cpu, args.head)
     columns = columns_of(args, predictor.columns)
-    texts = every_text(args, columns, predictor.quoted)
+    texts = every_text(args, predictor, columns)
     write_lines(answers(predictor, texts, columns, args))
     if predictor.truncated:
         print(f"{predictor.truncated} texts were cut to fit", file=sys.stderr)

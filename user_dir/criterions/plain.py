@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..flags import SHARE, Flags, option, read_flags
 from ..models.steady import HEAD
 from ..regularizers import unwrap
+from ..scores.groups import GROUPS
 from ..scores.metrics import (
     CLASSIFICATION,
     COUNTS,
@@ -189,7 +190,7 @@ class PlainCriterion(FairseqCriterion):
         names = dict.fromkeys(name for log in logging_outputs for name in log)
         sums = {n: sum(log.get(n, 0) for log in logging_outputs) for n in names}
         for name in names:
-            if name in (COUNTS, LABELED, SCATTERED, MARGINS):
+            if name in (COUNTS, GROUPS, LABELED, SCATTERED, MARGINS):
                 metrics.log_scalar_sum(name, sums[name])
             elif name not in _COUNTS and not name.endswith("_probed"):
                 size = float(sums[_counted_by(name, sums)])

@@ -34,6 +34,14 @@ from transformers import pipeline
 
 classify = pipeline("text-classification", FOLDER)
 print(classify(INPUT))""",
+    "ForMultipleChoice": """\
+from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModelForMultipleChoice.from_pretrained(FOLDER)
+first, choices = "Some text.", ["One choice.", "Another."]
+pairs = tokenizer([first] * 2, choices, padding=True, return_tensors="pt")
+print(model(**{name: ids[None] for name, ids in pairs.items()}).logits)""",
     "ForConditionalGeneration": """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -69,7 +77,7 @@ def model_card(original: "Original", teacher: bool, table: str) -> str:
     """
     top = [header(_fields(original)), ""]
     base = _base(original)
-    if original.task is None:
+    if not original.checkpoint:
         return _join([*top, f"Base model: {base}.", "", *_usage(original)])
     body = [*_described(original, base, teacher), "", *_usage(original), ""]
     scores = ["## Scores", "", *_scores(original), *([table] if table else [])]
@@ -92,11 +100,14 @@ def _fields(original: "Original") -> dict[str, str | list[str]]:
         fields["base_model"] = name
     if original.task is None:
         return fields
+    use = "text-classification" if original.classifies else "summarization"
+    use = "multiple-choice" if original.chooses else use
+    fields["pipeline_tag"] = use
+    if not original.checkpoint:
+        return fields
     cfg = original.checkpoint["cfg"]
     metric = cfg["checkpoint"]["best_checkpoint_metric"]
-    use = "text-classification" if original.classifies else "summarization"
     return fields | {
-        "pipeline_tag": use,
         "tags": ["fairseq-steady", cfg["task"]["_name"], cfg["criterion"]["_name"]],
         "metrics": [_METRICS.get(metric, metric)],
     }

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..criterions.kinds import Classes
-from ..data.readers import shown
+from ..criterions.kinds import Choices, Classes
+from ..data.forms import OneRow
+from ..data.readers import Example, shown
 from ..errors import UserError
 from .loading import Trained
 
@@ -42,7 +43,8 @@ class Predictor(Trained):
     """A fine-tuned classifier or regressor.
 
     Args:
-        checkpoint: of one of this plugin's sentence tasks.
+        checkpoint: of one of this plugin's sentence tasks, or a model directory that
+            was imported with its head.
         model: its model directory, where that has moved.
         cpu: stay on the CPU where there is a GPU.
         head: the task, for checkpoints of glue_multitask.
@@ -63,12 +65,16 @@ class Predictor(Trained):
         self.labels: Sequence[str] | None = self.task.labels
         #: whether any number of them hold for a text
         self.several: bool = self.task.several
-        #: names of the text columns it was trained on: one, or two for pairs
-        self.columns: Sequence[str] = self.task.columns
+        #: names of the text columns it was trained on: one, or two for pairs; None
+        #: where that is not known, of an imported head
+        imported = Path(checkpoint).is_dir()
+        self.columns: Sequence[str] | None = None if imported else self.task.columns
         #: whether .tsv files had quotes around cells
         self.quoted = bool(getattr(self.task.cfg, "steady_quoted_tsv", False))
         self.tokenizer = self.task.tokenizer
-        self.kind = Classes(self.task.head, self.task.num_classes)
+        self.form = self.task.form
+        kind = Choices if self.form.rows > 1 else Classes
+        self.kind = kind(self.task.head, self.task.num_classes)
 
     def check(self, checkpoint: Path) -> None:
         """Refuse checkpoints of tasks without labels and scores."""
@@ -79,12 +85,13 @@ class Predictor(Trained):
             )
 
     def __call__(
-        self, texts: Iterable[Text], max_tokens: int = 8192
+        self, texts: Iterable[Text | Example], max_tokens: int = 8192
     ) -> Iterator[Prediction]:
         """One prediction per text or pair, in order.
 
         Args:
-            texts: sentences, or pairs of them, as the checkpoint was trained on.
+            texts: sentences, or pairs of them, as the checkpoint was trained on; or
+                examples, as :meth:`examples` reads them.
             max_tokens: of a batch, padding included.
 
         Raises:
@@ -95,14 +102,39 @@ class Predictor(Trained):
         found = self.answers(texts, self._logits, max_tokens, seq2seq)
         yield from map(self._prediction, found)
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether it reads more than a text or pair, so that rows need columns."""
+        return not isinstance(self.form, OneRow)
+
+    @property
+    def row(self) -> Sequence[str]:
+        """The columns of such rows."""
+        found: Sequence[str] = self.task.layout.columns
+        return found
+
+    def examples(self, path: Path) -> Iterator[Example]:
+        """What such rows say.
+
+        Raises:
+            UserError: a row does not fit.
+
+        """
+        found: Iterator[Example] = self.task.examples(path)
+        return found
+
     def parts(self, text: Text) -> tuple[str, ...]:
         """A sentence or a pair as training reads it: no blanks around."""
+        if self.by_rows:
+            raise UserError(
+                f"{shown(text)}: the checkpoint reads rows of several columns "
+                f"({', '.join(self.row)}); name a .jsonl file that has them"
+            )
         parts = text if isinstance(text, tuple | list) else (text,)
-        if len(parts) != len(self.columns) or not all(
-            isinstance(part, str) for part in parts
-        ):
+        right = (1, 2) if self.columns is None else (len(self.columns),)
+        if len(parts) not in right or not all(isinstance(part, str) for part in parts):
             form = "pairs: give (first, second)"
-            if len(self.columns) == 1:
+            if right[0] == 1:
                 form = "single sentences: give a string"
             raise UserError(f"{shown(text)}: the checkpoint was trained on {form}")
         return tuple(part.strip() for part in parts)

@@ -10,6 +10,7 @@ from fairseq.distributed import utils as distributed_utils
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ..data import Encoded
 from ..files import write_json
 from ..scores.metrics import (
     COUNTS,
@@ -47,6 +48,7 @@ class Recorder:
         stats: dict[str, Any],
         sums: Mapping[str, Tensor],
         labels: Sequence[str] | None = None,
+        encoded: Encoded | None = None,
     ) -> None:
         """One evaluation.
 
@@ -55,6 +57,7 @@ class Recorder:
             stats: fairseq's statistics, with ``num_updates``.
             sums: by name, of counts and of scattered scores, those that there are.
             labels: the classes, if the task has them.
+            encoded: the sentences, if they may be in groups.
 
         """
         if not self.master:
@@ -79,6 +82,9 @@ class Recorder:
         if SCATTERED in sums:
             several = len(labels or ()) if LABELED in sums else 0
             content |= predictions(sums[SCATTERED], several)
+        if encoded and encoded.groups is not None:
+            groups = encoded.groups.tolist()
+            content |= {"groups": list(encoded.names), "group": groups}
         name = f"{subset}-{content['updates']}.json"
         write_json(self.folder / name, content)
 

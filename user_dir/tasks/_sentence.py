@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_cached
+from ..data import (
+    Encoded,
+    Example,
+    SentenceDataset,
+    SentenceTokenizer,
+    encode_cached,
+    forms,
+)
 from ..data.cache import Reader
 from ..data.readers import entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
@@ -19,6 +26,7 @@ from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
 from ._also import AlsoConfig, Form, check_there, further, reading
 from ._classes import class_weights, how_many, log_score, of_a_class
+from ._groups import log_groups
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
 
@@ -43,12 +51,13 @@ class SentenceTaskConfig(AlsoConfig, SteadyTaskConfig):
         False, "split the development set: first half 'valid', second half 'test'"
     )
     steady_new_head: bool = option(
-        False, "with --finetune-from-model: leave the checkpoint's head behind"
+        False,
+        "with --finetune-from-model, or a model that has a head: leave that behind",
     )
     steady_label_map: Optional[str] = option(
         None,
-        "with --finetune-from-model: what this run calls the checkpoint's classes, as "
-        "neg=ham,pos=spam; unmapped ones keep their names",
+        "with --finetune-from-model, or a model that has a head: what this run calls "
+        "its classes, as neg=ham,pos=spam; unmapped ones keep their names",
     )
     steady_class_weights: Optional[str] = option(
         None,
@@ -86,6 +95,8 @@ class SentenceTask(SteadyTask):
     label_column: str = "label"
     #: reads the task's own files, where those name no columns
     bare: Reader | None = None
+    #: rows of tokens that an example becomes
+    form: forms.Form = forms.ONE_ROW
 
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
@@ -182,9 +193,12 @@ class SentenceTask(SteadyTask):
         )
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
-        """Also the score of one class that picks checkpoints."""
+        """In evaluations also scores of groups, and the one class's that is asked."""
         super().reduce_metrics(logging_outputs, criterion)
-        if self._class_metric and self.labels and not criterion.training:
+        if criterion.training:
+            return
+        log_groups(self._evaluated.encoded.names, logging_outputs)
+        if self._class_metric and self.labels:
             log_score(self._class_metric, self.labels)
 
     def heads(self) -> dict[str, Head]:
@@ -197,7 +211,8 @@ class SentenceTask(SteadyTask):
         if told and (start is None or self.cfg.steady_new_head):
             raise UserError(
                 "--steady-label-map renames the classes of a checkpoint's head: give "
-                "it with --finetune-from-model and without --steady-new-head"
+                "it with --finetune-from-model, or a model that has a head, and "
+                "without --steady-new-head"
             )
         if start and not (self.cfg.steady_new_head and not start.resumes):
             start = renamed(start, self.head, told)
@@ -231,6 +246,7 @@ class SentenceTask(SteadyTask):
                 self.tokenizer,
                 self.cache_dir,
                 self.several,
+                self.form,
             )
         return self._encoded[known]
 
@@ -258,6 +274,7 @@ class SentenceTask(SteadyTask):
             decoder_input=hasattr(self._model, "decoder"),
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
+            form=self.form,
             pairs=pairs,
         )
         said = f"{len(encoded):,} sentences ({self._mix(encoded)})"

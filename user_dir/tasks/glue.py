@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Optional
 from fairseq.tasks import register_task
 
 from ..data import Encoded
-from ..data.glue import LAYOUTS, find_split, reader
+from ..data.glue import LAYOUTS
+from ..data.layouts import find_split, reader
 from ..errors import UserError
 from ..flags import one_of, option
 from ..model_dir import ModelDirectory
