@@ -104,8 +104,7 @@ def test_a_gpu_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("chosen", ["bf16", "bf16-forced", "fp16"])
 @pytest.mark.parametrize(
-    "other",
-    ["bf16", "fp16", "amp", "memory_efficient_bf16", "memory_efficient_fp16"],
+    "other", ["bf16", "fp16", "memory_efficient_bf16", "memory_efficient_fp16"]
 )
 def test_it_does_not_go_with_fairseqs_own(chosen: str, other: str) -> None:
     flag = other.replace("_", "-")
@@ -122,6 +121,9 @@ def test_fp16_takes_a_gpu_and_fairseqs_loss_scaling() -> None:
     root = common()
     assert autocast("fp16", "cuda", root) == Autocast("cuda", torch.float16)
     assert root.amp
+    assert autocast("fp16", "cuda", root).dtype == torch.float16, "set up again"
+    with pytest.raises(UserError, match="fairseq's --amp: give one of them"):
+        autocast("bf16", "cuda", root)
 
 
 @pytest.mark.parametrize(

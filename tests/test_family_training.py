@@ -259,8 +259,9 @@ def test_every_tasks_yaml_starts(
         rows = [f"w{i} w{i + 1}\t{i % 2}" for i in range(12)]
         text = f"text\t{column}\n" + "\n".join(rows) + "\n"
         (data / f"{name}.tsv").write_text(text)
-    for name in ("train", "dev") if task == "glue" else ():
-        rows = [f"{i}\tw{i}\tw{i + 1}\t{ENTAILED[i % 2]}" for i in range(12)]
+    for name in ("train", "dev") if task in ("glue", "nli") else ():
+        labels = ENTAILED if task == "glue" else ("entailment", "neutral")
+        rows = [f"{i}\tw{i}\tw{i + 1}\t{labels[i % 2]}" for i in range(12)]
         header = "index\tsentence1\tsentence2\tlabel\n"
         (data / f"{name}.tsv").write_text(header + "\n".join(rows) + "\n")
     for name in ("cola", "sst2") if task == "glue_multitask" else ():
@@ -268,6 +269,7 @@ def test_every_tasks_yaml_starts(
             write_split(data, name, split, [glue_row(name, i) for i in range(12)])
     more = {
         "glue": ["task.glue_task=rte"],
+        "nli": ["task.nli_task=snli"],
         "glue_multitask": ['task.multitask_names="cola,sst2"'],
     }.get(task, [] if task.startswith("glue") else ["task.steady_epochs=0"])
     model = models["roberta"]

@@ -25,8 +25,9 @@ from conftest import (
 )
 from fairseq_steady.data import SentenceTokenizer, encode_cached, read_table
 from fairseq_steady.data.cache import score_targets
-from fairseq_steady.data.glue import LAYOUTS, find_split, read_split
+from fairseq_steady.data.glue import LAYOUTS
 from fairseq_steady.data.labels import refuse_look_alikes
+from fairseq_steady.data.layouts import find_split, read_split
 from fairseq_steady.data.pairs import find_pairs, read_pairs
 from fairseq_steady.data.readers import Example, read_inputs, read_sentence_tab_label
 from fairseq_steady.data.sampling import parse_size, stratified_subset

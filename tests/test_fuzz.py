@@ -32,6 +32,19 @@ def make_glue(folder: Path) -> None:
             write_split(folder, task, split, [glue_row(task, n) for n in range(12)])
 
 
+def make_nli(folder: Path) -> None:
+    languages, labels = ("en", "ur"), ("entailment", "neutral", "contradictory")
+    rows = [(text, f"w{n}", n) for n, (text, _) in enumerate(sentences(12))]
+    train = [f"{one}\t{two}\t{labels[n % 3]}" for one, two, n in rows]
+    (folder / "multinli.train.en.tsv").write_text(
+        "\n".join(["premise\thypo\tlabel", *train])
+    )
+    dev = [f"{languages[n % 2]}\t{labels[n % 2]}\t{one}\t{two}" for one, two, n in rows]
+    (folder / "xnli.dev.tsv").write_text(
+        "\n".join(["language\tgold_label\tsentence1\tsentence2", *dev])
+    )
+
+
 def make_tables(folder: Path) -> None:
     lines = [f"{text}\t{label}" for text, label in sentences(12)]
     for split in ("train", "valid"):
@@ -66,6 +79,7 @@ TASKS: dict[str, Task] = {
     "uci_sentiment": ("roberta", make_sentiment_data, []),
     "glue": ("roberta", make_glue, ["--glue-task=rte"]),
     "glue_multitask": ("deberta", make_glue, ["--multitask-names=cola,stsb"]),
+    "nli": ("roberta", make_nli, ["--nli-task=xnli"]),
     "text_classification": ("roberta", make_tables, []),
     "text_regression": ("deberta", make_scores, SCORE_FLAGS[1:]),
     "summarization": ("bart", make_articles, ARTICLES),
@@ -123,7 +137,7 @@ COMMON = [
     *("total-num-update", "update-freq", "valid-subset", "validate-interval-updates"),
     *("warmup-updates", "required-batch-size-multiple", "ddp-backend", "train-subset"),
 ]
-OURS = ("steady_", "summarization_", "multitask_", "glue_", "uci_")
+OURS = ("steady_", "summarization_", "multitask_", "glue_", "uci_", "nli_")
 
 
 def names_of(config: type) -> list[str]:

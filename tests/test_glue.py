@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Trainer
-from fairseq_steady.data.glue import LAYOUTS, find_split, read_split
+from fairseq_steady.data.glue import LAYOUTS
+from fairseq_steady.data.layouts import find_split, read_split
 from fairseq_steady.errors import UserError
 from helpers import AWKWARD, HEADERS, glue_row, logged, write_split
 

@@ -530,13 +530,6 @@ def test_a_divergence_that_is_always_0_is_refused(method: str) -> None:
         make_criterion(method, outputs=1, divergence="kl")
 
 
-def test_label_smoothing_of_a_class_is_refused() -> None:
-    task = SimpleNamespace(regression=False, num_classes=2, target_dictionary=None)
-    cfg = PlainConfig(label_smoothing=0.1)
-    with pytest.raises(UserError, match=r"--label-smoothing 0\.1 is for sequence"):
-        PlainCriterion(cfg, task)
-
-
 def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> None:
     """The trainer calls itself for the first, through the same wrapper."""
     from fairseq_steady.patches.updates import telling_the_criterion

@@ -69,7 +69,8 @@ def autocast(chosen: str, device: str, common: Any) -> Autocast:
         return Autocast()
     flag = f"--steady-autocast {chosen}"
     for name in _FAIRSEQS:
-        if getattr(common, name):
+        implied = chosen == "fp16" and name == "amp"  # also on a second set-up
+        if getattr(common, name) and not implied:
             other = "--" + name.replace("_", "-")
             raise UserError(f"{flag} and fairseq's {other}: give one of them")
     if chosen == "fp16":

@@ -3,10 +3,13 @@
     fairseq-steady get-data cola data/cola
     fairseq-steady get-data uci data/sentiment
     fairseq-steady get-data twitter data/sentiment --from ~/Downloads/train.csv
+    fairseq-steady get-data snli data/snli
 
-Every file's sha256 is checked. A broken download is resumed by the same command.
+The sha256 of every file, or of the archive of snli, anli and xnli, is checked; that of
+scitail's is not known and is shown. A broken download is resumed by the same command.
 cola: CoLA public 1.1; uci: sentences about Amazon, IMDb and Yelp; twitter: tweets, which
-may not be redistributed, so that --from names the file you have.
+may not be redistributed, so that --from names the file you have; snli: SNLI 1.0;
+scitail: SciTail 1.1; anli: ANLI 1.0; xnli: XNLI 1.0, which has no training set.
 """
 
 import hashlib
@@ -14,6 +17,7 @@ import http.client
 import os
 import stat
 import struct
+import sys
 import urllib.error
 import urllib.request
 import zipfile
@@ -34,8 +38,10 @@ what comes out:
   the files, in OUT; on standard output where, and under what licence.
 """
 
-#: Above every file and archive of these data sets: 3.1 MB is the largest.
+#: Above every file and archive of which each file is known: 3.1 MB is the largest.
 _LARGEST = 2**24
+#: Above every file of the others: SNLI's training set has about half.
+_LARGEST_MEMBER = 2**30
 #: Files of one name that are looked into.
 _TRIED = 16
 _BLOCK = 2**16
@@ -93,6 +99,59 @@ SOURCES = {
         "sign up for the practice problem 'Twitter Sentiment Analysis' (hatred speech) "
         "at Analytics Vidhya, or find the same train.csv at Kaggle, and pass it with "
         "--from PATH",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A data set that is known by its archive.
+
+    Args:
+        address: of a zip archive.
+        size: its bytes.
+        digest: its sha256; empty where it is not known.
+        members: the files that the tasks read, below the archive's own folder.
+        licence: under what terms.
+
+    """
+
+    address: str
+    size: int
+    digest: str
+    members: tuple[str, ...]
+    licence: str
+
+
+_SPLITS = ("train", "dev", "test")
+ARCHIVES = {
+    "snli": Archive(
+        "https://nlp.stanford.edu/projects/snli/snli_1.0.zip",
+        94_550_081,
+        "afb3d70a5af5d8de0d9d81e2637e0fb8c22d1235c2749d83125ca43dab0dbd3e",
+        tuple(f"snli_1.0_{split}.jsonl" for split in _SPLITS),
+        "CC BY-SA 4.0",
+    ),
+    "scitail": Archive(
+        "http://data.allenai.org.s3.amazonaws.com/downloads/SciTailV1.1.zip",
+        14_174_621,
+        "",
+        tuple(f"scitail_1.0_{split}.tsv" for split in _SPLITS),
+        "see the archive's README",
+    ),
+    "anli": Archive(
+        "https://dl.fbaipublicfiles.com/anli/anli_v1.0.zip",
+        18_708_061,
+        "e5c058f2bb4e6190b0651badca2c590e45db95248f8b28cde674615ee40820bf",
+        tuple(f"R{n}/{split}.jsonl" for n in (1, 2, 3) for split in _SPLITS),
+        "CC BY-NC 4.0",
+    ),
+    "xnli": Archive(
+        "https://dl.fbaipublicfiles.com/XNLI/XNLI-1.0.zip",
+        17_865_352,
+        "4ba1d5e1afdb7161f0f23c66dc787802ccfa8a25a3ddd3b165a35e50df346ab1",
+        ("xnli.dev.tsv", "xnli.test.tsv"),
+        "CC BY-NC 4.0",
     ),
 }
 
@@ -269,8 +328,13 @@ def open_part(path: Path) -> IO[bytes]:
     return file
 
 
-def download(address: str, part: Path) -> None:
+def download(address: str, part: Path, most: int | None = None) -> None:
     """Fetch into ``part``, going on where an earlier try broke off.
+
+    Args:
+        address: of the archive.
+        part: what there is of it, or will be.
+        most: bytes that it may have; by default those of the small ones.
 
     Raises:
         UserError: the address cannot be reached, or gives something else.
@@ -278,7 +342,7 @@ def download(address: str, part: Path) -> None:
     """
     with open_part(part) as file:
         try:
-            fetch(address, file)
+            fetch(address, file, most or _LARGEST)
         except urllib.error.HTTPError as error:
             if error.code == 416 and file.tell():  # nothing left to ask for
                 return
@@ -297,7 +361,7 @@ def download(address: str, part: Path) -> None:
             ) from None
 
 
-def fetch(address: str, file: IO[bytes]) -> None:
+def fetch(address: str, file: IO[bytes], most: int) -> None:
     """Append what is missing; write all anew where the server cannot go on.
 
     Raises:
@@ -313,7 +377,7 @@ def fetch(address: str, file: IO[bytes]) -> None:
         file.truncate(file.seek(start))
         length = response.headers.get("Content-Length") or ""
         whole = start + int(length) if length.isdecimal() else None
-        copy(response, file, start, whole)
+        copy(response, file, start, whole, most)
     if whole and file.tell() < whole:
         raise UserError(
             f"{address} broke off after {file.tell()} of {whole} bytes; run the same "
@@ -327,8 +391,10 @@ def continues(response: Any, have: int) -> bool:
     return response.status == 206 and (not where or where.startswith(f"bytes {have}-"))
 
 
-def copy(response: Any, file: IO[bytes], start: int, whole: int | None) -> None:
-    """Read to the end, but no more than any of the archives has.
+def copy(
+    response: Any, file: IO[bytes], start: int, whole: int | None, most: int
+) -> None:
+    """Read to the end, but no more than the archive can have.
 
     Raises:
         UserError: there is more.
@@ -351,11 +417,10 @@ def copy(response: Any, file: IO[bytes], start: int, whole: int | None) -> None:
         while block := response.read(_BLOCK):
             file.write(block)
             progress.advance(bar, len(block))
-            if file.tell() > _LARGEST:
+            if file.tell() > most:
                 file.truncate(0)
-                raise UserError(
-                    f"the answer is larger than {_LARGEST >> 20} MiB: not the archive"
-                )
+                size = f"{most >> 20} MiB" if most >> 20 << 20 == most else f"{most} B"
+                raise UserError(f"the answer is larger than {size}: not the archive")
 
 
 def get(name: str, out: Path, given: Path | None) -> None:
@@ -392,11 +457,126 @@ def get(name: str, out: Path, given: Path | None) -> None:
     place(chosen, out)
 
 
+# --- large archives, whose files are known by their names -----------------------------
+
+
+def get_archive(name: str, out: Path, given: Path | None) -> None:
+    """Have the files of a data set in ``out``, each whole.
+
+    Raises:
+        UserError: with what to do about it.
+
+    """
+    source = ARCHIVES[name]
+    if given is not None:
+        if not is_archive(given):
+            file = source.address.rpartition("/")[2]
+            raise UserError(
+                f"--from {given} is no zip archive; name {file}, or use the folder "
+                "that it was unpacked to as it is"
+            )
+        check_archive(source, given)
+        unpack(source, given, out)
+        return
+    if all((out / member).is_file() for member in source.members):
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f".{name}.zip.part"
+    download(source.address, part, source.size)
+    try:
+        check_archive(source, part)
+        unpack(source, part, out)
+    except UserError as error:
+        raise UserError(
+            f"{source.address}: {error}. What was downloaded is removed, so the same "
+            "command downloads it anew"
+        ) from None
+    finally:
+        part.unlink()
+
+
+def check_archive(source: Archive, path: Path) -> None:
+    """Refuse what is not the published archive; show a digest that is not known.
+
+    Raises:
+        UserError: its size or sha256 is another.
+
+    """
+    size, digest = path.stat().st_size, sha256(path)
+    if size != source.size:
+        raise UserError(
+            f"{path} is not the published archive: {size} bytes instead of "
+            f"{source.size}"
+        )
+    if not source.digest:
+        print(f"{path}: sha256 {digest}, not known and not checked", file=sys.stderr)
+    elif digest != source.digest:
+        raise UserError(
+            f"{path} is not the published archive: sha256 {digest} instead of "
+            f"{source.digest}"
+        )
+
+
+def unpack(source: Archive, path: Path, out: Path) -> None:
+    """Write the files that the tasks read, and no others.
+
+    Raises:
+        UserError: one is missing or damaged.
+
+    """
+    where = str(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in source.members:
+                member = find_member(archive, name, path)
+                where = f"{path}, {visible(member.filename)}"
+                if reason := unreadable(member):
+                    raise UserError(f"{where} is {reason}")
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as file, whole_file(out / name) as target:
+                    write_blocks(file, target, where)
+    except UserError:
+        raise
+    except _BROKEN as error:
+        why = error or type(error).__name__
+        raise UserError(f"{where} cannot be unpacked ({why})") from None
+
+
+def find_member(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
+    """The member of a name, folders included, in whatever folder of the archive.
+
+    Raises:
+        UserError: there is none.
+
+    """
+    wanted = PurePosixPath(name).parts
+    for member in archive.infolist():
+        if PurePosixPath(member.filename).parts[-len(wanted) :] == wanted:
+            return member
+    raise UserError(f"{name} is missing in {path}")
+
+
+def write_blocks(file: IO[bytes], target: IO[bytes], where: str) -> None:
+    """Copy a file, which may say of itself that it is smaller than it is.
+
+    Raises:
+        UserError: it is larger than any of the data sets.
+
+    """
+    while block := file.read(_BLOCK):
+        target.write(block)
+        if target.tell() > _LARGEST_MEMBER:
+            raise UserError(
+                f"{where} is larger than {_LARGEST_MEMBER >> 20} MiB: not published so"
+            )
+
+
 def parser() -> Page:
     """The page of get-data."""
     found = page("get-data", __doc__, USAGE, OUT)
     add = found.add_argument_group("arguments").add_argument
-    add("name", choices=SOURCES, metavar="NAME", help=", ".join(SOURCES))
+    names = [*SOURCES, *ARCHIVES]
+    add("name", choices=names, metavar="NAME", help=", ".join(names))
     add("out", type=Path, metavar="OUT", help="folder for the files")
     add(
         "--from", dest="given", type=Path, metavar="PATH",
@@ -408,9 +588,11 @@ def parser() -> Page:
 def main(argv: Sequence[str] | None = None) -> int:
     """Fetch one data set."""
     args = parser().parse_args(argv)
+    known = args.name in ARCHIVES
     try:
-        get(args.name, args.out, args.given)
+        (get_archive if known else get)(args.name, args.out, args.given)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
-    print(f"{args.out}: {args.name}, licence: {SOURCES[args.name].licence}")
+    source = ARCHIVES[args.name] if known else SOURCES[args.name]
+    print(f"{args.out}: {args.name}, licence: {source.licence}")
     return 0

@@ -32,7 +32,8 @@ USAGE = "CHECKPOINT [FILE ... | --text SENTENCE] [options]"
 OUT = """\
 what comes out, on standard output:
   a line for each text, in order: {"label": "1", "probabilities": {"0": 0.02, ...}}
-  or, from a checkpoint that was trained on scores, {"score": 3.1}. With --tsv a
+  or, from a checkpoint that was trained on scores, {"score": 3.1}; on any number of
+  labels, {"labels": ["a", "b"], "probabilities": {...}}, those above 0.5. With --tsv a
   header line comes first. Progress and notes are on standard error.
 
 from Python:
@@ -90,7 +91,9 @@ def one_or_two(texts: Sequence[str]) -> "Text":
     return (texts[0], texts[1]) if len(texts) == 2 else texts[0]
 
 
-def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator["Text"]:
+def read_texts(
+    path: Path | None, columns: Sequence[str], quoted: bool = False
+) -> Iterator["Text"]:
     """The sentences or pairs of a file, or of standard input.
 
     Raises:
@@ -105,12 +108,14 @@ def read_texts(path: Path | None, columns: Sequence[str]) -> Iterator["Text"]:
             yield as_text(where, number, line, len(columns) == 2)
         return
     mend = "name yours with --text-column and --pair-column"
-    for number, row in read_named(path, columns, mend):
+    for number, row in read_named(path, columns, mend, quoted):
         cells = [text_cell(path, number, row, name) for name in columns]
         yield one_or_two(filled(path, number, cells))
 
 
-def every_text(args: argparse.Namespace, columns: Sequence[str]) -> list["Text"]:
+def every_text(
+    args: argparse.Namespace, columns: Sequence[str], quoted: bool
+) -> list["Text"]:
     """What the command line gives or names, in order."""
     if args.text:
         pairs = len(columns) == 2
@@ -121,7 +126,9 @@ def every_text(args: argparse.Namespace, columns: Sequence[str]) -> list["Text"]
     if not args.inputs:
         say_what_is_read("texts")
     return [
-        text for path in args.inputs or [None] for text in read_texts(path, columns)
+        text
+        for path in args.inputs or [None]
+        for text in read_texts(path, columns, quoted)
     ]
 
 
@@ -161,20 +168,22 @@ def in_pairs(args: argparse.Namespace) -> bool:
 def as_json(found: "Prediction", text: "Text | None") -> str:
     """One line of JSON, after its text where that is wanted."""
     begin = {} if text is None else {"text": text}
-    if found.label is None:
+    if found.score is not None:
         return json.dumps({**begin, "score": found.score})
-    answer = {"label": found.label, "probabilities": found.probabilities}
-    return json.dumps({**begin, **answer})
+    answer: dict[str, object] = {"label": found.label}
+    if found.labels is not None:
+        answer = {"labels": list(found.labels)}
+    return json.dumps({**begin, **answer, "probabilities": found.probabilities})
 
 
 def as_tsv(found: "Prediction", text: "Text | None") -> str:
     """Label and probabilities in order, or the score; after the text if wanted."""
     begin = [] if text is None else [text] if isinstance(text, str) else [*text]
     cells = [*map(tsv_cell, begin)]
-    if found.label is None:
+    if found.score is not None:
         return "\t".join([*cells, repr(found.score)])
-    numbers = map(repr, found.probabilities.values())
-    return "\t".join([*cells, found.label, *numbers])
+    given = found.label if found.labels is None else ",".join(found.labels)
+    return "\t".join([*cells, given or "", *map(repr, found.probabilities.values())])
 
 
 def header(predictor: "Predictor", columns: Sequence[str]) -> str:
@@ -189,7 +198,13 @@ def header(predictor: "Predictor", columns: Sequence[str]) -> str:
     for label in predictor.labels or ():
         if len(label.split("\t")) + len(label.splitlines()) > 2:
             raise UserError(f"label {shown(label)} does not fit into a TSV; omit --tsv")
-    answer = ["label", *predictor.labels] if predictor.labels else ["score"]
+        if predictor.several and "," in label:
+            raise UserError(
+                f"label {shown(label)} has a comma, which parts labels in a TSV; omit "
+                "--tsv"
+            )
+    name = "labels" if predictor.several else "label"
+    answer = [name, *predictor.labels] if predictor.labels else ["score"]
     return "\t".join([*map(tsv_cell, columns), *answer])
 
 
@@ -221,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     predictor = Predictor(args.checkpoint, args.model, args.cpu, args.head)
     columns = columns_of(args, predictor.columns)
-    texts = every_text(args, columns)
+    texts = every_text(args, columns, predictor.quoted)
     write_lines(answers(predictor, texts, columns, args))
     if predictor.truncated:
         print(f"{predictor.truncated} texts were cut to fit", file=sys.stderr)

@@ -50,7 +50,8 @@ def shown(found: "Prediction") -> str:
 
 def predictions(predictor: "Predictor", data: Path) -> dict[str, str]:
     """The files of a submission by name."""
-    from ..data.glue import LAYOUTS, SUBMISSIONS, find_split, read_unlabelled
+    from ..data.glue import LAYOUTS, SUBMISSIONS
+    from ..data.layouts import find_split, read_unlabelled
 
     name = str(predictor.task.cfg.glue_task)
     made = {}

@@ -31,11 +31,15 @@ Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Gold = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
 
 
+#: Whether each of several labels holds.
+Labels = list[Annotated[int, Field(ge=0, le=1)]]
+
+
 class Predictions(TypedDict):
     """Of one subset, in the data's order; a diverged model's are nan."""
 
     outputs: Annotated[list[list[float]], Field(min_length=1)]
-    gold: Annotated[list[Gold], Field(min_length=1)]
+    gold: Annotated[list[Gold] | list[Labels], Field(min_length=1)]
 
 
 # Without one of its own it has Result's, which forbids what it does not know.
@@ -54,7 +58,7 @@ class _Recorded(TypedDict):
     metrics: dict[str, float]
     peak_gpu_mb: NotRequired[Cost]
     outputs: NotRequired[list[list[float]]]
-    gold: NotRequired[list[Gold]]
+    gold: NotRequired[list[Gold] | list[Labels]]
 
 
 class _Checkpoint(TypedDict):

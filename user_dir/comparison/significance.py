@@ -2,13 +2,19 @@
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+)
 
 from ..errors import UserError
 
@@ -114,13 +120,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def majority_baseline(
-    metric: str, gold: Sequence[float], subset: str = "the data"
+    metric: str,
+    gold: Sequence[Any],
+    subset: str = "the data",
 ) -> float:
     """What always giving the most frequent class (any one score) earns.
 
     Args:
         metric: as a task logs it.
-        gold: labels, class indices where the metric is one of classes.
+        gold: labels, class indices where the metric is one of classes, or whether each
+            of several labels holds, of which the commonest set is always given.
         subset: what they are of, for the error.
 
     Returns:
@@ -130,6 +139,8 @@ def majority_baseline(
         UserError: there is one class only.
 
     """
+    if isinstance(gold[0], list):
+        return _commonest_labels(metric, gold)
     if len(set(gold)) < 2:
         raise UserError(
             f"{subset} has one class only ({gold[0]:g}); no score can tell methods "
@@ -143,9 +154,24 @@ def majority_baseline(
     scores: dict[str, Any] = {
         "accuracy": accuracy_score,
         "mcc": matthews_corrcoef,
+        "balanced_accuracy": balanced_accuracy_score,
+        "macro_f1": lambda g, a: f1_score(g, a, average="macro", zero_division=0),
         "f1": lambda g, a: f1_score(g, a, average=average, zero_division=0),
     }
     return float(scores[metric](labels, answer)) if metric in scores else math.nan
+
+
+def _commonest_labels(metric: str, gold: Sequence[Any]) -> float:
+    """What always giving the most frequent set of labels earns."""
+    always = Counter(map(tuple, gold)).most_common(1)[0][0]
+    scores: dict[str, Any] = {
+        "micro_f1": lambda g, a: f1_score(g, a, average="micro", zero_division=0),
+        "macro_f1": lambda g, a: f1_score(g, a, average="macro", zero_division=0),
+        "subset_accuracy": accuracy_score,
+    }
+    if metric not in scores:
+        return math.nan
+    return float(scores[metric](np.array(gold), np.array([always] * len(gold))))
 
 
 def expected_best(scores: Sequence[float], k: int) -> float:

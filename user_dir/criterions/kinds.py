@@ -3,13 +3,24 @@
 import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
-from ..scores.metrics import class_counts, scattered_scores
+from ..scores.groups import group_counts
+from ..scores.metrics import (
+    class_counts,
+    label_counts,
+    margins,
+    scattered_scores,
+)
+from .objective import PLAIN, Objective
+
+#: The task's option of focal loss.
+FOCUS = "steady_focal_gamma"
 
 
 class Classes:
@@ -22,9 +33,10 @@ class Classes:
     #: whether all batches of training are of this kind, so that scores add up
     alone = True
 
-    def __init__(self, head: str, outputs: int) -> None:
+    def __init__(self, head: str, outputs: int, objective: Objective = PLAIN) -> None:
         self.head = head
         self.outputs = outputs
+        self.objective = objective
 
     def logits(self, model: nn.Module, sample: dict[str, Any]) -> Tensor:
         """One forward pass, shape (B, K)."""
@@ -37,7 +49,10 @@ class Classes:
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Summed over sentences, in fp32."""
-        return F.cross_entropy(logits.float(), target.view(-1), reduction="sum")
+        return self._cost(self.objective, logits, target)
+
+    def _cost(self, objective: Objective, logits: Tensor, target: Tensor) -> Tensor:
+        return objective.of_classes(logits.float(), target.view(-1))
 
     def size(self, sample: dict[str, Any]) -> int:
         """Number of items that the loss sums over."""
@@ -60,10 +75,22 @@ class Classes:
             return {}
         gold = sample["target"].view(-1)
         counts = class_counts(logits.argmax(-1), gold, self.outputs)
+        counts |= self._unchanged(logits, sample["target"])
+        if sample.get("pairs"):
+            counts |= margins(logits.float(), gold, sample["id"], sample["total"])
+        if "group" in sample and not training:
+            of = gold, sample["group"], sample["groups"], self.outputs
+            counts |= group_counts(logits.argmax(-1), *of)
         if training or not sample.get("recorded"):
             return counts
         total = sample["total"]
         return counts | scattered_scores(logits.float(), gold, sample["id"], total)
+
+    def _unchanged(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Plain cross-entropy in bits, where the loss is another."""
+        if not self.objective.changes:
+            return {}
+        return {"nll_loss": self._cost(PLAIN, logits, target) / self.unit}
 
 
 class Scores(Classes):
@@ -98,6 +125,45 @@ class Scores(Classes):
         return scattered_scores(
             logits.float().view(-1, 1), gold, sample["id"], sample["total"]
         )
+
+
+class MultiLabel(Classes):
+    """Any number of L labels per sentence; logits (B, L), a sigmoid of each.
+
+    The loss is the binary cross-entropy summed over labels, in nats, and a divergence
+    that of each label's two outcomes summed over labels: both are L times their means.
+    """
+
+    def _cost(self, objective: Objective, logits: Tensor, target: Tensor) -> Tensor:
+        return objective.of_labels(logits.float(), target)
+
+    def divergence(
+        self, name: str, target: Tensor, method: str, consume: bool = False
+    ) -> Divergence:
+        """Summed over labels, each a choice of two: it holds or not."""
+        measure = super().divergence(name, target, method)
+        return lambda a, b: measure(_either(a), _either(b)).sum(-1)
+
+    def scores(
+        self, logits: Tensor, sample: dict[str, Any], training: bool
+    ) -> dict[str, Any]:
+        """Summable tensors that the metrics are made from."""
+        gold = sample["target"]
+        counts = label_counts(likely(logits), gold) | self._unchanged(logits, gold)
+        if training or not sample.get("recorded"):
+            return counts
+        total = sample["total"]
+        return counts | scattered_scores(logits.float(), gold, sample["id"], total)
+
+
+def likely(logits: Tensor) -> Tensor:
+    """Labels that more probably hold than not."""
+    return logits.float().sigmoid() > 0.5
+
+
+def _either(logits: Tensor) -> Tensor:
+    """Logits of not holding and of holding, whose softmax is the sigmoid."""
+    return torch.stack([torch.zeros_like(logits), logits], -1)
 
 
 class Tokens(Classes):
@@ -181,29 +247,62 @@ def kinds_of(task: Any, cfg: Any) -> dict[str | None, Classes]:
         return {None: kind_of(task, cfg)}
     kinds: dict[str | None, Classes] = {}
     for name, part in parts.items():
-        kinds[name] = kind_of(part, cfg)
+        kinds[name] = kind_of(part, cfg, alone=False)
         kinds[name].head, kinds[name].alone = name, False
     return kinds
 
 
-def kind_of(task: Any, cfg: Any) -> Classes:
-    """What a task predicts, asked of this plugin's tasks and of fairseq's own."""
+def kind_of(task: Any, cfg: Any, alone: bool = True) -> Classes:
+    """What a task predicts, asked of this plugin's tasks and of fairseq's own.
+
+    Args:
+        task: of one head.
+        cfg: the criterion's, a :class:`.plain.PlainConfig`.
+        alone: whether there are no other heads, which flags may be meant for.
+
+    Raises:
+        UserError: a flag does not fit what is predicted.
+
+    """
     outputs = getattr(task, "num_classes", None) or getattr(
         getattr(task, "cfg", None), "num_classes", None
     )
     if outputs is None:
         pad = task.target_dictionary.pad()
         return Tokens(pad, cfg.label_smoothing, cfg.sentence_avg)
-    if cfg.label_smoothing > 0:
-        raise UserError(
-            f"--label-smoothing {cfg.label_smoothing} is for sequence-to-sequence "
-            "tasks; leave it out"
-        )
     regression = bool(getattr(task, "regression", cfg.regression_target))
     if regression and int(outputs) != 1:
         raise UserError(
             f"--regression-target has one output, and --num-classes is {outputs}; "
             "give --num-classes 1"
         )
-    chosen = Scores if regression else Classes
-    return chosen(cfg.classification_head_name, int(outputs))
+    objective, head = _objective(task, cfg), cfg.classification_head_name
+    if getattr(task, "several", False):
+        if objective.smoothing:
+            raise UserError(
+                f"--label-smoothing {objective.smoothing} is for one class a sentence, "
+                "and there may be several labels; leave it out"
+            )
+        return MultiLabel(head, int(outputs), objective)
+    if not regression:
+        return Classes(head, int(outputs), objective)
+    if alone and objective.changes:
+        raise UserError(
+            f"{_changing(task, cfg)} is for classes, and the targets are scores; "
+            "leave it out"
+        )
+    return Scores(head, int(outputs))
+
+
+def _objective(task: Any, cfg: Any) -> Objective:
+    """As the criterion's flags and the task's say; fairseq's own tasks have none."""
+    weights = getattr(task, "class_weights", None)
+    gamma = getattr(task.cfg, FOCUS, 0.0) if hasattr(task, "cfg") else 0.0
+    return Objective(weights, cfg.label_smoothing, gamma)
+
+
+def _changing(task: Any, cfg: Any) -> str:
+    """The flag that makes the loss another than cross-entropy, and its value."""
+    if cfg.label_smoothing:
+        return f"--label-smoothing {cfg.label_smoothing}"
+    return f"--{FOCUS.replace('_', '-')} {getattr(task.cfg, FOCUS)}"

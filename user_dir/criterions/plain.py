@@ -18,11 +18,18 @@ from torch import Tensor, nn
 from ..flags import SHARE, Flags, option, read_flags
 from ..models.steady import HEAD
 from ..regularizers import unwrap
+from ..scores.groups import GROUPS
 from ..scores.metrics import (
+    CLASSIFICATION,
     COUNTS,
+    LABELED,
+    LABELLING,
+    MARGINS,
     SCATTERED,
     classification_scores,
     correlation_scores,
+    label_scores,
+    ranked,
 )
 from .kinds import Classes, kinds_of
 
@@ -45,7 +52,10 @@ class PlainConfig(Flags, FairseqDataclass):
         "tasks know it themselves",
     )
     label_smoothing: float = option(
-        0.0, "label smoothing of sequence-to-sequence tasks, as in fairseq", SHARE
+        0.0,
+        "share of the target spread evenly; over all classes (torch's definition), or "
+        "in sequence-to-sequence tasks over all wrong tokens (fairseq's)",
+        SHARE,
     )
     sentence_avg: bool = II("optimization.sentence_avg")
 
@@ -180,7 +190,7 @@ class PlainCriterion(FairseqCriterion):
         names = dict.fromkeys(name for log in logging_outputs for name in log)
         sums = {n: sum(log.get(n, 0) for log in logging_outputs) for n in names}
         for name in names:
-            if name in (COUNTS, SCATTERED):
+            if name in (COUNTS, GROUPS, LABELED, SCATTERED, MARGINS):
                 metrics.log_scalar_sum(name, sums[name])
             elif name not in _COUNTS and not name.endswith("_probed"):
                 size = float(sums[_counted_by(name, sums)])
@@ -208,18 +218,23 @@ def _counted_by(name: str, sums: Mapping[str, Any]) -> str:
 
 #: What is made of each sum, and how.
 _SCORES: dict[str, tuple[tuple[str, ...], Callable[[Tensor], dict[str, float]]]] = {
-    COUNTS: (("accuracy", "f1", "mcc"), classification_scores),
+    COUNTS: (CLASSIFICATION, classification_scores),
+    LABELED: (LABELLING, label_scores),
     SCATTERED: (("pearson", "spearman"), correlation_scores),
+    MARGINS: (("ranked",), lambda summed: {"ranked": ranked(summed)}),
 }
 
 
 def _log_scores(names: list[str]) -> None:
     # With a record there are both, and the outputs are logits.
-    summed = next((name for name in _SCORES if name in names), None)
-    if summed:
+    known = (COUNTS, LABELED, SCATTERED)
+    answers = next((name for name in known if name in names), None)
+    for summed in filter(None, (answers, MARGINS if MARGINS in names else None)):
         for score in _SCORES[summed][0]:
             metrics.log_derived(score, partial(_score, summed, score))
-    elif "nll_loss" in names:
+    if answers:
+        return
+    if "nll_loss" in names:
         metrics.log_derived(
             "ppl", lambda meters: get_perplexity(meters["nll_loss"].avg)
         )

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,16 +79,41 @@ def class_targets(
         UserError: a label that is not among ``labels``.
 
     """
+    index = _places(path, examples, labels)
+    return np.array([index[example.label] for example in examples], np.int64)
+
+
+def label_targets(
+    path: Path, examples: Sequence[Example], labels: Sequence[str]
+) -> np.ndarray:
+    """Whether each label holds for each example, shape (N, L).
+
+    Raises:
+        UserError: a label that is not among ``labels``.
+
+    """
+    index = _places(path, examples, labels)
+    targets = np.zeros((len(examples), len(labels)), np.bool_)
+    for row, example in enumerate(examples):
+        targets[row, [index[name] for name in example.names]] = True
+    return targets
+
+
+def _places(
+    path: Path, examples: Sequence[Example], labels: Sequence[str]
+) -> dict[str, int]:
+    """Index of each label, all of the examples' being there."""
     index = {label: i for i, label in enumerate(labels)}
     for example in examples:
-        if example.label not in index:
-            raise error_at(
-                path,
-                example.line,
-                f"label {shown(example.label)} is none of: {', '.join(labels)}",
-                "mend the row or name the labels with --steady-labels",
-            )
-    return np.array([index[example.label] for example in examples], np.int64)
+        for name in example.names:
+            if name not in index:
+                raise error_at(
+                    path,
+                    example.line,
+                    f"label {shown(name)} is none of: {', '.join(labels)}",
+                    "mend the row or name the labels with --steady-labels",
+                )
+    return index
 
 
 def score_targets(path: Path, examples: Sequence[Example]) -> np.ndarray:
@@ -114,6 +140,7 @@ def encode_cached(
     labels: Sequence[str] | None,
     tokenizer: SentenceTokenizer,
     cache_dir: Path | None,
+    several: bool = False,
 ) -> Encoded:
     """Read, check and tokenise a file, or take the result of an earlier time.
 
@@ -124,6 +151,7 @@ def encode_cached(
         labels: the known labels in class order; None for scores.
         tokenizer: of the model directory.
         cache_dir: where results are kept; None for :func:`default_folder`.
+        several: examples have any number of the labels, as the description says.
 
     Raises:
         UserError: the file cannot be read or a row is wrong. Nothing is cached then.
@@ -137,8 +165,9 @@ def encode_cached(
     key = key_of(*recipe, tokenizer.max_length)
     folder = (cache_dir or default_folder()) / f"{path.stem}-{key[:16]}"
     classes = None if labels is None else len(labels)
-    entry = Entry(path, folder, key, tokenizer.symbols, sides=1, classes=classes)
-    encoded = kept(entry, lambda: _chunks(path, reader, labels, tokenizer))
+    entry = Entry(path, folder, key, tokenizer.symbols, 1, classes, several)
+    targets = _targets(labels, several)
+    encoded = kept(entry, lambda: _chunks(path, reader, targets, tokenizer))
     if truncated := encoded.truncated[0]:
         logger.warning(
             "%s: %d of %d sentences cut to %d tokens",
@@ -150,18 +179,23 @@ def encode_cached(
 def _chunks(
     path: Path,
     reader: Reader,
-    labels: Sequence[str] | None,
+    targets: Callable[[Path, Sequence[Example]], np.ndarray],
     tokenizer: SentenceTokenizer,
 ) -> Iterator[Chunk]:
     """Some rows at a time, checked and tokenised."""
     for examples in chunked(counted(reader(path), f"{path}: rows tokenised")):
-        targets = (
-            score_targets(path, examples)
-            if labels is None
-            else class_targets(path, examples, labels)
-        )
+        found = targets(path, examples)
         ids, cut = tokenizer.encode([example.texts for example in examples])
-        yield Chunk([ids], targets, [cut])
+        yield Chunk([ids], found, [cut])
+
+
+def _targets(
+    labels: Sequence[str] | None, several: bool
+) -> Callable[[Path, Sequence[Example]], np.ndarray]:
+    """What makes targets of examples."""
+    if labels is None:
+        return score_targets
+    return partial(label_targets if several else class_targets, labels=labels)
 
 
 class _Classes(TypedDict):
@@ -197,7 +231,8 @@ def classes_cached(
             return found["lines"]
     lines: dict[str, int] = {}
     for example in counted(reader(path), f"{path}: rows looked at"):
-        lines.setdefault(example.label, example.line)
+        for name in example.names:
+            lines.setdefault(name, example.line)
     with suppress(OSError):  # said when its rows are tokenised
         folder.mkdir(0o700, parents=True, exist_ok=True)
         write_json(stored, {"key": key_of(*recipe, lines), "lines": lines})

@@ -39,6 +39,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
         shuffle_seed: reshuffle every epoch by this seed; None sorts by length, which
             pads least and suits evaluation.
         recorded: tell the criterion that every output is wanted.
+        pairs: sentences are minimal pairs, side by side, the acceptable one first.
 
     """
 
@@ -49,13 +50,14 @@ class SentenceDataset(EveryExample, FairseqDataset):
         decoder_input: bool = False,
         shuffle_seed: int | None = None,
         recorded: bool = False,
+        pairs: bool = False,
     ) -> None:
         self.encoded = encoded
         self.sizes: np.ndarray = encoded.tokens.sizes
         self.pad = dictionary.pad()
         self.decoder_input = decoder_input
         self.shuffle_seed = shuffle_seed
-        self.recorded = recorded
+        self.recorded, self.pairs = recorded, pairs
         self.epoch = 1
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -74,15 +76,25 @@ class SentenceDataset(EveryExample, FairseqDataset):
             return {}
         tokens = [sample["tokens"] for sample in samples]
         net_input = padded(tokens, self.pad, self.decoder_input)
+        ids = [sample["id"] for sample in samples]
         return {
-            "id": torch.tensor([sample["id"] for sample in samples]),
+            "id": torch.tensor(ids),
             "net_input": net_input,
             "target": torch.from_numpy(np.array([s["target"] for s in samples])),
             "nsentences": len(samples),
             "ntokens": int(net_input["src_lengths"].sum()),
             "total": len(self),
             "recorded": self.recorded,
+            "pairs": self.pairs,
+            **self._groups(ids),
         }
+
+    def _groups(self, ids: list[int]) -> dict[str, Any]:
+        """Of each sentence, its group; and how many there are."""
+        if self.encoded.groups is None:
+            return {}
+        group = torch.from_numpy(self.encoded.groups[ids])
+        return {"group": group, "groups": len(self.encoded.names)}
 
     def num_tokens(self, index: int) -> int:
         """Tokens of one sentence, special ones included."""

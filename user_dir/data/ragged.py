@@ -1,7 +1,7 @@
 """Tokenised rows: sequences of ids end to end in one array, on disk or in memory."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,20 @@ class Encoded:
 
     Args:
         sides: ids of N texts and, for summarization, of their N summaries.
-        targets: class indices (int64) or scores (float64), shape (N,); shape (N, 0)
-            where the summaries are the targets.
+        targets: class indices (int64) or scores (float64), shape (N,); which of L
+            labels hold (bool), shape (N, L); shape (N, 0) where the summaries are the
+            targets.
         truncated: how many texts of each side were cut to the maximum length.
+        groups: index of the group that each row is scored in, shape (N,), or None.
+        names: of the groups.
 
     """
 
     sides: tuple[Ragged, ...]
     targets: np.ndarray
     truncated: tuple[int, ...]
+    groups: np.ndarray | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -95,15 +100,35 @@ class Encoded:
     def take(self, rows: np.ndarray) -> "Encoded":
         """Some of the rows, in the order given."""
         sides = tuple(side.take(rows) for side in self.sides)
-        return Encoded(sides, self.targets[rows], self.truncated)
+        groups = None if self.groups is None else self.groups[rows]
+        return Encoded(sides, self.targets[rows], self.truncated, groups, self.names)
 
 
 def concatenate(parts: Sequence[Encoded]) -> Encoded:
-    """Several small sets as one, in memory."""
+    """Several sets as one, in memory; one alone stays where it is."""
+    if len(parts) == 1:
+        return parts[0]
     sides = zip(*(part.sides for part in parts), strict=True)
     truncated = zip(*(part.truncated for part in parts), strict=True)
     return Encoded(
-        tuple(Ragged.of([row for side in sames for row in side]) for sames in sides),
+        tuple(map(_joined, sides)),
         np.concatenate([part.targets for part in parts]),
         tuple(map(sum, truncated)),
     )
+
+
+def _joined(parts: Sequence[Ragged]) -> Ragged:
+    """One after the other, with those of their sequences that nobody wants."""
+    ids = [0, *np.cumsum([len(part.ids) for part in parts])]
+    sequences = [0, *np.cumsum([len(part.ends) for part in parts])]
+    ends = [part.ends + start for part, start in zip(parts, ids, strict=False)]
+    rows = [part.rows + start for part, start in zip(parts, sequences, strict=False)]
+    whole = np.concatenate([part.ids for part in parts])
+    return Ragged(whole, np.concatenate(ends), np.concatenate(rows))
+
+
+def grouped(parts: Mapping[str, Encoded]) -> Encoded:
+    """Several sets as one, each of them a group that is scored by itself too."""
+    groups = [np.full(len(part), place) for place, part in enumerate(parts.values())]
+    whole = concatenate(list(parts.values()))
+    return replace(whole, groups=np.concatenate(groups), names=tuple(parts))

@@ -33,14 +33,21 @@ class Example:
 
     Args:
         texts: one or two non-empty texts.
-        label: as written in the file.
+        label: as written in the file; empty where there are ``labels``.
         line: line of the file it ends on, from 1.
+        labels: all that hold, where there may be any number; None where one does.
 
     """
 
     texts: tuple[str, ...]
     label: str
     line: int
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The one label, or those that hold."""
+        return (self.label,) if self.labels is None else self.labels
 
 
 def shown(value: object) -> str:

@@ -30,10 +30,11 @@ def stratified_subset(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into ``size`` of them and the rest, each sorted.
 
-    Class targets are sampled in proportion; scores without strata.
+    Class targets are sampled in proportion, rows of several labels in proportion of the
+    rarest label of each; scores without strata.
 
     Args:
-        targets: class indices (integers) or scores.
+        targets: class indices (integers), scores, or which labels hold, shape (N, L).
         size: of the first part, from 1 to all.
         seed: of what is drawn.
         labels: names of the classes, for errors.
@@ -48,6 +49,8 @@ def stratified_subset(
     strata = targets if targets.dtype.kind == "i" else None
     if strata is not None:
         _check_strata(strata, size, labels)
+    elif targets.ndim == 2 and 0 < size < len(targets):
+        strata = _rarest(targets, size)
     elif not 0 < size < len(targets):
         raise UserError(f"cannot take {size} of {len(targets)} sentences; add some")
     from sklearn.model_selection import train_test_split  # a slow import
@@ -56,6 +59,20 @@ def stratified_subset(
         everything, train_size=size, stratify=strata, random_state=seed
     )
     return np.sort(chosen), np.sort(rest)
+
+
+def _rarest(targets: np.ndarray, size: int) -> np.ndarray | None:
+    """The rarest label of each row, L where none holds; None where that is too fine.
+
+    A row that is alone with its label goes with the commonest.
+    """
+    order = np.argsort(targets.sum(0), kind="stable")
+    rarest = order[targets[:, order].argmax(1)]
+    strata = np.where(targets.any(1), rarest, targets.shape[1])
+    found, counts = np.unique(strata, return_counts=True)
+    strata[np.isin(strata, found[counts < 2])] = found[counts.argmax()]
+    kinds = len(np.unique(strata))
+    return strata if 1 < kinds <= min(size, len(targets) - size) else None
 
 
 def _check_strata(targets: np.ndarray, size: int, labels: Sequence[str] | None) -> None:

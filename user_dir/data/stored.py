@@ -39,6 +39,7 @@ class Entry:
         symbols: of the dictionary.
         sides: texts of a row that are kept apart.
         classes: of the targets; None for scores, 0 where there are no targets.
+        several: whether any number of the classes hold, so that targets are of each.
 
     """
 
@@ -48,6 +49,7 @@ class Entry:
     symbols: int
     sides: int
     classes: int | None
+    several: bool = False
 
 
 class Chunk(NamedTuple):
@@ -55,7 +57,7 @@ class Chunk(NamedTuple):
 
     Args:
         sides: of each side, the ids of each row.
-        targets: shape (n,), or (n, 0).
+        targets: shape (n,), (n, L), or (n, 0).
         truncated: of each side, how many were cut.
 
     """
@@ -223,7 +225,10 @@ def _check(found: Encoded, entry: Entry) -> None:
     """
     for side in found.sides:
         _check_ends(side.ends, len(side.ids), len(found))
-    _check_targets(found.targets, entry.classes)
+    if entry.several:
+        _check_labels(found.targets, entry.classes)
+    else:
+        _check_targets(found.targets, entry.classes)
     if len(found.truncated) != entry.sides or max(found.truncated) > len(found):
         raise ValueError("truncated")
 
@@ -233,6 +238,12 @@ def _check_ends(ends: np.ndarray, ids: int, rows: int) -> None:
         raise ValueError("shape or type")
     if rows and (np.diff(ends, prepend=0).min() < 1 or ends[-1] != ids):
         raise ValueError("an empty sequence, or one cut off")
+
+
+def _check_labels(targets: np.ndarray, classes: int | None) -> None:
+    """Whether each of ``classes`` labels holds."""
+    if targets.dtype != np.bool_ or targets.shape[1:] != (classes,):
+        raise ValueError("labels")
 
 
 def _check_targets(targets: np.ndarray, classes: int | None) -> None:

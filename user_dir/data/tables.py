@@ -10,6 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .readers import (
     Example,
     checked,
     error_at,
+    filled,
     is_table,
     plain_number,
     read_lines,
@@ -38,13 +40,16 @@ _LOOKED_AT = 1000
 Row = tuple[int, dict[str, Any]]
 
 
-def read_named(path: Path, columns: Sequence[str], mend: str = "") -> Iterator[Row]:
+def read_named(
+    path: Path, columns: Sequence[str], mend: str = "", quoted: bool = False
+) -> Iterator[Row]:
     """Rows of a TSV (no quoting), CSV (quoted) or JSON-lines file with some columns.
 
     Args:
         path: its suffix, .tsv, .csv, .jsonl or .json, tells the form.
         columns: that each row must have.
         mend: what to do about a missing one.
+        quoted: a .tsv is quoted as well, as pandas writes it.
 
     Raises:
         UserError: another suffix, a missing or doubled column, a malformed row, or no
@@ -52,7 +57,7 @@ def read_named(path: Path, columns: Sequence[str], mend: str = "") -> Iterator[R
 
     """
     forms: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
-        ".tsv": _tsv_rows,
+        ".tsv": partial(_csv_rows, separator="\t") if quoted else _tsv_rows,
         ".csv": _csv_rows,
         ".jsonl": _jsonl_rows,
         ".json": _jsonl_rows,
@@ -73,17 +78,19 @@ def read_named(path: Path, columns: Sequence[str], mend: str = "") -> Iterator[R
         raise UserError(f"{path} has a header and no rows; add some")
 
 
-def columns_of(path: Path) -> list[str]:
+def columns_of(path: Path, quoted: bool = False) -> list[str]:
     """Names of a table's columns: its header, or its first object's.
 
     Raises:
         UserError: as :func:`read_named`.
 
     """
-    return list(next(read_named(path, ()))[1])
+    return list(next(read_named(path, (), quoted=quoted))[1])
 
 
-def guess_columns(path: Path, scores: bool) -> tuple[str, str] | None:
+def guess_columns(
+    path: Path, scores: bool, quoted: bool = False
+) -> tuple[str, str] | None:
     """The text and the label of a table that has two columns.
 
     A label is a score, or one of few values that come again and again.
@@ -91,12 +98,14 @@ def guess_columns(path: Path, scores: bool) -> tuple[str, str] | None:
     Args:
         path: as :func:`read_named` takes it.
         scores: labels are numbers.
+        quoted: as :func:`read_named` takes it.
 
     Returns:
         Names of both, or None where it is not plain which is which.
 
     """
-    rows = [row for _, row in itertools.islice(read_named(path, ()), _LOOKED_AT)]
+    everything = read_named(path, (), quoted=quoted)
+    rows = [row for _, row in itertools.islice(everything, _LOOKED_AT)]
     if len(rows[0]) != 2:
         return None
     first, second = rows[0]
@@ -183,7 +192,11 @@ def _json(value: object) -> str:
 
 
 def read_table(
-    path: Path, text: Sequence[str], label: str, scores: bool = False
+    path: Path,
+    text: Sequence[str],
+    label: str,
+    scores: bool = False,
+    quoted: bool = False,
 ) -> Iterator[Example]:
     """Labelled sentences by named columns.
 
@@ -192,15 +205,118 @@ def read_table(
         text: names of one or two text columns.
         label: name of the label column.
         scores: labels are numbers, not classes.
+        quoted: as :func:`read_named` takes it.
 
     Raises:
         UserError: as :func:`read_named`; or a cell is empty or of a wrong kind.
 
     """
     mend = "name yours with --steady-text-column and --steady-label-column"
-    for number, row in read_named(path, (*text, label), mend):
+    for number, row in read_named(path, (*text, label), mend, quoted):
         texts = [text_cell(path, number, row, name) for name in text]
         yield checked(path, number, texts, label_cell(path, number, row, label, scores))
+
+
+def read_parted(
+    path: Path, text: Sequence[str], label: str, separator: str, quoted: bool = False
+) -> Iterator[Example]:
+    """Sentences with any number of labels, all in one cell.
+
+    Args:
+        path: as :func:`read_named` takes it.
+        text: names of one or two text columns.
+        label: name of the label column; JSON may have a list of labels there.
+        separator: between two labels; an empty cell has none.
+        quoted: as :func:`read_named` takes it.
+
+    Raises:
+        UserError: as :func:`read_table`; or a label is empty or there twice.
+
+    """
+    mend = "name yours with --steady-text-column and --steady-label-column"
+    for number, row in read_named(path, (*text, label), mend, quoted):
+        texts = [text_cell(path, number, row, name) for name in text]
+        labels = _parted(path, number, row, label, separator)
+        yield Example(filled(path, number, texts), "", number, labels)
+
+
+def _parted(
+    path: Path, number: int, row: dict[str, Any], column: str, separator: str
+) -> tuple[str, ...]:
+    value = row[column]
+    if isinstance(value, list):
+        each = [label_cell(path, number, {column: v}, column, False) for v in value]
+    else:
+        cell = label_cell(path, number, row, column, False).strip()
+        each = cell.split(separator) if cell else []
+    names = tuple(name.strip() for name in each)
+    if "" in names:
+        problem = f"an empty label in {shown(value)}"
+        mend = f"write one {separator!r} between two labels, and nothing for none"
+        raise error_at(path, number, problem, mend)
+    for name in names:
+        if names.count(name) > 1:
+            problem = f"label {shown(name)} is twice in {shown(value)}"
+            raise error_at(path, number, problem, "remove one")
+    return names
+
+
+def read_indicators(
+    path: Path, text: Sequence[str], labels: Sequence[str], quoted: bool = False
+) -> Iterator[Example]:
+    """Sentences with any number of labels, each a column of 0 and 1.
+
+    Args:
+        path: as :func:`read_named` takes it.
+        text: names of one or two text columns.
+        labels: names of the labels' columns.
+        quoted: as :func:`read_named` takes it.
+
+    Raises:
+        UserError: as :func:`read_table`; or a cell is neither 0 nor 1.
+
+    """
+    mend = "name yours with --steady-text-column and --steady-label-columns"
+    for number, row in read_named(path, (*text, *labels), mend, quoted):
+        texts = filled(path, number, [text_cell(path, number, row, n) for n in text])
+        holding = tuple(name for name in labels if _holds(path, number, row, name))
+        yield Example(texts, "", number, holding)
+
+
+def _holds(path: Path, number: int, row: dict[str, Any], column: str) -> bool:
+    value = row[column]
+    given = plain_number(value) if isinstance(value, str) else value
+    if not isinstance(given, int | float) or given not in (0, 1):
+        problem = f"column {shown(column)} holds {_json(value)}, not 0 or 1"
+        mend = "write 1 where the label holds and 0 where it does not"
+        raise error_at(path, number, problem, mend)
+    return bool(given)
+
+
+#: Columns of minimal pairs: sentences that differ in one thing, which makes one wrong.
+PAIR = ("sentence_good", "sentence_bad")
+
+
+def read_minimal_pairs(
+    path: Path, good: str, bad: str, quoted: bool = False
+) -> Iterator[Example]:
+    """Each row's acceptable sentence, then the other.
+
+    Args:
+        path: as :func:`read_named` takes it, with the columns :data:`PAIR`.
+        good: label of the acceptable sentences.
+        bad: label of the others.
+        quoted: as :func:`read_named` takes it.
+
+    Raises:
+        UserError: as :func:`read_named`; or a cell is empty or no text.
+
+    Source: BLiMP (arXiv 1912.00582).
+
+    """
+    for number, row in read_named(path, PAIR, quoted=quoted):
+        for name, label in zip(PAIR, (good, bad), strict=True):
+            yield checked(path, number, [text_cell(path, number, row, name)], label)
 
 
 def _tsv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -212,7 +328,8 @@ def _tsv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             warned = True
             logger.warning(
                 "%s:%d: a cell in doubled quotes, as pandas writes them; a .tsv has no "
-                "quoting here, so they stay in the text: write the table as .csv",
+                "quoting here, so they stay in the text: read it with "
+                "--steady-quoted-tsv, or write the table as .csv",
                 *(path, number),
             )
         yield number, as_row(path, number, header, cells)
@@ -228,9 +345,11 @@ def _csv_lines(path: Path) -> Iterator[str]:
         yield from io.StringIO(line, newline="") if "\r" in line else (line,)
 
 
-def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    reader = csv.reader(_csv_lines(path), strict=True)
-    blank, last, lost = 0, 0, _Swallowed(path)
+def _csv_rows(
+    path: Path, columns: Sequence[str], separator: str = ","
+) -> Iterator[Row]:
+    reader = csv.reader(_csv_lines(path), delimiter=separator, strict=True)
+    blank, last, lost = 0, 0, _Swallowed(path, separator)
     try:
         header = as_header(path, next(reader), columns)
         last = reader.line_num
@@ -245,7 +364,7 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             last = reader.line_num
     except csv.Error as error:
         # Where the row begins: the quote that is never closed is there.
-        problem = f"not CSV ({error})"
+        problem = f"not {'CSV' if separator == ',' else 'a quoted TSV'} ({error})"
         raise error_at(path, last + 1, problem, "mend the quotes") from None
     lost.warn()
 
@@ -259,11 +378,12 @@ class _Swallowed:
 
     Args:
         path: the file.
+        separator: of its cells.
 
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, separator: str) -> None:
+        self.path, self.separator = path, separator
         self._known: dict[int, set[str]] = {}
         self._inner: list[tuple[int, int, list[str]]] = []
 
@@ -275,7 +395,7 @@ class _Swallowed:
                 known.add(cell)
         for cell in cells if last > first + 1 else ():
             for line in cell.split("\n")[1:-1]:
-                inner = line.split(",")
+                inner = line.split(self.separator)
                 if len(inner) == len(cells) and len(self._inner) < _LOOKED_AT:
                     self._inner.append((first, last, inner))
 
@@ -287,7 +407,7 @@ class _Swallowed:
                     "%s:%d: a quoted cell spans %d lines, to line %d, and has rows "
                     "within it, as %s; is there a stray quote?",
                     *(self.path, first, last - first + 1, last),
-                    shown(",".join(inner)),
+                    shown(self.separator.join(inner)),
                 )
                 return
 

@@ -166,8 +166,11 @@ def _labels(original: Original) -> dict[str, Any]:
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
-    regression = {"problem_type": "regression"} if original.task.labels is None else {}
-    return made | regression
+    if original.task.labels is None:
+        return made | {"problem_type": "regression"}
+    if original.task.several:
+        return made | {"problem_type": "multi_label_classification"}
+    return made
 
 
 def _special_ids(original: Original) -> dict[str, Any]:

@@ -170,6 +170,8 @@ def _usage(original: "Original") -> list[str]:
     given = '"Some text."'
     if len(getattr(original.task, "columns", ())) == 2:
         given = '{"text": "One text.", "text_pair": "Another."}'
+    if getattr(original.task, "several", False):
+        given += ", top_k=None"
     if getattr(original.task, "labels", None) is None:
         given += ', function_to_apply="none"'
     snippet = _USES[original.purpose].replace("FOLDER", '"."').replace("INPUT", given)

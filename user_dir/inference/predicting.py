@@ -25,15 +25,17 @@ class Prediction:
     """What a model says of one text or pair.
 
     Args:
-        label: the most probable class; None for scores.
-        probabilities: of each class by name; empty for scores.
+        label: the most probable class; None for scores and several labels.
+        probabilities: of each class or label by name; empty for scores.
         score: the predicted number; None for classes.
+        labels: those more probable than not, where there may be any number; else None.
 
     """
 
     label: str | None
     probabilities: dict[str, float]
     score: float | None = None
+    labels: tuple[str, ...] | None = None
 
 
 class Predictor(Trained):
@@ -60,10 +62,14 @@ class Predictor(Trained):
     ) -> None:
         super().__init__(checkpoint, model, cpu, head)
         self.labels: Sequence[str] | None = self.task.labels
+        #: whether any number of them hold for a text
+        self.several: bool = self.task.several
         #: names of the text columns it was trained on: one, or two for pairs; None
         #: where that is not known, of an imported head
         imported = Path(checkpoint).is_dir()
         self.columns: Sequence[str] | None = None if imported else self.task.columns
+        #: whether .tsv files had quotes around cells
+        self.quoted = bool(getattr(self.task.cfg, "steady_quoted_tsv", False))
         self.tokenizer = self.task.tokenizer
         self.kind = Classes(self.task.head, self.task.num_classes)
 
@@ -107,6 +113,8 @@ class Predictor(Trained):
     def _logits(self, net_input: dict[str, Tensor]) -> list[list[float]]:
         logits = self.kind.logits(self.model, {"net_input": net_input}).float()
         found = logits.softmax(-1) if self.labels else logits
+        if self.several:
+            found = logits.sigmoid()
         rows: list[list[float]] = found.tolist()
         return rows
 
@@ -114,5 +122,8 @@ class Predictor(Trained):
         if not self.labels:
             return Prediction(None, {}, row[0])
         probabilities = dict(zip(self.labels, row, strict=True))
+        if self.several:
+            likely = tuple(label for label, p in probabilities.items() if p > 0.5)
+            return Prediction(None, probabilities, labels=likely)
         best = max(probabilities, key=lambda label: probabilities[label])
         return Prediction(best, probabilities)

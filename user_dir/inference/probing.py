@@ -10,6 +10,7 @@ model is fitted to the features of the training set and scored on ``--valid-subs
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,27 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.utils import move_to_cuda
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from .. import tasks as plugin  # noqa: F401  registers everything
-from ..criterions.kinds import Classes
+from ..criterions.kinds import Classes, likely
 from ..data import SentenceDataset
+from ..data.readers import shown
 from ..errors import UserError, install_excepthook
 from ..models.steady import HEAD
 from ..patches.checkpoints import load_safely
 from ..scores.metrics import (
     COUNTS,
+    LABELED,
     SCATTERED,
     class_counts,
     classification_scores,
     correlation_scores,
+    label_counts,
+    label_scores,
     scattered_scores,
 )
 
@@ -44,7 +50,15 @@ _BATCH = 64
 #: Inverse penalties that five-fold cross-validation on the training set chooses from.
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 #: scikit-learn's name for each metric that picks a classifier; ridge has its own.
-_SCORERS = {"mcc": "matthews_corrcoef", "accuracy": "accuracy", "f1": "f1_macro"}
+_SCORERS = {
+    "mcc": "matthews_corrcoef",
+    "accuracy": "accuracy",
+    "f1": "f1_macro",
+    "macro_f1": "f1_macro",
+    "balanced_accuracy": "balanced_accuracy",
+}
+#: Sentences that a label must hold for, and not, to be cross-validated.
+_FEWEST = 5
 _HEADS = "classification_heads."
 
 
@@ -108,16 +122,20 @@ def _first_token(hidden: Tensor) -> Tensor:
     return hidden[:, 0] if hidden.dim() == 3 else hidden
 
 
-def linear(metric: str | None) -> Pipeline:
+def linear(metric: str | None, several: bool = False) -> Pipeline:
     """Logistic or, without a metric, ridge regression on standardised features.
 
-    Fitting it chooses the penalty by cross-validation on the same data, by the metric.
+    Fitting it chooses the penalty by cross-validation on the same data, by the metric;
+    of several labels, that of each by its own F1.
 
     Raises:
         UserError: classes cannot be judged by that metric.
 
     """
-    model = _ridge() if metric is None else _logistic(metric)
+    if several:
+        model = MultiOutputClassifier(_logistic("f1"))
+    else:
+        model = _ridge() if metric is None else _chosen_by(metric)
     return make_pipeline(StandardScaler(), model)
 
 
@@ -125,17 +143,21 @@ def _ridge() -> RidgeCV:
     return RidgeCV(alphas=[1 / penalty for penalty in _PENALTIES])
 
 
-def _logistic(metric: str) -> LogisticRegressionCV:
+def _chosen_by(metric: str) -> LogisticRegressionCV:
     if metric not in _SCORERS:
         raise UserError(
             f"--best-checkpoint-metric {metric} cannot choose a linear probe of "
             f"classes; choose from {', '.join(_SCORERS)}"
         )
+    return _logistic(_SCORERS[metric])
+
+
+def _logistic(scoring: str) -> LogisticRegressionCV:
     return LogisticRegressionCV(
         Cs=list(_PENALTIES),
         cv=5,
         max_iter=1000,
-        scoring=_SCORERS[metric],
+        scoring=scoring,
         l1_ratios=(0.0,),
         use_legacy_attributes=False,
         random_state=0,
@@ -143,15 +165,37 @@ def _logistic(metric: str) -> LogisticRegressionCV:
 
 
 def outputs(fitted: Any, features: np.ndarray, regression: bool) -> Tensor:
-    """Scores (N, 1), or log-probabilities of classes (N, K)."""
+    """Scores (N, 1), log-probabilities of classes (N, K), or logits of labels."""
     if regression:
         return torch.from_numpy(fitted.predict(features)).view(-1, 1)
+    if isinstance(fitted[-1], MultiOutputClassifier):
+        scaled = fitted[:-1].transform(features)
+        found = [each.decision_function(scaled) for each in fitted[-1].estimators_]
+        return torch.from_numpy(np.stack(found, 1))
     return torch.from_numpy(fitted.predict_log_proba(features))
+
+
+def check_labels(targets: np.ndarray, labels: Sequence[str] | None) -> None:
+    """Refuse labels, of several, too rare or too common to be cross-validated.
+
+    Raises:
+        UserError: names the first.
+
+    """
+    counts = targets.sum(0) if targets.ndim == 2 else ()
+    for label, n in zip(labels or (), counts, strict=False):
+        if not _FEWEST <= n <= len(targets) - _FEWEST:
+            raise UserError(
+                f"a probe cannot learn label {shown(label)}, which holds for {n} of "
+                f"{len(targets)} sentences: take more, or leave it out"
+            )
 
 
 def score(predicted: Tensor, targets: np.ndarray, classes: int) -> dict[str, float]:
     """The metrics of a task; ``classes`` is 1 for scores."""
     gold = torch.from_numpy(targets)
+    if gold.dim() == 2:
+        return label_scores(label_counts(likely(predicted), gold)[LABELED])
     if classes > 1:
         counts = class_counts(predicted.argmax(1), gold, classes)
         return classification_scores(counts[COUNTS])
@@ -183,7 +227,7 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
             "for; name a task that has, such as glue with --glue-task"
         )
     metric = cfg.checkpoint.best_checkpoint_metric
-    fitted = linear(None if task.regression else metric)
+    fitted = linear(None if task.regression else metric, task.several)
     model = task.build_model(cfg.model)
     if cfg.checkpoint.finetune_from_model:
         take_encoder(model, cfg.checkpoint.finetune_from_model)
@@ -191,6 +235,7 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
         model.cuda()
     task.load_dataset("train")
     train = task.datasets["train"]
+    check_labels(train.encoded.targets, task.labels)
     fitted.fit(sentence_features(model, train), train.encoded.targets)
     found = {}
     for subset in cfg.dataset.valid_subset.split(","):
@@ -202,9 +247,18 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
         found[subset] = score(predicted, gold, task.num_classes)
         logger.info("probe on %s: %s", subset, found[subset])
         if task.recorder:
-            table = _table(predicted, torch.from_numpy(gold))
-            task.recorder.evaluation(subset, {**found[subset], "num_updates": 0}, table)
+            _record(task, subset, found[subset], predicted, torch.from_numpy(gold))
     return found
+
+
+def _record(
+    task: Any, subset: str, scores: dict[str, float], predicted: Tensor, gold: Tensor
+) -> None:
+    sums = {SCATTERED: _table(predicted, gold)}
+    if task.several:
+        sums |= label_counts(likely(predicted), gold)
+    labels = task.labels if task.several else None
+    task.recorder.evaluation(subset, {**scores, "num_updates": 0}, sums, labels)
 
 
 def main() -> None:

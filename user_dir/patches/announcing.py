@@ -92,6 +92,8 @@ class Run:
         self.epoch_size, self.planned, self.first = 0, math.inf, 0
         self.started: float | None = None
         self.best: tuple[float, int] | None = None
+        #: what is to be said of a subset that got one answer, by it and by update
+        self.same: dict[tuple[str, int], str] = {}
 
     @property
     def saves(self) -> bool:
@@ -147,8 +149,19 @@ class Run:
         self._undo.append(handler.stream.close)
         self._undo.append(functools.partial(logging.getLogger().removeHandler, handler))
 
-    def evaluated(self, subset: str, stats: Mapping[str, Any]) -> None:
-        """Remember the best score, as fairseq picks it, and when it was."""
+    def evaluated(
+        self, subset: str, stats: Mapping[str, Any], same: str | None = None
+    ) -> None:
+        """Remember the best score, as fairseq picks it, and when it was.
+
+        Args:
+            subset: of the data.
+            stats: fairseq's, with ``num_updates``.
+            same: what is to be said if the model gives all of it one answer.
+
+        """
+        if same:
+            self.same[subset, int(stats["num_updates"])] = same
         chosen = self.cfg.checkpoint if self.cfg else None
         if not chosen or subset != self.cfg.dataset.valid_subset.split(",")[0]:
             return
@@ -323,7 +336,16 @@ def checkpoint_bytes(model: nn.Module, with_optimizer: bool) -> int:
 
 
 def last_lines(run: Run) -> list[str]:
-    """The best score, its checkpoint, and what to do with it."""
+    """What to know of the best model: its score and checkpoint, how to go on.
+
+    First that it gives one answer to all of a subset, where it does.
+    """
+    at = run.best[1] if run.best else None
+    same = [f"{subset}: {s}" for (subset, n), s in run.same.items() if n == at]
+    return [*same, *_ended(run)]
+
+
+def _ended(run: Run) -> list[str]:
     metric = run.cfg.checkpoint.best_checkpoint_metric
     said = "no evaluation"
     if run.started is None:

@@ -9,7 +9,7 @@ from .. import criterions, optimizers
 from ..models import families, steady
 from ..patches import install
 from ..plugins import load_plugins
-from . import cola, glue, glue_multitask, summarization, text, uci_sentiment
+from . import cola, glue, glue_multitask, nli, summarization, text, uci_sentiment
 
 __all__ = [
     "cola",
@@ -17,6 +17,7 @@ __all__ = [
     "families",
     "glue",
     "glue_multitask",
+    "nli",
     "optimizers",
     "steady",
     "summarization",

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Required
+from typing import Any, NamedTuple, NotRequired, Required
 
 from torch import Tensor, nn
 from typing_extensions import TypedDict
@@ -38,11 +38,13 @@ class Head:
     Args:
         labels: class names in the order of its outputs; None for scores.
         of: task that gives the names their meaning; empty for a user's own classes.
+        several: whether any number of them hold, each by an output of its own.
 
     """
 
     labels: tuple[str, ...] | None
     of: str = ""
+    several: bool = False
 
     def __str__(self) -> str:
         task = f" of {self.of}" if self.of else ""
@@ -50,12 +52,14 @@ class Head:
             return f"scores{task}"
         more = len(self.labels) - _SHOWN
         rest = f" and {more} more" if more > 0 else ""
-        return f"classes {', '.join(self.labels[:_SHOWN])}{rest}{task}"
+        what = "any of the labels" if self.several else "classes"
+        return f"{what} {', '.join(self.labels[:_SHOWN])}{rest}{task}"
 
     def stored(self) -> dict[str, Any]:
         """As checkpoints keep it."""
         labels = None if self.labels is None else list(self.labels)
-        return {"labels": labels, "of": self.of}
+        several = {"several": True} if self.several else {}
+        return {"labels": labels, "of": self.of, **several}
 
 
 class Start(NamedTuple):
@@ -86,6 +90,7 @@ Moves = dict[str, list[int] | None]
 class _Stored(TypedDict):
     labels: Sequence[str] | None
     of: str
+    several: NotRequired[bool]
 
 
 class _Task(TypedDict, total=False):
@@ -123,7 +128,8 @@ def _before(task: _Task, state: _State) -> dict[str, Head]:
 
 def _head(stored: _Stored) -> Head:
     labels = stored["labels"]
-    return Head(None if labels is None else tuple(labels), stored["of"])
+    several = stored.get("several", False)
+    return Head(None if labels is None else tuple(labels), stored["of"], several)
 
 
 def glue_head(task: str) -> Head:
@@ -237,7 +243,7 @@ def _renamed(head: Head, new: Mapping[str, str], path: Path) -> Head:
     found = tuple(new.get(label, label) for label in labels)
     if twice := repeated(found):
         raise UserError(f"--steady-label-map makes '{twice}' of two classes of {path}")
-    return Head(found)
+    return Head(found, several=head.several)
 
 
 def repeated(labels: Sequence[str]) -> str | None:
@@ -270,7 +276,7 @@ def _order(start: Start, old: Head, new: Head) -> list[int]:
     if old.labels is None and new.labels is None:
         return [0]
     was, now = old.labels or (), new.labels or ()
-    other = set(was) != set(now) or _foreign(old, new)
+    other = set(was) != set(now) or _foreign(old, new) or old.several != new.several
     if other or (start.resumes and was != now):
         raise UserError(_refusal(start, old, new))
     order = [was.index(label) for label in now]
@@ -292,7 +298,8 @@ def _refusal(start: Start, old: Head, new: Head) -> str:
             f"or begin another with --save-dir and --finetune-from-model {start.path}"
         )
     mend = "--steady-new-head leaves it behind"
-    if old.labels and new.labels and len(old.labels) == len(new.labels):
+    alike = old.labels and new.labels and old.several == new.several
+    if old.labels and new.labels and alike and len(old.labels) == len(new.labels):
         pairs = list(zip(old.labels, _like(old.labels, new.labels), strict=True))
         shown = pairs[:_SHOWN]
         example = ",".join(f"{start.told.get(a, a)}={b}" for a, b in shown)

@@ -45,6 +45,7 @@ _LEAST = {
 #: What evaluations log, whatever the task; criterions add names of their own, with a _.
 _METRICS = (
     *("loss", "accuracy", "f1", "mcc", "pearson", "spearman", "score", "ppl"),
+    *("macro_f1", "balanced_accuracy", "precision_CLASS", "recall_CLASS", "ranked"),
     *("rouge1", "rouge2", "rougeLsum", "bsz", "wps", "wpb", "ups", "wall"),
 )
 

@@ -1,6 +1,6 @@
 """Evaluations as files: every metric at full precision, and every prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,16 @@ from fairseq.distributed import utils as distributed_utils
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ..data import Encoded
 from ..files import write_json
-from ..scores.metrics import each_once, f1_of
+from ..scores.metrics import (
+    COUNTS,
+    LABELED,
+    SCATTERED,
+    each_class,
+    each_once,
+    f1_of,
+)
 
 CONFIG = "config.json"
 
@@ -38,16 +46,18 @@ class Recorder:
         self,
         subset: str,
         stats: dict[str, Any],
-        scattered: Tensor | None,
+        sums: Mapping[str, Tensor],
         labels: Sequence[str] | None = None,
+        encoded: Encoded | None = None,
     ) -> None:
         """One evaluation.
 
         Args:
             subset: its name.
             stats: fairseq's statistics, with ``num_updates``.
-            scattered: summed :func:`scattered_scores`, if there are any.
+            sums: by name, of counts and of scattered scores, those that there are.
             labels: the classes, if the task has them.
+            encoded: the sentences, if they may be in groups.
 
         """
         if not self.master:
@@ -57,6 +67,9 @@ class Recorder:
             for name, value in stats.items()
             if isinstance(value, int | float) and not name.startswith("best_")
         }
+        for counts in (sums.get(COUNTS), sums.get(LABELED)):
+            if labels and counts is not None:
+                metrics |= each_class(counts, labels)
         content: dict[str, Any] = {
             "subset": subset,
             "updates": int(stats["num_updates"]),
@@ -64,9 +77,14 @@ class Recorder:
             **_memory(),
         }
         if labels:
-            content |= {"labels": list(labels), "f1_of": f1_of(labels)}
-        if scattered is not None:
-            content |= predictions(scattered)
+            content |= {"labels": list(labels)}
+            content |= {} if LABELED in sums else {"f1_of": f1_of(labels)}
+        if SCATTERED in sums:
+            several = len(labels or ()) if LABELED in sums else 0
+            content |= predictions(sums[SCATTERED], several)
+        if encoded and encoded.groups is not None:
+            groups = encoded.groups.tolist()
+            content |= {"groups": list(encoded.names), "group": groups}
         name = f"{subset}-{content['updates']}.json"
         write_json(self.folder / name, content)
 
@@ -77,17 +95,22 @@ def _memory() -> dict[str, float]:
     return {"peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20}
 
 
-def predictions(scattered: Tensor) -> dict[str, Any]:
+def predictions(scattered: Tensor, several: int = 0) -> dict[str, Any]:
     """Outputs and gold labels in the order of the data set.
 
     Args:
-        scattered: summed :func:`scattered_scores`, shape (K + 2, N).
+        scattered: summed :func:`scattered_scores`, shape (K + 2, N), or (2 L + 1, N).
+        several: L, where any number of labels hold for a sentence.
 
     Returns:
-        ``outputs``, N lists of K logits or scores, and ``gold``, N numbers.
+        ``outputs``, N lists of K logits or scores, and ``gold``, N numbers, or N lists
+        of a 0 or 1 for each label.
 
     """
     table = each_once(scattered)
+    if several:
+        gold = table[several:-1].T.int().tolist()
+        return {"outputs": _shortest(table[:several].T), "gold": gold}
     return {"outputs": _shortest(table[:-2].T), "gold": table[-2].tolist()}
 
 

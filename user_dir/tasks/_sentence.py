@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-import numpy as np
-
 from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_cached
 from ..data.cache import Reader
 from ..data.readers import entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
-from ..flags import option
+from ..flags import NOT_NEGATIVE, option
 from ..model_dir import ModelDirectory
 from ..models.steady import HEAD, take_pooler
 from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
+from ._also import AlsoConfig, Form, check_there, further, reading
+from ._classes import class_weights, how_many, log_score, of_a_class
+from ._groups import log_groups
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class SentenceTaskConfig(SteadyTaskConfig):
+class SentenceTaskConfig(AlsoConfig, SteadyTaskConfig):
     """Flags of every sentence task."""
 
     steady_pooler: bool = option(
@@ -51,6 +52,17 @@ class SentenceTaskConfig(SteadyTaskConfig):
         "with --finetune-from-model, or a model that has a head: what this run calls "
         "its classes, as neg=ham,pos=spam; unmapped ones keep their names",
     )
+    steady_class_weights: Optional[str] = option(
+        None,
+        "what each class counts in the loss: balanced, numbers in the classes' order "
+        "as 1,5, or ham=1,spam=5; classes left out count 1",
+    )
+    steady_focal_gamma: float = option(
+        0.0,
+        "focal loss: sentences count (1 - p)^gamma, p being what the right class gets; "
+        "0: cross-entropy",
+        NOT_NEGATIVE,
+    )
 
 
 class SentenceTask(SteadyTask):
@@ -62,6 +74,8 @@ class SentenceTask(SteadyTask):
 
     #: class names in the order of the model's outputs; None for scores
     labels: Sequence[str] | None = None
+    #: whether any number of them hold for a sentence, rather than one
+    several: bool = False
     metric: ClassVar[str] = "accuracy"
     #: what its classes belong to, so that equal names of another task are not the
     #: same; empty where the user names them
@@ -70,6 +84,10 @@ class SentenceTask(SteadyTask):
     head: str = HEAD
     #: names of the one or two text columns, as tables to predict on have them
     columns: Sequence[str] = ("text",)
+    #: name of the column with the label in such tables
+    label_column: str = "label"
+    #: reads the task's own files, where those name no columns
+    bare: Reader | None = None
 
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
@@ -78,10 +96,16 @@ class SentenceTask(SteadyTask):
         self.tokenizer = SentenceTokenizer(
             directory, self.dictionary, self.longest, cfg.steady_special_tokens
         )
+        # Saved in each checkpoint, which so needs no training file to be evaluated.
+        self.state.add_factory("class_weights", self._weigh)
+        #: what picks checkpoints, if it is a score of one class
+        self._class_metric: str | None = None
         #: files read for the latest split
         self._sources: list[str] = []
         #: what was read so far, for the schedule first and the data set then
         self._encoded: dict[object, Encoded] = {}
+        #: files of --steady-also, by the name of their subset
+        self.also = further(cfg, self.valid_subsets.split(","))
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
@@ -119,6 +143,18 @@ class SentenceTask(SteadyTask):
                 f"{longest}, what this model has positions for"
             )
 
+    def _prepare_training(self) -> None:
+        root: Any = getattr(self.cfg, "_get_root", dict)()
+        if "dataset" in root:
+            check_there(self.also)
+            subsets = root.dataset.valid_subset.split(",")
+            named = [*subsets, *(name for name in self.also if name not in subsets)]
+            root.dataset.valid_subset = ",".join(named)
+        super()._prepare_training()
+        if "optimization" in root:
+            metric = root.checkpoint.best_checkpoint_metric
+            self._class_metric = of_a_class(metric, self.labels)
+
     def train_size(self) -> int:
         """Sentences to train on."""
         return len(self._subset(self.read("train")))
@@ -133,10 +169,33 @@ class SentenceTask(SteadyTask):
         """Whether targets are scores."""
         return self.labels is None
 
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """What each class counts in the loss; None for 1."""
+        return (
+            tuple(self.state.class_weights) if self.cfg.steady_class_weights else None
+        )
+
+    def _weigh(self) -> list[float]:
+        given: str = self.cfg.steady_class_weights
+        # The same for every worker, each of which has all of the training set.
+        return class_weights(
+            given, self.labels, lambda: self._subset(self.read("train")).targets
+        )
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """In evaluations also scores of groups, and the one class's that is asked."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if criterion.training:
+            return
+        log_groups(self._evaluated.encoded.names, logging_outputs)
+        if self._class_metric and self.labels:
+            log_score(self._class_metric, self.labels)
+
     def heads(self) -> dict[str, Head]:
         """The only head."""
         labels = None if self.labels is None else tuple(self.labels)
-        return {self.head: Head(labels, self.subject)}
+        return {self.head: Head(labels, self.subject, self.several)}
 
     def _inherit(self, start: Start | None) -> None:
         told = self.cfg.steady_label_map
@@ -167,11 +226,17 @@ class SentenceTask(SteadyTask):
         """One file, tokenised and cached."""
         self._sources.append(str(path))
         labels = None if self.labels is None else tuple(self.labels)
-        known = path, description, labels
+        known = path, description, labels, self.several
         if known not in self._encoded:
             self.reads(path)
             self._encoded[known] = encode_cached(
-                path, reader, description, labels, self.tokenizer, self.cache_dir
+                path,
+                reader,
+                description,
+                labels,
+                self.tokenizer,
+                self.cache_dir,
+                self.several,
             )
         return self._encoded[known]
 
@@ -186,7 +251,7 @@ class SentenceTask(SteadyTask):
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Read a split and make it a data set."""
         self._sources = []
-        encoded = self.read(split)
+        encoded, pairs = self._read_any(split)
         sources = ", ".join(self._sources)
         training = split == "train"
         if training:
@@ -199,12 +264,23 @@ class SentenceTask(SteadyTask):
             decoder_input=hasattr(self._model, "decoder"),
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
+            pairs=pairs,
         )
         said = f"{len(encoded):,} sentences ({self._mix(encoded)})"
         self.described[split] = said
         logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
-        if training and self.labels:
+        if training and self.labels and not self.several:
             logger.info("f1 is of: %s", f1_of(self.labels), extra=DETAIL)
+
+    def _read_any(self, split: str) -> tuple[Encoded, bool]:
+        """A split, or a file of ``--steady-also``; and whether it is minimal pairs."""
+        if split not in self.also:
+            return self.read(split), False
+        quoted = self.cfg.steady_quoted_tsv
+        form = Form(self.columns, self.label_column, self.labels, quoted, self.bare)
+        path, told = self.also[split], self.cfg.steady_also_labels
+        reader, description, pairs = reading(path, form, told)
+        return self.encode(path, reader, description), pairs
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """The same for every split."""
@@ -225,12 +301,15 @@ class SentenceTask(SteadyTask):
         if self.labels is None:
             low, high = encoded.targets.min(), encoded.targets.max()
             return f"scores: {low:g} to {high:g}"
-        counts = np.bincount(encoded.targets, minlength=len(self.labels))
+        counts = how_many(encoded.targets, len(self.labels))
+        kind, none = "classes", ""
+        if self.several:
+            kind, none = "labels", f"; none: {(~encoded.targets.any(1)).sum():,}"
         if len(self.labels) > _LISTED:
-            return f"{len(counts)} classes: {counts.min():,} to {counts.max():,} each"
-        return ", ".join(
-            f"{label}: {n:,}" for label, n in zip(self.labels, counts, strict=True)
-        )
+            least, most = counts.min(), counts.max()
+            return f"{len(counts)} {kind}: {least:,} to {most:,} each{none}"
+        pairs = zip(self.labels, counts, strict=True)
+        return ", ".join(f"{label}: {n:,}" for label, n in pairs) + none
 
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Add the head, then load the weights."""

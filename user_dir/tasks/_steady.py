@@ -43,7 +43,15 @@ from ..models.steady import (
 from ..optim import tag_parameters
 from ..patches.announcing import RUN
 from ..precision import CHOICES, Autocast, autocast, prepare
-from ..scores.metrics import COUNTS, SCATTERED, larger_is_better, one_class, one_score
+from ..scores.metrics import (
+    COUNTS,
+    LABELED,
+    SCATTERED,
+    larger_is_better,
+    one_class,
+    one_labelling,
+    one_score,
+)
 from . import _heads
 from ._ranges import check_criterion, check_head, check_ranges
 from ._recipe import (
@@ -292,7 +300,8 @@ class SteadyTask(FairseqTask):
         if own is None or self.cfg.steady_from_scratch:
             return None
         labels = own["labels"]
-        head = _heads.Head(None if labels is None else tuple(labels))
+        names = None if labels is None else tuple(labels)
+        head = _heads.Head(names, several=own.get("several", False))
         return _heads.Start(self.directory.path, {HEAD: head}, resumes=False)
 
     def _inherit(self, start: _heads.Start | None) -> None:
@@ -461,18 +470,20 @@ class SteadyTask(FairseqTask):
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each subset's evaluation."""
         subset = self.evaluated
-        RUN.evaluated(subset, stats)
-        sums = {n: agg[n].sum for n in (COUNTS, SCATTERED) if n in agg}
+        sums = {n: agg[n].sum for n in (COUNTS, LABELED, SCATTERED) if n in agg}
         labels = self.labels_of(subset)
-        self._remark(subset, _same_answer(sums, labels))
+        same = _same_answer(sums, labels)
+        RUN.evaluated(subset, stats, same)
+        self._remark(subset, same)
         if self.recorder:
-            self.recorder.evaluation(subset, stats, sums.get(SCATTERED), labels)
+            of = getattr(self._evaluated, "encoded", None)
+            self.recorder.evaluation(subset, stats, sums, labels, of)
         metrics.reset_meters("valid")  # else checkpoints keep every prediction
 
     def _remark(self, subset: str, said: str | None) -> None:
         """Warn of a subset that gets one answer; once, until it gets more."""
         if said and self._master and subset not in self._remarked:
-            logger.warning("%s: %s; %s", subset, said, _SAME)
+            logger.warning("%s: %s", subset, said)
         (self._remarked.add if said else self._remarked.discard)(subset)
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
@@ -498,9 +509,15 @@ _SAME = (
 
 
 def _same_answer(sums: Mapping[str, Any], labels: Sequence[str] | None) -> str | None:
+    """What to say of a subset that gets one answer, and what helps."""
+    said = None
     if COUNTS in sums and labels:
-        return one_class(sums[COUNTS], labels)
-    return one_score(sums[SCATTERED]) if SCATTERED in sums else None
+        said = one_class(sums[COUNTS], labels)
+    elif LABELED in sums and labels:
+        said = one_labelling(sums[LABELED], labels)
+    elif SCATTERED in sums:
+        said = one_score(sums[SCATTERED])
+    return said and f"{said}; {_SAME}"
 
 
 def follow_metric(root: Any) -> None:

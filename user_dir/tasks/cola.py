@@ -26,6 +26,7 @@ class ColaTask(SentenceTask):
     """
 
     labels = ("0", "1")
+    bare = staticmethod(rows(read_columns, 4, [3], 1))
     subject = "cola"
     metric: ClassVar[str] = "mcc"
     valid_subsets: ClassVar[str] = "valid,ood"
@@ -39,5 +40,5 @@ class ColaTask(SentenceTask):
                 "--steady-split-dev, test"
             )
         path = find_file(Path(self.cfg.data), FILES[name])
-        encoded = self.encode(path, rows(read_columns, 4, [3], 1), "cola")
+        encoded = self.encode(path, self.bare, "cola")
         return self.dev(split, encoded) if name == "valid" else encoded

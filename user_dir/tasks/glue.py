@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Optional
 from fairseq.tasks import register_task
 
 from ..data import Encoded
-from ..data.glue import LAYOUTS, find_split, reader
+from ..data.glue import LAYOUTS
+from ..data.layouts import find_split, reader
 from ..errors import UserError
 from ..flags import one_of, option
 from ..model_dir import ModelDirectory
@@ -42,6 +43,7 @@ class GlueTask(SentenceTask):
         self.layout = LAYOUTS[str(cfg.glue_task)]
         self.labels, self.subject = self.layout.labels, str(cfg.glue_task)
         self.columns = [name.split("|")[0] for name in self.layout.texts]
+        self.label_column = self.layout.label
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:

@@ -67,6 +67,10 @@ class MultitaskTask(SteadyTask):
         _names(cfg.multitask_names)
         if cfg.steady_label_map:
             raise UserError("--steady-label-map is for one head; leave it out")
+        if cfg.steady_class_weights:
+            raise UserError("--steady-class-weights is for one head; leave it out")
+        if cfg.steady_also:
+            raise UserError("--steady-also is for tasks with one head; leave it out")
         GlueTask.check_lengths(cfg, directory)
         GlueTask.check_ends(cfg, directory)
         super().check(cfg, directory)

@@ -1,26 +1,31 @@
 """Classification and regression on a user's own TSV, CSV or JSONL files."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from fairseq.tasks import register_task
 
-from ..data import Encoded, read_table
+from ..data import Encoded, Example, read_table
 from ..data.cache import Reader, classes_cached
 from ..data.labels import refuse_look_alikes
-from ..data.readers import shown
+from ..data.readers import error_at, shown
 from ..data.sampling import stratified_subset
-from ..data.tables import columns_of, guess_columns
+from ..data.tables import columns_of, guess_columns, read_indicators, read_parted
 from ..errors import UserError
 from ..flags import option
-from ..model_dir import ModelDirectory
+from ..model_dir import Labels, ModelDirectory
 from ._heads import Head
 from ._sentence import SentenceTask, SentenceTaskConfig, named_like, rows
+from .glue import AUTO
 
 logger = logging.getLogger(__name__)
+
+#: What picks checkpoints of one class a text, and of any number of labels.
+_METRICS = ("accuracy", "micro_f1")
 
 
 @dataclass
@@ -41,6 +46,16 @@ class TextClassificationConfig(TextConfig):
     steady_labels: Optional[str] = option(
         None, "comma-separated classes in order; default: the training file's, sorted"
     )
+    steady_label_separator: Optional[str] = option(
+        None,
+        "any number of labels a text: what stands between them in a cell, as a comma; "
+        "an empty cell has none",
+    )
+    steady_label_columns: Optional[str] = option(
+        None,
+        "any number of labels a text: comma-separated names of columns, a label each, "
+        "that hold 1 or 0",
+    )
 
 
 class TextTask(SentenceTask):
@@ -59,18 +74,25 @@ class TextTask(SentenceTask):
                 "%s is one file: a tenth of its rows%s is 'valid' and the rest "
                 "'train', drawn by --steady-subset-seed %d",
                 self.cfg.data,
-                "" if self.regression else ", in proportion of the classes,",
+                self._proportion,
                 self.cfg.steady_subset_seed,
             )
+
+    @property
+    def _proportion(self) -> str:
+        if self.regression:
+            return ""
+        kept = "each row's rarest label" if self.several else "the classes"
+        return f", in proportion of {kept},"
 
     def _name_columns(self) -> None:
         """Find the text and the label of two columns that nobody has named."""
         cfg, path = self.cfg, self.file("train")
-        names = columns_of(path)
+        names = columns_of(path, cfg.steady_quoted_tsv)
         said = cfg.steady_text_column, cfg.steady_label_column
         if cfg.steady_pair_column or len(names) != 2 or set(said) <= set(names):
             return
-        found = _two(path, names, said, self.regression)
+        found = _two(path, names, said, self.regression, cfg.steady_quoted_tsv)
         if not found:
             return
         text, label = found
@@ -87,6 +109,11 @@ class TextTask(SentenceTask):
         """The file that holds a split."""
         data = Path(self.cfg.data)
         return data if data.is_file() else named_like(self.cfg.data, split)
+
+    @property
+    def label_column(self) -> str:  # type: ignore[override]
+        """Name of the column with the label."""
+        return self.cfg.steady_label_column
 
     @property
     def columns(self) -> Sequence[str]:  # type: ignore[override]
@@ -106,8 +133,9 @@ class TextTask(SentenceTask):
     def _reading(self) -> tuple[Reader, str]:
         """How files are read, and what tells it from other ways."""
         columns, label = self.columns, self.cfg.steady_label_column
-        reader = rows(read_table, columns, label, self.regression)
-        return reader, f"table {columns} {label}"
+        quoted = self.cfg.steady_quoted_tsv
+        reader = rows(read_table, columns, label, self.regression, quoted)
+        return reader, f"table {columns} {label}{' quoted' * quoted}"
 
     def _part(self, split: str, everything: Encoded) -> Encoded:
         """A split of the one file that there is."""
@@ -124,7 +152,7 @@ class TextTask(SentenceTask):
 
 
 def _two(
-    path: Path, names: Sequence[str], said: tuple[str, str], scores: bool
+    path: Path, names: Sequence[str], said: tuple[str, str], scores: bool, quoted: bool
 ) -> tuple[str, str] | None:
     """Text and label among two columns, given what they are called if at all.
 
@@ -133,6 +161,7 @@ def _two(
         names: its columns, two.
         said: names of text and label as configured, not both of them there.
         scores: labels are numbers.
+        quoted: cells of a .tsv may stand in quotes.
 
     Returns:
         None where a name was given that is not there, or it is not plain.
@@ -146,16 +175,17 @@ def _two(
     if not all(a or b for a, b in zip(unnamed, there, strict=True)):
         return None
     if not any(there):
-        return guess_columns(path, scores)
+        return guess_columns(path, scores, quoted)
     other = next(name for name in names if name not in said)
     return (said[0], other) if there[0] else (other, said[1])
 
 
 @register_task("text_classification", dataclass=TextClassificationConfig)
 class TextClassificationTask(TextTask):
-    """Classes from a file of your own."""
+    """Classes from a file of your own, one for each text or any number of them."""
 
-    metric: ClassVar[str] = "accuracy"
+    metric: ClassVar[str] = AUTO
+    cfg: TextClassificationConfig
 
     def __init__(
         self, cfg: TextClassificationConfig, directory: ModelDirectory
@@ -163,6 +193,48 @@ class TextClassificationTask(TextTask):
         super().__init__(cfg, directory)
         # Saved in each checkpoint, which so needs no training file to be loaded.
         self.state.add_factory("labels", self._find_labels)
+
+    @classmethod
+    def check(cls, cfg: Any, directory: ModelDirectory) -> None:
+        """There is one way to give several labels."""
+        if cfg.steady_label_separator and cfg.steady_label_columns:
+            raise UserError(
+                "--steady-label-separator is for labels in one cell and "
+                "--steady-label-columns for one column a label; give one of them"
+            )
+        if cfg.steady_label_separator == "":
+            raise UserError(
+                "--steady-label-separator is empty; give what stands between labels"
+            )
+        several = cfg.steady_label_separator or cfg.steady_label_columns
+        if several and cfg.steady_also_labels:
+            raise UserError(
+                "--steady-also-labels is for one class a text; leave it out, and name "
+                "the labels alike in all files"
+            )
+        if cfg.steady_label_columns and cfg.steady_labels:
+            raise UserError(
+                "--steady-label-columns names the labels already, in order; leave "
+                "--steady-labels out"
+            )
+        super().check(cfg, directory)
+
+    @classmethod
+    def complete(cls, cfg: Any, root: Any) -> None:
+        """The metric, where nobody says another."""
+        if root.checkpoint.best_checkpoint_metric == AUTO:
+            several = cfg.steady_label_separator or cfg.steady_label_columns
+            root.checkpoint.best_checkpoint_metric = _METRICS[bool(several)]
+
+    @property
+    def several(self) -> bool:  # type: ignore[override]
+        """Whether a text may have any number of the labels."""
+        cfg = self.cfg
+        return bool(cfg.steady_label_separator or cfg.steady_label_columns)
+
+    def _name_columns(self) -> None:
+        if not self.cfg.steady_label_columns:
+            super()._name_columns()
 
     @property
     def labels(self) -> Sequence[str]:  # type: ignore[override]
@@ -174,29 +246,55 @@ class TextClassificationTask(TextTask):
         """No; known before the classes are."""
         return False
 
+    def _reading(self) -> tuple[Reader, str]:
+        """With all labels of a text, where there may be several."""
+        cfg, columns, quoted = self.cfg, self.columns, self.cfg.steady_quoted_tsv
+        if not self.several:
+            return super()._reading()
+        if cfg.steady_label_columns:
+            named = self._named_labels()
+            reader = rows(read_indicators, columns, named, quoted)
+            return reader, f"labels {columns} {named} {quoted}"
+        column, separator = cfg.steady_label_column, cfg.steady_label_separator
+        reader = rows(read_parted, columns, column, separator, quoted)
+        return reader, f"labels {columns} {column!r} {separator!r} {quoted}"
+
+    def _read_any(self, split: str) -> tuple[Encoded, bool]:
+        """Further files have their labels as the task's own."""
+        if self.several and split in self.also:
+            return self.encode(self.also[split], *self._reading()), False
+        return super()._read_any(split)
+
     def _find_labels(self) -> list[str]:
         named = self._named_labels()
         labels = named or self._labels_in_training_file()
         if len(set(labels)) < 2:
-            where = "--steady-labels" if named else self.cfg.data
+            where = self._naming if named else self.cfg.data
             raise UserError(
                 f"only one class ({labels[0]}) in {where}; classification needs two "
                 "or more"
             )
         return labels
 
+    @property
+    def _naming(self) -> str:
+        """The flag that names the labels, if one does."""
+        columns = self.cfg.steady_label_columns
+        return "--steady-label-columns" if columns else "--steady-labels"
+
     def _named_labels(self) -> list[str]:
-        if not self.cfg.steady_labels:
+        given = self.cfg.steady_label_columns or self.cfg.steady_labels
+        if not given:
             return []
-        labels = [label.strip() for label in self.cfg.steady_labels.split(",")]
+        labels = [label.strip() for label in given.split(",")]
         for label in labels:
             problem = "is there twice" if label else "is empty"
             if labels.count(label) > 1 or not label:
                 raise UserError(
-                    f"--steady-labels {self.cfg.steady_labels}: label {shown(label)} "
-                    f"{problem}; name each class once, with commas between them"
+                    f"{self._naming} {given}: label {shown(label)} {problem}; name "
+                    "each class once, with commas between them"
                 )
-        refuse_look_alikes(dict.fromkeys(labels, "--steady-labels"))
+        refuse_look_alikes(dict.fromkeys(labels, self._naming))
         return labels
 
     def adopt(self, head: Head | None) -> None:
@@ -209,10 +307,45 @@ class TextClassificationTask(TextTask):
 
     def _labels_in_training_file(self) -> list[str]:
         path = self.file("train")
-        lines = classes_cached(path, *self._reading(), self.cache_dir)
+        reader, description = self._reading()
+        if self.several:
+            reader = partial(_parted_somewhere, reader=reader, cfg=self.cfg)
+        lines = classes_cached(path, reader, description, self.cache_dir)
         places = {label: f"{path}:{line}" for label, line in lines.items()}
         refuse_look_alikes(places)
         return sorted(places)
+
+
+def _parted_somewhere(
+    path: Path, reader: Reader, cfg: TextClassificationConfig
+) -> Iterator[Example]:
+    """Examples of a training file that has more than one label in some cell.
+
+    Raises:
+        UserError: it has in none.
+
+    """
+    first, parted = None, False
+    for example in reader(path):
+        first = first or (example if example.names else None)
+        parted = parted or len(example.names) > 1
+        yield example
+    if parted:
+        return
+    if first is None:
+        raise UserError(
+            f"{path}: column {shown(cfg.steady_label_column)} has no label at all; "
+            "fill it, or name the right one with --steady-label-column"
+        )
+    problem = (
+        f"label {shown(first.names[0])}, as every other, is without "
+        f"{shown(cfg.steady_label_separator)}"
+    )
+    mend = (
+        "name what parts labels with --steady-label-separator; leave it out if each "
+        "text has one class; name the labels with --steady-labels if no text has two"
+    )
+    raise error_at(path, first.line, problem, mend)
 
 
 @register_task("text_regression", dataclass=TextConfig)
@@ -222,17 +355,14 @@ class TextRegressionTask(TextTask):
     metric: ClassVar[str] = "pearson"
 
 
-def of_model(directory: ModelDirectory, labels: Sequence[str] | None) -> TextTask:
-    """The task that a model directory's own head is for; it has no data.
-
-    Args:
-        directory: has a head.
-        labels: its classes; None for scores.
-
-    """
+def of_model(directory: ModelDirectory, head: Labels) -> TextTask:
+    """The task that a model directory's own head is for; it has no data."""
     place = str(directory.path)
-    if labels is None:
+    if head["labels"] is None:
         return TextRegressionTask(TextConfig(data=place), directory)
-    task = TextClassificationTask(TextClassificationConfig(data=place), directory)
-    task.state.merge_state_dict({"labels": list(labels)})
+    cfg = TextClassificationConfig(data=place)
+    if head.get("several"):
+        cfg.steady_label_separator = ","
+    task = TextClassificationTask(cfg, directory)
+    task.state.merge_state_dict({"labels": head["labels"]})
     return task

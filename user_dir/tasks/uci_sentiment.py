@@ -77,6 +77,7 @@ class UciSentimentTask(SentenceTask):
     """
 
     labels = ("0", "1")
+    bare = staticmethod(read_sentence_tab_label)
     subject = "uci_sentiment"
     metric: ClassVar[str] = "mcc"
     valid_subsets: ClassVar[str] = "valid,amazon,imdb,yelp"
@@ -98,7 +99,7 @@ class UciSentimentTask(SentenceTask):
     def _uci(self, name: str) -> tuple[Encoded, Encoded]:
         """One set's training part and the rest."""
         path = find_file(Path(self.cfg.data), UCI[name])
-        encoded = self.encode(path, read_sentence_tab_label, "uci")
+        encoded = self.encode(path, self.bare, "uci")
         if self.cfg.uci_stage == "twitter":
             nothing = encoded.take(np.array([], np.int64))
             return nothing, encoded

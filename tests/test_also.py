@@ -1,0 +1,183 @@
+"""Further labelled files: tables, the task's own form, minimal pairs."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Trainer
+from fairseq_steady.data import read_table
+from fairseq_steady.data.readers import read_columns
+from fairseq_steady.errors import UserError
+from fairseq_steady.scores.metrics import MARGINS, margins, ranked
+from fairseq_steady.tasks._also import Form, further, reading
+from helpers import logged
+
+#: What each row's two sentences are; w59 and w1 are words of the tiny models.
+PAIRS = [(f"w{n} w{n + 1} w59", f"w59 w{n} w{n + 1} w{n + 2}") for n in range(1, 14)]
+
+
+def write_pairs(path: Path) -> Path:
+    rows = [{"sentence_good": a, "sentence_bad": b, "UID": "island"} for a, b in PAIRS]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def test_each_file_is_a_subset(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    pairs = write_pairs(tmp_path / "island.jsonl")
+    table, own = tmp_path / "reviews.tsv", tmp_path / "more.tsv"
+    table.write_text('Sentiment\tText\nGood\t"w3 w4 ""w5"""\nBad\tw6\nGood\tw1\n')
+    own.write_text("src\t1\t\tw7 w8\nsrc\t0\t*\tw9\n")
+    record = tmp_path / "record"
+    done = fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}"),
+        f"--steady-also=blimp={pairs}, reviews={table},more={own}",
+        *("--steady-also-labels=Good=1,Bad=0", "--steady-quoted-tsv"),
+        *("--max-update=2", "--no-save", f"--steady-record={record}"),
+    )
+    found: dict[str, Any] = {
+        name: json.loads((record / f"{name}-2.json").read_text())
+        for name in ("valid", "ood", "blimp", "reviews", "more")
+    }
+    assert found["reviews"]["gold"] == [1, 0, 1]
+    assert found["more"]["gold"] == [1, 0]
+    assert "ranked" not in found["more"]["metrics"]
+    blimp = found["blimp"]
+    assert blimp["gold"] == [1, 0] * len(PAIRS)
+    outputs = np.array(blimp["outputs"])
+    margin = (outputs[:, 1] - outputs[:, 0]).reshape(-1, 2)
+    share = np.mean([good > bad for good, bad in margin])
+    assert 0 < share < 1, "a pair of each kind, or the test tells nothing"
+    assert blimp["metrics"]["ranked"] == pytest.approx(share, abs=1e-12)
+    assert float(logged(done, "blimp")[-1]["blimp_ranked"]) == pytest.approx(
+        share, abs=1e-3
+    )
+
+
+def test_pairs_are_ranked_over_workers_and_batches() -> None:
+    torch.manual_seed(0)
+    logits, gold = torch.randn(8, 2), torch.tensor([1, 0] * 4)
+    logits[6] = logits[7]  # equal: not ranked right
+    margin = (logits[:, 1] - logits[:, 0]).tolist()
+    right = [margin[n] > margin[n + 1] for n in range(0, 8, 2)]
+
+    def summed(*batches: list[int]) -> torch.Tensor:
+        parts = [margins(logits[b], gold[b], torch.tensor(b), 8) for b in batches]
+        return sum(part[MARGINS] for part in parts)  # type: ignore[return-value]
+
+    assert not right[3]
+    assert ranked(summed([7, 0, 3], [2, 1], [4, 5, 6])) == sum(right) / 4
+    assert ranked(summed([7, 0, 3], [2, 1], [4, 5, 6, 0, 3])) == sum(right) / 4
+    assert ranked(summed([0, 1, 2, 3, 4])) == sum(right[:2]) / 2
+    assert np.isnan(ranked(torch.zeros(3, 8, dtype=torch.float64)))
+
+
+FORM = Form(["sentence"], "label", ("0", "1"), quoted=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "changed", "expected"),
+    [
+        ("a.csv", "label,sentence\n1,a b\n", {}, [("a b", "1")]),
+        ("a.tsv", "text\tgrade\na\tX\nb\tX\nc\t0\n", {}, [("a", "1"), ("b", "1")]),
+        ("a.tsv", 'sentence\tlabel\n"a ""b"""\tX\n', {}, [('"a ""b"""', "1")]),
+        (
+            "a.tsv",
+            'sentence\tlabel\n"a ""b"""\tX\n',
+            {"quoted": True},
+            [('a "b"', "1")],
+        ),
+        ("a.tsv", "x\t0\t*\tbad\n", {"bare": True}, [("bad", "0")]),
+    ],
+)
+def test_how_a_file_reads(
+    tmp_path: Path,
+    name: str,
+    text: str,
+    changed: dict[str, Any],
+    expected: list[tuple[str, str]],
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    if changed.get("bare"):
+        changed = {"bare": lambda file: read_columns(file, 4, [3], 1)}
+    reader, _, pairs = reading(path, Form(**{**vars(FORM), **changed}), "X=1")
+    found = [(example.texts[0], example.label) for example in reader(path)]
+    assert (found[: len(expected)], pairs) == (expected, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "changed", "message"),
+    [
+        ("sentence,label\na,2\n", {}, "a.csv:2: label '2' is none of: 0, 1; .*2=0$"),
+        (
+            "sentence,x,y\na,2,3\n",
+            {},
+            "a.csv:1: no column 'label' among: sentence, x, y",
+        ),
+        ("sentence_good,sentence_bad\na,\n", {}, "a.csv:2: an empty sentence"),
+        (
+            "sentence_good,sentence_bad\na,b\n",
+            {"labels": ("0", "1", "2")},
+            "a.csv holds minimal pairs, which a task of two classes of single",
+        ),
+        ("sentence_good,sentence_bad\na,b\n", {"labels": None}, "holds minimal pairs"),
+        (
+            "sentence,label\na,b\n",
+            {"labels": None},
+            "--steady-also-labels: 'X=1' is not",
+        ),
+    ],
+)
+def test_files_that_do_not_fit(
+    tmp_path: Path, text: str, changed: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        list(reading(path, Form(**{**vars(FORM), **changed}), "X=1")[0](path))
+
+
+@pytest.mark.parametrize(
+    ("also", "labels", "message"),
+    [
+        ("file.tsv", None, "'file.tsv' is not NAME=FILE"),
+        ("a b=file.tsv", None, "'a b=file.tsv' is not NAME=FILE"),
+        ("a=x,,b=y", None, "'' is not NAME=FILE"),
+        ("valid=file.tsv", None, "the name 'valid' is taken"),
+        ("ood=file.tsv", None, "the name 'ood' is taken"),
+        ("a=x,a=y", None, "the name 'a' is taken; choose another for y"),
+        (None, "a=b", "--steady-also-labels is for the files of --steady-also"),
+    ],
+)
+def test_flags_that_cannot_be_meant(
+    also: str | None, labels: str | None, message: str
+) -> None:
+    cfg = SimpleNamespace(steady_also=also, steady_also_labels=labels)
+    with pytest.raises(UserError, match=message):
+        further(cfg, ["valid", "ood"])
+
+
+def test_a_quoted_tsv_that_is_none_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('text\tlabel\na\t0\n"b" c\t1\n')
+    with pytest.raises(
+        UserError, match="a.tsv:3: not a quoted TSV .*; mend the quotes"
+    ):
+        list(read_table(path, ["text"], "label", quoted=True))
+
+
+def test_a_missing_file_is_said_before_training(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    done = fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}"),
+        *("--max-update=2", "--no-save", f"--steady-also=x={tmp_path / 'no.tsv'}"),
+        status=1,
+    )
+    assert "no.tsv is not there; name a labelled file" in done.stderr

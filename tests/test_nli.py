@@ -1,0 +1,569 @@
+"""SNLI, SciTail, ANLI and XNLI: official files in, a score of each part out."""
+
+import hashlib
+import io
+import json
+import logging
+import re
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Trainer, Zygote
+from fairseq_steady.commands import get_data
+from fairseq_steady.data.layouts import find_parts, find_split, read_split
+from fairseq_steady.data.nli import LAYOUTS, mnli_train, of_file
+from fairseq_steady.errors import UserError
+from fairseq_steady.scores.groups import group_counts, group_scores
+from helpers import logged, train_on_workers
+from sklearn.metrics import accuracy_score
+
+E, N, C = "entailment", "neutral", "contradiction"
+#: A quote that never closes is text.
+QUOTED = 'w1 "w2 w3'
+SNLI_TXT = (
+    "gold_label\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
+    "sentence2_parse\tsentence1\tsentence2\tcaptionID\tpairID\tlabel1\tlabel2\tlabel3\t"
+    "label4\tlabel5"
+)
+XNLI_TSV = (
+    "language\tgold_label\tsentence1_binary_parse\tsentence2_binary_parse\t"
+    "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tpromptID\tpairID\tgenre\t"
+    "label1\tlabel2\tlabel3\tlabel4\tlabel5\tsentence1_tokenized\tsentence2_tokenized\t"
+    "match"
+)
+MNLI = "index\tsentence1\tsentence2\tlabel1\tgold_label"
+
+
+def lines(*rows: Mapping[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def cells(header: str, **given: str) -> str:
+    """A row of a TSV; other columns are filled."""
+    return "\t".join(given.get(name, "x") for name in header.split("\t"))
+
+
+def xnli(*rows: tuple[str, str, str, str]) -> str:
+    """Rows of XNLI's TSV: language, premise, hypothesis, label."""
+    names = ("language", "sentence1", "sentence2", "gold_label")
+    own = [cells(XNLI_TSV, **dict(zip(names, row, strict=True))) for row in rows]
+    return "\n".join([XNLI_TSV, *own, ""])
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def snli(label: str) -> dict[str, Any]:
+    return {"gold_label": label, "sentence1": QUOTED, "sentence2": "w4 w5"}
+
+
+def plain(label: str) -> dict[str, Any]:
+    return {"premise": QUOTED, "hypothesis": "w4 w5", "label": label}
+
+
+def anli(label: str) -> dict[str, Any]:
+    return {"uid": "0", "context": QUOTED, "hypothesis": "w4 w5", "label": label}
+
+
+PAIR = {"sentence1": QUOTED, "sentence2": "w4 w5"}
+#: Of each official form: task, file, text and the labels that come out.
+OFFICIAL = {
+    "snli jsonl": (
+        *("snli", "snli_1.0/snli_1.0_dev.jsonl", lines(snli(E), snli(N), snli(C))),
+        [E, N, C],
+    ),
+    "snli txt, one annotator and five": (
+        "snli",
+        "snli_1.0_dev.txt",
+        "\n".join(
+            [
+                SNLI_TXT,
+                cells(SNLI_TXT, gold_label=N, **PAIR).removesuffix("\tx" * 4),
+                cells(SNLI_TXT, gold_label=C, **PAIR),
+            ]
+        ),
+        [N, C],
+    ),
+    "snli as plain rows": ("snli", "dev.jsonl", lines(plain(C), plain(E)), [C, E]),
+    "scitail": (
+        "scitail",
+        "SciTailV1.1/tsv_format/scitail_1.0_dev.tsv",
+        f"{QUOTED}\tw4 w5\tentails\n{QUOTED}\tw4 w5\tneutral\n",
+        ["entails", "neutral"],
+    ),
+    "anli": (
+        *("anli", "anli_v1.0/R2/dev.jsonl", lines(anli("e"), anli("n"), anli("c"))),
+        [E, N, C],
+    ),
+    "xnli tsv": (
+        *("xnli", "XNLI-1.0/xnli.dev.tsv"),
+        xnli(("en", QUOTED, "w4 w5", C), ("en", QUOTED, "w4 w5", N)),
+        [C, N],
+    ),
+    "xnli jsonl": (
+        *("xnli", "xnli.dev.jsonl"),
+        lines({"language": "en"} | snli(C), {"language": "en"} | snli(E)),
+        [C, E],
+    ),
+    "xnli as a folder a language": (
+        *("xnli", "en/dev.jsonl", lines(plain(N))),
+        [N],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", OFFICIAL)
+def test_official_files_are_read(tmp_path: Path, own_cache: Path, form: str) -> None:
+    task, file, text, labels = OFFICIAL[form]
+    path, layout = write(tmp_path / file, text), LAYOUTS[task]
+    if layout.parts:
+        (found,) = find_parts(tmp_path, layout, "valid", [], None, "").values()
+    else:
+        found = find_split(tmp_path, layout, "valid"), ""
+    assert found[0] == path
+    read = list(read_split(found[0], layout, found[1]))
+    assert [(one.texts, one.label) for one in read] == [
+        ((QUOTED, "w4 w5"), label) for label in labels
+    ]
+
+
+def test_rows_without_agreement_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unsaid = snli("-") | {"sentence2": ""}
+    path = write(tmp_path / "dev.jsonl", lines(snli(E), unsaid, unsaid, snli(C)))
+    with caplog.at_level(logging.WARNING):
+        found = list(read_split(path, LAYOUTS["snli"]))
+    assert [(one.label, one.line) for one in found] == [(E, 1), (C, 4)]
+    assert caplog.messages == [
+        f"{path}: 2 of 4 rows have the label '-', which stands for no label, and are "
+        "left out"
+    ]
+
+
+LANGUAGES = xnli(
+    ("ur", "w1", "w2", N), ("en", "w3", "w4", E), ("ur", "w5", "w6", C),
+    ("ar", "w7", "w8", N),
+)  # fmt: skip
+
+
+def test_one_file_holds_every_language(tmp_path: Path, own_cache: Path) -> None:
+    path, layout = write(tmp_path / "xnli.test.tsv", LANGUAGES), LAYOUTS["xnli"]
+    every = find_parts(tmp_path, layout, "test", [], None, "")
+    assert list(every.items()) == [(k, (path, k)) for k in ("ar", "en", "ur")]
+    assert list(find_parts(tmp_path, layout, "test", ["ur", "ar"], None, "")) == [
+        *("ur", "ar")
+    ]
+    found = {name: list(read_split(path, layout, name)) for name in every}
+    assert [(one.texts, one.label, one.line) for one in found["ur"]] == [
+        (("w1", "w2"), N, 2),
+        (("w5", "w6"), C, 4),
+    ]
+    assert [len(rows) for rows in found.values()] == [1, 1, 2]
+    assert len(list(read_split(path, layout))) == 4
+
+
+def test_mnli_trains_in_every_form_and_language(tmp_path: Path) -> None:
+    layout = LAYOUTS["xnli"]
+    glue = write(
+        tmp_path / "glue/MNLI/train.tsv",
+        f"{MNLI}\n" + cells(MNLI, gold_label=C, **PAIR) + "\n",
+    )
+    translated = f"premise\thypo\tlabel\n{QUOTED}\tw4 w5\tcontradictory\n"
+    urdu = write(tmp_path / "mt/XNLI-MT-1.0/multinli/multinli.train.ur.tsv", translated)
+    own = write(
+        tmp_path / "multinli_1.0/multinli_1.0_train.jsonl", lines(snli("-"), snli(C))
+    )
+    found = {
+        mnli_train(tmp_path / "glue", "en"): glue,
+        mnli_train(tmp_path / "glue/MNLI", "en"): glue,
+        mnli_train(tmp_path / "mt", "ur"): urdu,
+        mnli_train(urdu.parent, "ur"): urdu,
+        mnli_train(tmp_path, "en"): own,
+    }
+    for path, wanted in found.items():
+        assert path == wanted
+        (row,) = read_split(path, of_file(path, layout))
+        assert (row.texts, row.label) == ((QUOTED, "w4 w5"), C)
+
+
+#: What is broken: task, file, text, and what is said of it; PART: of which part.
+BROKEN = {
+    "a label of another data set": (
+        *("snli", "dev.jsonl", lines(snli(E), snli("hidden"))),
+        "dev.jsonl:2: label 'hidden' is none of: contradiction, neutral, entailment "
+        "(or c, n, e, contradictory); mend the row",
+    ),
+    "the numbers of classes": (
+        *("snli", "dev.jsonl", lines(snli(E) | {"gold_label": 2})),
+        "dev.jsonl:1: label '2' is none of: contradiction, neutral, entailment (or c, "
+        "n, e, contradictory); mend the row",
+    ),
+    "no agreement at all": (
+        *("snli", "dev.jsonl", lines(snli("-"), snli("-"))),
+        "dev.jsonl: all 2 rows have the label '-', which stands for no label; get the "
+        "file again",
+    ),
+    "a column missing in all": (
+        *("snli", "dev.jsonl", lines({"sentence1": "w1", "gold_label": E})),
+        "dev.jsonl:1: no column 'sentence2|hypothesis|hypo' among: sentence1, "
+        "gold_label; is this the file of another task?",
+    ),
+    "a column missing in one": (
+        *("snli", "dev.jsonl", lines(snli(E), {"sentence1": "w1", "gold_label": E})),
+        "dev.jsonl:2: no column 'sentence2' among: sentence1, gold_label; mend the "
+        "row, or get the file again",
+    ),
+    "a line cut off": (
+        *("snli", "dev.jsonl", lines(snli(E)) + '{"gold_label": "neut'),
+        'dev.jsonl:2: \'{"gold_label": "neut\' is not a JSON object; mend the line; '
+        "it should be one whole object",
+    ),
+    "no sentence": (
+        *("anli", "dev.jsonl", lines(anli("e") | {"hypothesis": " "})),
+        "dev.jsonl:1: an empty sentence; remove the row or fill it",
+    ),
+    "a row cut off": (
+        "snli",
+        "snli_1.0_dev.txt",
+        f"{SNLI_TXT}\n" + cells(SNLI_TXT, gold_label=N).removesuffix("\tx" * 6),
+        "snli_1.0_dev.txt:2: 8 columns where the header has 14; mend the row's "
+        "separators",
+    ),
+    "no header": (
+        *("snli", "dev.tsv", "neutral\tw1\tw2\nneutral\tw3\tw4\n"),
+        "dev.tsv:1: no column 'sentence1|premise|context' among: neutral, w1, w2; is "
+        "this the file of another task?",
+    ),
+    "a header where there is none": (
+        *("scitail", "scitail_1.0_dev.tsv", "premise\thypothesis\tlabel\n"),
+        "scitail_1.0_dev.tsv:1: label 'label' is none of: neutral, entails (or "
+        "entailment); mend the row, or remove it if it is a header: this file has none",
+    ),
+    "a tab too few": (
+        *("scitail", "scitail_1.0_dev.tsv", "w1\tw2\tneutral\nw1 w2\tneutral\n"),
+        "scitail_1.0_dev.tsv:2: 2 tab-separated columns in 'w1 w2\\tneutral'; there "
+        "should be 3",
+    ),
+    "three classes for two": (
+        *("scitail", "dev.jsonl", lines(snli(E), snli(C))),
+        "dev.jsonl:2: label 'contradiction' is none of: neutral, entails (or "
+        "entailment); mend the row",
+    ),
+    "a dash that is a label of nobody": (
+        *("xnli", "train.tsv", "premise\thypo\tlabel\nw1\tw2\t—\n"),
+        "train.tsv:2: label '—' is none of: contradiction, neutral, entailment (or c, "
+        "n, e, contradictory); mend the row",
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", BROKEN)
+def test_bad_rows_are_one_line(tmp_path: Path, problem: str) -> None:
+    task, file, text, message = BROKEN[problem]
+    path = write(tmp_path / file, text)
+    with pytest.raises(UserError) as caught:
+        list(read_split(path, LAYOUTS[task]))
+    assert str(caught.value) == f"{tmp_path}/{message}"
+
+
+#: What is asked of parts that are not there: task, file, text, wanted, message.
+PARTLESS = {
+    "a language that is not in the file": (
+        *("xnli", "xnli.test.tsv", LANGUAGES, ["en", "sw"]),
+        "/xnli.test.tsv has no language 'sw'; choose from ur, en, ar",
+    ),
+    "two files, one after the other": (
+        *("xnli", "xnli.test.tsv", LANGUAGES + xnli(("enn", "w1", "w2", N))),
+        [],
+        "/xnli.test.tsv:6: the header again; are these two files, one after the "
+        "other? remove the line",
+    ),
+    "a language misspelt in a row": (
+        *("xnli", "xnli.test.tsv", xnli(("en", "w", "w", N), ("enn", "w", "w", N))),
+        [],
+        "/xnli.test.tsv:3: language 'enn' is none of: ar, bg, de, el, en, es, fr, hi, "
+        "ru, sw, th, tr, ur, vi, zh; mend the row",
+    ),
+    "a language left empty": (
+        *("xnli", "xnli.test.jsonl", lines({"language": " "} | snli(E)), []),
+        "/xnli.test.jsonl:1: language '' is none of: ar, bg, de, el, en, es, fr, hi, "
+        "ru, sw, th, tr, ur, vi, zh; mend the row",
+    ),
+    "rows of no language": (
+        *("xnli", "test.jsonl", lines(plain(E)), []),
+        "/test.jsonl does not say which language its rows are of; name the folder "
+        "that holds a folder for each, as ar",
+    ),
+    "a round's own folder": (
+        *("anli", "test.jsonl", lines(anli("e")), []),
+        "/test.jsonl does not say which round its rows are of; name the folder that "
+        "holds a folder for each, as r1",
+    ),
+    "a folder without rounds": (
+        *("anli", "README", "", []),
+        " has no test.jsonl for the split 'test', nor has a folder of a round in it "
+        "(r1, r2, r3); MEND",
+    ),
+    "a round that is not there": (
+        *("anli", "R1/test.jsonl", lines(anli("e")), ["r2"]),
+        ", split 'test', has no round 'r2'; choose from r1",
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", PARTLESS)
+def test_parts_that_are_not_there_are_one_line(
+    tmp_path: Path, own_cache: Path, problem: str
+) -> None:
+    task, file, text, wanted, message = PARTLESS[problem]
+    write(tmp_path / file, text)
+    with pytest.raises(UserError) as caught:
+        find_parts(tmp_path, LAYOUTS[task], "test", wanted, None, "MEND")
+    assert str(caught.value) == f"{tmp_path}{message}"
+
+
+# --- scores of parts ------------------------------------------------------------------
+
+
+def test_scores_of_groups_are_scikit_learns() -> None:
+    """Of any batches, added up; a group without a sentence spoils nothing."""
+    rng = np.random.default_rng(0)
+    given, gold = rng.integers(0, 3, (2, 200))
+    group = rng.integers(0, 3, 200)
+    group[group == 1] = 3
+    sums = sum(
+        group_counts(*map(torch.from_numpy, batch), 4, 3)["_groups"]
+        for batch in zip(
+            *(np.split(x, [50, 51]) for x in (given, gold, group)), strict=True
+        )
+    )
+    assert tuple(sums.shape) == (4, 3, 3)
+    found = group_scores(sums, ["a", "b", "c", "d"])
+    wanted = [accuracy_score(gold[group == g], given[group == g]) for g in (0, 2, 3)]
+    assert [found["a"], found["c"], found["d"]] == wanted
+    assert np.isnan(found["b"])
+    assert found["worst"] == min(wanted)
+    assert found["mean"] == pytest.approx(np.mean(wanted), abs=1e-15)
+
+
+def row(number: int, word: str = "w1") -> dict[str, Any]:
+    label = (E, N, C)[number % 3]
+    return {
+        "premise": f"{word} w{number}",
+        "hypothesis": f"w{number % 7} w9 " * 2,
+        "label": label,
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """XNLI as a folder a language, of different sizes, and a file to train on."""
+    data = tmp_path_factory.mktemp("xnli")
+    for language, count in (("en", 11), ("sw", 5), ("ur", 7)):
+        rows = [row(n, f"w{count}") for n in range(count)]
+        write(data / language / "dev.jsonl", lines(*rows))
+    write(data / "more" / "mine.jsonl", lines(*(row(n) for n in range(24))))
+    return data
+
+
+def flags(models: dict[str, Path], data: Path, *more: object) -> list[object]:
+    return [
+        *(data, "--task=nli", f"--steady-model={models['roberta']}", "--max-update=4"),
+        *more,
+    ]
+
+
+def test_every_language_is_scored_recorded_and_picks_checkpoints(
+    models: dict[str, Path], folder: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    done = fairseq_train(
+        *flags(models, folder, "--nli-task=xnli", "--nli-languages=ur,en"),
+        *(f"--nli-train={folder}/more/mine.jsonl", "--max-epoch=2"),
+        *("--valid-subset=valid,valid.sw", f"--steady-record={tmp_path}/record"),
+        *("--best-checkpoint-metric=accuracy_worst", f"--save-dir={tmp_path}/out"),
+    )
+    kept = json.loads((tmp_path / "record/valid-3.json").read_text())
+    assert kept["groups"] == ["ur", "en"]
+    assert kept["group"] == [0] * 7 + [1] * 11
+    given = np.argmax(kept["outputs"], axis=1)
+    gold, group = np.array(kept["gold"]), np.array(kept["group"])
+    assert gold.tolist() == [(2, 1, 0)[n % 3] for n in (*range(7), *range(11))]
+    of = [accuracy_score(gold[group == g], given[group == g]) for g in (0, 1)]
+    names = ("accuracy_ur", "accuracy_en", "accuracy_worst")
+    found = [kept["metrics"][name] for name in names]
+    assert found == [*of, min(of)]
+    assert kept["metrics"]["accuracy_mean"] == pytest.approx(np.mean(of), abs=1e-15)
+    said = logged(done, "valid")
+    assert float(said[0]["valid_accuracy_worst"]) == pytest.approx(min(of), abs=1e-5)
+    best = max(float(one["valid_accuracy_worst"]) for one in said)
+    assert float(said[-1]["valid_best_accuracy_worst"]) == best
+    assert "valid.sw_accuracy_worst" in logged(done, "valid.sw")[-1]
+
+
+def test_uneven_workers_score_groups_as_one_process(
+    models: dict[str, Path],
+    folder: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    zygote: Zygote,
+) -> None:
+    """23 sentences in batches of 8 leave one worker a batch short."""
+    common = [
+        *flags(models, folder, "--nli-task=xnli", "--lr=1e-9", "--no-save"),
+        f"--nli-train={folder}/more/mine.jsonl",
+        *("--max-update=1", "--optimizer=sgd"),
+    ]
+    wanted = logged(fairseq_train(*common), "valid")[-1]
+    first = train_on_workers(zygote, *common)[0]
+    (found,) = logged(CompletedProcess([], 0, "", first), "valid")
+    names = [n for n in wanted if n.startswith("valid_accuracy_")]
+    assert len(names) == 5
+    assert [found[name] for name in names] == [wanted[name] for name in names]
+    assert len({wanted[name] for name in names}) > 1
+
+
+def test_what_is_trained_on_and_evaluated_on_is_remarked(
+    models: dict[str, Path], folder: Path, fairseq_train: Trainer
+) -> None:
+    path = folder / "en" / "dev.jsonl"
+    done = fairseq_train(
+        *flags(models, folder, "--nli-task=xnli", f"--nli-train={path}", "--no-save")
+    )
+    said = f"{path} is trained on and evaluated on, as valid: its scores say nothing"
+    assert done.stderr.count(said) == 1
+
+
+# --- the archives ---------------------------------------------------------------------
+
+
+PUBLISHED = dict(get_data.ARCHIVES)
+MADE = {
+    "__MACOSX/anli_v1.0/R1/._dev.jsonl": b"no",
+    "anli_v1.0/README": b"no",
+    "anli_v1.0/R2/dev.jsonl": b"two",
+    "anli_v1.0/R1/dev.jsonl": b"one",
+}
+
+
+def zipped(files: Mapping[str, bytes] = MADE) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return made.getvalue()
+
+
+class Server(BaseHTTPRequestHandler):
+    """Breaks off its first answer, and goes on from there."""
+
+    content = b""
+    asked: list[str | None]
+
+    def do_GET(self) -> None:
+        start = self.headers.get("Range")
+        self.asked.append(start)
+        body = self.content[int(start[6:-1]) if start else 0 :]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if start else body[:99])
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def anli_archive(monkeypatch: pytest.MonkeyPatch) -> Iterator[bytes]:
+    """What is served for ANLI, in this test."""
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    Server.content, Server.asked = zipped(), []
+    source = get_data.Archive(
+        f"http://127.0.0.1:{server.server_port}/anli_v1.0.zip",
+        len(Server.content),
+        hashlib.sha256(Server.content).hexdigest(),
+        ("R1/dev.jsonl", "R2/dev.jsonl"),
+        "none",
+    )
+    monkeypatch.setitem(get_data.ARCHIVES, "anli", source)
+    yield Server.content
+    server.shutdown()
+    server.server_close()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_an_archive_is_fetched_checked_and_unpacked(
+    anli_archive: bytes, tmp_path: Path
+) -> None:
+    out, wanted = tmp_path / "out", {"R1/dev.jsonl": b"one", "R2/dev.jsonl": b"two"}
+    with pytest.raises(UserError, match="broke off after 99 of"):
+        get_data.main(["anli", str(out)])
+    assert get_data.main(["anli", str(out)]) == 0
+    assert files_of(out) == wanted
+    assert get_data.main(["anli", str(out)]) == 0
+    assert Server.asked == [None, "bytes=99-"]
+    (tmp_path / "a.zip").write_bytes(anli_archive)
+    get_data.main(["anli", str(tmp_path / "b"), f"--from={tmp_path}/a.zip"])
+    assert files_of(tmp_path / "b") == wanted
+
+
+SHORT = {name: data for name, data in MADE.items() if "R2" not in name}
+
+
+@pytest.mark.parametrize(
+    ("content", "change", "message"),
+    [
+        (zipped() + b"x", {}, "is not the published archive: {more} bytes instead of"),
+        (zipped(MADE | {"x": b"1"}), {"size": 0}, "{digest} instead of "),
+        (zipped(SHORT), {"digest": ""}, "R2/dev.jsonl is missing in "),
+        (b"<html>", {}, "is no zip archive; name anli_v1.0.zip, or use the folder"),
+    ],
+    ids=["size", "digest", "member", "form"],  # bytes hold the time
+)
+def test_another_archive_is_one_line(
+    anli_archive: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    if change:
+        own = replace(get_data.ARCHIVES["anli"], **change | {"size": len(content)})
+        monkeypatch.setitem(get_data.ARCHIVES, "anli", own)
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    said = message.format(more=len(content), digest=digest)
+    with pytest.raises(UserError, match=re.escape(said)):
+        get_data.main(["anli", str(tmp_path / "out"), f"--from={path}"])
+    assert not (tmp_path / "out" / "R2").exists()
+
+
+def test_a_digest_that_is_not_known_is_shown(
+    anli_archive: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(anli_archive)
+    get_data.check_archive(replace(get_data.ARCHIVES["anli"], digest=""), path)
+    digest = hashlib.sha256(anli_archive).hexdigest()
+    said = f"{path}: sha256 {digest}, not known and not checked\n"
+    assert capsys.readouterr().err == said
+    assert [name for name, one in PUBLISHED.items() if not one.digest] == ["scitail"]
