@@ -25,6 +25,7 @@ from fairseq_steady.data.layouts import find_parts, find_split, read_split
 from fairseq_steady.data.nli import LAYOUTS, mnli_train, of_file
 from fairseq_steady.errors import UserError
 from fairseq_steady.scores.groups import group_counts, group_scores
+from fairseq_steady.tasks._heads import glue_head
 from fairseq_steady.tasks.nli import NliConfig, NliTask
 from helpers import logged, result, train_on_workers
 from sklearn.metrics import accuracy_score
@@ -515,6 +516,7 @@ def test_training_sets_are_put_together(
     given = {"nli_task": "anli", "nli_train": f"own,{file}", "nli_rounds": "r2,r1"}
     made = task(models, tmp_path / "a", **given)
     assert made.columns == ["context", "hypothesis"]
+    assert list(made.heads().values()) == [glue_head("mnli")]  # goes on from it
     whole = made.read("train")
     assert whole.targets.tolist() == [1, 2, 0, 2, 1, 0, 2]
     assert whole.tokens.sizes[:3].tolist() == [8, 8, 8]
