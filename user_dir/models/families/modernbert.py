@@ -34,7 +34,7 @@ from .roberta import STACK, SteadyRoberta
 
 _Theta = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 _Window = Annotated[int, Field(ge=0, le=10**7)]
-_Every = Annotated[int, Field(ge=1, le=1000)]
+_Some = Annotated[int, Field(ge=1, le=1000)]
 _Pooling = Literal["cls", "mean"]
 #: transformers' names of the two kinds of layers, by our letter.
 _KINDS = {"g": "full_attention", "l": "sliding_attention"}
@@ -51,7 +51,7 @@ class _Rope(TypedDict, total=False):
 class ModernbertConfig(Config, total=False):
     """config.json of ModernBERT, of transformers 5 and of earlier ones."""
 
-    num_hidden_layers: Required[Layers]
+    num_hidden_layers: Required[_Some]
     hidden_size: Required[Count]
     intermediate_size: Required[Count]
     num_attention_heads: Required[Count]
@@ -66,7 +66,7 @@ class ModernbertConfig(Config, total=False):
     embedding_dropout: Rate
     mlp_dropout: Rate
     layer_types: list[Literal["full_attention", "sliding_attention"]] | None
-    global_attn_every_n_layers: _Every
+    global_attn_every_n_layers: _Some
     local_attention: _Window
     rope_parameters: (
         dict[Literal["full_attention", "sliding_attention"], _Rope | None] | None
