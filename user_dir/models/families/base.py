@@ -104,7 +104,8 @@ class Imported:
     Args:
         form: fairseq's arguments.
         state: fairseq's state dict.
-        pooler: ``dense.weight`` and ``dense.bias`` of BERT's pooler, or nothing.
+        pooler: ``dense.weight`` and ``dense.bias`` of BERT's pooler, or what else a
+            classification head may start from, by its names; or nothing.
 
     """
 
@@ -132,6 +133,7 @@ class Family(ABC):
         unmissed: beginnings of names of tensors that an import leaves behind without a
             word: heads of pretraining, buffers.
         special_ids: special tokens whose numbers config.json has, by its names.
+        pools: whether transformers' model without a head keeps the pooler.
         decodes: whether it is an encoder-decoder.
         typed: whether the second sentence of a pair may have a token type of its own.
         released: whether fairseq released models of this form, under its name.
@@ -148,6 +150,7 @@ class Family(ABC):
     words: str
     unmissed: tuple[str, ...]
     special_ids: tuple[tuple[str, str], ...] = _IDS
+    pools: bool = True
     decodes: bool = False
     typed: bool = False
     released: bool = False
