@@ -20,7 +20,7 @@ from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.huggingface.sources import Weights
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import Manifest, ModelDirectory
-from fairseq_steady.models import rotary
+from fairseq_steady.models import attention, neighbours, rotary
 from fairseq_steady.models.attention import attend
 from fairseq_steady.models.building import build
 from fairseq_steady.models.families.base import BRACKETS
@@ -205,7 +205,7 @@ def test_masks_of_dropout_are_the_same_on_the_way_back() -> None:
     q, k, v = (torch.randn(2, 3, 150, 4, requires_grad=True) for _ in range(3))
     real, weights = torch.ones(2, 150, dtype=torch.bool), torch.randn(2, 3, 150, 4)
     real[1, 20:], weights[1, :, 20:] = False, 0
-    plan = parts(real, 5, 150)
+    plan = parts(real, 5)
     assert len(plan) == 3
     found = []
     for mixed in (
@@ -226,6 +226,42 @@ def test_masks_of_dropout_are_the_same_on_the_way_back() -> None:
     for one, two in zip(*found, strict=True):
         assert bool(one.isfinite().all())
         torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
+
+
+def flash(q: Any, k: Any, v: Any, **given: Any) -> Any:
+    """What flash-attn computes; its windows want whole queries."""
+    queries, keys = (given[f"cu_seqlens_{one}"].tolist() for one in "qk")
+    reach, out = given.get("window_size", (-1, -1))[0], []
+    assert reach < 0 or queries == keys
+    for a, b, c, d in zip(queries, queries[1:], keys, keys[1:], strict=False):
+        scores = torch.einsum("qhd,khd->hqk", q[a:b], k[c:d]) * q.size(-1) ** -0.5
+        far = (torch.arange(b - a)[:, None] - torch.arange(d - c)).abs() > reach
+        if reach >= 0:
+            scores = scores.masked_fill(far, -torch.inf)
+        out.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v[c:d]))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("form", ["published", "one layer", "every second"])
+def test_flash_attention_of_packed_tokens_is_equal(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = their_config(**FORMS[form])
+    ours, _ = as_ours(their_model(config), config.to_dict())
+    tokens, _ = batch(LENGTHS)
+
+    def outcome() -> list[torch.Tensor]:
+        ours.zero_grad()
+        logits = ours(tokens, classification_head_name=HEAD)[0]
+        logits.square().sum().backward()
+        return [logits, *gradients(ours).values()]
+
+    expected = outcome()
+    monkeypatch.setattr(attention, "_flash", lambda: flash)
+    for name in ("Blocks", "NearBlocks"):
+        monkeypatch.setattr(neighbours, name, attention.Varlen)
+    for one, two in zip(outcome(), expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 
 class Largest(TorchDispatchMode):
