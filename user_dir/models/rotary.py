@@ -5,7 +5,6 @@ published weights; rotary positions from RoFormer (arXiv 2104.09864), section 3.
 """
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,32 +44,6 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     torch.mul(a, cos, out=left).addcmul_(b, sin, value=-1)
     torch.mul(b, cos, out=right).addcmul_(a, sin)
     return out.to(x.dtype)
-
-
-class _Gate(torch.autograd.Function):
-    """One half of the channels, bent, times the other; bent again on the way back.
-
-    What is bent would be a tenth of all that a layer keeps.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bend: Callable[[Tensor], Tensor]) -> Tensor:
-        """Shape (N, 2F) to (N, F)."""
-        ctx.save_for_backward(x)
-        ctx.bend = bend
-        inner, gate = x.chunk(2, -1)
-        return bend(inner) * gate
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        """Of both halves."""
-        inner, gate = ctx.saved_tensors[0].chunk(2, -1)
-        inner = inner.detach().requires_grad_()
-        with torch.enable_grad():
-            bent = ctx.bend(inner)
-        (found,) = torch.autograd.grad(bent, inner, grad * gate)
-        return torch.cat((found, grad * bent.detach()), -1), None
 
 
 class Batch:
@@ -225,9 +198,9 @@ class RotaryLayer(nn.Module):
                 attended if early else packing.first(attended),
             )
         x = x + attended
-        inner = self.fc1(self.final_layer_norm(x))
-        gated: Tensor = _Gate.apply(inner, self.activation_fn)  # type: ignore[no-untyped-call]
-        out: Tensor = x + self.fc2(self.activation_dropout_module(gated))
+        inner, gate = self.fc1(self.final_layer_norm(x)).chunk(2, -1)
+        gated = self.activation_dropout_module(self.activation_fn(inner) * gate)
+        out: Tensor = x + self.fc2(gated)
         return out
 
 
