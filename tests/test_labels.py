@@ -439,14 +439,17 @@ def runs(
             *(f"--save-dir={out}", f"--steady-record={out}/r", *METHOD),
         ]
         if form == "cell":
-            said = fairseq_train(*flags).stderr
+            said = fairseq_train(*flags, "--update-freq=2").stderr
         else:
-            said = train_on_workers(zygote, *flags, "--batch-size=4")[0]
+            said = train_on_workers(zygote, *flags)[0]
         found[form] = out, said
     return found
 
 
-METHOD = ["--criterion=sift", "--steady-class-weights=balanced", "--adam-eps=1e-3"]
+METHOD = [
+    *("--criterion=sift", "--steady-class-weights=balanced"),
+    *("--adam-eps=1e-3", "--batch-size=4"),
+]
 
 
 def test_a_run_with_several_labels(runs: dict[str, tuple[Path, str]]) -> None:
