@@ -17,7 +17,7 @@ from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks import setup_task
 from fairseq_steady.comparison.significance import majority_baseline
-from fairseq_steady.criterions.kinds import MultiLabel, kind_of
+from fairseq_steady.criterions.kinds import MultiLabel, Scores, kind_of, kinds_of
 from fairseq_steady.criterions.objective import Objective
 from fairseq_steady.criterions.plain import PlainConfig
 from fairseq_steady.data import stratified_subset
@@ -29,6 +29,7 @@ from fairseq_steady.inference.loading import load_trained
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.tasks._classes import class_weights, of_a_class
+from fairseq_steady.tasks.glue_multitask import MultitaskTask
 from helpers import (
     NO_DROPOUT,
     assert_equal_weights,
@@ -40,6 +41,7 @@ from method_table import METHODS
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
+from torch.nn import functional as F
 
 # --- losses of classes ----------------------------------------------------------------
 
@@ -71,6 +73,30 @@ def test_losses_of_classes(weights: Any, smoothing: float, gamma: float) -> None
     found = float(objective.of_classes(logits, target))
     assert found == pytest.approx(by_hand(logits, target, objective), rel=1e-5)
     assert objective.changes == bool(weights or smoothing or gamma)
+    almost = float(Objective(weights, smoothing, 1e-12).of_classes(logits, target))
+    weighing = None if weights is None else torch.tensor(weights)
+    torchs = F.cross_entropy(
+        logits, target, weighing, reduction="sum", label_smoothing=smoothing
+    )
+    assert almost == pytest.approx(float(torchs), rel=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_weighs_classes(models: dict[str, Path], method: str) -> None:
+    """Weights of 2 make twice the task's loss and leave the regulariser alone."""
+    model = tiny.build(models["roberta"])
+    sample = tiny.batch(tiny.make_dataset(models["roberta"]))
+    made = tiny.make_criterion(method, **METHODS[method].live)
+    made.check_model(model)
+    made.prepare_model(model)
+    plain = tiny.loss_of(made, model, sample)
+    made.task.class_weights = (2.0, 2.0, 2.0)
+    twice = tiny.loss_of(type(made)(made.cfg, made.task).train(), model, sample)
+    assert twice["task_loss"] == pytest.approx(2 * plain["task_loss"], rel=1e-5)
+    if METHODS[method].divergence:
+        assert twice["nll_loss"] == pytest.approx(plain["task_loss"], rel=1e-5)
+        term = f"{method}_divergence"
+        assert twice[term] == pytest.approx(plain[term], rel=1e-4)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
@@ -301,6 +327,22 @@ def test_smoothing_is_for_one_class_a_sentence() -> None:
         kind_of(task, PlainConfig(label_smoothing=0.1))
 
 
+def test_several_tasks_focus_where_there_are_classes() -> None:
+    cfg = SimpleNamespace(steady_focal_gamma=2.0)
+    parts = {
+        "scored": SimpleNamespace(regression=True, num_classes=1, cfg=cfg),
+        "classed": SimpleNamespace(regression=False, num_classes=2, cfg=cfg),
+    }
+    found = kinds_of(SimpleNamespace(parts=parts), PlainConfig(label_smoothing=0.1))
+    assert isinstance(found["scored"], Scores)
+    assert found["classed"].objective == Objective(None, 0.1, 2.0)
+    flags = {"multitask_names": "cola,stsb", "steady_label_map": None}
+    given: Any = SimpleNamespace(**flags, steady_class_weights="balanced")
+    directory: Any = None
+    with pytest.raises(UserError, match="--steady-class-weights is for one head"):
+        MultitaskTask.check(given, directory)
+
+
 def test_balanced_labels_count_as_much_where_they_hold() -> None:
     """torch's pos_weight: 300 without to 100 with is 3."""
     targets = np.repeat([[True, False], [False, True]], [100, 300], axis=0)
@@ -437,6 +479,7 @@ def runs(
             *(labelled / form, "--task=text_classification", flag, *NO_DROPOUT),
             *(f"--steady-model={models['roberta']}", "--max-epoch=4", "--lr=3e-3"),
             *(f"--save-dir={out}", f"--steady-record={out}/r", *METHOD),
+            f"--steady-also=more={labelled / form / 'valid.tsv'}",
         ]
         if form == "cell":
             said = fairseq_train(*flags, "--update-freq=2").stderr
@@ -467,6 +510,8 @@ def test_a_run_with_several_labels(runs: dict[str, tuple[Path, str]]) -> None:
     assert scores["subset_accuracy"] == np.mean((gold == given).all(1))
     assert scores["recall_bee"] == recall_score(gold[:, 1], given[:, 1])
     assert scores["nll_loss"] != scores["loss"]
+    more = json.loads((out / "r" / record.name.replace("valid", "more")).read_text())
+    assert more["gold"] == found["gold"]
     best = checkpoint(out)["extra_state"]["best"]
     assert best == max(float(v["valid_micro_f1"]) for v in records(out))
 
