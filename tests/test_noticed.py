@@ -26,6 +26,7 @@ from fairseq_steady.criterions.kinds import Classes, Scores, kind_of
 from fairseq_steady.criterions.plain import gradient_scale
 from fairseq_steady.data import Encoded, Ragged
 from fairseq_steady.data.batching import in_batches, padded
+from fairseq_steady.data.forms import ONE_ROW
 from fairseq_steady.data.glue import LAYOUTS, SUBMISSIONS
 from fairseq_steady.data.pair_dataset import PairDataset
 from fairseq_steady.errors import UserError
@@ -814,8 +815,9 @@ def test_batches_fit_and_results_are_in_order() -> None:
         sizes.append(inputs["src_tokens"].shape)
         return inputs["src_lengths"].tolist()
 
-    encode: Any = lambda some: [np.zeros(len(text), np.int32) for text in some]  # noqa: E731
-    assert list(in_batches(texts, encode, run, 1, 6)) == [len(text) for text in texts]
+    encode: Any = lambda some: [[np.zeros(len(text), np.int32) for text in some]]  # noqa: E731
+    found = list(in_batches(texts, encode, run, 1, 6, ONE_ROW))
+    assert found == [len(text) for text in texts]
     assert all(rows == 1 or rows * width <= 6 for rows, width in sizes)
     assert [tuple(size) for size in sizes[:2]] == [(2, 2), (1, 3)]
 

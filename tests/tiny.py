@@ -64,10 +64,15 @@ def batch(dataset: SentenceDataset, *rows: int) -> dict[str, Any]:
     return dataset.collater([dataset[i] for i in rows or range(len(dataset))])
 
 
-def make_criterion(method: str, outputs: int = CLASSES, **flags: Any) -> Any:
+def make_criterion(
+    method: str, outputs: int = CLASSES, choices: int = 0, **flags: Any
+) -> Any:
     """A criterion in training mode, its flags without their prefix."""
     task = SimpleNamespace(
-        regression=outputs == 1, num_classes=outputs, target_dictionary=None
+        regression=outputs == 1,
+        num_classes=choices or outputs,
+        target_dictionary=None,
+        choices=choices,
     )
     cfg = CRITERION_DATACLASS_REGISTRY[method](
         **{f"{method}_{name}": value for name, value in flags.items()}

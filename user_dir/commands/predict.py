@@ -25,7 +25,7 @@ from .output import say_what_is_read, with_progress, write_lines
 from .page import Page, add_model, page
 
 if TYPE_CHECKING:
-    from ..data.readers import Where
+    from ..data.readers import Example, Where
     from ..inference.predicting import Prediction, Predictor, Text
 
 USAGE = "CHECKPOINT [FILE ... | --text SENTENCE] [options]"
@@ -114,9 +114,22 @@ def read_texts(
 
 
 def every_text(
-    args: argparse.Namespace, columns: Sequence[str], quoted: bool
-) -> list["Text"]:
-    """What the command line gives or names, in order."""
+    args: argparse.Namespace, predictor: "Predictor", columns: Sequence[str]
+) -> list["Text | Example"]:
+    """What the command line gives or names, in order.
+
+    Raises:
+        UserError: the checkpoint reads rows of a table, and none is named.
+
+    """
+    if predictor.by_rows:
+        if args.text or args.text_column or args.pair_column or not args.inputs:
+            raise UserError(
+                f"{args.checkpoint} reads rows of several columns "
+                f"({', '.join(predictor.row)}): name a .jsonl file that has them, "
+                "and leave out --text, --text-column and --pair-column"
+            )
+        return [row for path in args.inputs for row in predictor.examples(path)]
     if args.text:
         pairs = len(columns) == 2
         return [
@@ -128,7 +141,7 @@ def every_text(
     return [
         text
         for path in args.inputs or [None]
-        for text in read_texts(path, columns, quoted)
+        for text in read_texts(path, columns, predictor.quoted)
     ]
 
 
@@ -165,9 +178,9 @@ def in_pairs(args: argparse.Namespace) -> bool:
         return False
 
 
-def as_json(found: "Prediction", text: "Text | None") -> str:
-    """One line of JSON, after its text where that is wanted."""
-    begin = {} if text is None else {"text": text}
+def as_json(found: "Prediction", texts: Sequence[str]) -> str:
+    """One line of JSON, after its texts where they are wanted."""
+    begin = {"text": texts[0] if len(texts) == 1 else texts} if texts else {}
     if found.score is not None:
         return json.dumps({**begin, "score": found.score})
     answer: dict[str, object] = {"label": found.label}
@@ -176,10 +189,9 @@ def as_json(found: "Prediction", text: "Text | None") -> str:
     return json.dumps({**begin, **answer, "probabilities": found.probabilities})
 
 
-def as_tsv(found: "Prediction", text: "Text | None") -> str:
-    """Label and probabilities in order, or the score; after the text if wanted."""
-    begin = [] if text is None else [text] if isinstance(text, str) else [*text]
-    cells = [*map(tsv_cell, begin)]
+def as_tsv(found: "Prediction", texts: Sequence[str]) -> str:
+    """Label and probabilities in order, or the score; after the texts if wanted."""
+    cells = [*map(tsv_cell, texts)]
     if found.score is not None:
         return "\t".join([*cells, repr(found.score)])
     given = found.label if found.labels is None else ",".join(found.labels)
@@ -208,9 +220,16 @@ def header(predictor: "Predictor", columns: Sequence[str]) -> str:
     return "\t".join([*map(tsv_cell, columns), *answer])
 
 
+def texts_of(text: "Text | Example") -> Sequence[str]:
+    """The one or two texts, or those of an example."""
+    if isinstance(text, str):
+        return [text]
+    return text if isinstance(text, tuple) else text.texts
+
+
 def answers(
     predictor: "Predictor",
-    texts: Sequence["Text"],
+    texts: Sequence["Text | Example"],
     columns: Sequence[str],
     args: argparse.Namespace,
 ) -> Iterator[str]:
@@ -220,7 +239,7 @@ def answers(
     write = as_tsv if args.tsv else as_json
     found = predictor(texts, args.max_tokens)
     lines = (
-        write(one, text if args.with_text else None)
+        write(one, texts_of(text) if args.with_text else ())
         for text, one in zip(texts, found, strict=True)
     )
     yield from with_progress(lines, "predicting", len(texts))
@@ -236,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     predictor = Predictor(args.checkpoint, args.model, args.cpu, args.head)
     columns = columns_of(args, predictor.columns)
-    texts = every_text(args, columns, predictor.quoted)
+    texts = every_text(args, predictor, columns)
     write_lines(answers(predictor, texts, columns, args))
     if predictor.truncated:
         print(f"{predictor.truncated} texts were cut to fit", file=sys.stderr)

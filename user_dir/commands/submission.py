@@ -1,9 +1,12 @@
-"""Predictions for GLUE's leaderboard from a checkpoint of task glue.
+"""Predictions for GLUE's or SuperGLUE's leaderboard, from a checkpoint of such a task.
 
     fairseq-steady submission runs/rte/checkpoint_best.pt data/glue submission
+    fairseq-steady submission runs/copa/checkpoint_best.pt data/SuperGLUE submission
 
-Writes submission/RTE.tsv (or CoLA, SST-2, MRPC, STS-B, QQP, QNLI; for MNLI both MNLI-m
-and MNLI-mm), index and prediction, as the leaderboard takes them: zip the folder.
+Of task glue it writes submission/RTE.tsv (or CoLA, SST-2, MRPC, STS-B, QQP, QNLI; for
+MNLI both MNLI-m and MNLI-mm), index and prediction; of task superglue
+submission/COPA.jsonl (or BoolQ, CB, RTE, WiC), idx and label. The leaderboards take
+them so: zip the folder.
 """
 
 from collections.abc import Sequence
@@ -22,7 +25,7 @@ _LOWEST, _HIGHEST = 0.0, 5.0
 USAGE = "CHECKPOINT DATA OUT [options]"
 OUT = """\
 what comes out:
-  a TSV file for each test set, in OUT; their names on standard output.
+  a file for each test set, in OUT; their names on standard output.
 """
 
 
@@ -30,8 +33,14 @@ def parser() -> Page:
     """The page of submission."""
     found = page("submission", __doc__, USAGE, OUT)
     add = found.add_argument_group("arguments").add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="of task glue")
-    add("data", type=Path, metavar="DATA", help="GLUE's folder, or the task's")
+    add(
+        "checkpoint", type=Path, metavar="CHECKPOINT",
+        help="of task glue or superglue",
+    )  # fmt: skip
+    add(
+        "data", type=Path, metavar="DATA",
+        help="GLUE's or SuperGLUE's folder, or the task's",
+    )  # fmt: skip
     add("out", type=Path, metavar="OUT", help="folder to write into")
     add(
         "--model", metavar="DIR",
@@ -48,8 +57,8 @@ def shown(found: "Prediction") -> str:
     return f"{min(_HIGHEST, max(_LOWEST, found.score or 0.0)):.3f}"
 
 
-def predictions(predictor: "Predictor", data: Path) -> dict[str, str]:
-    """The files of a submission by name."""
+def glue(predictor: "Predictor", data: Path) -> dict[str, str]:
+    """The files of a submission to GLUE, by name."""
     from ..data.glue import LAYOUTS, SUBMISSIONS
     from ..data.layouts import find_split, read_unlabelled
 
@@ -66,6 +75,18 @@ def predictions(predictor: "Predictor", data: Path) -> dict[str, str]:
     return made
 
 
+def superglue(predictor: "Predictor", data: Path) -> dict[str, str]:
+    """The file of a submission to SuperGLUE, by name."""
+    from ..data.superglue import answer, find, read_test
+
+    layout = predictor.task.layout
+    rows = list(read_test(find(data, layout, "test"), layout))
+    found = predictor([example for _, example in rows])
+    pairs = zip(rows, found, strict=True)
+    lines = [answer(idx, str(one.label)) for (idx, _), one in pairs]
+    return {f"{layout.folder}.jsonl": "\n".join([*lines, ""])}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict every test set of the checkpoint's task, then write."""
     args = parser().parse_args(argv)
@@ -73,9 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..inference.predicting import Predictor
 
     predictor = Predictor(args.checkpoint, args.model, args.cpu)
-    if not hasattr(predictor.task.cfg, "glue_task"):
-        raise UserError(f"{args.checkpoint} is not of task glue")
-    for name, text in predictions(predictor, args.data).items():
+    makers = {"glue": glue, "superglue": superglue}
+    make = makers.get(str(predictor.task.cfg._name))
+    if make is None:
+        raise UserError(f"{args.checkpoint} is not of task glue or superglue")
+    for name, text in make(predictor, args.data).items():
         path = args.out / name
         try:
             write_text(path, text)

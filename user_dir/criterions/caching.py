@@ -69,7 +69,8 @@ class AscentCriterion(PenaltyCriterion):
         sizes = torch.from_numpy(np.reshape(data.sizes, (len(data), -1)))
         columns = self._columns[self.terms.side] if sizes.shape[1] > 1 else [0]
         width: Any = find_encoder(model).embed_tokens.embedding_dim  # type: ignore[union-attr]
-        tokens, cache = sizes[:, columns].sum(1), next(iter(self._caches.values()))
+        rows, cache = getattr(data, "rows", 1), next(iter(self._caches.values()))
+        tokens = sizes[:, columns].sum(1) * rows
         needed, most = cache.memory(tokens * width) / _GB, self._flag("cache_gb")
         flag = f"--{self.method}-cache-gb"
         if needed > most:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..models.steady import HEAD
 from ..regularizers import DIVERGENCES, chunked
 from ..regularizers.divergence import Divergence
 from ..scores.groups import group_counts
@@ -32,6 +33,8 @@ class Classes:
     default = "sym_kl"
     #: whether all batches of training are of this kind, so that scores add up
     alone = True
+    #: rows of tokens that a sentence's columns hold side by side
+    rows = 1
 
     def __init__(self, head: str, outputs: int, objective: Objective = PLAIN) -> None:
         self.head = head
@@ -125,6 +128,27 @@ class Scores(Classes):
         return scattered_scores(
             logits.float().view(-1, 1), gold, sample["id"], sample["total"]
         )
+
+
+class Choices(Classes):
+    """One of C choices, each a row of tokens with a score; logits (B, C).
+
+    A batch holds the rows of a sentence side by side, shape (B, C * T), so that one
+    sentence has one perturbation, whatever its choices; the model has (B * C, T).
+    """
+
+    def __init__(self, head: str, outputs: int, objective: Objective = PLAIN) -> None:
+        super().__init__(head, outputs, objective)
+        self.rows = outputs
+
+    def logits(self, model: nn.Module, sample: dict[str, Any]) -> Tensor:
+        """One forward pass of every choice, shape (B, C)."""
+        rows = {
+            name: value.reshape(len(value) * self.rows, -1)
+            for name, value in sample["net_input"].items()
+        }
+        scores = super().logits(model, {**sample, "net_input": rows})
+        return scores.view(-1, self.rows)
 
 
 class MultiLabel(Classes):
@@ -276,7 +300,7 @@ def kind_of(task: Any, cfg: Any, alone: bool = True) -> Classes:
             f"--regression-target has one output, and --num-classes is {outputs}; "
             "give --num-classes 1"
         )
-    objective, head = _objective(task, cfg), cfg.classification_head_name
+    objective, head = _objective(task, cfg), _head(task, cfg)
     if getattr(task, "several", False):
         if objective.smoothing:
             raise UserError(
@@ -285,13 +309,23 @@ def kind_of(task: Any, cfg: Any, alone: bool = True) -> Classes:
             )
         return MultiLabel(head, int(outputs), objective)
     if not regression:
-        return Classes(head, int(outputs), objective)
+        return _classes(task)(head, int(outputs), objective)
     if alone and objective.changes:
         raise UserError(
             f"{_changing(task, cfg)} is for classes, and the targets are scores; "
             "leave it out"
         )
     return Scores(head, int(outputs))
+
+
+def _classes(task: Any) -> type[Classes]:
+    return Choices if getattr(task, "choices", 0) else Classes
+
+
+def _head(task: Any, cfg: Any) -> str:
+    """The task's own where nobody says another."""
+    name: str = cfg.classification_head_name
+    return str(getattr(task, "head", HEAD)) if name == HEAD else name
 
 
 def _objective(task: Any, cfg: Any) -> Objective:

@@ -14,11 +14,16 @@ from .kinds import Classes, Tokens
 Sample = dict[str, Any]
 
 #: Token ids in a batch, and what else has a column for each of them.
-_SOURCE, _DECODED = "src_tokens", "prev_output_tokens"
+_SOURCE, _DECODED, _WORDS = "src_tokens", "prev_output_tokens", "words"
 
 
 def _rows(value: Any, rows: Tensor) -> Any:
     return value[rows] if isinstance(value, Tensor) else value
+
+
+def _columns(real: Tensor, each: int) -> Tensor:
+    """Columns that some sentence needs, the same of each of its rows, shape (T,)."""
+    return real.view(len(real) * each, -1).any(0).repeat(each)
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,13 @@ class Passes:
         pad = self.sides[0][0].padding_idx
         inputs: dict[str, Any] = self.sample["net_input"]
         kept = {
-            name: inputs[name][rows].ne(pad).any(0)
+            name: _columns(inputs[name][rows].ne(pad), self.kind.rows)
             for name in (_SOURCE, _DECODED)
             if name in inputs
         }
+        of = {**kept, _WORDS: kept[_SOURCE]}
         cut = {
-            name: value[rows][:, kept[name]] if name in kept else _rows(value, rows)
+            name: value[rows][:, of[name]] if name in of else _rows(value, rows)
             for name, value in inputs.items()
         }
         target = self.sample["target"][rows]

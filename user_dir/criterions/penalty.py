@@ -205,7 +205,10 @@ class PenaltyCriterion(PlainCriterion):
             # Masks of the whole batch do not fit some of it.
             dropped = dropout_passes(inner, self.terms.dropout)
         passes = Passes(inner, kind, sample, sides, self.point, dropped)
-        embedded = torch.cat([values[0] for values in seen], 1)
+        # The encoder has each choice of a sentence as a row of its own.
+        shapes = [sample["net_input"][name].shape for _, name in sides]
+        found = [x[0].view(*s, -1) for x, s in zip(seen, shapes, strict=True)]
+        embedded = torch.cat(found, 1)
         if rows is None:
             some, live = passes, logits
         else:

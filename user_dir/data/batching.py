@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from fairseq.data import data_utils
 from torch import Tensor
+
+from .ragged import Ragged
+
+if TYPE_CHECKING:
+    from .forms import Form
 
 Text = TypeVar("Text")
 Result = TypeVar("Result")
@@ -42,42 +47,45 @@ def padded(tokens: Sequence[Tensor], pad: int, decoder_input: bool) -> NetInput:
 
 def in_batches(
     texts: Iterable[Text],
-    encode: Callable[[Sequence[Text]], Sequence[np.ndarray]],
+    encode: Callable[[Sequence[Text]], Sequence[Sequence[np.ndarray]]],
     run: Callable[[NetInput], Sequence[Result]],
     pad: int,
     max_tokens: int,
+    form: "Form",
     decoder_input: bool = False,
 ) -> Iterator[Result]:
     """One result per text, in order.
 
     Args:
         texts: read a window at a time.
-        encode: gives the ids of some texts.
+        encode: gives the ids of some texts, side by side.
         run: gives the results of a batch of :func:`padded` texts.
         pad: id of padding.
         max_tokens: B * T of a batch, at most, unless one text is longer.
+        form: rows of tokens that a text becomes.
         decoder_input: as in :func:`padded`.
 
     """
     left = iter(texts)
     while window := list(islice(left, _WINDOW)):
-        ids = encode(window)
-        order = np.argsort([len(one) for one in ids], kind="stable").tolist()
+        sides = [Ragged.of(side) for side in encode(window)]
+        sizes = form.sizes(sides) * form.rows
+        order = np.argsort(sizes, kind="stable").tolist()
         found: dict[int, Result] = {}
-        for rows in _split(order, ids, max_tokens):
-            tokens = [torch.from_numpy(ids[row]).long() for row in rows]
-            results = run(padded(tokens, pad, decoder_input))
+        for rows in _split(order, sizes, max_tokens):
+            items = [form.item(sides, row) for row in rows]
+            results = run(form.padded(items, pad, decoder_input))
             found |= zip(rows, results, strict=True)
         yield from (found[row] for row in range(len(window)))
 
 
 def _split(
-    order: Sequence[int], ids: Sequence[np.ndarray], max_tokens: int
+    order: Sequence[int], sizes: np.ndarray, max_tokens: int
 ) -> Iterator[list[int]]:
     """Rows in order of length, as many at a time as fit; at least one."""
     batch: list[int] = []
     for row in order:
-        if batch and len(ids[row]) * (len(batch) + 1) > max_tokens:
+        if batch and sizes[row] * (len(batch) + 1) > max_tokens:
             yield batch
             batch = []
         batch.append(row)

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..files import foreign, read_json, sha256, write_json
+from .forms import ONE_ROW, Form
 from .ragged import Encoded
 from .readers import Example, error_at, plain_number, shown
 from .stored import Chunk, Entry, believed, kept
@@ -141,6 +142,7 @@ def encode_cached(
     tokenizer: SentenceTokenizer,
     cache_dir: Path | None,
     several: bool = False,
+    form: Form = ONE_ROW,
 ) -> Encoded:
     """Read, check and tokenise a file, or take the result of an earlier time.
 
@@ -152,6 +154,7 @@ def encode_cached(
         tokenizer: of the model directory.
         cache_dir: where results are kept; None for :func:`default_folder`.
         several: examples have any number of the labels, as the description says.
+        form: rows of tokens that an example becomes.
 
     Raises:
         UserError: the file cannot be read or a row is wrong. Nothing is cached then.
@@ -165,13 +168,13 @@ def encode_cached(
     key = key_of(*recipe, tokenizer.max_length)
     folder = (cache_dir or default_folder()) / f"{path.stem}-{key[:16]}"
     classes = None if labels is None else len(labels)
-    entry = Entry(path, folder, key, tokenizer.symbols, 1, classes, several)
+    entry = Entry(path, folder, key, tokenizer.symbols, form.sides, classes, several)
     targets = _targets(labels, several)
-    encoded = kept(entry, lambda: _chunks(path, reader, targets, tokenizer))
-    if truncated := encoded.truncated[0]:
+    encoded = kept(entry, lambda: _chunks(path, reader, targets, tokenizer, form))
+    if truncated := sum(encoded.truncated):
         logger.warning(
             "%s: %d of %d sentences cut to %d tokens",
-            *(path, truncated, len(encoded), tokenizer.max_length),
+            *(path, truncated, len(encoded) * form.rows, tokenizer.max_length),
         )
     return encoded
 
@@ -181,12 +184,13 @@ def _chunks(
     reader: Reader,
     targets: Callable[[Path, Sequence[Example]], np.ndarray],
     tokenizer: SentenceTokenizer,
+    form: Form,
 ) -> Iterator[Chunk]:
     """Some rows at a time, checked and tokenised."""
     for examples in chunked(counted(reader(path), f"{path}: rows tokenised")):
         found = targets(path, examples)
-        ids, cut = tokenizer.encode([example.texts for example in examples])
-        yield Chunk([ids], found, [cut])
+        ids, cut = form.encode(path, examples, tokenizer)
+        yield Chunk(ids, found, cut)
 
 
 def _targets(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary, FairseqDataset
 
-from .batching import padded
+from .forms import ONE_ROW, Form
 from .ragged import Encoded
 
 
@@ -40,6 +40,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
             pads least and suits evaluation.
         recorded: tell the criterion that every output is wanted.
         pairs: sentences are minimal pairs, side by side, the acceptable one first.
+        form: what an example's tokens are to the model.
 
     """
 
@@ -51,9 +52,10 @@ class SentenceDataset(EveryExample, FairseqDataset):
         shuffle_seed: int | None = None,
         recorded: bool = False,
         pairs: bool = False,
+        form: Form = ONE_ROW,
     ) -> None:
-        self.encoded = encoded
-        self.sizes: np.ndarray = encoded.tokens.sizes
+        self.encoded, self.form = encoded, form
+        self.sizes: np.ndarray = form.sizes(encoded.sides)
         self.pad = dictionary.pad()
         self.decoder_input = decoder_input
         self.shuffle_seed = shuffle_seed
@@ -63,7 +65,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {
             "id": int(index),
-            "tokens": self.encoded.tokens[index],
+            "tokens": self.form.item(self.encoded.sides, index),
             "target": self.encoded.targets[index],
         }
 
@@ -75,7 +77,7 @@ class SentenceDataset(EveryExample, FairseqDataset):
         if not samples:
             return {}
         tokens = [sample["tokens"] for sample in samples]
-        net_input = padded(tokens, self.pad, self.decoder_input)
+        net_input = self.form.padded(tokens, self.pad, self.decoder_input)
         ids = [sample["id"] for sample in samples]
         return {
             "id": torch.tensor(ids),
@@ -96,14 +98,19 @@ class SentenceDataset(EveryExample, FairseqDataset):
         group = torch.from_numpy(self.encoded.groups[ids])
         return {"group": group, "groups": len(self.encoded.names)}
 
+    @property
+    def rows(self) -> int:
+        """Rows of tokens that a sentence has; more than one in multiple choice."""
+        return self.form.rows
+
     def num_tokens(self, index: int) -> int:
-        """Tokens of one sentence, special ones included."""
-        return int(self.sizes[index])
+        """Tokens of one sentence, special ones included, each row as its longest."""
+        return int(self.sizes[index]) * self.rows
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         """The same of many sentences."""
         lengths: np.ndarray = self.sizes[indices]
-        return lengths
+        return lengths * self.rows
 
     def size(self, index: int) -> int:
         """Tokens of one sentence, special ones included."""

@@ -32,10 +32,11 @@ class Example:
     """One labelled sentence, or pair of sentences.
 
     Args:
-        texts: one or two non-empty texts.
-        label: as written in the file; empty where there are ``labels``.
+        texts: one or two non-empty texts; of multiple choice the choices come last.
+        label: as written in the file; empty where there is none, or ``labels``.
         line: line of the file it ends on, from 1.
         labels: all that hold, where there may be any number; None where one does.
+        spans: where a word begins and ends in each text, where that matters.
 
     """
 
@@ -43,6 +44,7 @@ class Example:
     label: str
     line: int
     labels: tuple[str, ...] | None = None
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

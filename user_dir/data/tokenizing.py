@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 from fairseq.data import Dictionary
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from ..errors import UserError
 from ..files import sha256
@@ -26,6 +26,8 @@ from .waiting import Pace
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+#: Of each text of an example, where a word begins and ends in it.
+Spans = Sequence[tuple[int, int]]
 #: Texts tokenised at a time.
 _CHUNK = 1000
 
@@ -100,6 +102,33 @@ class SentenceTokenizer:
             pace.reach(len(found))
         return found, truncated
 
+    def encode_words(
+        self, texts: Sequence[tuple[str, ...]], spans: Sequence[Spans]
+    ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+        """Ids for each text or pair, and which tokens a word of it is in.
+
+        Args:
+            texts: few.
+            spans: of each, where the word begins and ends in each of its texts.
+
+        Returns:
+            Ids as :meth:`encode` has them; of the same length, 1 at tokens of the first
+            text's word, 2 at those of the second's and 0 elsewhere; how many were cut.
+
+        Raises:
+            UserError: a text holds half a character.
+
+        """
+        self._notice(texts)
+        batch = [pair if len(pair) == 2 else pair[0] for pair in texts]
+        encodings = self._tokenizer.encode_batch(batch)
+        pairs = zip(encodings, spans, strict=True)
+        return (
+            [self.ids[encoding.ids] for encoding in encodings],
+            [_words(encoding, places) for encoding, places in pairs],
+            sum(bool(encoding.overflowing) for encoding in encodings),
+        )
+
     def _notice(self, texts: Sequence[tuple[str, ...]]) -> None:
         """Say once of each special token that text spells it."""
         for text in (text for pair in texts for text in pair):
@@ -131,6 +160,16 @@ class SentenceTokenizer:
         known = [self._text_ids[i] for i in ids if i in self._text_ids]
         text: str = self._tokenizer.decode(known, skip_special_tokens=True)
         return text.strip()
+
+
+def _words(encoding: Encoding, spans: Spans) -> np.ndarray:
+    """Which text's word each token is in, counted from 1; 0 for none."""
+    found = np.zeros(len(encoding), np.int32)
+    tokens = zip(encoding.sequence_ids, encoding.offsets, strict=True)
+    for place, (text, (start, end)) in enumerate(tokens):
+        if text is not None and start < spans[text][1] and spans[text][0] < end:
+            found[place] = text + 1
+    return found
 
 
 def _all_there(texts: Sequence[tuple[str, ...]], rows: Sequence[np.ndarray]) -> None:

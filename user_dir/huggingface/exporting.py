@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,8 @@ class Original:
     @property
     def purpose(self) -> str:
         """What the name of its class in transformers ends in."""
+        if self.chooses:
+            return "ForMultipleChoice"
         if self.classifies:
             return "ForSequenceClassification"
         return "ForConditionalGeneration" if self.family.decodes else "Model"
@@ -94,6 +96,41 @@ class Original:
     def classifies(self) -> bool:
         """Whether there is a classification head."""
         return hasattr(self.task, "num_classes")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the head gives each of several choices a score."""
+        return bool(getattr(self.task, "choices", 0))
+
+    @property
+    def head(self) -> Mapping[str, str]:
+        """transformers' names of the head's two layers."""
+        names, pooler = self.kind.head, f"{self.kind.prefix}pooler.dense"
+        if not self.chooses or names["out_proj"] == "classifier":
+            return names
+        return {"dense": pooler, "out_proj": "classifier"}
+
+    def check(self) -> None:
+        """Refuse what transformers has no form for.
+
+        Raises:
+            UserError: says what that is.
+
+        """
+        self.family.check_export(self.form)
+        if getattr(self.task, "by_words", False):
+            raise UserError(
+                "transformers has no form for a head that reads words beside the "
+                "sentence, as wic's does; fairseq-steady predict answers with it"
+            )
+        import transformers
+
+        name = self.kind.classes + self.purpose
+        if self.chooses and not hasattr(transformers, name):
+            raise UserError(
+                f"transformers has no {name}; fairseq-steady predict answers with the "
+                "checkpoint"
+            )
 
     @cached_property
     def form(self) -> dict[str, Any]:
@@ -133,7 +170,7 @@ def weights(original: Original) -> State:
     state = {prefix + name: tensor for name, tensor in body.items()}
     if original.classifies:
         head = below(ours, f"classification_heads.{task.head}.")
-        for own, theirs in kind.head.items():
+        for own, theirs in original.head.items():
             for part in ("weight", "bias"):
                 state[f"{theirs}.{part}"] = head[f"{own}.{part}"]
     elif task is None:
@@ -159,7 +196,7 @@ def config(original: Original) -> dict[str, Any]:
 
 def _labels(original: Original) -> dict[str, Any]:
     """What config.json says of a classification head."""
-    if not original.classifies:
+    if not original.classifies or original.chooses:
         return {}
     labels = original.task.labels or ["score"]
     made = {
@@ -258,6 +295,7 @@ def _reloaded(original: Original, folder: Path) -> tuple[Any, Any]:
 
     auto = {
         "ForSequenceClassification": transformers.AutoModelForSequenceClassification,
+        "ForMultipleChoice": transformers.AutoModelForMultipleChoice,
         "ForConditionalGeneration": transformers.AutoModelForSeq2SeqLM,
         "Model": transformers.AutoModel,
     }[original.purpose]
@@ -281,6 +319,8 @@ def _outputs(
         seq2seq = {"src_lengths": length, "prev_output_tokens": tokens.roll(1, 1)}
         chosen = {"features_only": True, "classification_head_name": original.task.head}
         found = ours(tokens, **chosen, **(seq2seq if decodes else {}))[0]
+        if original.chooses:  # one of one choice
+            given = {name: ids.unsqueeze(1) for name, ids in given.items()}
         return found, theirs(**given).logits
     if decodes:
         found = ours(tokens, length, tokens)[0][..., original.rows]
@@ -320,7 +360,7 @@ def export_hf(
 
     """
     original = Original.open(Path(path), model, teacher, head)
-    original.family.check_export(original.form)
+    original.check()
     try:
         with whole_folder(Path(out)) as scratch:
             _write(original, scratch)

@@ -31,6 +31,14 @@ from transformers import pipeline
 
 classify = pipeline("text-classification", FOLDER)
 print(classify(INPUT))""",
+    "ForMultipleChoice": """\
+from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModelForMultipleChoice.from_pretrained(FOLDER)
+first, choices = "Some text.", ["One choice.", "Another."]
+pairs = tokenizer([first] * 2, choices, padding=True, return_tensors="pt")
+print(model(**{name: ids[None] for name, ids in pairs.items()}).logits)""",
     "ForConditionalGeneration": """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -90,6 +98,7 @@ def _fields(original: "Original") -> dict[str, str | list[str]]:
     if original.task is None:
         return fields
     use = "text-classification" if original.classifies else "summarization"
+    use = "multiple-choice" if original.chooses else use
     fields["pipeline_tag"] = use
     if not original.checkpoint:
         return fields

@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..data.batching import in_batches
+from ..data.forms import ONE_ROW, Form
+from ..data.readers import Example
 from ..data.tokenizing import SentenceTokenizer
 from ..errors import UserError
 from ..model_dir import DICTIONARY, MANIFEST, ModelDirectory, other_dictionary
@@ -124,6 +126,8 @@ class Trained:
 
     #: of texts, as in training
     tokenizer: SentenceTokenizer
+    #: rows of tokens that a text becomes
+    form: Form = ONE_ROW
 
     def __init__(
         self,
@@ -154,9 +158,13 @@ class Trained:
         """A text as training reads it: its one or two sentences, no blanks around."""
         raise NotImplementedError
 
-    def _encode(self, texts: Sequence[Any]) -> Sequence[np.ndarray]:
-        ids, truncated = self.tokenizer.encode([self.parts(text) for text in texts])
-        self.truncated += truncated
+    def _encode(self, texts: Sequence[Any]) -> Sequence[Sequence[np.ndarray]]:
+        given = [
+            text if isinstance(text, Example) else Example(self.parts(text), "", 0)
+            for text in texts
+        ]
+        ids, truncated = self.form.encode("the input", given, self.tokenizer)
+        self.truncated += sum(truncated)
         return ids
 
     def answers(
@@ -188,5 +196,6 @@ class Trained:
 
         pad = self.task.dictionary.pad()
         yield from in_batches(
-            texts, self._encode, on_device, pad, max_tokens, decoder_input
+            *(texts, self._encode, on_device, pad, max_tokens, self.form),
+            decoder_input,
         )

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..criterions.kinds import Classes
-from ..data.readers import shown
+from ..criterions.kinds import Choices, Classes
+from ..data.forms import OneRow
+from ..data.readers import Example, shown
 from ..errors import UserError
 from .loading import Trained
 
@@ -71,7 +72,9 @@ class Predictor(Trained):
         #: whether .tsv files had quotes around cells
         self.quoted = bool(getattr(self.task.cfg, "steady_quoted_tsv", False))
         self.tokenizer = self.task.tokenizer
-        self.kind = Classes(self.task.head, self.task.num_classes)
+        self.form = self.task.form
+        kind = Choices if self.form.rows > 1 else Classes
+        self.kind = kind(self.task.head, self.task.num_classes)
 
     def check(self, checkpoint: Path) -> None:
         """Refuse checkpoints of tasks without labels and scores."""
@@ -82,12 +85,13 @@ class Predictor(Trained):
             )
 
     def __call__(
-        self, texts: Iterable[Text], max_tokens: int = 8192
+        self, texts: Iterable[Text | Example], max_tokens: int = 8192
     ) -> Iterator[Prediction]:
         """One prediction per text or pair, in order.
 
         Args:
-            texts: sentences, or pairs of them, as the checkpoint was trained on.
+            texts: sentences, or pairs of them, as the checkpoint was trained on; or
+                examples, as :meth:`examples` reads them.
             max_tokens: of a batch, padding included.
 
         Raises:
@@ -98,8 +102,34 @@ class Predictor(Trained):
         found = self.answers(texts, self._logits, max_tokens, seq2seq)
         yield from map(self._prediction, found)
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether it reads more than a text or pair, so that rows need columns."""
+        return not isinstance(self.form, OneRow)
+
+    @property
+    def row(self) -> Sequence[str]:
+        """The columns of such rows."""
+        found: Sequence[str] = self.task.layout.columns
+        return found
+
+    def examples(self, path: Path) -> Iterator[Example]:
+        """What such rows say.
+
+        Raises:
+            UserError: a row does not fit.
+
+        """
+        found: Iterator[Example] = self.task.examples(path)
+        return found
+
     def parts(self, text: Text) -> tuple[str, ...]:
         """A sentence or a pair as training reads it: no blanks around."""
+        if self.by_rows:
+            raise UserError(
+                f"{shown(text)}: the checkpoint reads rows of several columns "
+                f"({', '.join(self.row)}); name a .jsonl file that has them"
+            )
         parts = text if isinstance(text, tuple | list) else (text,)
         right = (1, 2) if self.columns is None else (len(self.columns),)
         if len(parts) not in right or not all(isinstance(part, str) for part in parts):

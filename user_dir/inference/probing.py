@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from .. import tasks as plugin  # noqa: F401  registers everything
 from ..criterions.kinds import Classes, likely
 from ..data import SentenceDataset
+from ..data.forms import OneRow
 from ..data.readers import shown
 from ..errors import UserError, install_excepthook
 from ..models.steady import HEAD
@@ -207,6 +208,26 @@ def _table(predicted: Tensor, gold: Tensor) -> Tensor:
     return scattered_scores(predicted, gold, ids, len(gold))[SCATTERED]
 
 
+def _check(task: Any) -> None:
+    """Refuse a task whose answers a linear model of sentences cannot give.
+
+    Raises:
+        UserError: it has no classes or scores, or its rows hold more than a text or
+            pair.
+
+    """
+    if not hasattr(task, "num_classes"):
+        raise UserError(
+            f"--task {task.cfg._name} has no classes or scores of its own to probe "
+            "for; name a task that has, such as glue with --glue-task"
+        )
+    if not isinstance(task.form, OneRow):
+        raise UserError(
+            "a probe reads one text or pair, and these rows hold more: choices, or "
+            "words of a sentence; name another task"
+        )
+
+
 def probe(cfg: Any) -> dict[str, dict[str, float]]:
     """Metrics by subset, written to ``--steady-record`` if that is given.
 
@@ -221,11 +242,7 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
     if hasattr(cfg.task, "steady_new_head"):  # a probe's is its own
         cfg.task.steady_new_head = True
     task: Any = tasks.setup_task(cfg.task)
-    if not hasattr(task, "num_classes"):
-        raise UserError(
-            f"--task {cfg.task._name} has no classes or scores of its own to probe "
-            "for; name a task that has, such as glue with --glue-task"
-        )
+    _check(task)
     metric = cfg.checkpoint.best_checkpoint_metric
     fitted = linear(None if task.regression else metric, task.several)
     model = task.build_model(cfg.model)

@@ -34,7 +34,8 @@ def perturbed_layers(
     Deviations: noise is drawn per sentence and layer, at real tokens only (our own).
 
     Args:
-        encoder: with ``layers``, each called on hidden states of shape (T, B, C).
+        encoder: with ``layers``, each called on hidden states of shape (T, B, C), or of
+            the rows that B sentences have side by side.
         noise: ``uniform`` or ``normal``.
         eps: half the width, or the standard deviation, >= 0.
         keys: noise keys of the sentences, shape (B,).
@@ -55,7 +56,8 @@ def perturbed_layers(
             hidden = inputs[0]
             z = draw(noise, derived(keys, index), mask, hidden.shape[-1], eps)
             added.append(z)
-            moved = (hidden.float() + z.transpose(0, 1)).to(hidden.dtype)
+            rows = z.view(hidden.shape[1], hidden.shape[0], -1)
+            moved = (hidden.float() + rows.transpose(0, 1)).to(hidden.dtype)
             return (moved, *inputs[1:])
 
         return shift

@@ -143,21 +143,27 @@ def substitute(
 ) -> Iterator[None]:
     """Let ``value`` flow through ``point``, cast to the type it replaces.
 
+    It may hold several rows of a batch side by side, as multiple choice has them.
+
     Raises:
         UserError: the encoder does not have the point.
 
     """
-    with _hook(encoder, point, lambda old: value.to(old.dtype)):
+    with _hook(encoder, point, lambda old: value.to(old.dtype).reshape(old.shape)):
         yield
 
 
 @contextmanager
 def shift(encoder: nn.Module, point: InjectionPoint, delta: Tensor) -> Iterator[None]:
-    """Add ``delta`` to what flows through ``point``, in fp32.
+    """Add ``delta`` to what flows through ``point``, in fp32; rows as above.
 
     Raises:
         UserError: the encoder does not have the point.
 
     """
-    with _hook(encoder, point, lambda old: (old.float() + delta).to(old.dtype)):
+
+    def edit(old: Tensor) -> Tensor:
+        return (old.float() + delta.reshape(old.shape)).to(old.dtype)
+
+    with _hook(encoder, point, edit):
         yield

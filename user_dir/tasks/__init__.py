@@ -9,7 +9,16 @@ from .. import criterions, optimizers
 from ..models import families, steady
 from ..patches import install
 from ..plugins import load_plugins
-from . import cola, glue, glue_multitask, nli, summarization, text, uci_sentiment
+from . import (
+    cola,
+    glue,
+    glue_multitask,
+    nli,
+    summarization,
+    superglue,
+    text,
+    uci_sentiment,
+)
 
 __all__ = [
     "cola",
@@ -21,6 +30,7 @@ __all__ = [
     "optimizers",
     "steady",
     "summarization",
+    "superglue",
     "text",
     "uci_sentiment",
 ]

@@ -273,10 +273,12 @@ def moves(start: Start, heads: Mapping[str, Head]) -> Moves:
 
 def _order(start: Start, old: Head, new: Head) -> list[int]:
     """Which of the old outputs each of the new ones is."""
-    if old.labels is None and new.labels is None:
+    scores = old.labels is None and new.labels is None
+    if scores and not _foreign(old, new):
         return [0]
     was, now = old.labels or (), new.labels or ()
-    other = set(was) != set(now) or _foreign(old, new) or old.several != new.several
+    differ = _foreign(old, new) or old.several != new.several
+    other = scores or set(was) != set(now) or differ
     if other or (start.resumes and was != now):
         raise UserError(_refusal(start, old, new))
     order = [was.index(label) for label in now]

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-from ..data import Encoded, Example, SentenceDataset, SentenceTokenizer, encode_cached
+from ..data import (
+    Encoded,
+    Example,
+    SentenceDataset,
+    SentenceTokenizer,
+    encode_cached,
+    forms,
+)
 from ..data.cache import Reader
 from ..data.readers import entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
@@ -88,6 +95,8 @@ class SentenceTask(SteadyTask):
     label_column: str = "label"
     #: reads the task's own files, where those name no columns
     bare: Reader | None = None
+    #: rows of tokens that an example becomes
+    form: forms.Form = forms.ONE_ROW
 
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
@@ -237,6 +246,7 @@ class SentenceTask(SteadyTask):
                 self.tokenizer,
                 self.cache_dir,
                 self.several,
+                self.form,
             )
         return self._encoded[known]
 
@@ -264,6 +274,7 @@ class SentenceTask(SteadyTask):
             decoder_input=hasattr(self._model, "decoder"),
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
+            form=self.form,
             pairs=pairs,
         )
         said = f"{len(encoded):,} sentences ({self._mix(encoded)})"

@@ -448,6 +448,7 @@ class SteadyTask(FairseqTask):
 
     def _check_fits(self, dataset: Any, most: int) -> None:
         lengths = np.reshape(dataset.sizes, (len(dataset), -1)).max(1)
+        lengths = lengths * getattr(dataset, "rows", 1)
         if not len(lengths) or lengths.max() <= most:
             return
         root: Any = getattr(self.cfg, "_get_root", dict)()

@@ -86,9 +86,17 @@ class SteadyRoberta(RobertaModel):
         features_only: bool = False,
         return_all_hiddens: bool = False,
         classification_head_name: str | None = None,
+        words: Tensor | None = None,
         **extra: Any,
     ) -> Any:
-        """As fairseq's; its classification head reads the first position alone."""
+        """As fairseq's; its classification head reads the first position alone.
+
+        With ``words`` the head is given them, too; see :class:`..words.WordsHead`.
+        """
+        if words is not None and classification_head_name is not None:
+            features, more = self.forward(src_tokens, True, return_all_hiddens, **extra)
+            head = self.classification_heads[classification_head_name]
+            return head(features, words), more
         name, stack = classification_head_name, self.encoder.sentence_encoder
         stack.first_only = (
             name is not None
