@@ -176,6 +176,9 @@ def test_one_file_holds_every_language(tmp_path: Path, own_cache: Path) -> None:
     ]
     assert [len(rows) for rows in found.values()] == [1, 1, 2]
     assert len(list(read_split(path, layout))) == 4
+    path = write(tmp_path / "a.tsv", re.sub("(w[78])", r'"\1 ""w9"""', LANGUAGES))
+    (one,) = read_split(path, of_file(path, layout, quoted=True), "ar")
+    assert one.texts == ('w7 "w9"', 'w8 "w9"')
 
 
 def test_mnli_trains_in_every_form_and_language(tmp_path: Path) -> None:
@@ -443,14 +446,16 @@ def test_other_sets_are_subsets_and_what_is_seen_twice_is_remarked(
 ) -> None:
     """--steady-also takes every form of this task, languages and all."""
     path = folder / "en" / "dev.jsonl"
+    same = folder / "ur" / ".." / "en" / "dev.jsonl"
     far = write(tmp_path / "far.jsonl", lines(*(anli(x) for x in "enc")))
-    many = write(tmp_path / "many.tsv", LANGUAGES)
+    quoted = re.sub("w([78])", r'"w\1 ""w9"""', LANGUAGES)
+    many = write(tmp_path / "many.tsv", quoted)
     done = fairseq_train(
-        *flags(models, folder, "--nli-task=xnli", f"--nli-train={path}", "--no-save"),
-        f"--steady-also=far={far},many={many}",
+        *flags(models, folder, "--nli-task=xnli", f"--nli-train={same}", "--no-save"),
+        *(f"--steady-also=far={far},many={many}", "--steady-quoted-tsv"),
     )
-    said = f"{path} is trained on and evaluated on, as valid: its scores say nothing"
-    assert done.stderr.count(said) == 1
+    said = " is trained on and evaluated on, as valid: its scores say nothing"
+    assert done.stderr.count(f"{path}{said}") + done.stderr.count(f"{same}{said}") == 1
     assert done.stderr.count("is trained on and") == 1
     one, other = (logged(done, name)[-1] for name in ("far", "many"))
     assert float(one["far_accuracy"]) * 3 == pytest.approx(1, abs=1e-4)
@@ -508,7 +513,9 @@ def test_training_sets_are_put_together(
         rows = [anli(label) for label in labels]
         write(tmp_path / "a" / name / "train.jsonl", lines(*rows))
     given = {"nli_task": "anli", "nli_train": f"own,{file}", "nli_rounds": "r2,r1"}
-    whole = task(models, tmp_path / "a", **given).read("train")
+    made = task(models, tmp_path / "a", **given)
+    assert made.columns == ["context", "hypothesis"]
+    whole = made.read("train")
     assert whole.targets.tolist() == [1, 2, 0, 2, 1, 0, 2]
     assert whole.tokens.sizes[:3].tolist() == [8, 8, 8]
     assert whole.groups is None
