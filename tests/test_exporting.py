@@ -55,7 +55,8 @@ def made(
 ) -> tuple[Path, Path]:
     """A fine-tuned checkpoint of an imported model, and its export."""
     base = tmp_path_factory.mktemp(kind)
-    import_hf(make_source(base / "source", kind), base / "model", "mit")
+    source = make_source(base / "source", kind)
+    import_hf(source, base / "model", "mit", with_head=False)
     fairseq_train(
         *(cola_data, "--task=cola", f"--steady-model={base / 'model'}", *TRAINED[kind]),
         *("--max-update=5", "--lr=1e-3", "--no-epoch-checkpoints"),

@@ -255,8 +255,9 @@ def test_every_tasks_yaml_starts(
             lines = [f"w{i} w{i + 1}\t{i % 2}" for i in range(10)]
             (data / f"{name}_labelled.txt").write_text("\n".join(lines) + "\n")
     column = "score" if task == "text_regression" else "label"
+    second = "0,1" if task == "multi_label" else "1"
     for name in ("train", "valid"):
-        rows = [f"w{i} w{i + 1}\t{i % 2}" for i in range(12)]
+        rows = [f"w{i} w{i + 1}\t{second if i % 2 else 0}" for i in range(12)]
         text = f"text\t{column}\n" + "\n".join(rows) + "\n"
         (data / f"{name}.tsv").write_text(text)
     for name in ("train", "dev") if task in ("glue", "nli") else ():
@@ -274,7 +275,8 @@ def test_every_tasks_yaml_starts(
     }.get(task, [] if task.startswith("glue") else ["task.steady_epochs=0"])
     model = models["roberta"]
     log = start_from_yaml(zygote, task, "r3f", model, data, tmp_path / "out", *more)
-    assert f"'_name': '{task}'" in log
+    name = "text_classification" if task == "multi_label" else task
+    assert f"'_name': '{name}'" in log
     assert "num_updates: 1 >= max_update: 1" in log
 
 

@@ -232,7 +232,8 @@ REFUSED: dict[str, tuple[str, str, list[str], str]] = {
     ),
     "a map and a new head": (
         *("moods", "mail", ["--steady-label-map=neg=ham", "--steady-new-head"]),
-        "give it with --finetune-from-model and without --steady-new-head",
+        "give it with --finetune-from-model, or a model that has a head, and without "
+        "--steady-new-head",
     ),
     "a name twice": (
         *("moods", "moods", ["--steady-labels=neg,pos,neg"]),

@@ -296,7 +296,8 @@ def test_what_only_transformers_reads_takes_the_import_back(
     shutil.copytree(sources["bert-cased"], source)
     (source / "special_tokens_map.json").write_text("[" * 9)
     (source / "tokenizer_config.json").write_text('{"cls_token": {"a": 1}}')
-    args = argparse.Namespace(source=source, out=tmp_path / "out" / "m", licence=None)
+    out = tmp_path / "out" / "m"
+    args = argparse.Namespace(source=source, out=out, licence=None, without_head=True)
     with pytest.raises(UserError, match=r"transformers cannot load it \("):
         import_checked(args)
     assert not list((tmp_path / "out").iterdir())

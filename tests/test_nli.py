@@ -19,11 +19,14 @@ import pytest
 import torch
 from conftest import Trainer, Zygote
 from fairseq_steady.commands import get_data
+from fairseq_steady.comparison.results import Result
+from fairseq_steady.comparison.table import Scored, tables
 from fairseq_steady.data.layouts import find_parts, find_split, read_split
 from fairseq_steady.data.nli import LAYOUTS, mnli_train, of_file
 from fairseq_steady.errors import UserError
 from fairseq_steady.scores.groups import group_counts, group_scores
-from helpers import logged, train_on_workers
+from fairseq_steady.tasks.nli import NliConfig, NliTask
+from helpers import logged, result, train_on_workers
 from sklearn.metrics import accuracy_score
 
 E, N, C = "entailment", "neutral", "contradiction"
@@ -173,6 +176,9 @@ def test_one_file_holds_every_language(tmp_path: Path, own_cache: Path) -> None:
     ]
     assert [len(rows) for rows in found.values()] == [1, 1, 2]
     assert len(list(read_split(path, layout))) == 4
+    path = write(tmp_path / "a.tsv", re.sub("(w[78])", r'"\1 ""w9"""', LANGUAGES))
+    (one,) = read_split(path, of_file(path, layout, quoted=True), "ar")
+    assert one.texts == ('w7 "w9"', 'w8 "w9"')
 
 
 def test_mnli_trains_in_every_form_and_language(tmp_path: Path) -> None:
@@ -435,15 +441,168 @@ def test_uneven_workers_score_groups_as_one_process(
     assert len({wanted[name] for name in names}) > 1
 
 
-def test_what_is_trained_on_and_evaluated_on_is_remarked(
-    models: dict[str, Path], folder: Path, fairseq_train: Trainer
+def test_other_sets_are_subsets_and_what_is_seen_twice_is_remarked(
+    models: dict[str, Path], folder: Path, tmp_path: Path, fairseq_train: Trainer
 ) -> None:
+    """--steady-also takes every form of this task, languages and all."""
     path = folder / "en" / "dev.jsonl"
+    far = write(tmp_path / "far.jsonl", lines(*(anli(x) for x in "enc")))
+    quoted = re.sub("w([78])", r'"w\1 ""w9"""', LANGUAGES)
+    many = write(tmp_path / "many.tsv", quoted)
     done = fairseq_train(
-        *flags(models, folder, "--nli-task=xnli", f"--nli-train={path}", "--no-save")
+        *flags(models, folder, "--nli-task=xnli", f"--nli-train={path}", "--no-save"),
+        *(f"--steady-also=far={far},many={many}", "--steady-quoted-tsv"),
     )
     said = f"{path} is trained on and evaluated on, as valid: its scores say nothing"
     assert done.stderr.count(said) == 1
+    assert done.stderr.count("is trained on and") == 1
+    one, other = (logged(done, name)[-1] for name in ("far", "many"))
+    assert float(one["far_accuracy"]) * 3 == pytest.approx(1, abs=1e-4)
+    assert "far_accuracy_mean" not in one
+    assert {n for n in other if "accuracy_" in n} >= {
+        *("many_accuracy_ar", "many_accuracy_en", "many_accuracy_ur")
+    }
+
+
+def task(models: dict[str, Path], data: Path, **given: Any) -> NliTask:
+    cfg = NliConfig(data=str(data), steady_model=str(models["roberta"]), **given)
+    return NliTask.setup_task(cfg)  # type: ignore[return-value]
+
+
+def ids(made: NliTask, *texts: str) -> list[int]:
+    (found,), _ = made.tokenizer.encode([texts])
+    return found.tolist()  # type: ignore[no-any-return]
+
+
+def test_halves_keep_translations_together(
+    models: dict[str, Path], tmp_path: Path, own_cache: Path
+) -> None:
+    """And the groups of both: sentence n of a language is that of the others."""
+    for language in ("en", "ur"):
+        rows = [row(n, "w1 " * (n + 1)) for n in range(20)]
+        write(tmp_path / "data" / language / "dev.jsonl", lines(*rows))
+    made = task(models, tmp_path / "data", nli_task="xnli", steady_split_dev=True)
+    halves = [made.read(split) for split in ("valid", "test")]
+    assert halves[0].take(np.array([12, 3])).groups.tolist() == [1, 0]
+    for half in halves:
+        assert half.groups is not None
+        of = [half.tokens.sizes[half.groups == g].tolist() for g in (0, 1)]
+        assert of[0] == of[1]
+        assert len(of[0]) == 10
+    one = made.read("test.ur")
+    assert (one.names, one.tokens.sizes.tolist()) == (("ur",), of[1])
+
+
+def test_training_sets_are_put_together(
+    models: dict[str, Path], tmp_path: Path, own_cache: Path
+) -> None:
+    """XNLI zero-shot from its own English and a file; rounds of ANLI and a file."""
+    file = write(tmp_path / "mine.jsonl", lines(*(row(n) for n in range(4))))
+    path = write(tmp_path / "x" / "xnli.dev.tsv", LANGUAGES)
+    given = {"nli_task": "xnli", "nli_train": f"{path}, {file}"}
+    made = task(models, path.parent, **given)
+    assert made.read("train").targets.tolist() == [2, 2, 1, 0, 2]
+    assert made.columns == ["sentence1", "sentence2"]
+    given["nli_train_languages"] = "ur,ar"
+    whole = task(models, path.parent, **given).read("train")
+    assert whole.targets.tolist() == [1, 0, 1, 2, 1, 0, 2]
+    assert whole.tokens[6].tolist() == ids(made, "w1 w3", "w3 w9 w3 w9")
+    assert whole.take(np.array([6, 0])).tokens[1].tolist() == ids(made, "w1", "w2")
+    for name, labels in (("R1", "ec"), ("R2", "n"), ("R3", "eee")):
+        rows = [anli(label) for label in labels]
+        write(tmp_path / "a" / name / "train.jsonl", lines(*rows))
+    given = {"nli_task": "anli", "nli_train": f"own,{file}", "nli_rounds": "r2,r1"}
+    made = task(models, tmp_path / "a", **given)
+    assert made.columns == ["context", "hypothesis"]
+    whole = made.read("train")
+    assert whole.targets.tolist() == [1, 2, 0, 2, 1, 0, 2]
+    assert whole.tokens.sizes[:3].tolist() == [8, 8, 8]
+    assert whole.groups is None
+
+
+#: Flags that cannot be meant, and what is said.
+MISTAKES = {
+    "no data set": ({}, "--nli-task is missing; choose from snli, scitail, anli, xnli"),
+    "languages of rounds": (
+        {"nli_task": "anli", "nli_languages": "en"},
+        "--nli-languages en is for --nli-task xnli; leave it out",
+    ),
+    "a language twice": (
+        {"nli_task": "xnli", "nli_languages": "en,en"},
+        "--nli-languages en,en: name each once, with commas between",
+    ),
+    "no language": (
+        {"nli_task": "xnli", "nli_train_languages": ""},
+        "--nli-train-languages : name each once, with commas between",
+    ),
+    "an unknown split": (
+        {"nli_task": "anli", "split": "dev"},
+        "nli has no split 'dev' of anli; choose from train, valid, test, or one round "
+        "as test.r2",
+    ),
+    "a part of what has none": (
+        {"nli_task": "snli", "split": "valid.en"},
+        "nli has no split 'valid.en' of snli; choose from train, valid, test",
+    ),
+    "no training set": (
+        {"nli_task": "snli", "split": "train"},
+        "DATA has no snli_1.0_train.jsonl or snli_1.0_train.txt or train.jsonl or "
+        "train.tsv for the split 'train'; name the folder of snli_1.0, as get-data "
+        "snli makes it, or train on other labelled files: --nli-train FILE",
+    ),
+    "no rounds to train on": (
+        {"nli_task": "anli", "split": "train"},
+        "DATA has no train.jsonl for the split 'train', nor has a folder of a round in "
+        "it (r1, r2, r3); name the folder of anli_v1.0, as get-data anli makes it, or "
+        "train on other labelled files: --nli-train FILE",
+    ),
+    "no MNLI": (
+        {"nli_task": "xnli", "split": "train"},
+        "DATA has no training set of MNLI in 'en' (multinli.train.en.tsv, train.tsv, "
+        "multinli_1.0_train.jsonl, multinli_1.0_train.txt); name with --nli-train the "
+        "folder of GLUE, MNLI or XNLI-MT, or other labelled files",
+    ),
+    "no translation": (
+        {"nli_task": "xnli", "split": "train", "nli_train_languages": "ur"},
+        "DATA has no training set of MNLI in 'ur' (multinli.train.ur.tsv); name with "
+        "--nli-train the folder of GLUE, MNLI or XNLI-MT, or other labelled files",
+    ),
+    "no such file": (
+        {"nli_task": "snli", "split": "train", "nli_train": "own.jsonl"},
+        "--nli-train: there is no file or folder 'own.jsonl'; name one, or choose from "
+        "own and mnli",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_flags_are_one_line(
+    models: dict[str, Path], tmp_path: Path, mistake: str
+) -> None:
+    given, message = MISTAKES[mistake]
+    split = given.get("split", "valid")
+    flags: dict[str, Any] = {k: v for k, v in given.items() if k != "split"}
+    with pytest.raises(UserError) as caught:
+        task(models, tmp_path, **flags).read(split)
+    assert str(caught.value) == message.replace("DATA", str(tmp_path))
+
+
+def test_tables_of_a_comparison_show_every_group() -> None:
+    def run(method: str, seed: int, ur: float) -> Result:
+        scores = {"accuracy": 0.5, "accuracy_en": 0.75, "accuracy_ur": ur}
+        one: Any = {"updates": 1, "valid": scores, "plain": {"accuracy": 0.5}}
+        return result(method, seed, evaluations=[one], predictions={})
+
+    runs = [run("plain", 1, 0.25), run("plain", 2, 0.5), run("r3f", 1, 0.125)]
+    scored = Scored("accuracy", True, "valid")
+    made = {str(title): rows for title, rows in tables(runs, scored).items()}
+    assert list(made) == [
+        *("accuracy on valid", "accuracy by group on valid", "accuracy on plain")
+    ]
+    assert made["accuracy by group on valid"] == [
+        {"method": "plain", "en": "0.750 ± 0.000", "ur": "0.375 ± 0.177"},
+        {"method": "r3f", "en": "0.750", "ur": "0.125"},
+    ]
 
 
 # --- the archives ---------------------------------------------------------------------

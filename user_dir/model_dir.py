@@ -39,11 +39,27 @@ _MEND = "import the model again"
 SpecialTokens = dict[Annotated[str, Field(pattern=r"^<(s|pad|/s|unk|mask)>$")], str]
 
 
+#: Tensors of a classification head, as fairseq's has them.
+HEAD_PARTS = ("dense.weight", "dense.bias", "out_proj.weight", "out_proj.bias")
+
+
 class _Weights(TypedDict):
     """What of ``model.pt`` is read."""
 
     model: dict[str, InstanceOf[Tensor]]
     pooler: NotRequired[dict[str, InstanceOf[Tensor]]]
+    head: NotRequired[dict[str, InstanceOf[Tensor]]]
+
+
+class Labels(TypedDict):
+    """What a classification head predicts.
+
+    Args:
+        labels: class names in the order of its outputs; None for a score.
+
+    """
+
+    labels: list[str] | None
 
 
 @dataclass
@@ -59,6 +75,7 @@ class Manifest:
         source: where the weights came from, with the sha256 of each file.
         licence: the licence the source states, or None.
         files: sha256 of this directory's own files.
+        head: what its classification head predicts, where it has one.
         format: version of this layout.
 
     """
@@ -71,6 +88,7 @@ class Manifest:
     source: dict[str, Any] = field(default_factory=dict)
     licence: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+    head: Labels | None = None
     format: Literal[1] = FORMAT
 
 
@@ -134,6 +152,27 @@ class ModelDirectory:
             UserError: the file was changed since the import, or is not safe to load.
 
         """
+        state = self._stored()
+        return state["model"], state.get("pooler", {})
+
+    def head(self) -> dict[str, Tensor]:
+        """State dict of the classification head that the manifest describes.
+
+        Raises:
+            UserError: as :meth:`weights`, or it is not as described.
+
+        """
+        labels = self.manifest.head["labels"] if self.manifest.head else None
+        state = self._stored().get("head", {})
+        outputs = 1 if labels is None else len(labels)
+        if {*state} != {*HEAD_PARTS} or len(state["out_proj.weight"]) != outputs:
+            raise UserError(
+                f"{self.path / WEIGHTS}: its head is not the one of {outputs} outputs "
+                f"that {MANIFEST} describes; {_MEND}"
+            )
+        return state
+
+    def _stored(self) -> _Weights:
         path = self.path / WEIGHTS
         wanted = self.manifest.files.get(WEIGHTS)
         if wanted is not None and sha256(path) != wanted:
@@ -141,8 +180,7 @@ class ModelDirectory:
                 f"{path} is not the file its manifest describes (sha256 differs); "
                 "import the model again"
             )
-        state = conform(_Weights, load_safely(path, mmap=True), path, _MEND)
-        return state["model"], state.get("pooler", {})
+        return conform(_Weights, load_safely(path, mmap=True), path, _MEND)
 
 
 def _check_dictionary(path: Path) -> None:
@@ -182,6 +220,7 @@ def write_model_directory(
     dictionary: Dictionary,
     tokenizer: str,
     pooler: Mapping[str, Tensor] | None = None,
+    head: Mapping[str, Tensor] | None = None,
 ) -> ModelDirectory:
     """Write a model directory, whole or not at all.
 
@@ -192,6 +231,7 @@ def write_model_directory(
         dictionary: fairseq dictionary with the model's embedding rows.
         tokenizer: JSON of the tokenizers library.
         pooler: ``dense.weight`` and ``dense.bias`` of BERT's pooler, if there is one.
+        head: :data:`HEAD_PARTS` of the head that the manifest describes, if any.
 
     Raises:
         UserError: ``out`` exists.
@@ -199,11 +239,15 @@ def write_model_directory(
     """
     target = Path(out)
     with whole_folder(target) as scratch:
-        torch.save(_checkpoint(manifest, model, pooler or {}), scratch / WEIGHTS)
+        state = _checkpoint(manifest, model, pooler or {})
+        torch.save(state | ({"head": dict(head)} if head else {}), scratch / WEIGHTS)
         dictionary.save(str(scratch / DICTIONARY))
         (scratch / TOKENIZER).write_text(tokenizer, "utf-8")
         manifest.files = {p.name: sha256(p) for p in sorted(scratch.iterdir())}
-        write_json(scratch / MANIFEST, asdict(manifest), indent=2)
+        said = asdict(manifest)
+        if manifest.head is None:
+            del said["head"]
+        write_json(scratch / MANIFEST, said, indent=2)
     return ModelDirectory(target, manifest)
 
 

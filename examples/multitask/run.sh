@@ -2,9 +2,11 @@
 # MT-DNN's two stages: several GLUE tasks at once, then a new task with part of its data
 # from that encoder and, beside it, from the pretrained one. Run again, it fills gaps only.
 #   bash examples/multitask/run.sh DATA MODEL OUT SEEDS...
-# DATA is GLUE's folder. TASKS are learnt together (cola,stsb), NEW is adapted to (sst2)
-# with the SHARES of its data (0.001 0.01 0.1; 1 for all of it). UPDATES of the first
-# stage (400) and of the second (100).
+# DATA is GLUE's folder. TASKS are learnt together (cola,stsb) and evaluated on SUBSETS
+# (the development set of each), NEW is adapted to (sst2) with the SHARES of its data
+# (0.001 0.01 0.1; 1 for all of it). UPDATES of the first stage (400) and of the second
+# (100). For a task that is not GLUE's, NEW_DATA is its folder and NEW its flags, as
+# "--task nli --nli-task snli". MORE is added to every run's flags.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
@@ -12,11 +14,15 @@ shift 3
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 tasks=${TASKS:-cola,stsb}
 read -r first second <<<"${UPDATES:-400 100}"
-common=("$data" --user-dir user_dir --steady-model "$model" --batch-size 32
-  --clip-norm 1 --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-4e-4}")
+new=${NEW:-sst2}
+[[ $new == --* ]] || new="--task glue --glue-task $new"
+common=(--user-dir user_dir --steady-model "$model" --batch-size 32
+  --clip-norm 1 --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-4e-4}"
+  ${MORE:-})
 "$bin/fairseq-steady" compare --out "$out/together" --keep --jobs 2 --seeds "$@" \
-  --methods plain smart --select "${tasks%%,*}" -- "${common[@]}" --task glue_multitask \
-  --multitask-names "$tasks" --steady-updates "$first"
+  --methods plain smart --select "${tasks%%,*}" -- "$data" "${common[@]}" \
+  --task glue_multitask --multitask-names "$tasks" --valid-subset "${SUBSETS:-$tasks}" \
+  --steady-updates "$first"
 started="$out/together/METHOD/seed{seed}/checkpoint_best.pt"
 for share in ${SHARES:-0.001 0.01 0.1}; do
   size=(--steady-train-size "$share")
@@ -25,6 +31,6 @@ for share in ${SHARES:-0.001 0.01 0.1}; do
     "pretrained=--criterion plain" \
     "plain=--criterion plain --finetune-from-model ${started/METHOD/plain}" \
     "smart=--criterion smart --finetune-from-model ${started/METHOD/smart}" \
-    -- "${common[@]}" --task glue --glue-task "${NEW:-sst2}" "${size[@]}" \
+    -- "${NEW_DATA:-$data}" "${common[@]}" $new "${size[@]}" \
     --steady-split-dev --valid-subset valid,test --steady-updates "$second"
 done

@@ -16,9 +16,14 @@ import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..files import short
 from .page import Page, page
+
+if TYPE_CHECKING:
+    from ..model_dir import Labels
 
 USAGE = "SOURCE OUT [options]"
 OUT = """\
@@ -38,6 +43,10 @@ def parser() -> Page:
     )  # fmt: skip
     add("out", type=Path, metavar="OUT", help="model directory to create")
     add("--licence", metavar="TEXT", help="of the weights, if the source is silent")
+    add(
+        "--without-head", action="store_true",
+        help="leave the head of a model for classification behind",
+    )  # fmt: skip
     group = found.add_argument_group("another source")
     add = group.add_mutually_exclusive_group().add_argument
     add(
@@ -85,9 +94,11 @@ def import_checked(args: argparse.Namespace) -> str:
     """Import and compare; how it went."""
     from ..huggingface.importing import import_hf
 
-    directory = import_hf(args.source, args.out, args.licence)
+    with_head = not args.without_head
+    directory = import_hf(args.source, args.out, args.licence, with_head)
+    head = described(directory.manifest.head)
     if not importlib.util.find_spec("transformers"):
-        return "transformers is not installed, so it was not compared"
+        return f"transformers is not installed, so it was not compared{head}"
     from ..huggingface.checking import assert_equal
 
     try:
@@ -95,4 +106,12 @@ def import_checked(args: argparse.Namespace) -> str:
     except BaseException:
         shutil.rmtree(args.out)
         raise
-    return f"equal to transformers within {worst:.1e} at every layer"
+    return f"equal to transformers within {worst:.1e} at every layer{head}"
+
+
+def described(head: "Labels | None") -> str:
+    """What a head predicts, if there is one."""
+    if head is None:
+        return ""
+    names = ", ".join(map(short, head["labels"] or ()))
+    return f"; with its head for {names or 'a score'}"

@@ -3,11 +3,13 @@
     fairseq-steady predict runs/cola/checkpoint_best.pt --text "The cat sat."
     fairseq-steady predict runs/cola/checkpoint_best.pt a.txt > predictions.jsonl
     some-program | fairseq-steady predict CHECKPOINT --tsv > predictions.tsv
+    fairseq-steady predict models/sentiment a.txt  # imported with its head
 
 Text files and standard input have a sentence a line, or two with a tab between them
 where the checkpoint was trained on pairs; .tsv, .csv and .jsonl have named columns, by
 default those of the training. The model directory of the training must still be there:
-it has the tokeniser. --model says where it is now.
+it has the tokeniser. --model says where it is now. A model directory that has a head
+takes sentences or pairs, as the first text is; --pair-column NAME says pairs.
 """
 
 import argparse
@@ -48,7 +50,7 @@ def parser() -> Page:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="of a task with labels or scores",
+        help="of a task with labels or scores; or a model directory with a head",
     )
     add("inputs", nargs="*", type=Path, metavar="FILE", help="default: standard input")
     add("--text", action="append", metavar="SENTENCE", help="this one; may be repeated")
@@ -143,13 +145,17 @@ def every_text(
     ]
 
 
-def columns_of(args: argparse.Namespace, trained: Sequence[str]) -> Sequence[str]:
+def columns_of(
+    args: argparse.Namespace, trained: Sequence[str] | None
+) -> Sequence[str]:
     """The checkpoint's columns, or what the command line calls them.
 
     Raises:
         UserError: it asks for pairs of a checkpoint that reads sentences.
 
     """
+    if trained is None:
+        trained = ("text", "pair") if args.pair_column or in_pairs(args) else ("text",)
     if args.pair_column and len(trained) == 1:
         raise UserError(
             f"{args.checkpoint} was trained on single sentences; leave --pair-column "
@@ -157,6 +163,19 @@ def columns_of(args: argparse.Namespace, trained: Sequence[str]) -> Sequence[str
         )
     given = (args.text_column, args.pair_column)
     return [own or name for own, name in zip(given, trained, strict=False)]
+
+
+def in_pairs(args: argparse.Namespace) -> bool:
+    """Whether the first text, if that can be seen before it is read, is a pair."""
+    from ..data.readers import is_table
+
+    if args.text or not args.inputs or is_table(args.inputs[0]):
+        return "\t" in (args.text or [""])[0]
+    try:
+        with args.inputs[0].open("rb") as file:
+            return b"\t" in file.readline()
+    except OSError:  # said when it is read
+        return False
 
 
 def as_json(found: "Prediction", texts: Sequence[str]) -> str:

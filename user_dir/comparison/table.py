@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,8 @@ from .significance import (
 )
 
 Row = dict[str, str]
+#: What names of the groups' metrics begin with.
+_OF_GROUP = "accuracy_"
 
 #: The rules that tabulate itself has for cells.
 _LATEX = str.maketrans({**LATEX_ESCAPE_RULES, "±": r"$\pm$"})
@@ -200,13 +202,31 @@ Escape = Callable[[str], str]
 
 
 def tables(results: Sequence[Result], scored: Scored) -> Tables:
-    """A table per setting and subset."""
-    return {
-        Title(setting, subset, scored.metric): _rows_of(mine, scored, subset)
-        for setting in unique([r.setting for r in results])
-        for mine in [[r for r in results if r.setting == setting]]
-        for subset in subsets(mine)
-    }
+    """A table per setting and subset, and one of its groups where it has some."""
+    made: Tables = {}
+    for setting in unique([r.setting for r in results]):
+        mine = [r for r in results if r.setting == setting]
+        for subset in subsets(mine):
+            made[Title(setting, subset, scored.metric)] = _rows_of(mine, scored, subset)
+            if groups := _groups_of(mine, scored, subset):
+                made[Title(setting, subset, "accuracy by group")] = groups
+    return made
+
+
+def _groups_of(results: Sequence[Result], scored: Scored, subset: str) -> list[Row]:
+    """Accuracy in a subset's groups, such as languages, a row per method."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for result in results:
+        if result.ok and subset in result.evaluations[0]:
+            found.setdefault(result.method, []).append(scored.best(result)[subset])
+    every = [name for mine in found.values() for one in mine for name in one]
+    names = unique([name for name in every if name.startswith(_OF_GROUP)])
+
+    def row(mine: Sequence[Mapping[str, float]]) -> Row:
+        of = {name: [one.get(name, math.nan) for one in mine] for name in names}
+        return {name.removeprefix(_OF_GROUP): _spread(of[name]) for name in names}
+
+    return [{"method": m, **row(mine)} for m, mine in found.items()] if names else []
 
 
 def definitions(scored: Scored) -> str:

@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..data import SentenceTokenizer
+from ..data.batching import padded
 from ..errors import UserError
+from ..inference.loading import load_classifier
 from ..model_dir import Manifest, ModelDirectory
 from ..models.building import build, load_encoder
 from ..patches.quiet import verbose
@@ -127,14 +129,15 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _theirs(source: Path) -> tuple[Any, Any]:
+def _theirs(source: Path, purpose: str = "") -> tuple[Any, Any]:
     """Model and tokeniser in transformers; nothing is fetched and no code is run."""
-    from transformers import AutoModel, AutoTokenizer
+    import transformers
 
+    auto = getattr(transformers, f"AutoModel{purpose}")
     options = {"local_files_only": True, "trust_remote_code": False}
     with naming(source, "transformers cannot load it"), quietly():
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        model = auto.from_pretrained(source, dtype=torch.float32, **options)
     return model.eval(), tokenizer
 
 
@@ -177,6 +180,22 @@ def hidden_state_error(
     return [max(layer) for layer in zip(*errors, strict=True)]
 
 
+@torch.no_grad()
+def head_error(source: str | os.PathLike[str], directory: ModelDirectory) -> float:
+    """Largest difference to transformers' logits; as :func:`hidden_state_error`."""
+    theirs, their_tokenizer = _theirs(Path(source), "ForSequenceClassification")
+    length = directory.manifest.architecture["max_positions"]
+    (ours, task), errors = load_classifier(directory), []
+    tokenizer = SentenceTokenizer(directory, task.dictionary, length, spelled=True)
+    for batch in BATCHES:
+        expected = theirs(**_encoded(their_tokenizer, batch, length)).logits
+        ids = [torch.from_numpy(row).long() for row in tokenizer.encode(batch)[0]]
+        given = padded(ids, task.dictionary.pad(), directory.family.decodes)
+        found = ours(**given, features_only=True, classification_head_name=task.head)
+        errors.append(float((found[0] - expected).abs().max()))
+    return max(errors)
+
+
 def _encoded(tokenizer: Any, batch: Texts, length: int) -> Any:
     """A padded batch as transformers' models take it."""
     return tokenizer(
@@ -214,7 +233,7 @@ def _seq2seq_states(ours: Any, theirs: Any, tokens: Tensor, batch: Any) -> State
 
 
 def assert_equal(source: str | os.PathLike[str], directory: ModelDirectory) -> float:
-    """Largest difference over all layers.
+    """Largest difference over all layers, and of logits where there is a head.
 
     Raises:
         UserError: it is above 1e-4.
@@ -228,4 +247,10 @@ def assert_equal(source: str | os.PathLike[str], directory: ModelDirectory) -> f
             f"hidden states of {directory.path} differ from transformers' by "
             f"{worst:.2g} at layer {layer}; the import was removed"
         )
-    return worst
+    logits = head_error(source, directory) if directory.manifest.head else 0.0
+    if not logits <= TOLERANCE:
+        raise UserError(
+            f"logits of {directory.path} differ from transformers' by {logits:.2g}; "
+            "the import was removed. --without-head imports the rest alone"
+        )
+    return max(worst, logits)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data.tokenizing import SentenceTokenizer, load_tokenizer
 from ..errors import UserError
 from ..files import whole_folder, write_json, write_text
-from ..inference.loading import load_trained
+from ..inference.loading import load_classifier, load_trained
 from ..model_dir import ModelDirectory
 from ..models.building import load_encoder
 from ..models.families.base import Family, Kind, State, below
@@ -34,7 +34,7 @@ class Original:
         directory: the base model's.
         model: fairseq's, in evaluation mode.
         checkpoint: as loaded; empty for a model directory.
-        task: of the checkpoint, if any.
+        task: of the checkpoint, or of a model directory's own head, if any.
 
     """
 
@@ -57,6 +57,9 @@ class Original:
             directory = ModelDirectory.open(path)
             if teacher:
                 raise UserError(f"{path} is a model directory, which has no teacher")
+            if directory.manifest.head:
+                loaded, task = load_classifier(directory)
+                return cls(directory, loaded, {}, task)
             return cls(directory, load_encoder(directory), {})
         checkpoint = load_safely(path)
         loaded, task = load_trained(path, model, head)

@@ -9,6 +9,7 @@ from ..files import sha256
 from ..model_dir import Manifest, ModelDirectory, write_model_directory
 from .checking import check_state
 from .config import read_config
+from .heads import read_head
 from .sources import Weights, inside, read_weights, weight_files
 from .vocabularies import (
     build_dictionary,
@@ -24,6 +25,7 @@ def import_hf(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     licence: str | None = None,
+    with_head: bool = True,
 ) -> ModelDirectory:
     """Turn a Hugging Face directory into a model directory.
 
@@ -31,6 +33,7 @@ def import_hf(
         source: holds config.json, weights and tokeniser files.
         out: folder to create.
         licence: of the weights, where the source does not say.
+        with_head: take the classification head too, where there is one.
 
     Raises:
         UserError: something is missing, unsafe or of a form fairseq does not have;
@@ -47,18 +50,22 @@ def import_hf(
     dictionary, rows = build_dictionary(tokenizer, special, size, folder)
     paired = family.typed and gives_two_types(folder, tokenizer, special["</s>"])
     made = family.read(weights, config, rows, paired)
+    width = made.form["encoder_embed_dim"]
+    head = read_head(weights, config, kind, width) if with_head else None
     manifest = Manifest(
         family=family.name,
         architecture=made.form,
         special_tokens=dict(special),
         source=_origin(folder, config, files),
         licence=licence or _stated_licence(folder, config),
+        head=head.labels if head else None,
     )
     check_state(made.state, manifest, dictionary, folder, weights.name_of)
     _say_what_is_left(weights, config, family.unmissed)
     whole = {name: tensor.clone().contiguous() for name, tensor in made.state.items()}
     return write_model_directory(
-        out, manifest, whole, dictionary, tokenizer.to_str(), made.pooler
+        *(out, manifest, whole, dictionary, tokenizer.to_str(), made.pooler),
+        head.state if head else None,
     )
 
 

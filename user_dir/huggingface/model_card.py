@@ -74,7 +74,7 @@ def model_card(original: "Original", teacher: bool, table: str) -> str:
     """
     top = [header(_fields(original)), ""]
     base = _base(original)
-    if original.task is None:
+    if not original.checkpoint:
         return _join([*top, f"Base model: {base}.", "", *_usage(original)])
     body = [*_described(original, base, teacher), "", *_usage(original), ""]
     scores = ["## Scores", "", *_scores(original), *([table] if table else [])]
@@ -97,12 +97,14 @@ def _fields(original: "Original") -> dict[str, str | list[str]]:
         fields["base_model"] = name
     if original.task is None:
         return fields
-    cfg = original.checkpoint["cfg"]
-    metric = cfg["checkpoint"]["best_checkpoint_metric"]
     use = "text-classification" if original.classifies else "summarization"
     use = "multiple-choice" if original.chooses else use
+    fields["pipeline_tag"] = use
+    if not original.checkpoint:
+        return fields
+    cfg = original.checkpoint["cfg"]
+    metric = cfg["checkpoint"]["best_checkpoint_metric"]
     return fields | {
-        "pipeline_tag": use,
         "tags": ["fairseq-steady", cfg["task"]["_name"], cfg["criterion"]["_name"]],
         "metrics": [_METRICS.get(metric, metric)],
     }

@@ -16,7 +16,9 @@ from ..data.forms import ONE_ROW, Form
 from ..data.readers import Example
 from ..data.tokenizing import SentenceTokenizer
 from ..errors import UserError
-from ..model_dir import DICTIONARY, MANIFEST, other_dictionary
+from ..model_dir import DICTIONARY, MANIFEST, ModelDirectory, other_dictionary
+from ..models.building import build
+from ..models.steady import load_pretrained, take_head
 from ..patches.checkpoints import KEPT_FILES, no_file
 
 Text = TypeVar("Text")
@@ -29,7 +31,7 @@ def load_trained(
     """The model of a fine-tuned checkpoint, in evaluation mode, and its task.
 
     Args:
-        checkpoint: of a task of this plugin.
+        checkpoint: of a task of this plugin, or a model directory that has a head.
         model: its model directory, where that has moved.
         head: which task of glue_multitask; None for checkpoints of one task.
 
@@ -39,6 +41,9 @@ def load_trained(
     """
     from .. import tasks as plugin  # noqa: F401  registers everything
 
+    if (checkpoint / MANIFEST).is_file():
+        found, task = load_classifier(ModelDirectory.open(checkpoint))
+        return found, _part(task, head, checkpoint)
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} {no_file(checkpoint)}")
     moved = {"steady_model": str(model)} if model else {}
@@ -48,6 +53,28 @@ def load_trained(
         [str(checkpoint)], arg_overrides=moved, state=state
     )
     return models[0].eval(), _part(task, head, checkpoint)
+
+
+def load_classifier(directory: ModelDirectory) -> tuple[Any, Any]:
+    """The model of a directory with its own head, and a task of the head's classes.
+
+    Raises:
+        UserError: it has no head.
+
+    """
+    from ..tasks.text import of_model
+
+    if directory.manifest.head is None:
+        raise UserError(
+            f"{directory.path} is a model directory without a head for labels or "
+            "scores: name a checkpoint that was trained from it"
+        )
+    task = of_model(directory, directory.manifest.head["labels"])
+    model = build(directory.manifest, task.dictionary)
+    task.add_head(model)
+    load_pretrained(model, directory)
+    take_head(model, directory)
+    return model.eval(), task
 
 
 def _check_model(state: Any, checkpoint: Path) -> None:

@@ -43,7 +43,8 @@ class Predictor(Trained):
     """A fine-tuned classifier or regressor.
 
     Args:
-        checkpoint: of one of this plugin's sentence tasks.
+        checkpoint: of one of this plugin's sentence tasks, or a model directory that
+            was imported with its head.
         model: its model directory, where that has moved.
         cpu: stay on the CPU where there is a GPU.
         head: the task, for checkpoints of glue_multitask.
@@ -64,8 +65,10 @@ class Predictor(Trained):
         self.labels: Sequence[str] | None = self.task.labels
         #: whether any number of them hold for a text
         self.several: bool = self.task.several
-        #: names of the text columns it was trained on: one, or two for pairs
-        self.columns: Sequence[str] = self.task.columns
+        #: names of the text columns it was trained on: one, or two for pairs; None
+        #: where that is not known, of an imported head
+        imported = Path(checkpoint).is_dir()
+        self.columns: Sequence[str] | None = None if imported else self.task.columns
         #: whether .tsv files had quotes around cells
         self.quoted = bool(getattr(self.task.cfg, "steady_quoted_tsv", False))
         self.tokenizer = self.task.tokenizer
@@ -128,11 +131,10 @@ class Predictor(Trained):
                 f"({', '.join(self.row)}); name a .jsonl file that has them"
             )
         parts = text if isinstance(text, tuple | list) else (text,)
-        if len(parts) != len(self.columns) or not all(
-            isinstance(part, str) for part in parts
-        ):
+        right = (1, 2) if self.columns is None else (len(self.columns),)
+        if len(parts) not in right or not all(isinstance(part, str) for part in parts):
             form = "pairs: give (first, second)"
-            if len(self.columns) == 1:
+            if right[0] == 1:
                 form = "single sentences: give a string"
             raise UserError(f"{shown(text)}: the checkpoint was trained on {form}")
         return tuple(part.strip() for part in parts)

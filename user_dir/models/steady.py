@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -123,6 +124,27 @@ def take_pooler(model: Any, directory: ModelDirectory) -> None:
     dense = {name.removeprefix("dense."): tensor for name, tensor in pooler.items()}
     for head in model.classification_heads.values():
         head.dense.load_state_dict(dense)
+
+
+def take_head(
+    model: Any, directory: ModelDirectory, order: Sequence[int] | None = None
+) -> None:
+    """Start the head from the model directory's own.
+
+    Args:
+        model: with a head of as many outputs.
+        directory: has a head.
+        order: which of its outputs each of the model's is; as they are by default.
+
+    Raises:
+        UserError: the head is not as the manifest describes it.
+
+    """
+    state = directory.head()
+    for name in ("out_proj.weight", "out_proj.bias"):
+        if order is not None:
+            state[name] = state[name][list(order)]
+    model.classification_heads[HEAD].load_state_dict(state)
 
 
 def load_pretrained(model: nn.Module, directory: ModelDirectory) -> None:

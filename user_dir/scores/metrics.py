@@ -114,7 +114,7 @@ def label_scores(counts: Tensor) -> dict[str, float]:
     """
     table = counts.cpu().double().numpy()
     (right, gold, given), (whole, total, _) = table[:, :-1], table[:, -1]
-    if not total:
+    if total == 0:
         return dict.fromkeys(LABELLING, math.nan)
     return {
         "micro_f1": float(2 * right.sum() / max(1, gold.sum() + given.sum())),
@@ -175,7 +175,7 @@ def one_labelling(counts: Tensor, labels: Sequence[str]) -> str | None:
     table = counts.cpu().double().numpy()
     (_, gold, given), total = table[:, :-1], table[1, -1]
     differ = int(np.sum((gold > 0) & (gold < total)))
-    if total < _MANY or np.any((given > 0) & (given < total)) or not differ:
+    if not differ or total < _MANY or np.any((given > 0) & (given < total)):
         return None
     always = [label for label, n in zip(labels, given, strict=True) if n]
     said = "'" + "', '".join(always) + "'" if always else "no label"

@@ -302,10 +302,18 @@ def _refusal(start: Start, old: Head, new: Head) -> str:
     mend = "--steady-new-head leaves it behind"
     alike = old.labels and new.labels and old.several == new.several
     if old.labels and new.labels and alike and len(old.labels) == len(new.labels):
-        pairs = zip(old.labels[:_SHOWN], new.labels[:_SHOWN], strict=True)
-        example = ",".join(f"{start.told.get(a, a)}={b}" for a, b in pairs)
+        pairs = list(zip(old.labels, _like(old.labels, new.labels), strict=True))
+        shown = pairs[:_SHOWN]
+        example = ",".join(f"{start.told.get(a, a)}={b}" for a, b in shown)
         mend += f", --steady-label-map says which is which, as in {example}"
     return f"{differ}: {mend}"
+
+
+def _like(old: Sequence[str], new: Sequence[str]) -> Sequence[str]:
+    """New labels in an order that pairs ``ENTAILMENT`` with ``entailment``."""
+    same = {label.casefold(): label for label in new}
+    found = [same.get(label.casefold()) for label in old]
+    return [label for label in found if label] if {*found} == {*new} else new
 
 
 def apply(found: Moves, heads: nn.Module, state: dict[str, Any], prefix: str) -> None:

@@ -51,12 +51,13 @@ class SentenceTaskConfig(AlsoConfig, SteadyTaskConfig):
         False, "split the development set: first half 'valid', second half 'test'"
     )
     steady_new_head: bool = option(
-        False, "with --finetune-from-model: leave the checkpoint's head behind"
+        False,
+        "with --finetune-from-model, or a model that has a head: leave that behind",
     )
     steady_label_map: Optional[str] = option(
         None,
-        "with --finetune-from-model: what this run calls the checkpoint's classes, as "
-        "neg=ham,pos=spam; unmapped ones keep their names",
+        "with --finetune-from-model, or a model that has a head: what this run calls "
+        "its classes, as neg=ham,pos=spam; unmapped ones keep their names",
     )
     steady_class_weights: Optional[str] = option(
         None,
@@ -210,7 +211,8 @@ class SentenceTask(SteadyTask):
         if told and (start is None or self.cfg.steady_new_head):
             raise UserError(
                 "--steady-label-map renames the classes of a checkpoint's head: give "
-                "it with --finetune-from-model and without --steady-new-head"
+                "it with --finetune-from-model, or a model that has a head, and "
+                "without --steady-new-head"
             )
         if start and not (self.cfg.steady_new_head and not start.resumes):
             start = renamed(start, self.head, told)

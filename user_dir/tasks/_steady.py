@@ -33,7 +33,13 @@ from ..flags import (
 )
 from ..model_dir import DICTIONARY, ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
-from ..models.steady import SteadyModelConfig, load_pretrained, record_architecture
+from ..models.steady import (
+    HEAD,
+    SteadyModelConfig,
+    load_pretrained,
+    record_architecture,
+    take_head,
+)
 from ..optim import tag_parameters
 from ..patches.announcing import RUN
 from ..precision import CHOICES, Autocast, autocast, prepare
@@ -175,6 +181,8 @@ class SteadyTask(FairseqTask):
         #: name
         self.files: dict[str, str] = {DICTIONARY: sha256(directory.path / DICTIONARY)}
         self._moves: _heads.Moves = {}
+        #: whether they are of the model directory's head, and of no checkpoint's
+        self._own_head = False
         self._evaluated: Any = None
         self._remarked: set[str] = set()
         self._master = True
@@ -253,7 +261,9 @@ class SteadyTask(FairseqTask):
         leave_out_epochs(root)
         self.settle_data()
         if hasattr(cfg, "steady_new_head"):
-            self._inherit(_heads.find_start(root.checkpoint))
+            start = _heads.find_start(root.checkpoint)
+            self._own_head = start is None
+            self._inherit(start or self._start_of_model())
         follow_metric(root)
         self._master = is_master(root.distributed_training)
         self._apply_length(root)
@@ -283,6 +293,15 @@ class SteadyTask(FairseqTask):
         rows = {split: len(data) for split, data in self.datasets.items()}
         kept = {"rows": rows, **({_heads.HEADS: heads} if heads else {})}
         return {**super().state_dict(), **kept}
+
+    def _start_of_model(self) -> _heads.Start | None:
+        """The model directory as what heads start from, if it has one."""
+        own = self.directory.manifest.head
+        if own is None or self.cfg.steady_from_scratch:
+            return None
+        labels = own["labels"]
+        head = _heads.Head(None if labels is None else tuple(labels))
+        return _heads.Start(self.directory.path, {HEAD: head}, resumes=False)
 
     def _inherit(self, start: _heads.Start | None) -> None:
         """Settle what becomes of a checkpoint's heads, before a model is built."""
@@ -346,6 +365,9 @@ class SteadyTask(FairseqTask):
         """Complete a freshly built model and load its weights."""
         if pretrained:
             load_pretrained(model, self.directory)
+            order = self._moves.get(HEAD) if self._own_head else None
+            if order is not None:
+                take_head(model, self.directory, order)
 
     def build_model(self, cfg: SteadyModelConfig, from_checkpoint: bool = False) -> Any:
         """The model and, unless a checkpoint follows, its weights."""

@@ -106,10 +106,10 @@ class NliTask(SentenceTask):
         if split not in self.also or self.cfg.steady_also_labels:
             return super()._read_any(split)
         path = self.also[split]
-        layout = of_file(path, self.layout)
+        layout = of_file(path, self.layout, self.cfg.steady_quoted_tsv)
         if not layout.parts:
             return self._rows(layout, PartFile(path), split), False
-        files = parts_in(path, layout.parts, (), self.cache_dir)
+        files = parts_in(path, layout, (), self.cache_dir)
         found = {key: self._rows(layout, one, split) for key, one in files.items()}
         return grouped(found), False
 
@@ -121,7 +121,7 @@ class NliTask(SentenceTask):
             self._warned.add(file)
             what = f"{file.path} ({file.part})" if file.part else file.path
             logger.warning(_SEEN, what, splits[0])
-        described = f"nli {file.part}".strip()
+        described = f"nli {file.part}{' quoted' * layout.quoted}".strip()
         return self.encode(file.path, reader(layout, file.part), described)
 
     def _files(self, split: str, part: str = "") -> dict[str, PartFile]:
@@ -157,9 +157,9 @@ class NliTask(SentenceTask):
             )
         whole = place.is_file()
         for path in [place] if whole else [mnli_train(place, one) for one in wanted]:
-            layout = of_file(path, self.layout)
+            layout = of_file(path, self.layout, whole and self.cfg.steady_quoted_tsv)
             if layout.parts:
-                found = parts_in(path, layout.parts, wanted, self.cache_dir)
+                found = parts_in(path, layout, wanted, self.cache_dir)
                 yield from ((layout, file) for file in found.values())
             else:
                 yield layout, PartFile(path)

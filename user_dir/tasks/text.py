@@ -353,3 +353,19 @@ class TextRegressionTask(TextTask):
     """Scores from a file of your own."""
 
     metric: ClassVar[str] = "pearson"
+
+
+def of_model(directory: ModelDirectory, labels: Sequence[str] | None) -> TextTask:
+    """The task that a model directory's own head is for; it has no data.
+
+    Args:
+        directory: has a head.
+        labels: its classes; None for scores.
+
+    """
+    place = str(directory.path)
+    if labels is None:
+        return TextRegressionTask(TextConfig(data=place), directory)
+    task = TextClassificationTask(TextClassificationConfig(data=place), directory)
+    task.state.merge_state_dict({"labels": list(labels)})
+    return task

@@ -46,6 +46,7 @@ class Config(TypedDict, total=False):
     model_type: Required[str]
     architectures: list[str] | None
     id2label: dict[str, Any] | None
+    problem_type: str | None
     license: str | None
     _name_or_path: str | None
     position_embedding_type: str | None
