@@ -16,6 +16,9 @@ from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.models.building import load_encoder
+from fairseq_steady.models.steady import take_head
+from fairseq_steady.models.words import WordsHead
 from helpers import checkpoint
 from safetensors.torch import load_file, save_file
 from sources import PIECED, make_pieced, make_source
@@ -125,6 +128,20 @@ def test_one_output_is_a_score(tmp_path: Path, problem: str | None) -> None:
     assert config["problem_type"] == "regression"
 
 
+def test_any_number_of_labels_may_hold(tmp_path: Path) -> None:
+    several = "multi_label_classification"
+    folder = tmp_path / "source"
+    source = make_classifier(folder, "roberta", NAMES, problem_type=several)
+    directory = import_hf(source, tmp_path / "model")
+    assert directory.manifest.head == {"labels": NAMES, "several": True}
+    expected = theirs(source, TEXTS).sigmoid()
+    for one, row in zip(Predictor(directory.path)(TEXTS), expected, strict=True):
+        assert [*one.probabilities.values()] == pytest.approx(row.tolist(), abs=1e-5)
+    assert export_hf(directory.path, tmp_path / "out") <= 1e-5
+    again = import_hf(tmp_path / "out", tmp_path / "again")
+    assert again.manifest.head == directory.manifest.head
+
+
 # --- going on from it -----------------------------------------------------------------
 
 
@@ -199,6 +216,15 @@ def test_other_classes_are_refused_mapped_or_begun_anew(
     rows, labels = head_after(fairseq_train, headed, data, tmp_path / "new", new)
     assert labels == ["B", "C", "a"]
     assert float((rows - own).abs().max()) > 0.1
+
+
+def test_a_head_that_reads_words_does_not_start_from_it(
+    headed: ModelDirectory,
+) -> None:
+    model = load_encoder(headed)
+    model.classification_heads[HEAD.split(".")[1]] = WordsHead(model.args, 3)
+    with pytest.raises(UserError, match="is of another form: --steady-new-head leaves"):
+        take_head(model, headed, [0, 1, 2])
 
 
 # --- at the command line --------------------------------------------------------------
@@ -322,8 +348,7 @@ def test_a_broken_head_is_one_line(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"problem_type": "multi_label_classification"}, "is for problem_type multi_l"),
-        ({"problem_type": "regression"}, "is for problem_type regression with 3 outp"),
+        ({"problem_type": "regression"}, "is for problem_type regression with outputs"),
         ({"architectures": ["RobertaForTokenClassification"]}, "is not imported (cl"),
     ],
 )
@@ -346,6 +371,9 @@ def test_two_classes_without_names_have_transformers_own(tmp_path: Path) -> None
     assert "id2label" not in json.loads((source / "config.json").read_text())
     directory = import_hf(source, tmp_path / "model")
     assert directory.manifest.head == {"labels": ["LABEL_0", "LABEL_1"]}
+    edit(id2label={"1": "first", "0": "last"})(source)
+    directory = import_hf(source, tmp_path / "named")
+    assert directory.manifest.head == {"labels": ["last", "first"]}
 
 
 def test_a_head_that_its_manifest_does_not_describe_is_one_line(

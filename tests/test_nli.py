@@ -25,6 +25,7 @@ from fairseq_steady.data.layouts import find_parts, find_split, read_split
 from fairseq_steady.data.nli import LAYOUTS, mnli_train, of_file
 from fairseq_steady.errors import UserError
 from fairseq_steady.scores.groups import group_counts, group_scores
+from fairseq_steady.tasks._heads import glue_head
 from fairseq_steady.tasks.nli import NliConfig, NliTask
 from helpers import logged, result, train_on_workers
 from sklearn.metrics import accuracy_score
@@ -446,15 +447,16 @@ def test_other_sets_are_subsets_and_what_is_seen_twice_is_remarked(
 ) -> None:
     """--steady-also takes every form of this task, languages and all."""
     path = folder / "en" / "dev.jsonl"
+    same = folder / "ur" / ".." / "en" / "dev.jsonl"
     far = write(tmp_path / "far.jsonl", lines(*(anli(x) for x in "enc")))
     quoted = re.sub("w([78])", r'"w\1 ""w9"""', LANGUAGES)
     many = write(tmp_path / "many.tsv", quoted)
     done = fairseq_train(
-        *flags(models, folder, "--nli-task=xnli", f"--nli-train={path}", "--no-save"),
+        *flags(models, folder, "--nli-task=xnli", f"--nli-train={same}", "--no-save"),
         *(f"--steady-also=far={far},many={many}", "--steady-quoted-tsv"),
     )
-    said = f"{path} is trained on and evaluated on, as valid: its scores say nothing"
-    assert done.stderr.count(said) == 1
+    said = " is trained on and evaluated on, as valid: its scores say nothing"
+    assert done.stderr.count(f"{path}{said}") + done.stderr.count(f"{same}{said}") == 1
     assert done.stderr.count("is trained on and") == 1
     one, other = (logged(done, name)[-1] for name in ("far", "many"))
     assert float(one["far_accuracy"]) * 3 == pytest.approx(1, abs=1e-4)
@@ -514,6 +516,7 @@ def test_training_sets_are_put_together(
     given = {"nli_task": "anli", "nli_train": f"own,{file}", "nli_rounds": "r2,r1"}
     made = task(models, tmp_path / "a", **given)
     assert made.columns == ["context", "hypothesis"]
+    assert list(made.heads().values()) == [glue_head("mnli")]  # goes on from it
     whole = made.read("train")
     assert whole.targets.tolist() == [1, 2, 0, 2, 1, 0, 2]
     assert whole.tokens.sizes[:3].tolist() == [8, 8, 8]

@@ -56,10 +56,12 @@ class Labels(TypedDict):
 
     Args:
         labels: class names in the order of its outputs; None for a score.
+        several: whether any number of them hold for a text; not where it is missing.
 
     """
 
     labels: list[str] | None
+    several: NotRequired[bool]
 
 
 @dataclass

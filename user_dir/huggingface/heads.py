@@ -14,6 +14,10 @@ from .sources import Weights
 logger = logging.getLogger(__name__)
 
 _PURPOSE = "ForSequenceClassification"
+#: Values of problem_type that heads of one output have, and those of more.
+_SEVERAL = "multi_label_classification"
+_ONE = (None, "regression")
+_CLASSES = (None, "single_label_classification", _SEVERAL)
 #: What a user can do about a head that cannot be read.
 _MEND = "mend it, or import the rest alone with --without-head"
 
@@ -37,8 +41,7 @@ def read_head(
         width: of the hidden states.
 
     Returns:
-        None where it is for something else, or has several labels for one text or
-        several scores, which is said.
+        None where it is for something else, or for several scores, which is said.
 
     Raises:
         UserError: tensors are missing or of another architecture, or the names of the
@@ -50,14 +53,15 @@ def read_head(
         return None
     state = _tensors(weights, kind, width, purpose)
     outputs, problem = len(state["out_proj.weight"]), config.get("problem_type")
-    if outputs > 1 and problem not in (None, "single_label_classification"):
+    if problem not in (_ONE if outputs == 1 else _CLASSES):
         logger.warning(
-            "%s: its head is for problem_type %s with %d outputs, and is not imported",
+            "%s: its head is for problem_type %s with outputs: %d; it is not imported",
             *(weights.source, problem, outputs),
         )
         return None
     names = None if outputs == 1 else _names(config, outputs, weights.source)
-    return ImportedHead({"labels": names}, state)
+    several: Labels = {"labels": names, "several": True}
+    return ImportedHead(several if problem == _SEVERAL else {"labels": names}, state)
 
 
 def _tensors(weights: Weights, kind: Kind, width: int, purpose: str) -> State:

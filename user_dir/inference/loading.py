@@ -69,7 +69,7 @@ def load_classifier(directory: ModelDirectory) -> tuple[Any, Any]:
             f"{directory.path} is a model directory without a head for labels or "
             "scores: name a checkpoint that was trained from it"
         )
-    task = of_model(directory, directory.manifest.head["labels"])
+    task = of_model(directory, directory.manifest.head)
     model = build(directory.manifest, task.dictionary)
     task.add_head(model)
     load_pretrained(model, directory)

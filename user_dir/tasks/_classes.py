@@ -1,11 +1,13 @@
 """What classes weigh in the loss, and scores of a single class."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from fairseq.logging import metrics
+from torch import Tensor
 
 from ..data.readers import plain_number, shown
 from ..errors import UserError
@@ -136,6 +138,9 @@ def log_score(metric: str, labels: Sequence[str]) -> None:
 
     def score(meters: Any) -> float:
         summed = next(name for name in (COUNTS, LABELED) if name in meters)
-        return each_class(meters[summed].sum, labels)[metric]
+        counts = meters[summed].sum
+        # A meter that was reset and saw no batch since holds 0.
+        known = isinstance(counts, Tensor)
+        return each_class(counts, labels)[metric] if known else math.nan
 
     metrics.log_derived(metric, score)

@@ -115,10 +115,11 @@ class NliTask(SentenceTask):
 
     def _rows(self, layout: Layout, file: PartFile, split: str = "train") -> Encoded:
         """Of one part; warns of what is trained on and evaluated on."""
-        self._read.setdefault(file, set()).add(split)
-        splits = sorted(self._read[file] - {"train"})
-        if splits and "train" in self._read[file] and file not in self._warned:
-            self._warned.add(file)
+        real = file._replace(path=file.path.resolve())
+        self._read.setdefault(real, set()).add(split)
+        splits = sorted(self._read[real] - {"train"})
+        if splits and "train" in self._read[real] and real not in self._warned:
+            self._warned.add(real)
             what = f"{file.path} ({file.part})" if file.part else file.path
             logger.warning(_SEEN, what, splits[0])
         described = f"nli {file.part}{' quoted' * layout.quoted}".strip()
