@@ -16,6 +16,9 @@ from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.models.building import load_encoder
+from fairseq_steady.models.steady import take_head
+from fairseq_steady.models.words import WordsHead
 from helpers import checkpoint
 from safetensors.torch import load_file, save_file
 from sources import PIECED, make_pieced, make_source
@@ -215,6 +218,15 @@ def test_other_classes_are_refused_mapped_or_begun_anew(
     assert float((rows - own).abs().max()) > 0.1
 
 
+def test_a_head_that_reads_words_does_not_start_from_it(
+    headed: ModelDirectory,
+) -> None:
+    model = load_encoder(headed)
+    model.classification_heads[HEAD.split(".")[1]] = WordsHead(model.args, 3)
+    with pytest.raises(UserError, match="is of another form: --steady-new-head leaves"):
+        take_head(model, headed, [0, 1, 2])
+
+
 # --- at the command line --------------------------------------------------------------
 
 
@@ -359,6 +371,9 @@ def test_two_classes_without_names_have_transformers_own(tmp_path: Path) -> None
     assert "id2label" not in json.loads((source / "config.json").read_text())
     directory = import_hf(source, tmp_path / "model")
     assert directory.manifest.head == {"labels": ["LABEL_0", "LABEL_1"]}
+    edit(id2label={"1": "first", "0": "last"})(source)
+    directory = import_hf(source, tmp_path / "named")
+    assert directory.manifest.head == {"labels": ["last", "first"]}
 
 
 def test_a_head_that_its_manifest_does_not_describe_is_one_line(
