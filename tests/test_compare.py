@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FAIRSEQ_STEADY, ROOT, environment, run_command
+from conftest import FAIRSEQ_STEADY, ROOT, environment, run_forking
 from fairseq_steady.commands import compare
 from fairseq_steady.comparison import (
     comparing,
@@ -65,7 +65,7 @@ def flags(models: dict[str, Path], data: Path, *more: str) -> list[str]:
 
 
 def run_compare(out: Path, train: list[str], *options: str) -> Any:
-    return run_command("compare", "--out", out, *options, "--", *train)
+    return run_forking("compare", "--out", out, *options, "--", *train)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

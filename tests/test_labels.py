@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from conftest import TRAIN, Trainer, run_command
+from conftest import TRAIN, Trainer, Zygote, run_command
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks import setup_task
@@ -25,10 +25,17 @@ from fairseq_steady.data.tables import read_indicators, read_parted
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.inference import probing
+from fairseq_steady.inference.loading import load_trained
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.tasks._classes import class_weights, of_a_class
-from helpers import assert_equal_weights, checkpoint, logged
+from helpers import (
+    NO_DROPOUT,
+    assert_equal_weights,
+    checkpoint,
+    logged,
+    train_on_workers,
+)
 from method_table import METHODS
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.utils.class_weight import compute_class_weight
@@ -160,6 +167,9 @@ def test_a_run_with_unequal_classes(
     expected = [24 / 3 / 6, 24 / 3 / 15, 24 / 3 / 3]
     kept = checkpoint(tmp_path)["task_state"]["class_weights"]
     assert kept == expected
+    _, task = load_trained(tmp_path / "checkpoint_best.pt")
+    task.cfg.data = "nowhere"
+    assert task.class_weights == tuple(expected)
     assert "classes weigh: egg 1.333, ham 0.5333, spam 2.667" in done.stderr
     (record,) = (tmp_path / "r").glob("valid-6.json")
     found = json.loads(record.read_text())
@@ -416,22 +426,30 @@ def runs(
     models: dict[str, Path],
     labelled: Path,
     fairseq_train: Trainer,
+    zygote: Zygote,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, tuple[Path, str]]:
-    """Of each form, where a run saved and what it said."""
+    """Of each form, where a run saved and what it said; columns have two workers."""
     found = {}
     for form, flag in FORMS.items():
         out = tmp_path_factory.mktemp(form)
-        done = fairseq_train(
-            *(labelled / form, "--task=text_classification", flag),
+        flags = [
+            *(labelled / form, "--task=text_classification", flag, *NO_DROPOUT),
             *(f"--steady-model={models['roberta']}", "--max-epoch=4", "--lr=3e-3"),
             *(f"--save-dir={out}", f"--steady-record={out}/r", *METHOD),
-        )
-        found[form] = out, done.stderr
+        ]
+        if form == "cell":
+            said = fairseq_train(*flags, "--update-freq=2").stderr
+        else:
+            said = train_on_workers(zygote, *flags)[0]
+        found[form] = out, said
     return found
 
 
-METHOD = ["--criterion=sift", "--steady-class-weights=balanced"]
+METHOD = [
+    *("--criterion=sift", "--steady-class-weights=balanced"),
+    *("--adam-eps=1e-3", "--batch-size=4"),
+]
 
 
 def test_a_run_with_several_labels(runs: dict[str, tuple[Path, str]]) -> None:
@@ -454,12 +472,21 @@ def test_a_run_with_several_labels(runs: dict[str, tuple[Path, str]]) -> None:
 
 
 def records(out: Path) -> list[dict[str, float]]:
-    found = [json.loads(p.read_text())["metrics"] for p in (out / "r").glob("valid-*")]
+    files = sorted((out / "r").glob("valid-*"))
+    found = [json.loads(path.read_text())["metrics"] for path in files]
     return [{f"valid_{name}": value for name, value in one.items()} for one in found]
 
 
-def test_both_forms_are_the_same_data(runs: dict[str, tuple[Path, str]]) -> None:
-    assert_equal_weights(runs["cell"][0], runs["columns"][0])
+def test_both_forms_and_two_workers_are_the_same_run(
+    runs: dict[str, tuple[Path, str]],
+) -> None:
+    one, other = (out for out, _ in runs.values())
+    assert_equal_weights(one, other, 1e-5)
+    for first, second in zip(records(one), records(other), strict=True):
+        names = ("valid_loss", "valid_micro_f1", "valid_recall_cat")
+        assert [first[n] for n in names] == pytest.approx([second[n] for n in names])
+    kept = [checkpoint(out)["task_state"]["class_weights"] for out in (one, other)]
+    assert kept[0] == kept[1]
 
 
 def test_predictions_and_exports_of_several_labels(
