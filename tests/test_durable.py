@@ -4,14 +4,13 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Zygote, environment, fairseq_command
+from conftest import Zygote
 from fairseq.data import iterators
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import durable
@@ -204,16 +203,10 @@ def test_data_that_changed_or_vanished_between_two_runs_are_refused(
 
 
 def test_torchrun_on_a_cpu_is_an_error(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
 ) -> None:
     arguments = [*run_flags(models, cola_data, "plain", tmp_path), "--max-update=1"]
-    done = subprocess.run(
-        fairseq_command(*arguments),
-        check=False,
-        env=environment() | {"WORLD_SIZE": "2", "RANK": "0"},
-        capture_output=True,
-        text=True,
-    )
+    (done,) = zygote.run(["WORLD_SIZE=2", "RANK=0", "fairseq-train", *arguments])
     assert done.returncode == 1
     assert "2 workers were started (WORLD_SIZE)" in done.stderr.splitlines()[-1]
 

@@ -167,22 +167,29 @@ COMMANDS: dict[str, Callable[[], object]] = {
 }
 
 
-#: Said before a command: do this first.
+def script() -> None:
+    """A Python program by its path."""
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+#: Said before a command: do this first. ``NAME=VALUE`` sets a variable.
 FIRST = {"guarded": guard, "forking": fork_python}
 
 
 def command(arguments: list[str], files: tuple[int, int]) -> Callable[[], object]:
     """In the child: what to call, its output in files."""
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    first = FIRST.get(arguments[0])
-    if first:
-        first()
-        arguments = arguments[1:]
+    while arguments[0] in FIRST or "=" in arguments[0]:
+        first, *arguments = arguments
+        if first in FIRST:
+            FIRST[first]()
+        else:
+            os.environ.update([first.split("=", 1)])
     apart = arguments[0] in ("fairseq-steady", "elsewhere")
     os.dup2(files[0 if apart else 1], 1)
     os.dup2(files[1], 2)
     sys.argv = arguments
-    return COMMANDS[arguments[0]]
+    return COMMANDS.get(arguments[0], script)
 
 
 def status_of(call: Callable[[], object]) -> int:
