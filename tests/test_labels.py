@@ -28,7 +28,8 @@ from fairseq_steady.inference import probing
 from fairseq_steady.inference.loading import load_trained
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.models.steady import HEAD
-from fairseq_steady.tasks._classes import class_weights, of_a_class
+from fairseq_steady.scores.metrics import larger_is_better
+from fairseq_steady.tasks._classes import check_score, class_weights, of_a_class
 from fairseq_steady.tasks.glue_multitask import MultitaskTask
 from helpers import (
     NO_DROPOUT,
@@ -161,6 +162,31 @@ def test_a_metric_of_a_class_that_is_not_there() -> None:
         of_a_class("precision_egg", ["ham", "spam"])
     with pytest.raises(UserError, match="'1' is no class; there are scores"):
         of_a_class("recall_1", None)
+    assert all(map(larger_is_better, ("recall_loss", "precision_ppl", "accuracy_loss")))
+    assert not any(map(larger_is_better, ("loss", "nll_loss", "ppl")))
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels", "several", "said"),
+    [
+        ("micro_f1", ["a", "b"], False, "accuracy, f1, mcc, macro_f1, balanced_accur"),
+        ("accuracy", ["a", "b"], True, "micro_f1, macro_f1, subset_accuracy, loss"),
+        ("mcc", None, False, "choose from pearson, spearman, loss"),
+        (
+            "ranked",
+            ["a", "b"],
+            False,
+            "ranked is nothing that evaluations of this",
+        ),
+    ],
+)
+def test_a_metric_of_another_kind_is_refused_at_once(
+    metric: str, labels: list[str] | None, several: bool, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        check_score(metric, labels, several, also=False)
+    check_score("ranked", ["a", "b"], False, also=True)
+    check_score("macro_f1", labels or ["a", "b"], several, also=False)
 
 
 # --- a run with them ------------------------------------------------------------------

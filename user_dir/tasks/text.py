@@ -64,6 +64,7 @@ class TextTask(SentenceTask):
     One file is divided: a tenth of it, in proportion of the classes, is 'valid'.
     """
 
+    own_tables: ClassVar[bool] = True
     cfg: TextConfig
 
     def settle_data(self) -> None:
