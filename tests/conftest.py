@@ -306,20 +306,3 @@ def fairseq_train(zygote: Zygote) -> Trainer:
         return done
 
     return run
-
-
-@pytest.fixture(scope="session")
-def installed_train() -> Trainer:
-    """The installed command with --user-dir, as a user types it."""
-
-    def run(*flags: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            fairseq_command(*TRAIN, *flags),
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment(),
-            cwd=ROOT,
-        )
-
-    return run
