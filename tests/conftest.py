@@ -67,7 +67,14 @@ DEBERTA = {
     "deberta_conv_kernel": 3,
     "layer_norm_eps": 1e-7,
 }
-PARTS = {"bart": DECODER, "deberta": DEBERTA}
+#: Sentences are longer than the window of every second layer; products are steep.
+MODERNBERT = {
+    "encoder_ffn_embed_dim": 8,
+    "modernbert_pattern": "gl",
+    "modernbert_window": 6,
+    "layer_norm_eps": 1e-5,
+}
+PARTS = {"bart": DECODER, "deberta": DEBERTA, "modernbert": MODERNBERT}
 SPECIAL = {name: name for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")}
 
 

@@ -25,7 +25,15 @@ from helpers import checkpoint
 from safetensors.torch import load_file, save_file
 from sources import PIECED, make_pieced, make_source
 
-KINDS = ["bert-cased", "roberta", *PIECED, "deberta", "deberta-v3", "bart"]
+KINDS = [
+    "bert-cased",
+    "roberta",
+    *PIECED,
+    "deberta",
+    "deberta-v3",
+    "modernbert",
+    "bart",
+]
 NAMES = ["Neutral", "Entailment", "Contra diction"]
 TEXTS = ["it's mixed lower", "UPPER 日本語 spaces next combining it's x", "x"]
 PAIRS = [("it's mixed", "UPPER spaces next"), ("x y z", "naïve café déjà-vu")]

@@ -34,6 +34,7 @@ TRAINED = {
     "deberta-c2p": ["--criterion=plain"],
     "deberta-v2": ["--criterion=sift"],
     "deberta-v3": ["--criterion=r3f", "--r3f-eps=0.1"],
+    "modernbert": ["--criterion=sift"],
     "bart": ["--criterion=plain"],
     "mbart": ["--criterion=plain"],
 }

@@ -194,7 +194,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "kind": (
         settings(model_type="t5"),
         "model_type 't5' cannot be imported; known: bert, roberta, xlm-roberta, "
-        "camembert, deberta, deberta-v2, bart, mbart$",
+        "camembert, deberta, deberta-v2, modernbert, bart, mbart$",
     ),
     "kind list": (settings(model_type=["bert"]), "'model_type': .*string, not a list"),
     "activation": (settings(hidden_act="mish"), "hidden_act 'mish'"),

@@ -26,7 +26,7 @@ def test_features_are_what_the_head_sees(models: dict[str, Path], family: str) -
     assert features.shape == (len(dataset), 16)
     head = model.classification_heads[HEAD]
     hidden = torch.from_numpy(features)
-    if family != "bart":
+    if family not in ("bart", "modernbert"):
         hidden = hidden[:, None]
     net_input = batch(dataset)["net_input"]
     logits = model(**net_input, features_only=True, classification_head_name=HEAD)[0]

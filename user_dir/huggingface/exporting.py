@@ -104,7 +104,7 @@ class Original:
 
     @property
     def head(self) -> Mapping[str, str]:
-        """transformers' names of the head's two layers."""
+        """transformers' names of the head's layers."""
         names, pooler = self.kind.head, f"{self.kind.prefix}pooler.dense"
         if not self.chooses or names["out_proj"] == "classifier":
             return names
@@ -172,7 +172,8 @@ def weights(original: Original) -> State:
         head = below(ours, f"classification_heads.{task.head}.")
         for own, theirs in original.head.items():
             for part in ("weight", "bias"):
-                state[f"{theirs}.{part}"] = head[f"{own}.{part}"]
+                if f"{own}.{part}" in head:
+                    state[f"{theirs}.{part}"] = head[f"{own}.{part}"]
     elif task is None:
         pooler = original.directory.weights()[1]
         state |= {f"pooler.{name}": tensor for name, tensor in pooler.items()}
@@ -213,8 +214,8 @@ def _labels(original: Original) -> dict[str, Any]:
 def _special_ids(original: Original) -> dict[str, Any]:
     special = original.directory.manifest.special_tokens
     tokenizer = load_tokenizer(original.directory.tokenizer_path)
-    names = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}
-    ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names.items()}
+    names = original.family.special_ids
+    ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names}
     if original.family.decodes:
         ids["decoder_start_token_id"] = tokenizer.encode("").ids[-1]
         ids["forced_eos_token_id"] = ids["eos_token_id"]

@@ -130,7 +130,16 @@ class Blocks:
         self.keys = _layout(heads, place[sentence], step, shapes)
         one_each = [(count, 1) for count, _ in shapes]
         self.first = _layout(heads, place, np.zeros_like(place), one_each)
-        self.biases = [_bias(lengths[group]) for group in groups]
+        self._mask([lengths[group] for group in groups])
+
+    def _mask(self, lengths: list[np.ndarray]) -> None:
+        """What scores need, from the lengths of the sentences in each block."""
+        self.biases = [_bias(block) for block in lengths]
+
+    def _attend(
+        self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, p: float
+    ) -> Tensor:
+        return attend(q, k, v, self.biases[block], scale, p)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, p: float) -> Tensor:
         """Mixed values.
@@ -153,8 +162,8 @@ class Blocks:
         spread = (queries.spread(q), self.keys.spread(k), self.keys.spread(v))
         return queries.pack(
             [
-                attend(*block, scale, p)
-                for block in zip(*spread, self.biases, strict=True)
+                self._attend(block, *seen, scale, p)
+                for block, seen in enumerate(zip(*spread, strict=True))
             ]
         )
 
@@ -207,10 +216,12 @@ class Varlen:
 
     Args:
         lengths: of the sentences, all above 0, shape (B,).
+        reach: how many positions away a token may be looked at; -1 for any.
 
     """
 
-    def __init__(self, lengths: Tensor) -> None:
+    def __init__(self, lengths: Tensor, reach: int = -1) -> None:
+        self._window = (reach, reach)
         self._starts = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
         self._first = torch.arange(
             len(self._starts), dtype=torch.int32, device=lengths.device
@@ -227,5 +238,6 @@ class Varlen:
             max_seqlen_q=self._longest if whole else 1,
             max_seqlen_k=self._longest,
             dropout_p=p,
+            **({} if self._window[0] < 0 else {"window_size": self._window}),
         )
         return mixed.flatten(1)

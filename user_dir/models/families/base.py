@@ -38,6 +38,7 @@ BRACKETS = {
     "<mask>": "[MASK]",
 }
 ANGLES = {name: name for name in BRACKETS}
+_IDS = (("pad", "<pad>"), ("bos", "<s>"), ("eos", "</s>"))
 
 
 class Config(TypedDict, total=False):
@@ -79,7 +80,8 @@ class Kind:
             ``<s> <pad> </s> <unk> <mask>``.
         vocabulary: what makes its tokeniser where there is no tokenizer.json:
             vocab.txt, or vocab.json and merges.txt, or transformers.
-        head: names of a classification head's two layers, ``dense`` and ``out_proj``.
+        head: names of a classification head's layers, ``dense``, ``out_proj`` and
+            what else the family's has.
         first: row of the first position in an encoder's table of positions.
         types: rows of an encoder's table of token types where fairseq's model tells
             none apart.
@@ -129,6 +131,7 @@ class Family(ABC):
         words: Hugging Face's name of the table of word embeddings.
         unmissed: beginnings of names of tensors that an import leaves behind without a
             word: heads of pretraining, buffers.
+        special_ids: special tokens whose numbers config.json has, by its names.
         decodes: whether it is an encoder-decoder.
         typed: whether the second sentence of a pair may have a token type of its own.
         released: whether fairseq released models of this form, under its name.
@@ -144,6 +147,7 @@ class Family(ABC):
     stacks: tuple[str, ...]
     words: str
     unmissed: tuple[str, ...]
+    special_ids: tuple[tuple[str, str], ...] = _IDS
     decodes: bool = False
     typed: bool = False
     released: bool = False
@@ -192,6 +196,19 @@ class Family(ABC):
             UserError: says what it lacks.
 
         """
+
+    def head_shapes(self, form: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor of a classification head, by fairseq's name.
+
+        -1 stands for the number of outputs.
+        """
+        width = form["encoder_embed_dim"]
+        return {
+            "dense.weight": (width, width),
+            "dense.bias": (width,),
+            "out_proj.weight": (-1, width),
+            "out_proj.bias": (-1,),
+        }
 
     @abstractmethod
     def read(
