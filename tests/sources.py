@@ -369,3 +369,55 @@ def make_pieced_release(folder: Path, kind: str) -> Path:
     state = FAMILIES["roberta"].model.build_model(args, bare).state_dict()
     torch.save({"args": args, "model": state}, folder / "model.pt")
     return folder
+
+
+# --- MPNet and other small encoders ---------------------------------------------------
+
+#: Spellings that some tokeniser takes for a token of its own.
+SPECIAL_WORDS = ["<unk>", "[UNK]", "<mask>", "[MASK]", "<s>", "[CLS]", "[SEP]", "<pad>"]
+#: The five that a WordPiece vocabulary begins with.
+_FIRST_WORDS = {
+    "MPNet": ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"],
+}
+#: Every form: transformers' class, and what its configuration says.
+SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "mpnet": ("MPNet", {"max_position_embeddings": 202, **SIZE}),
+    "mpnet-relu": (
+        "MPNet",
+        {"max_position_embeddings": 202, "hidden_act": "relu", **SIZE},
+    ),
+}
+
+
+def make_small(folder: Path, kind: str, purpose: str = "Model", **more: Any) -> Path:
+    """A tiny random directory of one of those."""
+    folder.mkdir()
+    classes, settings = SMALL[kind]
+    rows = _small_vocabulary(folder, classes)
+    config = getattr(transformers, f"{classes}Config")(
+        vocab_size=rows, **{**settings, **more}
+    )
+    torch.manual_seed(1)
+    model = getattr(transformers, classes + purpose)(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _small_vocabulary(folder: Path, classes: str) -> int:
+    """vocab.txt alone, as the first of their kind were published; its lines."""
+    tokenizer = BertWordPieceTokenizer(lowercase=True)
+    first = _FIRST_WORDS.get(classes, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    tokenizer.train_from_iterator(
+        [t for t in many_scripts(100) if not set(t) & {"\0", "\n"}] + AWKWARD,
+        **{"vocab_size": 600, "min_frequency": 1, "show_progress": False},
+        special_tokens=first,
+    )
+    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    (folder / "vocab.txt").write_text("\n".join(w for w, _ in words) + "\n", "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": True, "tokenizer_class": f"{classes}Tokenizer"})
+    )
+    return len(words)

@@ -125,7 +125,9 @@ def test_its_head_goes_out_where_transformers_has_it(
     model.register_classification_head(HEAD, num_classes=3)
     nn.init.normal_(model.classification_heads[HEAD].dense.weight)
     nn.init.normal_(model.classification_heads[HEAD].out_proj.weight)
-    task = SimpleNamespace(num_classes=3, head=HEAD, labels=["a", "b", "c"])
+    task = SimpleNamespace(
+        num_classes=3, head=HEAD, labels=["a", "b", "c"], several=False
+    )
     original = Original(directory, model.eval(), {}, task)
     exporting._write(original, tmp_path)
     assert exporting.logit_error(original, tmp_path, ["naïve café", "x"]) <= TOLERANCE

@@ -15,7 +15,7 @@ from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import Blocks, Varlen, packs
+from .attention import Attention, Blocks, Padded, Varlen, packs
 from .dropout import use_words
 
 
@@ -29,7 +29,7 @@ class Packing:
     """
 
     def __init__(self, padding: Tensor, packs: bool = True) -> None:
-        self.padding = padding
+        self.padding, self._packs = padding, packs
         #: whether there may be padding
         self.padded = not packs or bool(padding.any())
         self.real: Tensor | None = None
@@ -71,6 +71,8 @@ class Packing:
     @cached_property
     def attention(self) -> Any:
         """Attention within each sentence; see :class:`.attention.Blocks`."""
+        if not self._packs:
+            return Padded(self.padding)
         kind = Blocks if self.padding.device.type == "cpu" else Varlen
         return kind(self.lengths[self.lengths > 0])
 
@@ -167,11 +169,20 @@ class PackedEncoderLayer(TransformerEncoderLayerBase):
         packed = packing.pack(x.transpose(0, 1))
         return packing.spread(self.packed(packed, packing)).transpose(0, 1)
 
-    def packed(self, x: Tensor, packing: Packing, first: bool = False) -> Tensor:
-        """Packed tokens of shape (N, C); of ``first`` ones alone (B, C) comes out."""
+    def packed(
+        self,
+        x: Tensor,
+        packing: Packing,
+        attend: Attention | None = None,
+        first: bool = False,
+    ) -> Tensor:
+        """Packed tokens of shape (N, C); of ``first`` ones alone (B, C) comes out.
+
+        With ``attend`` in place of the packing's attention.
+        """
         attention = self.self_attn
         own = packing.first(x) if first else x
-        mixed = packing.attention(
+        mixed = (attend or packing.attention)(
             attention.q_proj(own),
             attention.k_proj(x),
             attention.v_proj(x),

@@ -43,16 +43,19 @@ _ATTENTION = {
     "attention.self.key": "self_attn.k_proj",
     "attention.self.value": "self_attn.v_proj",
 }
-LAYER = {
-    "attention.output.dense": "self_attn.out_proj",
-    "attention.output.LayerNorm": "self_attn_layer_norm",
+FEED_FORWARD = {
     "intermediate.dense": "fc1",
     "output.dense": "fc2",
     "output.LayerNorm": "final_layer_norm",
 }
+LAYER = {
+    "attention.output.dense": "self_attn.out_proj",
+    "attention.output.LayerNorm": "self_attn_layer_norm",
+    **FEED_FORWARD,
+}
 _PARTS = ("weight", "bias")
 #: Names of RoBERTa's head.
-_HEAD = {"dense": "classifier.dense", "out_proj": "classifier.out_proj"}
+HEAD = {"dense": "classifier.dense", "out_proj": "classifier.out_proj"}
 
 
 class EncoderConfig(Config, total=False):
@@ -262,7 +265,7 @@ def _read_pooler(weights: Weights, width: int) -> State:
 
 def _as_roberta(classes: str, vocabulary: Any) -> Kind:
     """RoBERTa's form under another name, and with another tokeniser."""
-    return Kind(classes, "roberta.", ANGLES, vocabulary, _HEAD, first=2, types=1)
+    return Kind(classes, "roberta.", ANGLES, vocabulary, HEAD, first=2, types=1)
 
 
 FAMILY = EncoderFamily(
