@@ -64,7 +64,14 @@ DEBERTA = {
     "deberta_conv_kernel": 3,
     "layer_norm_eps": 1e-7,
 }
-PARTS = {"bart": DECODER, "deberta": DEBERTA}
+#: Embeddings narrower than the layers, which ALBERT shares.
+NARROW = {"embedding_size": 12}
+PARTS = {
+    "bart": DECODER,
+    "deberta": DEBERTA,
+    "electra": NARROW,
+    "albert": NARROW | {"encoder_passes": 3},
+}
 SPECIAL = {name: name for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")}
 
 

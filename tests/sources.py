@@ -381,11 +381,29 @@ _FIRST_WORDS = {
 }
 #: Every form: transformers' class, and what its configuration says.
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
-    "mpnet": ("MPNet", {"max_position_embeddings": 202, **SIZE}),
-    "mpnet-relu": (
-        "MPNet",
-        {"max_position_embeddings": 202, "hidden_act": "relu", **SIZE},
+    "mpnet": ("MPNet", {"max_position_embeddings": 202}),
+    "mpnet-relu": ("MPNet", {"max_position_embeddings": 202, "hidden_act": "relu"}),
+    "electra": ("Electra", {"embedding_size": 12, "layer_norm_eps": 1e-6}),
+    "electra-wide": ("Electra", {"embedding_size": 24, "type_vocab_size": 1}),
+    "distilbert": ("DistilBert", {"activation": "gelu"}),
+    "distilbert-waves": (
+        "DistilBert",
+        {"activation": "relu", "sinusoidal_pos_embds": True},
     ),
+    "albert": ("Albert", {"embedding_size": 12}),
+    "albert-groups": (
+        "Albert",
+        {"embedding_size": 24, "num_hidden_groups": 2, "hidden_act": "gelu"},
+    ),
+    "bert-one-type": ("Bert", {"type_vocab_size": 1}),
+}
+#: DistilBERT's names of what SIZE says.
+_DISTILBERT = {
+    "dim": SIZE["hidden_size"],
+    "n_layers": SIZE["num_hidden_layers"],
+    "n_heads": SIZE["num_attention_heads"],
+    "hidden_dim": SIZE["intermediate_size"],
+    "initializer_range": SIZE["initializer_range"],
 }
 
 
@@ -394,9 +412,9 @@ def make_small(folder: Path, kind: str, purpose: str = "Model", **more: Any) -> 
     folder.mkdir()
     classes, settings = SMALL[kind]
     rows = _small_vocabulary(folder, classes)
-    config = getattr(transformers, f"{classes}Config")(
-        vocab_size=rows, **{**settings, **more}
-    )
+    size = _DISTILBERT if classes == "DistilBert" else SIZE
+    given = {"max_position_embeddings": 200, **size, **settings, **more}
+    config = getattr(transformers, f"{classes}Config")(vocab_size=rows, **given)
     torch.manual_seed(1)
     model = getattr(transformers, classes + purpose)(config)
     for parameter in model.parameters():
@@ -407,7 +425,12 @@ def make_small(folder: Path, kind: str, purpose: str = "Model", **more: Any) -> 
 
 
 def _small_vocabulary(folder: Path, classes: str) -> int:
-    """vocab.txt alone, as the first of their kind were published; its lines."""
+    """vocab.txt alone, as the first of their kind were published; its lines.
+
+    ALBERT's is a sentencepiece model.
+    """
+    if classes == "Albert":
+        return _albert_vocabulary(folder)
     tokenizer = BertWordPieceTokenizer(lowercase=True)
     first = _FIRST_WORDS.get(classes, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     tokenizer.train_from_iterator(
@@ -421,3 +444,24 @@ def _small_vocabulary(folder: Path, classes: str) -> int:
         json.dumps({"do_lower_case": True, "tokenizer_class": f"{classes}Tokenizer"})
     )
     return len(words)
+
+
+def _albert_vocabulary(folder: Path) -> int:
+    pieces = {"pad": "<pad>", "unk": "<unk>", "bos": "[CLS]", "eos": "[SEP]"}
+    corpus = [t for t in many_scripts(300) if not set(t) & {"\0", "\n"}]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=420,
+        model_type="unigram",
+        character_coverage=0.999,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        num_threads=1,
+        control_symbols=["[MASK]"],
+        **{f"{name}_piece": piece for name, piece in pieces.items()},
+        **{f"{name}_id": index for index, name in enumerate(pieces)},
+    )
+    config = {"tokenizer_class": "AlbertTokenizer", "do_lower_case": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return len(transformers.AutoTokenizer.from_pretrained(folder))

@@ -10,14 +10,18 @@ import pytest
 import torch
 import transformers
 from fairseq_steady.data import SentenceTokenizer
+from fairseq_steady.huggingface.checking import assert_equal
 from fairseq_steady.huggingface.exporting import Original, export_hf
 from fairseq_steady.huggingface.importing import import_hf
+from fairseq_steady.inference.loading import load_classifier
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models import relative
 from fairseq_steady.models.building import load_encoder
 from fairseq_steady.models.packed import Packing
 from fairseq_steady.models.relative import RelativeBias, bucket
+from fairseq_steady.models.steady import HEAD
 from sources import SMALL, SPECIAL_WORDS, make_small, many_scripts
+from torch import nn
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 
@@ -108,11 +112,18 @@ def test_tokens_equal_transformers_in_many_scripts(pair: Pair, tmp_path: Path) -
         assert pair.original.rows[wanted].tolist() == ids.tolist(), text
 
 
+#: What an export says otherwise, and means the same by.
+NEWLY_SAID = {
+    *("architectures", "vocab_size", "type_vocab_size", "sinusoidal_pos_embds"),
+    *("bos_token_id", "eos_token_id"),
+}
+
+
 def test_out_and_in_again_is_the_same(pair: Pair, tmp_path: Path) -> None:
     assert export_hf(pair.directory.path, tmp_path / "out") <= 1e-5
     config = json.loads((tmp_path / "out/config.json").read_text())
     theirs = json.loads((pair.source / "config.json").read_text())
-    for name in config.keys() & theirs.keys() - {"architectures", "vocab_size"}:
+    for name in config.keys() & theirs.keys() - NEWLY_SAID:
         assert config[name] == theirs[name], name
     again = import_hf(tmp_path / "out", tmp_path / "again")
     mine, wanted = again.weights()[0], pair.directory.weights()[0]
@@ -164,3 +175,49 @@ def test_a_gpus_way_is_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> 
     found = model(tokens, features_only=True)[0]
     real = tokens.ne(1)
     torch.testing.assert_close(found[real], expected[real], rtol=0, atol=1e-5)
+
+
+# --- heads ----------------------------------------------------------------------------
+
+NAMES = ["Neutral", "Entailment", "Contra diction"]
+
+
+@pytest.fixture(scope="module", params=[k for k in SMALL if k != "mpnet-relu"])
+def headed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ModelDirectory]:
+    base = tmp_path_factory.mktemp("headed")
+    names = {"id2label": dict(enumerate(NAMES))}
+    source = make_small(
+        base / "source", request.param, "ForSequenceClassification", **names
+    )
+    return source, import_hf(source, base / "model")
+
+
+def test_a_classifier_comes_in_and_goes_out_with_its_head(
+    headed: tuple[Path, ModelDirectory], tmp_path: Path
+) -> None:
+    """Sentences and pairs; hidden states are compared besides."""
+    source, directory = headed
+    assert directory.manifest.head == {"labels": NAMES}
+    assert assert_equal(source, directory) <= 1e-5
+    assert export_hf(directory.path, tmp_path / "out") <= 1e-5
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    theirs = json.loads((source / "config.json").read_text())
+    assert config["architectures"] == theirs["architectures"]
+    assert config["id2label"] == theirs["id2label"]
+    again = import_hf(tmp_path / "out", tmp_path / "again")
+    mine, wanted = again.head(), directory.head()
+    assert all(torch.equal(mine[name], wanted[name]) for name in wanted)
+
+
+def test_its_activation_is_the_familys(headed: tuple[Path, ModelDirectory]) -> None:
+    source, directory = headed
+    model, _ = load_classifier(directory)
+    bend = model.classification_heads[HEAD].activation_fn
+    wanted = {"Electra": "gelu", "DistilBert": "relu"}
+    named = transformers.AutoConfig.from_pretrained(source).architectures[0]
+    activation = wanted.get(named.removesuffix("ForSequenceClassification"), "tanh")
+    x = torch.linspace(-3, 3, 9)
+    expected = getattr(torch if activation == "tanh" else nn.functional, activation)(x)
+    torch.testing.assert_close(bend(x), expected)

@@ -35,9 +35,8 @@ def read_config(source: Path) -> tuple[Family, dict[str, Any]]:
 
 def _check(config: dict[str, Any], family: Family, path: Path) -> None:
     """Refuse what fairseq has for no family."""
-    check_heads(config, "hidden_size", "num_attention_heads", path)
-    for side in ("encoder", "decoder"):
-        check_heads(config, "d_model", f"{side}_attention_heads", path)
+    for width, heads in family.shares:
+        check_heads(config, width, heads, path)
     positions = config.get("position_embedding_type") or "absolute"
     decoder = config.get("is_decoder") and not family.decodes
     if positions != "absolute" or decoder:

@@ -209,16 +209,26 @@ class Padded:
     def adding(self, _: int, relative: Relative) -> Attention:
         """As :meth:`Blocks.adding`."""
         bias = relative(self._padding.size(1))
-        bias = bias.masked_fill(self._padding[:, None, None, :], -math.inf)
-        return partial(self._attend, bias)
+        masked = bias.masked_fill(self._padding[:, None, None, :], -math.inf)
+        return partial(self, bias=masked)
 
-    def _attend(
-        self, bias: Tensor, q: Tensor, k: Tensor, v: Tensor, heads: int, p: float
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        p: float,
+        bias: Tensor | None = None,
     ) -> Tensor:
-        size = len(self._padding)
+        """As :meth:`Blocks.__call__`, of N = B * T tokens."""
+        if bias is None:
+            unseen = q.new_zeros(self._padding.shape)
+            bias = unseen.masked_fill(self._padding, -math.inf)[:, None, None, :]
 
         def by_head(x: Tensor) -> Tensor:
-            return x.view(size, -1, heads, x.size(-1) // heads).transpose(1, 2)
+            split = x.view(len(self._padding), -1, heads, x.size(-1) // heads)
+            return split.transpose(1, 2)
 
         own, keys, values = by_head(q), by_head(k), by_head(v)
         scale = 1 / math.sqrt(own.size(-1))

@@ -9,14 +9,12 @@ import math
 from typing import Any
 
 import torch
-from fairseq.models.roberta.model import RobertaEncoder
-from fairseq.models.transformer import TransformerConfig, TransformerEncoder
-from fairseq.modules.transformer_sentence_encoder import init_bert_params
+from fairseq.models.transformer import TransformerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import Attention
-from .packed import PackedEncoderLayer, Packing, through_layers
+from .packed import OwnEncoder, PackedEncoderLayer, Packing
 
 #: Buckets, and the distance from which all are in the last: transformers' model has
 #: these whatever its configuration says.
@@ -63,6 +61,11 @@ class RelativeBias(nn.Module):
         return each.t().unfold(1, steps, 1).flip(1)
 
 
+def _packing(padding: Tensor) -> Packing:
+    """On a GPU all positions: no kernel there takes a bias and sentences packed."""
+    return Packing(padding, packs=padding.device.type == "cpu")
+
+
 class RelativeLayer(PackedEncoderLayer):
     """fairseq's post-norm layer, its attention given to it."""
 
@@ -75,15 +78,8 @@ class RelativeLayer(PackedEncoderLayer):
         return packing.spread(packed).transpose(0, 1)
 
 
-def _packing(padding: Tensor) -> Packing:
-    """On a GPU all positions: no kernel there takes a bias and sentences packed."""
-    return Packing(padding, packs=padding.device.type == "cpu")
-
-
-class RelativeEncoder(TransformerEncoder):
+class RelativeEncoder(OwnEncoder):
     """Embeds tokens, then layers that see relative positions."""
-
-    first_only = False
 
     def __init__(self, args: argparse.Namespace, dictionary: Any, words: Any) -> None:
         super().__init__(args, dictionary, words)
@@ -94,31 +90,10 @@ class RelativeEncoder(TransformerEncoder):
         """In place of fairseq's own."""
         return RelativeLayer(TransformerConfig.from_namespace(cfg))
 
-    def forward(
-        self,
-        src_tokens: Tensor,
-        src_lengths: Tensor | None = None,
-        return_all_hiddens: bool = False,
-        token_embeddings: Tensor | None = None,
-    ) -> dict[str, Any]:
-        """Token ids of shape (B, T); as fairseq's encoder."""
-        padding = src_tokens.eq(self.padding_idx)
-        x, _ = self.forward_embedding(src_tokens, token_embeddings)
-        packing = _packing(padding)
-        attend = packing.attention.adding(self.heads, self.relative)
-        x, states = through_layers(self, x, packing, return_all_hiddens, attend)
-        return {
-            "encoder_out": [x],
-            "encoder_padding_mask": [padding],
-            "encoder_states": states,
-        }
+    def packing(self, padding: Tensor) -> Packing:
+        """Of a batch with this padding."""
+        return _packing(padding)
 
-
-class MPNetEncoder(RobertaEncoder):
-    """fairseq's RoBERTa around MPNet's encoder."""
-
-    def build_encoder(self, args: Any, dictionary: Any, embed_tokens: Any) -> Any:
-        """In place of fairseq's own."""
-        encoder = RelativeEncoder(args, dictionary, embed_tokens)
-        encoder.apply(init_bert_params)
-        return encoder
+    def shared(self, packing: Packing) -> tuple[Attention]:
+        """Attention of this batch."""
+        return (packing.attention.adding(self.heads, self.relative),)

@@ -28,5 +28,5 @@ def kinds() -> dict[str, Kind]:
     return {n: kind for family in FAMILIES.values() for n, kind in family.kinds.items()}
 
 
-for _file in ("roberta", "deberta", "bart", "mpnet"):
+for _file in ("roberta", "deberta", "bart", "mpnet", "electra", "distilbert", "albert"):
     register(import_module(f".{_file}", __name__).FAMILY)

@@ -9,7 +9,8 @@ from fairseq.models.roberta.model import base_architecture
 
 from ...errors import UserError
 from ..architectures import Count, Encoder
-from ..relative import BUCKETS, MPNetEncoder
+from ..packed import roberta_around
+from ..relative import BUCKETS, RelativeEncoder
 from .base import Kind, State, Weights
 from .roberta import FAMILY as ROBERTA
 from .roberta import FEED_FORWARD, HEAD, EncoderConfig, EncoderFamily, SteadyRoberta
@@ -27,11 +28,7 @@ class MPNetConfig(EncoderConfig, total=False):
 class SteadyMPNet(SteadyRoberta):
     """MPNet with RoBERTa's interface and classification head."""
 
-    @classmethod
-    def build_model(cls, args: Any, task: Any) -> "SteadyMPNet":
-        """A model with random weights."""
-        base_architecture(args)
-        return cls(args, MPNetEncoder(args, task.source_dictionary))
+    around = roberta_around(RelativeEncoder)
 
 
 @dataclass(frozen=True, kw_only=True)
