@@ -53,6 +53,7 @@ class Config(TypedDict, total=False):
     _name_or_path: str | None
     position_embedding_type: str | None
     is_decoder: bool | None
+    quantization_config: dict[str, Any] | None
     hidden_act: str | None
     activation_function: str | None
     activation: str | None

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Required
 
-from fairseq.models.roberta.model import base_architecture
-
 from ..architectures import Count, Encoder, Layers, Positions, Rate
 from .base import ACTIVATIONS, BRACKETS, Config, Kind, activation, activation_back
 from .roberta import FAMILY as BERT
-from .roberta import EncoderFamily, SteadyRoberta
+from .roberta import EncoderFamily, SteadyRoberta, completing
 
 #: Hugging Face's name of each setting and fairseq's.
 _SETTINGS = {
@@ -61,7 +59,6 @@ class DistilBertFamily(EncoderFamily):
         return {
             **{ours: given[theirs] for theirs, ours in _SETTINGS.items()},
             "activation_fn": ACTIVATIONS[activation(config)],
-            "pooler_activation_fn": "relu",
             "layer_norm_eps": 1e-12,
         }
 
@@ -88,7 +85,7 @@ FAMILY = DistilBertFamily(
     config=DistilBertConfig,
     architecture=Encoder,
     model=SteadyRoberta,
-    complete=base_architecture,
+    complete=completing(pooler_activation_fn="relu"),
     stacks=BERT.stacks,
     words=BERT.words,
     unmissed=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fairseq.models.roberta.model import base_architecture
-
 from ..architectures import Count, Encoder, Rate
 from ..packed import roberta_around
 from ..projected import ProjectedEncoder
 from .base import BRACKETS, Kind
 from .roberta import FAMILY as BERT
-from .roberta import HEAD, EncoderConfig, EncoderFamily, SteadyRoberta
+from .roberta import HEAD, EncoderConfig, EncoderFamily, SteadyRoberta, completing
 
 
 class ElectraConfig(EncoderConfig, total=False):
@@ -45,12 +43,9 @@ class ElectraFamily(EncoderFamily):
     """BERT's names, and a projection after the embeddings."""
 
     def arguments(self, config: dict[str, Any], first: int) -> dict[str, Any]:
-        """An encoder's, the embeddings' width, and the head's activation and rate."""
+        """An encoder's, the embeddings' width, and the head's dropout."""
         form = super().arguments(config, first)
-        own = {
-            "embedding_size": config.get("embedding_size", 128),
-            "pooler_activation_fn": "gelu",
-        }
+        own = {"embedding_size": config.get("embedding_size", 128)}
         if config.get("classifier_dropout") is not None:
             own["pooler_dropout"] = config["classifier_dropout"]
         return form | own
@@ -83,7 +78,7 @@ FAMILY = ElectraFamily(
     config=ElectraConfig,
     architecture=Electra,
     model=SteadyElectra,
-    complete=base_architecture,
+    complete=completing(pooler_activation_fn="gelu"),
     stacks=BERT.stacks,
     words=BERT.words,
     unmissed=(

@@ -1,7 +1,7 @@
 """BERT and RoBERTa: encoders as fairseq's RoBERTa."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Required
 
@@ -233,6 +233,18 @@ class EncoderFamily(Family):
             "attention_probs_dropout_prob": form["attention_dropout"],
             "classifier_dropout": form["pooler_dropout"],
         }
+
+
+def completing(**own: Any) -> Callable[[argparse.Namespace], None]:
+    """What fills in RoBERTa's arguments, and before them a family's own."""
+
+    def complete(args: argparse.Namespace) -> None:
+        for name, value in own.items():
+            if getattr(args, name, None) is None:
+                setattr(args, name, value)
+        base_architecture(args)
+
+    return complete
 
 
 def _types(form: dict[str, Any], kind: Kind) -> int:
