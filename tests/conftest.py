@@ -74,7 +74,15 @@ MODERNBERT = {
     "modernbert_window": 6,
     "layer_norm_eps": 1e-5,
 }
-PARTS = {"bart": DECODER, "deberta": DEBERTA, "modernbert": MODERNBERT}
+#: Embeddings narrower than the layers, which ALBERT shares.
+NARROW = {"embedding_size": 12}
+PARTS = {
+    "bart": DECODER,
+    "deberta": DEBERTA,
+    "modernbert": MODERNBERT,
+    "electra": NARROW,
+    "albert": NARROW | {"encoder_passes": 3},
+}
 SPECIAL = {name: name for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")}
 
 

@@ -7,9 +7,9 @@ length, where flash-attn is installed.
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -17,6 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .dropout import drop
+
+#: Queries, keys, values, heads and dropout to mixed values; see :class:`Blocks`.
+Attention = Callable[[Tensor, Tensor, Tensor, int, float], Tensor]
+#: A number of positions T to what they add to scores, shape (H, T, T).
+Relative = Callable[[int], Tensor]
 
 #: Lengths are rounded up to a multiple of this; each makes a block.
 _STEP = 32
@@ -137,11 +142,38 @@ class Blocks:
         self.biases = [_bias(block) for block in lengths]
 
     def _attend(
-        self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, p: float
+        self,
+        block: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        p: float,
     ) -> Tensor:
-        return attend(q, k, v, self.biases[block], scale, p)
+        return attend(q, k, v, bias, scale, p)
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, p: float) -> Tensor:
+    def adding(self, heads: int, relative: Relative) -> Attention:
+        """This attention, with what positions add to scores, the same in all layers."""
+        self._arrange(heads)
+        steps = [length for _, _, length in self.keys.shapes]
+        whole = relative(max(steps))
+        added = []
+        for (count, _, length), bias in zip(self.keys.shapes, self.biases, strict=True):
+            part = whole[:, :length, :length].expand(count, -1, -1, -1)
+            # Whole in memory: each layer would copy it else.
+            added.append(part.contiguous() if bias is None else part + bias)
+        return partial(self, biases=added)
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        p: float,
+        biases: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
         """Mixed values.
 
         Args:
@@ -150,6 +182,7 @@ class Blocks:
             v: shape (N, C).
             heads: H.
             p: dropout of attention weights.
+            biases: one for each block; default: minus infinity at padding.
 
         Returns:
             The shape of ``q``.
@@ -157,13 +190,17 @@ class Blocks:
         """
         if heads != self._heads:
             self._arrange(heads)
-        queries = self.keys if len(q) == len(k) else self.first
+        whole = len(q) == len(k)
+        queries = self.keys if whole else self.first
         scale = 1 / math.sqrt(q.size(-1) // heads)
         spread = (queries.spread(q), self.keys.spread(k), self.keys.spread(v))
+        chosen = self.biases if biases is None else biases
+        if not whole:
+            chosen = [bias if bias is None else bias[:, :, :1] for bias in chosen]
         return queries.pack(
             [
-                self._attend(block, *seen, scale, p)
-                for block, seen in enumerate(zip(*spread, strict=True))
+                self._attend(*block, scale, p)
+                for block in zip(range(len(chosen)), *spread, chosen, strict=True)
             ]
         )
 
@@ -175,6 +212,47 @@ def _bias(lengths: np.ndarray) -> Tensor | None:
     padding = np.arange(lengths.max()) >= lengths[:, None]
     bias = np.where(padding, np.float32(-np.inf), np.float32(0))
     return torch.from_numpy(bias)[:, None, None, :]
+
+
+class Padded:
+    """Attention of a padded batch: on a GPU no kernel takes biases and packed tokens.
+
+    Args:
+        padding: True there, shape (B, T).
+
+    """
+
+    def __init__(self, padding: Tensor) -> None:
+        self._padding = padding
+
+    def adding(self, _: int, relative: Relative) -> Attention:
+        """As :meth:`Blocks.adding`."""
+        bias = relative(self._padding.size(1))
+        masked = bias.masked_fill(self._padding[:, None, None, :], -math.inf)
+        return partial(self, bias=masked)
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        p: float,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """As :meth:`Blocks.__call__`, of N = B * T tokens."""
+        if bias is None:
+            unseen = q.new_zeros(self._padding.shape)
+            bias = unseen.masked_fill(self._padding, -math.inf)[:, None, None, :]
+
+        def by_head(x: Tensor) -> Tensor:
+            split = x.view(len(self._padding), -1, heads, x.size(-1) // heads)
+            return split.transpose(1, 2)
+
+        own, keys, values = by_head(q), by_head(k), by_head(v)
+        scale = 1 / math.sqrt(own.size(-1))
+        mixed = attend(own, keys, values, bias[:, :, : own.size(2)], scale, p)
+        return mixed.transpose(1, 2).reshape(q.shape)
 
 
 @cache
