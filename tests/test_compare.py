@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Started, Zygote, run_forking
+from conftest import Started, Zygote, run_forking
 from fairseq_steady.commands import compare
 from fairseq_steady.comparison import (
     comparing,
@@ -50,7 +50,7 @@ from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
 #: A comparison adds it where it is missing.
-PLUGIN = ["--user-dir", str(ROOT / "user_dir")]
+PLUGIN = ["--user-dir", str(Path(worker.__file__).parents[1])]
 
 
 # --- real processes ---------------------------------------------------------------

@@ -197,6 +197,7 @@ def test_a_signal_saves(
 
 #: A worker that is killed, and one that finds out later.
 LOST = """#!/bin/sh
+sleep 1
 case "$*" in *"--distributed-rank 1"*) kill -KILL $$ ;; esac
 sleep 1
 echo "worker 0 stops: worker 1 died"
