@@ -12,8 +12,10 @@ import transformers
 from conftest import DECODER, ENCODER
 from fairseq.data import Dictionary
 from fairseq_steady.models.families import FAMILIES
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.normalizers import NFC
+from tokenizers.processors import TemplateProcessing
 
 AWKWARD = [
     "naïve café déjà-vu Ångström ĳ ﬁ",
@@ -182,6 +184,47 @@ def train_unigram(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
+def train_brackets(folder: Path) -> int:
+    """tokenizer.json as ModernBERT ships it, a blank eaten before [MASK]; its size."""
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(
+        AWKWARD * 3, vocab_size=500, min_frequency=1, show_progress=False
+    )
+    made = Tokenizer.from_str(trained.to_str())
+    made.normalizer = NFC()
+    names = {name: f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
+    made.add_special_tokens(
+        [AddedToken(t, lstrip=n == "mask", normalized=False) for n, t in names.items()]
+    )
+    ends = [(names[n], made.token_to_id(names[n])) for n in ("cls", "sep")]
+    made.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
+    )
+    made.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+        **{f"{name}_token": token for name, token in names.items()},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return made.get_vocab_size()
+
+
+def make_modernbert(folder: Path, **changed: Any) -> Any:
+    """A tiny random ModernBERT; sentences are longer than its window."""
+    rows = train_brackets(folder)
+    ids = {"cls": rows - 4, "bos": rows - 4, "sep": rows - 3, "eos": rows - 3}
+    settings = {f"{name}_token_id": index for name, index in ids.items()} | {
+        "pad_token_id": rows - 2,
+        "max_position_embeddings": 256,
+        "local_attention": 8,
+        **SIZE,
+        **changed,
+    }
+    config = transformers.ModernBertConfig(vocab_size=rows + 3, **settings)
+    return transformers.ModernBertForMaskedLM(config)
+
+
 def make_source(folder: Path, kind: str) -> Path:
     """A tiny random Hugging Face directory."""
     folder.mkdir()
@@ -197,6 +240,8 @@ def make_source(folder: Path, kind: str) -> Path:
         model = transformers.RobertaForMaskedLM(config)
     elif kind in DEBERTA:
         model = make_deberta(folder, kind)
+    elif kind == "modernbert":
+        model = make_modernbert(folder)
     else:
         train_wordpiece(folder, cased=kind.startswith("bert-cased"))
         rows = len((folder / "vocab.txt").read_text("utf-8").split("\n")) - 1

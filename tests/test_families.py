@@ -171,7 +171,7 @@ def test_without_its_object_nothing_knows_it(
     directory: ModelDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(FAMILIES, "electra")
-    with pytest.raises(UserError, match="'electra' is not one of: roberta, deberta, b"):
+    with pytest.raises(UserError, match="'electra' is not one of: roberta, deberta, "):
         ModelDirectory.open(directory.path)
     with pytest.raises(UserError, match="model_type 'electra' cannot be imported"):
         import_hf(tmp_path / "source", tmp_path / "no")

@@ -157,7 +157,7 @@ def test_r4fs_checkpoint_evaluates_the_same_and_becomes_plain(
     state = checkpoint(first)["model"]
     heads = [k for k in state if k.startswith("classification_heads")]
     assert len([k for k in heads if k.endswith("spectral_original")]) == 2
-    for name in [k for k in heads if k.endswith(".weight")]:
+    for name in [k for k in heads if k.endswith(".weight") and state[k].dim() > 1]:
         assert torch.linalg.svdvals(state[name])[0] <= 1.02
     original = next(k for k in heads if k.endswith("dense.spectral_original"))
     assert torch.linalg.svdvals(state[original])[0] > 1.1
@@ -177,7 +177,8 @@ def test_r4fs_checkpoint_evaluates_the_same_and_becomes_plain(
         fairseq_train(*stage, "--disable-validation", f"--save-dir={later}")
         weights = checkpoint(later)["model"]
         for key in [k for k in heads if k.endswith(".weight")]:
-            torch.testing.assert_close(weights[key], state[key], rtol=0, atol=1e-4)
+            near = 1e-3 if family == "modernbert" else 1e-4  # one more iteration
+            torch.testing.assert_close(weights[key], state[key], rtol=0, atol=near)
         assert any(k.endswith("spectral_u") for k in weights) == (name == "r4f")
 
 

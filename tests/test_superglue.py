@@ -35,6 +35,8 @@ from fairseq_steady.models.families.roberta import FAMILY
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.models.words import WordsHead
 from fairseq_steady.regularizers import derived, draw, find_encoder, noise_keys
+from fairseq_steady.tasks._heads import Head, Start, moves
+from fairseq_steady.tasks._steady import SteadyTask
 from fairseq_steady.tasks.superglue import SuperGlueConfig, SuperGlueTask
 from helpers import (
     NO_DROPOUT,
@@ -188,11 +190,17 @@ def test_a_part_of_the_examples_keeps_every_choice_of_each(
 
 @pytest.mark.parametrize("method", ["sift", "smart"])
 def test_a_kept_perturbation_is_of_all_choices(
-    models: dict[str, Path], method: str
+    models: dict[str, Path], method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = models["roberta"]
     model, data = build(path, outputs=1), choices_of(path)
     made = ready(method, model, cache=5)
+    caplog.set_level("INFO")
+    made.task.datasets = {"train": data}
+    made.before_update(model, 0)
+    longest = np.max([side.sizes for side in data.encoded.sides], 0)
+    most = made._caches[""].memory(torch.from_numpy(longest * CHOICES * 16)) / 1e9
+    assert f"the perturbations of 5 sentences: {most:.3g} GB" in caplog.text
     tiny.loss_of(made, model, batch(data, 0, 1, 2))
     made.after_update(model, 1)
     known = made._caches[""]
@@ -220,6 +228,35 @@ def test_r_drop_compares_distributions_over_choices(models: dict[str, Path]) -> 
     wanted = loss + 2 * tiny.sym(other, one).sum()
     found = tiny.loss_of(made, model, sample)
     assert found["total"] == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_a_batch_holds_each_choice_and_counts_all_rows(
+    models: dict[str, Path],
+) -> None:
+    directory = ModelDirectory.open(models["roberta"])
+    tokenizer = SentenceTokenizer(directory, directory.dictionary(), 32)
+    examples = [
+        Example(("w1 w2", "w3", "w4 w5"), "0", 1),
+        Example(("w6", "w7", "w8"), "1", 2),
+    ]
+    ids, cut = ChoiceRows(2).encode("f", examples, tokenizer)
+    words = [[tokenizer.decode(row.tolist()) for row in side] for side in ids]
+    assert words == [["w1 w2 w3", "w6 w7"], ["w1 w2 w4 w5", "w6 w8"]]
+    assert list(cut) == [0, 0]
+    sides = tuple(map(Ragged.of, ids))
+    encoded = Encoded(sides, np.array([0, 1]), (0, 0))
+    data = SentenceDataset(encoded, directory.dictionary(), form=ChoiceRows(2))
+    sample = batch(data)
+    assert sample["net_input"]["src_tokens"].shape == (2, 2 * 7)
+    assert sample["net_input"]["src_lengths"].tolist() == [[6, 7], [5, 5]]
+    assert data.num_tokens_vec(np.array([1, 0])).tolist() == [2 * 5, 2 * 7]
+    found: Any = SimpleNamespace(
+        cfg=None, evaluated="valid", cuts="--steady-max-length"
+    )
+    found.cfg = SimpleNamespace(data="d")
+    SteadyTask._check_fits(found, data, 14)
+    with pytest.raises(UserError, match="has 14 tokens, more than --max-tokens 13"):
+        SteadyTask._check_fits(found, data, 13)
 
 
 def test_choices_of_one_example_get_noise_of_their_own(models: dict[str, Path]) -> None:
@@ -432,13 +469,17 @@ def test_copa_on_two_workers_is_copa_on_one_and_is_submitted(
     write_task(tmp_path, "copa", train=32, val=10, test=5)
     one, two = tmp_path / "one", tmp_path / "two"
     method = [*TRAINED["sift-cached"], *NO_DROPOUT, "--adam-eps=1e-3"]
-    common = flags(models, tmp_path, "copa", *method)
+    again = f"--steady-also=again={tmp_path / 'COPA' / 'val.jsonl'}"
+    common = [*flags(models, tmp_path, "copa", *method), again]
     places = [[f"--save-dir={run}", f"--steady-record={run}"] for run in (one, two)]
     done = fairseq_train(*common, *places[0], "--update-freq=2")
     train_on_workers(zygote, *common, *places[1])
     assert_equal_weights(one, two, tolerance=2e-6)
     assert float(logged(done, "train")[-1]["train_sift_passes"]) > 1
-    record = json.loads((one / "valid-4.json").read_text())
+    record, other = (
+        json.loads((one / f"{name}-4.json").read_text()) for name in ("valid", "again")
+    )
+    assert other["outputs"] == record["outputs"]
     assert {len(row) for row in record["outputs"]} == {2}
     guessed = [max((0, 1), key=row.__getitem__) for row in record["outputs"]]
     right = [g == w for g, w in zip(guessed, record["gold"], strict=True)]
@@ -490,6 +531,10 @@ def test_wic_learns_from_its_words_and_answers(
     assert float(logged(done, "valid")[-1]["valid_accuracy"]) == 1
     assert "words_classification_head.dense.weight" in done.stderr
     best, sent = tmp_path / "checkpoint_best.pt", tmp_path / "sent"
+    state = checkpoint(tmp_path, "checkpoint_best.pt")["model"]
+    bounded = {key.rpartition(".")[0] for key in state if key.endswith("spectral_v")}
+    head = "classification_heads.words_classification_head"
+    assert bounded == {f"{head}.dense", f"{head}.out_proj"}
     assert run_command("submission", best, tmp_path, sent).returncode == 0
     wanted = ["false", "true", "false", "true", "false"]
     assert [row["label"] for row in answers(sent / "WiC.jsonl")] == wanted
@@ -535,6 +580,15 @@ def test_a_broken_row_is_one_line(
         list(read_split(path, TASKS[task]))
 
 
+def test_blanks_before_a_sentence_move_its_word(tmp_path: Path) -> None:
+    row = official("wic", 0) | {"sentence1": " \t a w1 b ", "start1": 5, "end1": 7}
+    row |= {"sentence2": "w1 c", "start2": 0, "end2": 2}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row))
+    (found,) = read_split(tmp_path / "train.jsonl", TASKS["wic"])
+    assert found.texts == ("a w1 b", "w1 c")
+    assert found.spans == ((2, 4), (0, 2))
+
+
 @pytest.mark.parametrize("task", list(TASKS))
 def test_the_leaderboards_file_has_no_labels(tmp_path: Path, task: str) -> None:
     place = write_task(tmp_path, task, test=2, val=3)
@@ -578,6 +632,17 @@ def test_flags_that_do_not_go_with_the_task_are_refused(
     cfg: Any = SuperGlueConfig(**{"superglue_task": "wic", **changed})
     with pytest.raises(UserError, match=message):
         SuperGlueTask.check(cfg, ModelDirectory.open(models[family]))
+
+
+def test_scores_of_choices_are_not_those_of_another_task(tmp_path: Path) -> None:
+    copa = {"h": Head(None, "copa")}
+    for of, goes_on in (("copa", True), ("", True), ("stsb", False)):
+        start = Start(tmp_path, {"h": Head(None, of)}, resumes=False)
+        if goes_on:
+            assert moves(start, copa) == {"h": [0]}
+            continue
+        with pytest.raises(UserError, match="scores of stsb, and this run is for scor"):
+            moves(start, copa)
 
 
 def test_more_than_a_text_or_pair_is_not_probed() -> None:

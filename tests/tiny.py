@@ -14,7 +14,7 @@ from fairseq_steady.models import building
 from fairseq_steady.models.steady import HEAD
 from torch import Tensor, nn
 
-FAMILIES = ["roberta", "bart", "deberta"]
+FAMILIES = ["roberta", "bart", "deberta", "modernbert"]
 CLASSES = 3
 
 

@@ -39,10 +39,6 @@ _MEND = "import the model again"
 SpecialTokens = dict[Annotated[str, Field(pattern=r"^<(s|pad|/s|unk|mask)>$")], str]
 
 
-#: Tensors of a classification head, as fairseq's has them.
-HEAD_PARTS = ("dense.weight", "dense.bias", "out_proj.weight", "out_proj.bias")
-
-
 class _Weights(TypedDict):
     """What of ``model.pt`` is read."""
 
@@ -56,10 +52,12 @@ class Labels(TypedDict):
 
     Args:
         labels: class names in the order of its outputs; None for a score.
+        several: whether any number of them hold for a text; not where it is missing.
 
     """
 
     labels: list[str] | None
+    several: NotRequired[bool]
 
 
 @dataclass
@@ -165,7 +163,8 @@ class ModelDirectory:
         labels = self.manifest.head["labels"] if self.manifest.head else None
         state = self._stored().get("head", {})
         outputs = 1 if labels is None else len(labels)
-        if {*state} != {*HEAD_PARTS} or len(state["out_proj.weight"]) != outputs:
+        wanted = self.family.head_shapes(self.manifest.architecture)
+        if {*state} != {*wanted} or len(state["out_proj.weight"]) != outputs:
             raise UserError(
                 f"{self.path / WEIGHTS}: its head is not the one of {outputs} outputs "
                 f"that {MANIFEST} describes; {_MEND}"
@@ -231,7 +230,7 @@ def write_model_directory(
         dictionary: fairseq dictionary with the model's embedding rows.
         tokenizer: JSON of the tokenizers library.
         pooler: ``dense.weight`` and ``dense.bias`` of BERT's pooler, if there is one.
-        head: :data:`HEAD_PARTS` of the head that the manifest describes, if any.
+        head: tensors of the head that the manifest describes, if any.
 
     Raises:
         UserError: ``out`` exists.

@@ -6,8 +6,8 @@
 #   bash examples/out_of_domain/run.sh xnli DATA MULTILINGUAL_MODEL OUT SEEDS...
 #   bash examples/out_of_domain/run.sh sst2 DATA MODEL OUT SEEDS...
 # DATA holds XNLI, SNLI, ANLI, CAD and glue. LANGUAGES (en,ur,sw), UPDATES, RATE (1e-4)
-# and JOBS (2) may be changed; METRIC is the table's; MORE is added to every run's flags. Each run is evaluated
-# once, at its end: no checkpoint is chosen.
+# and JOBS (2) may be changed; METRIC is the table's (accuracy); MORE is added to every
+# run's flags. Each run is evaluated once, at its end: no checkpoint is chosen.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 study=$1 data=$2 model=$3 out=$4

@@ -147,7 +147,7 @@ def main() -> None:
             found = {which: run([*chosen, "--which", which]) for which in _PARTS}
             seconds = {n: found["both"][n] for n in _MODELS}
             held = {n: found[n]["bytes"] for n in _MODELS}
-            print(f"{form}, length {length}: {_row(seconds, held)}", flush=True)
+            print(f"{form}, length {length}: {row(seconds, held)}", flush=True)
 
 
 _PARTS = ("both", "ours", "theirs")
@@ -161,7 +161,8 @@ def run(chosen: list[str]) -> dict[str, float]:
     return found
 
 
-def _row(seconds: dict[str, float], held: dict[str, float]) -> str:
+def row(seconds: dict[str, float], held: dict[str, float]) -> str:
+    """Ratios of ours to theirs, and ours."""
     ratios = [found["ours"] / found["theirs"] for found in (seconds, held)]
     return (
         f"seconds {ratios[0]:.2f} x, memory {ratios[1]:.2f} x, ours "

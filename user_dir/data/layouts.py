@@ -90,6 +90,7 @@ class Layout:
         spelt: what files call classes that have another name here.
         dropped: labels of rows that are left out and counted.
         parts: if it is made of some.
+        quoted: cells of a .tsv may stand in quotes, as pandas writes them.
 
     """
 
@@ -103,6 +104,7 @@ class Layout:
     spelt: Mapping[str, str] = field(default_factory=dict)
     dropped: Sequence[str] = ()
     parts: Parts | None = None
+    quoted: bool = False
 
 
 # --- which file -----------------------------------------------------------------------
@@ -193,7 +195,7 @@ def find_parts(
     parts = layout.parts or Parts("part", ())
     folder = folder_of(data, layout)
     if whole := file_in(folder, layout, split):
-        return parts_in(whole, parts, wanted, cache_dir)
+        return parts_in(whole, layout, wanted, cache_dir)
     there = _parts_below(folder, layout, split)
     if not there:
         files = " or ".join(layout.files[split])
@@ -211,8 +213,14 @@ def _parts_below(folder: Path, layout: Layout, split: str) -> dict[str, PartFile
     return {name: PartFile(path) for name, path in found.items() if path}
 
 
+def has_parts(path: Path, layout: Layout) -> bool:
+    """Whether a file says of each row which part it is of."""
+    column = layout.parts.column if layout.parts else ""
+    return bool(column) and column in header_of(path, layout.quoted)
+
+
 def parts_in(
-    path: Path, parts: Parts, wanted: Sequence[str], cache_dir: Path | None
+    path: Path, layout: Layout, wanted: Sequence[str], cache_dir: Path | None
 ) -> dict[str, PartFile]:
     """The parts of one file for all, by name.
 
@@ -220,18 +228,20 @@ def parts_in(
         UserError: one that is wanted is not there, or one that is there not known.
 
     """
-    if not (parts.column and parts.column in header_of(path)):
+    parts = layout.parts or Parts("part", ())
+    if not has_parts(path, layout):
         raise UserError(
             f"{path} does not say which {parts.noun} its rows are of; name the folder "
             f"that holds a folder for each, as {parts.names[0]}"
         )
 
     def read(path: Path) -> Iterator[Example]:
-        for number, row in read_rows(path, [parts.column]):
+        for number, row in read_rows(path, [parts.column], layout.quoted):
             name = text_cell(path, number, row, parts.column).strip()
             yield Example((), name, number)
 
-    found = classes_cached(path, read, f"parts {parts.column}", cache_dir)
+    described = f"parts {parts.column}{' quoted' * layout.quoted}"
+    found = classes_cached(path, read, described, cache_dir)
     for name, line in found.items():
         if name not in (*parts.names, *wanted):
             problem = f"{parts.noun} {shown(name)} is none of: {', '.join(parts.names)}"
@@ -359,7 +369,7 @@ def _columns(path: Path, header: list[str], names: Sequence[str]) -> list[str]:
 
 def _by_name(path: Path, layout: Layout, column: str) -> Iterator[_Row]:
     """By the names of columns, ``column`` saying which part a row is of."""
-    header = header_of(path)
+    header = header_of(path, layout.quoted)
     labelled = any(alias in header for alias in layout.label.split("|"))
     if not labelled and any("index" in n or n == "id" for n in header):
         raise UserError(
@@ -369,29 +379,32 @@ def _by_name(path: Path, layout: Layout, column: str) -> Iterator[_Row]:
     more = [column] if column else []
     names = _columns(path, header, [*layout.texts, layout.label, *more])
     *texts, label = names[: len(layout.texts) + 1]
-    for number, row in read_rows(path, names):
+    for number, row in read_rows(path, names, layout.quoted):
         cells = [text_cell(path, number, row, name) for name in texts]
         of = text_cell(path, number, row, column).strip() if column else ""
         found = label_cell(path, number, row, label, layout.labels is None)
         yield _Row(number, cells, found, of)
 
 
-def header_of(path: Path) -> list[str]:
+def header_of(path: Path, quoted: bool = False) -> list[str]:
     """Names of columns: of the first line, or of the first JSON object."""
-    if _named(path):
-        return columns_of(path)
+    if _named(path, quoted):
+        return columns_of(path, quoted)
     return next(read_lines(path))[1].split("\t")
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def read_rows(
+    path: Path, columns: Sequence[str], quoted: bool = False
+) -> Iterator[Row]:
     """Rows of a file with some columns; .txt is tab-separated as .tsv is.
 
     Raises:
         UserError: a row does not fit, or there is none.
 
     """
-    if _named(path):
-        yield from read_named(path, columns, "mend the row, or get the file again")
+    if _named(path, quoted):
+        mend = "mend the row, or get the file again"
+        yield from read_named(path, columns, mend, quoted)
         return
     lines = read_lines(path)
     header = as_header(path, next(lines)[1].split("\t"), columns)
@@ -403,8 +416,9 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise UserError(f"{path} has a header and no rows; get it again")
 
 
-def _named(path: Path) -> bool:
-    return is_table(path) and path.suffix.lower() != ".tsv"
+def _named(path: Path, quoted: bool) -> bool:
+    """Whether rows are as users' tables have them, not plain tab-separated lines."""
+    return is_table(path) and (quoted or path.suffix.lower() != ".tsv")
 
 
 def _filled_up(cells: list[str], header: Sequence[str]) -> list[str]:

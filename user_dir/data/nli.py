@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from .glue import LAYOUTS as GLUE
-from .layouts import Bare, Layout, Parts, file_in, folder_of, header_of
+from .layouts import Bare, Layout, Parts, file_in, folder_of, has_parts
 
 _SPLITS = {"train": "train", "valid": "dev", "test": "test"}
 #: In the order of GLUE's MNLI.
@@ -69,7 +69,12 @@ LAYOUTS = {
         spelt={"entailment": "entails"},
         dropped=_NO_LABEL,
     ),
-    "anli": _three("anli_v1.0", _files("{}.jsonl"), Parts("round", ("r1", "r2", "r3"))),
+    "anli": _three(
+        "anli_v1.0",
+        _files("{}.jsonl"),
+        Parts("round", ("r1", "r2", "r3")),
+        texts=("context|premise|sentence1", "hypothesis|sentence2|hypo"),
+    ),
     "xnli": _three(
         "XNLI-1.0",
         _files("xnli.{}.tsv", "xnli.{}.jsonl", "{}.jsonl"),
@@ -108,13 +113,18 @@ def mnli_train(folder: Path, language: str) -> Path:
     )
 
 
-def of_file(path: Path, layout: Layout) -> Layout:
+def of_file(path: Path, layout: Layout, quoted: bool = False) -> Layout:
     """A data set's layout for another labelled file, which may have languages.
+
+    Args:
+        path: of the file.
+        layout: of the data set.
+        quoted: a .tsv is quoted, as pandas writes it.
 
     Raises:
         UserError: the file cannot be read.
 
     """
-    parts = LAYOUTS["xnli"].parts
-    several = path.name not in layout.bare and parts and parts.column in header_of(path)
-    return replace(layout, parts=parts if several else None)
+    found = replace(layout, parts=LAYOUTS["xnli"].parts, quoted=quoted)
+    several = path.name not in layout.bare and has_parts(path, found)
+    return found if several else replace(found, parts=None)

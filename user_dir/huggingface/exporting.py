@@ -104,7 +104,7 @@ class Original:
 
     @property
     def head(self) -> Mapping[str, str]:
-        """transformers' names of the head's two layers."""
+        """transformers' names of the head's layers."""
         kind = self.kind
         if not self.chooses or kind.head["out_proj"] == "classifier":
             return kind.head
@@ -173,7 +173,8 @@ def weights(original: Original) -> State:
         head = below(ours, f"classification_heads.{task.head}.")
         for own, theirs in original.head.items():
             for part in ("weight", "bias"):
-                state[f"{theirs}.{part}"] = head[f"{own}.{part}"]
+                if f"{own}.{part}" in head:
+                    state[f"{theirs}.{part}"] = head[f"{own}.{part}"]
     elif task is None:
         pooler = original.directory.weights()[1]
         name = original.family.pooler
@@ -218,8 +219,8 @@ def _labels(original: Original) -> dict[str, Any]:
 def _special_ids(original: Original) -> dict[str, Any]:
     special = original.directory.manifest.special_tokens
     tokenizer = load_tokenizer(original.directory.tokenizer_path)
-    names = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}
-    ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names.items()}
+    names = original.family.special_ids
+    ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names}
     if original.family.decodes:
         ids["decoder_start_token_id"] = tokenizer.encode("").ids[-1]
         ids["forced_eos_token_id"] = ids["eos_token_id"]

@@ -1,6 +1,7 @@
 """Classification heads of Hugging Face directories, with their classes' names."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,10 @@ from .sources import Weights
 logger = logging.getLogger(__name__)
 
 _PURPOSE = "ForSequenceClassification"
+#: Values of problem_type that heads of one output have, and those of more.
+_SEVERAL = "multi_label_classification"
+_ONE = (None, "regression")
+_CLASSES = (None, "single_label_classification", _SEVERAL)
 #: What a user can do about a head that cannot be read.
 _MEND = "mend it, or import the rest alone with --without-head"
 
@@ -26,7 +31,10 @@ class ImportedHead(NamedTuple):
 
 
 def read_head(
-    weights: Weights, config: dict[str, Any], kind: Kind, width: int
+    weights: Weights,
+    config: dict[str, Any],
+    kind: Kind,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> ImportedHead | None:
     """The head of a directory that transformers loads as one for classification.
 
@@ -34,11 +42,10 @@ def read_head(
         weights: the source's.
         config: its checked config.json.
         kind: its type.
-        width: of the hidden states.
+        shapes: of the head's tensors; see :meth:`.Family.head_shapes`.
 
     Returns:
-        None where it is for something else, or has several labels for one text or
-        several scores, which is said.
+        None where it is for something else, or for several scores, which is said.
 
     Raises:
         UserError: tensors are missing or of another architecture, or the names of the
@@ -48,39 +55,39 @@ def read_head(
     purpose = f"{kind.classes}{_PURPOSE}"
     if purpose not in (config.get("architectures") or ()):
         return None
-    state = _tensors(weights, kind, width, purpose)
+    state = _tensors(weights, kind, shapes, purpose)
     outputs, problem = len(state["out_proj.weight"]), config.get("problem_type")
-    if outputs > 1 and problem not in (None, "single_label_classification"):
+    if problem not in (_ONE if outputs == 1 else _CLASSES):
         logger.warning(
-            "%s: its head is for problem_type %s with %d outputs, and is not imported",
+            "%s: its head is for problem_type %s with outputs: %d; it is not imported",
             *(weights.source, problem, outputs),
         )
         return None
     names = None if outputs == 1 else _names(config, outputs, weights.source)
-    return ImportedHead({"labels": names}, state)
+    several: Labels = {"labels": names, "several": True}
+    return ImportedHead(several if problem == _SEVERAL else {"labels": names}, state)
 
 
-def _tensors(weights: Weights, kind: Kind, width: int, purpose: str) -> State:
+def _tensors(
+    weights: Weights, kind: Kind, shapes: Mapping[str, tuple[int, ...]], purpose: str
+) -> State:
     """By fairseq's names, in the shapes of its head."""
-    theirs = {
-        f"{own}.{part}": f"{name.removeprefix(kind.prefix)}.{part}"
-        for own, name in kind.head.items()
-        for part in ("weight", "bias")
-    }
+    theirs = {}
+    for own in shapes:
+        module, _, part = own.rpartition(".")
+        theirs[own] = f"{kind.head[module].removeprefix(kind.prefix)}.{part}"
     if missing := [name for name in theirs.values() if name not in weights.tensors]:
         raise UserError(
             f"{weights.source}: config.json names {purpose}, whose head has "
             f"{missing[0]}, and the weights do not; {_MEND}"
         )
-    outputs = weights(theirs["out_proj.weight"], -1, width).size(0)
-    shapes = {
-        "dense.weight": (width, width),
-        "dense.bias": (width,),
-        "out_proj.weight": (outputs, width),
-        "out_proj.bias": (outputs,),
-    }
+    last = "out_proj.weight"
+    outputs = weights(theirs[last], *shapes[last]).size(0)
     return {
-        own: _finite(weights(theirs[own], *shape), theirs[own], weights.source)
+        own: _finite(
+            weights(theirs[own], *(outputs if size == -1 else size for size in shape)),
+            *(theirs[own], weights.source),
+        )
         for own, shape in shapes.items()
     }
 

@@ -50,8 +50,8 @@ def import_hf(
     dictionary, rows = build_dictionary(tokenizer, special, size, folder)
     paired = family.typed and gives_two_types(folder, tokenizer, special["</s>"])
     made = family.read(weights, config, rows, paired)
-    width = made.form["encoder_embed_dim"]
-    head = read_head(weights, config, kind, width) if with_head else None
+    shapes = family.head_shapes(made.form)
+    head = read_head(weights, config, kind, shapes) if with_head else None
     manifest = Manifest(
         family=family.name,
         architecture=made.form,

@@ -42,6 +42,8 @@ def load_trained(
     from .. import tasks as plugin  # noqa: F401  registers everything
 
     if (checkpoint / MANIFEST).is_file():
+        if model:
+            raise UserError(f"{checkpoint} is itself a model directory; omit --model")
         found, task = load_classifier(ModelDirectory.open(checkpoint))
         return found, _part(task, head, checkpoint)
     if not checkpoint.is_file():
@@ -69,7 +71,7 @@ def load_classifier(directory: ModelDirectory) -> tuple[Any, Any]:
             f"{directory.path} is a model directory without a head for labels or "
             "scores: name a checkpoint that was trained from it"
         )
-    task = of_model(directory, directory.manifest.head["labels"])
+    task = of_model(directory, directory.manifest.head)
     model = build(directory.manifest, task.dictionary)
     task.add_head(model)
     load_pretrained(model, directory)

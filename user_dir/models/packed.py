@@ -109,12 +109,12 @@ class Packing:
 def through_layers(
     encoder: Any, x: Tensor, packing: Packing, keep: bool, *extra: Any
 ) -> tuple[Tensor, list[Tensor]]:
-    """All layers of an encoder.
+    """All layers of an encoder, and the LayerNorm after the last where it has one.
 
     Args:
-        encoder: with ``layers``, and ``first_only``: whether only the first position
-            of each sentence will be read. The last layer then leaves out the others,
-            which come out as 0.
+        encoder: with ``layers``, ``layer_norm``, and ``first_only``: whether only the
+            first position of each sentence will be read. The last layer then leaves out
+            the others, which come out as 0.
         x: what enters the first, shape (B, T, C).
         packing: of the batch.
         keep: whether to return what is between layers.
@@ -135,6 +135,10 @@ def through_layers(
         states += [x] if keep else []
     if first:
         x = packing.through(layers[-1], x, *extra, first=True)
+    if encoder.layer_norm is not None:
+        x = encoder.layer_norm(x)
+        states[-1:] = [x] if keep else []
+    if first:
         return packing.spread_first(x).transpose(0, 1), []
     kept = [packing.spread(state).transpose(0, 1) for state in states]
     return kept[-1] if kept else packing.spread(x).transpose(0, 1), kept

@@ -60,12 +60,15 @@ def _place(name: str, stacks: Iterable[str]) -> tuple[str, int] | None:
 def _depth(name: str, counts: dict[str, int]) -> int:
     if "classification_heads." in name:
         return sum(counts.values()) + 1
-    place = _place(name, counts)
-    if place is None:
-        return 0
     stacks = list(counts)
-    below = stacks[: stacks.index(place[0])]
-    return place[1] + 1 + sum(counts[stack] for stack in below)
+    if place := _place(name, counts):
+        below = stacks[: stacks.index(place[0])]
+        return place[1] + 1 + sum(counts[stack] for stack in below)
+    # The LayerNorm after a pre-norm stack belongs to the layer that it follows.
+    for index, stack in enumerate(stacks):
+        if re.search(rf"(?:^|\.){re.escape(stack)}\.layer_norm\.", name):
+            return sum(counts[each] for each in stacks[: index + 1])
+    return 0
 
 
 def _norm_parameters(model: nn.Module) -> set[int]:

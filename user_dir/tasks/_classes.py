@@ -1,15 +1,24 @@
 """What classes weigh in the loss, and scores of a single class."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from fairseq.logging import metrics
+from torch import Tensor
 
 from ..data.readers import plain_number, shown
 from ..errors import UserError
-from ..scores.metrics import COUNTS, LABELED, each_class
+from ..scores.metrics import (
+    CLASSIFICATION,
+    CORRELATION,
+    COUNTS,
+    LABELED,
+    LABELLING,
+    each_class,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -131,11 +140,38 @@ def of_a_class(metric: str, labels: Sequence[str] | None) -> str | None:
     return metric
 
 
+def check_score(
+    metric: str, labels: Sequence[str] | None, several: bool, also: bool
+) -> None:
+    """Refuse at once what picks checkpoints and no evaluation of the task logs.
+
+    Args:
+        metric: of ``--best-checkpoint-metric``.
+        labels: the classes; None for scores.
+        several: whether any number of them hold for a text.
+        also: whether further files are evaluated.
+
+    Raises:
+        UserError: names what there is.
+
+    """
+    own = LABELLING if several else CLASSIFICATION if labels else CORRELATION
+    others = {*LABELLING, *CLASSIFICATION, *CORRELATION}
+    if metric in others - set(own) or (metric == "ranked" and not also):
+        raise UserError(
+            f"--best-checkpoint-metric {metric} is nothing that evaluations of this "
+            f"task log; choose from {', '.join(own)}, loss"
+        )
+
+
 def log_score(metric: str, labels: Sequence[str]) -> None:
     """Let fairseq log what :func:`of_a_class` found, so that it can pick by it."""
 
     def score(meters: Any) -> float:
         summed = next(name for name in (COUNTS, LABELED) if name in meters)
-        return each_class(meters[summed].sum, labels)[metric]
+        counts = meters[summed].sum
+        # A meter that was reset and saw no batch since holds 0.
+        known = isinstance(counts, Tensor)
+        return each_class(counts, labels)[metric] if known else math.nan
 
     metrics.log_derived(metric, score)

@@ -300,7 +300,8 @@ class SteadyTask(FairseqTask):
         if own is None or self.cfg.steady_from_scratch:
             return None
         labels = own["labels"]
-        head = _heads.Head(None if labels is None else tuple(labels))
+        names = None if labels is None else tuple(labels)
+        head = _heads.Head(names, several=own.get("several", False))
         return _heads.Start(self.directory.path, {HEAD: head}, resumes=False)
 
     def _inherit(self, start: _heads.Start | None) -> None:

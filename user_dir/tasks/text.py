@@ -17,7 +17,7 @@ from ..data.sampling import stratified_subset
 from ..data.tables import columns_of, guess_columns, read_indicators, read_parted
 from ..errors import UserError
 from ..flags import option
-from ..model_dir import ModelDirectory
+from ..model_dir import Labels, ModelDirectory
 from ._heads import Head
 from ._sentence import SentenceTask, SentenceTaskConfig, named_like, rows
 from .glue import AUTO
@@ -64,6 +64,7 @@ class TextTask(SentenceTask):
     One file is divided: a tenth of it, in proportion of the classes, is 'valid'.
     """
 
+    own_tables: ClassVar[bool] = True
     cfg: TextConfig
 
     def settle_data(self) -> None:
@@ -355,17 +356,15 @@ class TextRegressionTask(TextTask):
     metric: ClassVar[str] = "pearson"
 
 
-def of_model(directory: ModelDirectory, labels: Sequence[str] | None) -> TextTask:
-    """The task that a model directory's own head is for; it has no data.
-
-    Args:
-        directory: has a head.
-        labels: its classes; None for scores.
-
-    """
+def of_model(directory: ModelDirectory, head: Labels) -> TextTask:
+    """The task that a model directory's own head is for; it has no data."""
     place = str(directory.path)
-    if labels is None:
-        return TextRegressionTask(TextConfig(data=place), directory)
-    task = TextClassificationTask(TextClassificationConfig(data=place), directory)
-    task.state.merge_state_dict({"labels": list(labels)})
+    if head["labels"] is None:
+        scores = TextConfig(_name="text_regression", data=place)
+        return TextRegressionTask(scores, directory)
+    cfg = TextClassificationConfig(_name="text_classification", data=place)
+    if head.get("several"):
+        cfg.steady_label_separator = ","
+    task = TextClassificationTask(cfg, directory)
+    task.state.merge_state_dict({"labels": head["labels"]})
     return task

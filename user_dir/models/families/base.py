@@ -40,6 +40,7 @@ BRACKETS = {
     "<mask>": "[MASK]",
 }
 ANGLES = {name: name for name in BRACKETS}
+_IDS = (("pad", "<pad>"), ("bos", "<s>"), ("eos", "</s>"))
 
 
 class Config(TypedDict, total=False):
@@ -83,7 +84,8 @@ class Kind:
             ``<s> <pad> </s> <unk> <mask>``.
         vocabulary: what makes its tokeniser where there is no tokenizer.json:
             vocab.txt, or vocab.json and merges.txt, or transformers.
-        head: names of a classification head's two layers, ``dense`` and ``out_proj``.
+        head: names of a classification head's layers, ``dense``, ``out_proj`` and
+            what else the family's has.
         first: row of the first position in an encoder's table of positions.
         types: rows of an encoder's table of token types where fairseq's model tells
             none apart.
@@ -137,6 +139,7 @@ class Family(ABC):
         unmissed: beginnings of names of tensors that an import leaves behind without a
             word: heads of pretraining, buffers.
         pooler: its name of BERT's pooler's linear layer.
+        special_ids: special tokens whose numbers config.json has, by its names.
         decodes: whether it is an encoder-decoder.
         typed: whether the second sentence of a pair may have a token type of its own.
         released: whether fairseq released models of this form, under its name.
@@ -154,6 +157,7 @@ class Family(ABC):
     unmissed: tuple[str, ...]
     shares: tuple[tuple[str, str], ...] = (("hidden_size", "num_attention_heads"),)
     pooler: str = "pooler.dense"
+    special_ids: tuple[tuple[str, str], ...] = _IDS
     decodes: bool = False
     typed: bool = False
     released: bool = False
@@ -202,6 +206,19 @@ class Family(ABC):
             UserError: says what it lacks.
 
         """
+
+    def head_shapes(self, form: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor of a classification head, by fairseq's name.
+
+        -1 stands for the number of outputs.
+        """
+        width = form["encoder_embed_dim"]
+        return {
+            "dense.weight": (width, width),
+            "dense.bias": (width,),
+            "out_proj.weight": (-1, width),
+            "out_proj.bias": (-1,),
+        }
 
     @abstractmethod
     def read(
