@@ -5,9 +5,10 @@ block, and only within a block is there padding. A GPU has a kernel for sentence
 length, where flash-attn is installed.
 """
 
+import copy
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -142,38 +143,27 @@ class Blocks:
         self.biases = [_bias(block) for block in lengths]
 
     def _attend(
-        self,
-        block: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        bias: Tensor | None,
-        scale: float,
-        p: float,
+        self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, p: float
     ) -> Tensor:
-        return attend(q, k, v, bias, scale, p)
+        bias = self.biases[block]
+        own = bias if bias is None else bias[:, :, : q.size(2)]
+        return attend(q, k, v, own, scale, p)
 
-    def adding(self, heads: int, relative: Relative) -> Attention:
+    def adding(self, heads: int, relative: Relative) -> "Blocks":
         """This attention, with what positions add to scores, the same in all layers."""
         self._arrange(heads)
         steps = [length for _, _, length in self.keys.shapes]
         whole = relative(max(steps))
-        added = []
+        added: list[Tensor | None] = []
         for (count, _, length), bias in zip(self.keys.shapes, self.biases, strict=True):
             part = whole[:, :length, :length].expand(count, -1, -1, -1)
             # Whole in memory: each layer would copy it else.
             added.append(part.contiguous() if bias is None else part + bias)
-        return partial(self, biases=added)
+        other = copy.copy(self)
+        other.biases = added
+        return other
 
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        heads: int,
-        p: float,
-        biases: Sequence[Tensor | None] | None = None,
-    ) -> Tensor:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, p: float) -> Tensor:
         """Mixed values.
 
         Args:
@@ -182,7 +172,6 @@ class Blocks:
             v: shape (N, C).
             heads: H.
             p: dropout of attention weights.
-            biases: one for each block; default: minus infinity at padding.
 
         Returns:
             The shape of ``q``.
@@ -190,17 +179,13 @@ class Blocks:
         """
         if heads != self._heads:
             self._arrange(heads)
-        whole = len(q) == len(k)
-        queries = self.keys if whole else self.first
+        queries = self.keys if len(q) == len(k) else self.first
         scale = 1 / math.sqrt(q.size(-1) // heads)
         spread = (queries.spread(q), self.keys.spread(k), self.keys.spread(v))
-        chosen = self.biases if biases is None else biases
-        if not whole:
-            chosen = [bias if bias is None else bias[:, :, :1] for bias in chosen]
         return queries.pack(
             [
-                self._attend(*block, scale, p)
-                for block in zip(range(len(chosen)), *spread, chosen, strict=True)
+                self._attend(block, *seen, scale, p)
+                for block, seen in enumerate(zip(*spread, strict=True))
             ]
         )
 

@@ -153,18 +153,10 @@ class NearBlocks(Blocks):
             torch.from_numpy(np.arange(block.max()) < block[:, None])
             for block in lengths
         ]
-        self.biases = [None] * len(lengths)  # plans say what is looked at
         self._plans: dict[tuple[int, int], list[Part]] = {}
 
     def _attend(
-        self,
-        block: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        bias: Tensor | None,
-        scale: float,
-        p: float,
+        self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, p: float
     ) -> Tensor:
         real, queries = self._real[block], q.size(2)
         if (block, queries) not in self._plans:

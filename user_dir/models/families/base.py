@@ -138,8 +138,8 @@ class Family(ABC):
         words: Hugging Face's name of the table of word embeddings.
         unmissed: beginnings of names of tensors that an import leaves behind without a
             word: heads of pretraining, buffers.
-        special_ids: special tokens whose numbers config.json has, by its names.
         pooler: its name of BERT's pooler's linear layer.
+        special_ids: special tokens whose numbers config.json has, by its names.
         decodes: whether it is an encoder-decoder.
         typed: whether the second sentence of a pair may have a token type of its own.
         released: whether fairseq released models of this form, under its name.
@@ -156,8 +156,8 @@ class Family(ABC):
     words: str
     unmissed: tuple[str, ...]
     shares: tuple[tuple[str, str], ...] = (("hidden_size", "num_attention_heads"),)
-    special_ids: tuple[tuple[str, str], ...] = _IDS
     pooler: str = "pooler.dense"
+    special_ids: tuple[tuple[str, str], ...] = _IDS
     decodes: bool = False
     typed: bool = False
     released: bool = False
