@@ -175,7 +175,7 @@ def weights(original: Original) -> State:
             for part in ("weight", "bias"):
                 if f"{own}.{part}" in head:
                     state[f"{theirs}.{part}"] = head[f"{own}.{part}"]
-    elif task is None:
+    elif task is None and original.family.pools:
         pooler = original.directory.weights()[1]
         name = original.family.pooler
         state |= {

@@ -27,20 +27,19 @@ class Part(NamedTuple):
     bias: Tensor | None
 
 
-def parts(real: Tensor, reach: int, queries: int, padded: bool = True) -> list[Part]:
+def parts(real: Tensor, reach: int, padded: bool = True) -> list[Part]:
     """What covers a batch.
 
     Args:
         real: False at padding, shape (B, T).
         reach: how many positions away a key may be.
-        queries: number of them, from the first position on.
         padded: whether there may be padding.
 
     """
     steps, size, made = real.size(1), max(_SIZE, reach), []
     place = torch.arange(steps, device=real.device)
-    for start in range(0, queries, size):
-        rows = slice(start, min(start + size, queries))
+    for start in range(0, steps, size):
+        rows = slice(start, min(start + size, steps))
         keys = slice(max(0, start - reach), min(rows.stop + reach, steps))
         far = (place[rows, None] - place[keys]).abs() > reach
         if padded:
@@ -149,20 +148,16 @@ class NearBlocks(Blocks):
         self.reach = reach
 
     def _mask(self, lengths: list[np.ndarray]) -> None:
-        self._real = [
+        real = [
             torch.from_numpy(np.arange(block.max()) < block[:, None])
             for block in lengths
         ]
-        self._plans: dict[tuple[int, int], list[Part]] = {}
+        self._plans = [parts(one, self.reach, not bool(one.all())) for one in real]
 
     def _attend(
         self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, p: float
     ) -> Tensor:
-        real, queries = self._real[block], q.size(2)
-        if (block, queries) not in self._plans:
-            padded = not bool(real.all())
-            self._plans[block, queries] = parts(real, self.reach, queries, padded)
-        return attend_near(q, k, v, self._plans[block, queries], scale, p)
+        return attend_near(q, k, v, self._plans[block], scale, p)
 
 
 class Padded:
@@ -175,11 +170,12 @@ class Padded:
     """
 
     def __init__(self, packing: Packing, reach: int | None) -> None:
-        self.reach, self._real, self._padded = reach, ~packing.padding, packing.padded
-        self._plans: dict[int, list[Part]] = {}
-        self._bias = None
-        if packing.padded:
-            empty = torch.zeros(self._real.shape, device=self._real.device)
+        real = ~packing.padding
+        self.sentences, self._plan, self._bias = len(real), None, None
+        if reach is not None:
+            self._plan = parts(real, reach, packing.padded)
+        elif packing.padded:
+            empty = torch.zeros(real.shape, device=real.device)
             masked = empty.masked_fill(packing.padding, -torch.inf)
             self._bias = masked[:, None, None, :]
 
@@ -187,22 +183,14 @@ class Padded:
         """Mixed values; see :meth:`.attention.Blocks.__call__`."""
 
         def by_head(x: Tensor) -> Tensor:
-            return x.view(len(self._real), -1, heads, x.size(1) // heads).transpose(
-                1, 2
-            )
+            return x.view(self.sentences, -1, heads, x.size(1) // heads).transpose(1, 2)
 
         seen, scale = (by_head(q), by_head(k), by_head(v)), (q.size(1) // heads) ** -0.5
-        if self.reach is None:
+        if self._plan is None:
             mixed = attend(*seen, self._bias, scale, p)
         else:
-            mixed = attend_near(*seen, self._plan(seen[0].size(2)), scale, p)
+            mixed = attend_near(*seen, self._plan, scale, p)
         return mixed.transpose(1, 2).reshape(q.shape)
-
-    def _plan(self, queries: int) -> list[Part]:
-        if queries not in self._plans:
-            made = parts(self._real, self.reach or 0, queries, self._padded)
-            self._plans[queries] = made
-        return self._plans[queries]
 
 
 def attention_of(packing: Packing, reach: int | None) -> Any:

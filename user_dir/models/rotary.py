@@ -5,6 +5,7 @@ published weights; rotary positions from RoFormer (arXiv 2104.09864), section 3.
 """
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,6 +45,32 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     torch.mul(a, cos, out=left).addcmul_(b, sin, value=-1)
     torch.mul(b, cos, out=right).addcmul_(a, sin)
     return out.to(x.dtype)
+
+
+class _Gate(torch.autograd.Function):
+    """One half of the channels, bent, times the other; bent again on the way back.
+
+    What is bent would be a tenth of all that a layer keeps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bend: Callable[[Tensor], Tensor]) -> Tensor:
+        """Shape (N, 2F) to (N, F)."""
+        ctx.save_for_backward(x)
+        ctx.bend = bend
+        inner, gate = x.chunk(2, -1)
+        return bend(inner) * gate
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """Of both halves."""
+        inner, gate = ctx.saved_tensors[0].chunk(2, -1)
+        inner = inner.detach().requires_grad_()
+        with torch.enable_grad():
+            bent = ctx.bend(inner)
+        (found,) = torch.autograd.grad(bent, inner, grad * gate)
+        return torch.cat((found, grad * bent.detach()), -1), None
 
 
 class Batch:
@@ -189,11 +216,18 @@ class RotaryLayer(nn.Module):
     ) -> Tensor:
         """Packed tokens, shape (N, C); of ``first`` ones alone (B, C) comes out."""
         before = self.self_attn_layer_norm
-        attended = self.self_attn(x if before is None else before(x), batch, first)
-        x = (packing.first(x) if first else x) + attended
-        inner, gate = self.fc1(self.final_layer_norm(x)).chunk(2, -1)
-        gated = self.activation_dropout_module(self.activation_fn(inner) * gate)
-        out: Tensor = x + self.fc2(gated)
+        normed = x if before is None else before(x)
+        early = first and self.self_attn.reach is None
+        attended = self.self_attn(normed, batch, early)
+        if first:  # flash-attn's windows count from the end: queries have to be whole
+            x, attended = (
+                packing.first(x),
+                attended if early else packing.first(attended),
+            )
+        x = x + attended
+        inner = self.fc1(self.final_layer_norm(x))
+        gated: Tensor = _Gate.apply(inner, self.activation_fn)  # type: ignore[no-untyped-call]
+        out: Tensor = x + self.fc2(self.activation_dropout_module(gated))
         return out
 
 

@@ -109,7 +109,7 @@ def record_architecture(cfg: SteadyModelConfig, manifest: Manifest) -> None:
 
 
 def take_pooler(model: Any, directory: ModelDirectory) -> None:
-    """Start every head's dense layer from BERT's pooler.
+    """Start every head's inner layer from BERT's pooler, or what a family has for it.
 
     Raises:
         UserError: the model directory has no pooler.
@@ -121,9 +121,8 @@ def take_pooler(model: Any, directory: ModelDirectory) -> None:
             f"{directory.path} has no pooler (RoBERTa never has one); leave out "
             "--steady-pooler"
         )
-    dense = {name.removeprefix("dense."): tensor for name, tensor in pooler.items()}
     for head in model.classification_heads.values():
-        head.dense.load_state_dict(dense)
+        head.load_state_dict(pooler, strict=False)
 
 
 def take_head(

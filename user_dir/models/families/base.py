@@ -110,7 +110,8 @@ class Imported:
     Args:
         form: fairseq's arguments.
         state: fairseq's state dict.
-        pooler: ``dense.weight`` and ``dense.bias`` of BERT's pooler, or nothing.
+        pooler: ``dense.weight`` and ``dense.bias`` of BERT's pooler, or what else a
+            classification head may start from, by its names; or nothing.
 
     """
 
@@ -140,6 +141,7 @@ class Family(ABC):
             word: heads of pretraining, buffers.
         pooler: its name of BERT's pooler's linear layer.
         special_ids: special tokens whose numbers config.json has, by its names.
+        pools: whether transformers' model without a head keeps the pooler.
         decodes: whether it is an encoder-decoder.
         typed: whether the second sentence of a pair may have a token type of its own.
         released: whether fairseq released models of this form, under its name.
@@ -158,6 +160,7 @@ class Family(ABC):
     shares: tuple[tuple[str, str], ...] = (("hidden_size", "num_attention_heads"),)
     pooler: str = "pooler.dense"
     special_ids: tuple[tuple[str, str], ...] = _IDS
+    pools: bool = True
     decodes: bool = False
     typed: bool = False
     released: bool = False

@@ -284,7 +284,19 @@ class ModernbertFamily(Family):
         for theirs, three in _joined(form).items():
             joined = weights(theirs, 3 * width, *([-1] * theirs.endswith("weight")))
             state |= dict(zip(three, joined.chunk(3), strict=True))
-        return Imported(form, {f"{STACK}.{n}": t for n, t in state.items()}, {})
+        named = {f"{STACK}.{name}": tensor for name, tensor in state.items()}
+        return Imported(form, named, self._read_pooler(weights, form))
+
+    def _read_pooler(self, weights: Weights, form: dict[str, Any]) -> State:
+        """The inner layer of a head, of pretraining or not, whole or nothing."""
+        names = {"dense": "head.dense", "layer_norm": "head.norm"}
+        found = {}
+        for own, shape in self.head_shapes(form).items():
+            module, _, part = own.rpartition(".")
+            if module in names:
+                found[own] = weights.get(f"{names[module]}.{part}", *shape)
+        whole = {name: tensor for name, tensor in found.items() if tensor is not None}
+        return whole if len(whole) == len(found) else {}
 
     def write(
         self, ours: State, form: dict[str, Any], kind: Kind, rows: Tensor
@@ -461,6 +473,7 @@ FAMILY = ModernbertFamily(
     stacks=(STACK,),
     words="embeddings.tok_embeddings.weight",
     unmissed=("head.", "decoder."),
+    pools=False,
     special_ids=(
         *(("pad", "<pad>"), ("bos", "<s>"), ("eos", "</s>")),
         *(("cls", "<s>"), ("sep", "</s>")),
