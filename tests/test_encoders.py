@@ -19,7 +19,7 @@ from conftest import Trainer
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface import exporting
-from fairseq_steady.huggingface.checking import assert_equal
+from fairseq_steady.huggingface.checking import assert_equal, hidden_state_error
 from fairseq_steady.huggingface.exporting import Original, export_hf
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.loading import load_classifier
@@ -194,6 +194,50 @@ def test_a_gpus_way_is_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> 
     found = model(tokens, features_only=True)[0]
     real = tokens.ne(1)
     torch.testing.assert_close(found[real], expected[real], rtol=0, atol=1e-5)
+
+
+def test_what_no_published_model_has_is_refused(tmp_path: Path) -> None:
+    """Another number of buckets; groups that are no groups; no layers for a group."""
+    refused = [
+        ("mpnet", {"relative_attention_num_buckets": 16}, "_buckets 16 cannot be impo"),
+        ("albert", {"inner_group_num": 2}, "inner_group_num 2 is no published"),
+        (
+            "albert",
+            {"num_hidden_groups": 4},
+            "groups 4 is more than num_hidden_l",
+        ),
+        ("distilbert", {"n_heads": 5}, "dim 24 is not a multiple of n_heads 5"),
+    ]
+    for index, (kind, told, said) in enumerate(refused):
+        source = make_small(tmp_path / f"{index}", kind)
+        config = json.loads((source / "config.json").read_text()) | told
+        (source / "config.json").write_text(json.dumps(config))
+        with pytest.raises(UserError, match=said):
+            import_hf(source, tmp_path / "out")
+
+
+def test_a_configuration_may_leave_its_defaults_out(tmp_path: Path) -> None:
+    """They are transformers', of each family its own."""
+    left = {
+        "electra": ["classifier_dropout"],
+        "albert": ["hidden_act", "classifier_dropout_prob", "num_hidden_groups"],
+        "distilbert": ["seq_classif_dropout"],
+    }
+    found = {}
+    for kind, names in left.items():
+        source = make_small(tmp_path / kind, kind)
+        config = json.loads((source / "config.json").read_text())
+        kept = {name: value for name, value in config.items() if name not in names}
+        (source / "config.json").write_text(json.dumps(kept))
+        directory = import_hf(source, tmp_path / f"{kind}-model")
+        assert max(hidden_state_error(source, directory)) <= 1e-5
+        found[kind] = directory.manifest.architecture
+    assert found["albert"]["activation_fn"] == "gelu_accurate"
+    rates = {kind: form["pooler_dropout"] for kind, form in found.items()}
+    assert rates == {"electra": 0.1, "albert": 0.1, "distilbert": 0.2}
+    source = make_small(tmp_path / "own", "electra", classifier_dropout=0.3)
+    form = import_hf(source, tmp_path / "own-model").manifest.architecture
+    assert form["pooler_dropout"] == 0.3
 
 
 # --- heads ----------------------------------------------------------------------------
