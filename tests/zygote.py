@@ -114,7 +114,6 @@ def become(words: list[str], folder: Any, variables: Any, *rest: int) -> None:
     only_files(p2cread, c2pwrite, errwrite)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     if new_session:
         os.setsid()
     os.chdir(folder or ".")
@@ -211,6 +210,8 @@ def status_of(call: Callable[[], object]) -> int:
 
 def in_child(get: Callable[[], Callable[[], object]]) -> None:
     """Call what a function returns, and end this fork with its status."""
+    # A shell has its background jobs ignore Ctrl-C, tests among them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.alarm(LIMIT)
     status = 99
     try:
