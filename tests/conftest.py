@@ -2,10 +2,12 @@
 
 Which way: a fork of the zygote (``fairseq_train``, ``run_command``, ``zygote.run``)
 takes a tenth of a second to start, since fairseq and the plugin are imported already;
-it is right wherever only the outcome matters. A real process (``installed_train``,
-``fairseq_command``, ``start_train`` of helpers.py) takes seconds; it is right where the
-start itself is tested: what importing does, ``--user-dir``, the environment, signals,
-GPUs, killing a process group. What only calls functions needs neither.
+it is right wherever only the outcome matters. A fork can be met while it runs, too, by
+signals or a full disk (``start_train`` of helpers.py), and what a command starts can be
+forks of it in turn (``run_forking``). A real process (``fairseq_command``) takes
+seconds; it is right where the start itself is tested: what importing does,
+``--user-dir``, the environment, the launchers, GPUs, how Python ends. What only calls
+functions needs neither.
 """
 
 import functools
@@ -17,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,7 +74,15 @@ MODERNBERT = {
     "modernbert_window": 6,
     "layer_norm_eps": 1e-5,
 }
-PARTS = {"bart": DECODER, "deberta": DEBERTA, "modernbert": MODERNBERT}
+#: Embeddings narrower than the layers, which ALBERT shares.
+NARROW = {"embedding_size": 12}
+PARTS = {
+    "bart": DECODER,
+    "deberta": DEBERTA,
+    "modernbert": MODERNBERT,
+    "electra": NARROW,
+    "albert": NARROW | {"encoder_passes": 3},
+}
 SPECIAL = {name: name for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")}
 
 
@@ -204,6 +215,37 @@ TRAIN = [
 ]
 
 
+class Started:
+    """A command in a fork of the zygote, met while it runs, as by a Popen."""
+
+    def __init__(self, zygote: "Zygote", command: list[str]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            pipe = os.path.join(folder, "pipe")
+            os.mkfifo(pipe)
+            self.zygote = zygote
+            self.pid: int = zygote.ask({"start": command, "pipe": pipe})
+            self.stdout = open(pipe, errors="replace")  # noqa: SIM115
+        self.returncode: int | None = None
+
+    def poll(self, long: bool = False) -> int | None:
+        """The exit status, if it has ended."""
+        if self.returncode is None:
+            self.returncode = self.zygote.ask({"wait": self.pid, "long": long})
+        return self.returncode
+
+    def communicate(self) -> str:
+        """What else it says, until it has ended."""
+        with self.stdout:
+            rest = self.stdout.read()
+        self.poll(long=True)
+        return rest
+
+    def send_signal(self, number: int) -> None:
+        """Unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
 class Zygote:
     """Commands in forks of a process that has fairseq and the plugin imported."""
 
@@ -223,15 +265,23 @@ class Zygote:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
+    def ask(self, question: object) -> Any:
+        """Its answer; see zygote.py."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self._answer())
+
     def run(self, *commands: list[str]) -> list[subprocess.CompletedProcess[str]]:
         """Run commands at the same time; all output is in stderr, but for scripts."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(commands) + "\n")
-        self.process.stdin.flush()
         return [
             subprocess.CompletedProcess(command, *ended)
-            for command, ended in zip(commands, json.loads(self._answer()), strict=True)
+            for command, ended in zip(commands, self.ask(commands), strict=True)
         ]
+
+    def start(self, command: list[str]) -> Started:
+        """Run one in a session of its own, and do not wait for it."""
+        return Started(self, command)
 
 
 @functools.cache
@@ -252,6 +302,12 @@ def run_command(name: str, *args: object) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def run_forking(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """The same; the Python programs that it starts are forks as well."""
+    (done,) = the_zygote().run(["forking", "fairseq-steady", name, *map(str, args)])
+    return done
+
+
 Trainer = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -263,22 +319,5 @@ def fairseq_train(zygote: Zygote) -> Trainer:
         (done,) = zygote.run(["fairseq-train", *map(str, (*TRAIN, *flags))])
         assert done.returncode == status, done.stderr[-3000:]
         return done
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def installed_train() -> Trainer:
-    """The installed command with --user-dir, as a user types it."""
-
-    def run(*flags: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            fairseq_command(*TRAIN, *flags),
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment(),
-            cwd=ROOT,
-        )
 
     return run

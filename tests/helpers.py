@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import ROOT, TRAIN, Zygote, environment, fairseq_command, sentences
+from conftest import (
+    ROOT,
+    TRAIN,
+    Started,
+    Zygote,
+    environment,
+    fairseq_command,
+    sentences,
+)
 from fairseq_steady.comparison.plan import Run
 from fairseq_steady.comparison.results import Result
 from fairseq_steady.comparison.results import write as write_result
@@ -183,22 +191,34 @@ def run_flags(models: dict[str, Path], data: Path, method: str, out: Path) -> li
     ]
 
 
-def start_train(*arguments: str, module: bool = False) -> subprocess.Popen[str]:
-    """fairseq-train, or its module, in a process group of its own."""
-    command = fairseq_command(*arguments)
-    if module:
-        command[:1] = [sys.executable, "-m", "fairseq_cli.train"]
+def start_train(zygote: Zygote, *arguments: str) -> Started:
+    """fairseq-train in a fork, in a process group of its own."""
+    return zygote.start(["fairseq-train", *arguments])
+
+
+def start_module(*arguments: str) -> subprocess.Popen[str]:
+    """fairseq-train's module, as Python itself starts and ends it."""
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "fairseq_cli.train", *fairseq_command(*arguments)[1:]],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> str:
+def start_two(zygote: Zygote, *arguments: str) -> list[Started]:
+    """Two gloo workers."""
+    together = [
+        *("--distributed-world-size=2", "--distributed-no-spawn"),
+        *("--distributed-backend=gloo", "--ddp-backend=legacy_ddp"),
+        f"--distributed-init-method=tcp://127.0.0.1:{free_port()}",
+    ]
+    ranks = (f"--distributed-rank={rank}" for rank in (0, 1))
+    return [start_train(zygote, *arguments, *together, rank) for rank in ranks]
+
+
+def wait_for(process: subprocess.Popen[str] | Started, text: str) -> str:
     """Read the log up to a line."""
     assert process.stdout is not None
     seen = []

@@ -414,3 +414,99 @@ def make_pieced_release(folder: Path, kind: str) -> Path:
     state = FAMILIES["roberta"].model.build_model(args, bare).state_dict()
     torch.save({"args": args, "model": state}, folder / "model.pt")
     return folder
+
+
+# --- MPNet and other small encoders ---------------------------------------------------
+
+#: Spellings that some tokeniser takes for a token of its own.
+SPECIAL_WORDS = ["<unk>", "[UNK]", "<mask>", "[MASK]", "<s>", "[CLS]", "[SEP]", "<pad>"]
+#: The five that a WordPiece vocabulary begins with.
+_FIRST_WORDS = {
+    "MPNet": ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"],
+}
+#: Every form: transformers' class, and what its configuration says.
+SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "mpnet": ("MPNet", {"max_position_embeddings": 202}),
+    "mpnet-relu": ("MPNet", {"max_position_embeddings": 202, "hidden_act": "relu"}),
+    "electra": ("Electra", {"embedding_size": 12, "layer_norm_eps": 1e-6}),
+    "electra-wide": ("Electra", {"embedding_size": 24, "type_vocab_size": 1}),
+    "distilbert": ("DistilBert", {"activation": "gelu"}),
+    "distilbert-waves": (
+        "DistilBert",
+        {"activation": "relu", "sinusoidal_pos_embds": True},
+    ),
+    "albert": ("Albert", {"embedding_size": 12}),
+    "albert-groups": (
+        "Albert",
+        {"embedding_size": 24, "num_hidden_groups": 2, "hidden_act": "gelu"},
+    ),
+    "bert-one-type": ("Bert", {"type_vocab_size": 1}),
+}
+#: DistilBERT's names of what SIZE says.
+_DISTILBERT = {
+    "dim": SIZE["hidden_size"],
+    "n_layers": SIZE["num_hidden_layers"],
+    "n_heads": SIZE["num_attention_heads"],
+    "hidden_dim": SIZE["intermediate_size"],
+    "initializer_range": SIZE["initializer_range"],
+}
+
+
+def make_small(folder: Path, kind: str, purpose: str = "Model", **more: Any) -> Path:
+    """A tiny random directory of one of those."""
+    folder.mkdir()
+    classes, settings = SMALL[kind]
+    rows = _small_vocabulary(folder, classes)
+    size = _DISTILBERT if classes == "DistilBert" else SIZE
+    given = {"max_position_embeddings": 200, **size, **settings, **more}
+    config = getattr(transformers, f"{classes}Config")(vocab_size=rows, **given)
+    torch.manual_seed(1)
+    model = getattr(transformers, classes + purpose)(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _small_vocabulary(folder: Path, classes: str) -> int:
+    """vocab.txt alone, as the first of their kind were published; its lines.
+
+    ALBERT's is a sentencepiece model.
+    """
+    if classes == "Albert":
+        return _albert_vocabulary(folder)
+    tokenizer = BertWordPieceTokenizer(lowercase=True)
+    first = _FIRST_WORDS.get(classes, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    tokenizer.train_from_iterator(
+        [t for t in many_scripts(100) if not set(t) & {"\0", "\n"}] + AWKWARD,
+        **{"vocab_size": 600, "min_frequency": 1, "show_progress": False},
+        special_tokens=first,
+    )
+    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    (folder / "vocab.txt").write_text("\n".join(w for w, _ in words) + "\n", "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": True, "tokenizer_class": f"{classes}Tokenizer"})
+    )
+    return len(words)
+
+
+def _albert_vocabulary(folder: Path) -> int:
+    pieces = {"pad": "<pad>", "unk": "<unk>", "bos": "[CLS]", "eos": "[SEP]"}
+    corpus = [t for t in many_scripts(300) if not set(t) & {"\0", "\n"}]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=420,
+        model_type="unigram",
+        character_coverage=0.999,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        num_threads=1,
+        control_symbols=["[MASK]"],
+        **{f"{name}_piece": piece for name, piece in pieces.items()},
+        **{f"{name}_id": index for index, name in enumerate(pieces)},
+    )
+    config = {"tokenizer_class": "AlbertTokenizer", "do_lower_case": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return len(transformers.AutoTokenizer.from_pretrained(folder))

@@ -13,7 +13,8 @@ from fairseq_steady.data import read_table
 from fairseq_steady.data.readers import read_columns
 from fairseq_steady.errors import UserError
 from fairseq_steady.scores.metrics import MARGINS, margins, ranked
-from fairseq_steady.tasks._also import Form, further, reading
+from fairseq_steady.tasks._also import Form, check_there, further, reading
+from fairseq_steady.tasks.glue import GlueConfig, GlueTask
 from helpers import logged
 
 #: What each row's two sentences are; w59 and w1 are words of the tiny models.
@@ -118,7 +119,7 @@ def test_how_a_file_reads(
         (
             "sentence,x,y\na,2,3\n",
             {},
-            "a.csv:1: no column 'label' among: sentence, x, y",
+            "a.csv:1: no column 'label' among: sentence, x, y; call the columns of",
         ),
         ("sentence_good,sentence_bad\na,\n", {}, "a.csv:2: an empty sentence"),
         (
@@ -141,6 +142,28 @@ def test_files_that_do_not_fit(
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         list(reading(path, Form(**{**vars(FORM), **changed}), "X=1")[0](path))
+
+
+def test_glues_files_without_a_header_are_further_files_too(
+    models: dict[str, Path], tmp_path: Path, own_cache: Path
+) -> None:
+    path = tmp_path / "mine.tsv"
+    path.write_text("src\t1\t\tw1 w2\nsrc\t0\t*\tw3\n")
+    given = {"data": str(tmp_path), "steady_model": str(models["roberta"])}
+    cfg = GlueConfig(**given, glue_task="cola", steady_also=f"more={path}")
+    found, _ = GlueTask.setup_task(cfg)._read_any("more")  # type: ignore[attr-defined]
+    assert (found.targets.tolist(), found.tokens.sizes.tolist()) == ([1, 0], [4, 3])
+    taken = GlueConfig(**given, glue_task="mnli", steady_also=f"mismatched={path}")
+    task: Any = GlueTask.setup_task(taken)
+    with pytest.raises(
+        UserError, match="the name 'mismatched' is taken; choose another"
+    ):
+        check_there(task.also, task.splits)
+    quoted = GlueConfig(**given, glue_task="rte", steady_quoted_tsv=True)
+    with pytest.raises(
+        UserError, match="--steady-quoted-tsv is for tables of your own"
+    ):
+        GlueTask.setup_task(quoted)
 
 
 @pytest.mark.parametrize(

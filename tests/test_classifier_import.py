@@ -10,12 +10,17 @@ import pytest
 import torch
 import transformers
 from conftest import Trainer, run_command
+from fairseq_steady.commands import import_hf as command
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.checking import assert_equal
 from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.predicting import Predictor
+from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.models.building import load_encoder
+from fairseq_steady.models.steady import take_head
+from fairseq_steady.models.words import WordsHead
 from helpers import checkpoint
 from safetensors.torch import load_file, save_file
 from sources import PIECED, make_pieced, make_source
@@ -223,6 +228,15 @@ def test_other_classes_are_refused_mapped_or_begun_anew(
     assert float((rows - own).abs().max()) > 0.1
 
 
+def test_a_head_that_reads_words_does_not_start_from_it(
+    headed: ModelDirectory,
+) -> None:
+    model = load_encoder(headed)
+    model.classification_heads[HEAD.split(".")[1]] = WordsHead(model.args, 3)
+    with pytest.raises(UserError, match="is of another form: --steady-new-head leaves"):
+        take_head(model, headed, [0, 1, 2])
+
+
 # --- at the command line --------------------------------------------------------------
 
 
@@ -242,16 +256,30 @@ def test_predict_takes_sentences_or_pairs_of_a_model(
     )
 
 
-def test_import_says_what_the_head_is_for(tmp_path: Path) -> None:
-    source = make_classifier(tmp_path / "source", "bert-cased", NAMES)
-    done = run_command("import", source, tmp_path / "model")
-    assert done.stdout.endswith(
+def test_what_a_model_is_not_for_is_one_line(headed: ModelDirectory) -> None:
+    with pytest.raises(UserError, match="is itself a model directory; omit --model"):
+        Predictor(headed.path, model="x")
+    with pytest.raises(UserError, match="is of task text_classification, not of summ"):
+        Summarizer(headed.path)
+    with pytest.raises(UserError, match="has no head cola: leave --head out"):
+        Predictor(headed.path, head="cola")
+    with pytest.raises(UserError, match=r"\('a', 'b', 'c'\): the checkpoint was tr"):
+        list(Predictor(headed.path)([("a", "b", "c")]))  # type: ignore[list-item]
+
+
+def test_import_says_what_the_head_is_for(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = str(make_classifier(tmp_path / "source", "bert-cased", NAMES))
+    command.main([source, str(tmp_path / "model")])
+    assert capsys.readouterr().out.endswith(
         "at every layer; with its head for 'Neutral', 'Entailment', 'Contra diction'\n"
     )
-    done = run_command("import", source, tmp_path / "bare", "--without-head")
-    assert done.stdout.endswith("at every layer\n")
-    said = done.stdout + done.stderr
-    assert "the classification head with labels 'Neutral'" in said
+    command.main([source, str(tmp_path / "bare"), "--without-head"])
+    assert capsys.readouterr().out.endswith("at every layer\n")
+    assert "the classification head with labels 'Neutral'" in caplog.text
     done = run_command("predict", tmp_path / "bare", "--text", "x")
     assert done.stderr == (
         f"error: {tmp_path / 'bare'} is a model directory without a head for labels or "
@@ -367,6 +395,9 @@ def test_two_classes_without_names_have_transformers_own(tmp_path: Path) -> None
     assert "id2label" not in json.loads((source / "config.json").read_text())
     directory = import_hf(source, tmp_path / "model")
     assert directory.manifest.head == {"labels": ["LABEL_0", "LABEL_1"]}
+    edit(id2label={"1": "first", "0": "last"})(source)
+    directory = import_hf(source, tmp_path / "named")
+    assert directory.manifest.head == {"labels": ["last", "first"]}
 
 
 def test_a_head_that_its_manifest_does_not_describe_is_one_line(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FAIRSEQ_STEADY, ROOT, environment, run_command
+from conftest import Started, Zygote, run_forking
 from fairseq_steady.commands import compare
 from fairseq_steady.comparison import (
     comparing,
@@ -50,7 +50,7 @@ from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
 #: A comparison adds it where it is missing.
-PLUGIN = ["--user-dir", str(ROOT / "user_dir")]
+PLUGIN = ["--user-dir", str(Path(worker.__file__).parents[1])]
 
 
 # --- real processes ---------------------------------------------------------------
@@ -65,7 +65,7 @@ def flags(models: dict[str, Path], data: Path, *more: str) -> list[str]:
 
 
 def run_compare(out: Path, train: list[str], *options: str) -> Any:
-    return run_command("compare", "--out", out, *options, "--", *train)
+    return run_forking("compare", "--out", out, *options, "--", *train)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -196,31 +196,36 @@ except KeyboardInterrupt:
 
 
 def test_killed_anywhere_it_goes_on_where_it_was(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
 ) -> None:
-    command = [sys.executable, "-c", DRIVER, str(tmp_path), *flags(models, cola_data)]
-    env = environment()
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER)
+    # Long enough to be met.
+    words = [str(driver), str(tmp_path), *flags(models, cola_data, "--max-update=60")]
 
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+    def start() -> Started:
+        return zygote.start(["forking", *words])
 
     # Stopped, it takes its run along.
     first, second = (tmp_path / "plain" / f"seed{seed}" for seed in (1, 2))
     stopped = start()
     wait_for(first / "train.log")
-    stopped.terminate()
-    assert stopped.wait() == 130
+    stopped.send_signal(signal.SIGTERM)
+    stopped.communicate()
+    assert stopped.returncode == 130
     wait_until(lambda: free(first))
     assert not (first / "result.json").exists()
 
     # Killed, it leaves its run behind, which is waited for and not started twice.
     killed = start()
     wait_for(first / "result.json", second / "train.log")
-    killed.kill()
-    killed.wait()
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
     stamp = (first / "result.json").stat().st_mtime_ns
     inode = (second / "train.log").stat().st_ino
-    assert start().wait() == 0
+    again = start()
+    again.communicate()
+    assert again.returncode == 0
     assert (first / "result.json").stat().st_mtime_ns == stamp
     assert (second / "train.log").stat().st_ino == inode
     assert (second / "result.json").is_file()
@@ -232,10 +237,10 @@ def free(folder: Path) -> bool:
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    for _ in range(900):
+    for _ in range(4500):
         if happened():
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise AssertionError("it never happened")
 
 
@@ -266,7 +271,7 @@ def test_slurm_jobs_leave_the_same_results(
     models: dict[str, Path],
     cola_data: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    zygote: Zygote,
 ) -> None:
     """Submitit's own scripts, started by a stand-in for sbatch."""
     programs = tmp_path / "bin"
@@ -274,18 +279,12 @@ def test_slurm_jobs_leave_the_same_results(
     for name, text in SLURM.items():
         (programs / name).write_text(text)
         (programs / name).chmod(stat.S_IRWXU)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE", str(tmp_path))
     words = ["--out", tmp_path / "out", "--methods", "plain", "--seeds", 1]
     words += ["--executor", "slurm", "--slurm", "slurm_partition=gpu", "timeout_min=5"]
     words += ["--", *flags(models, cola_data)]
-    done = subprocess.run(
-        [FAIRSEQ_STEADY, "compare", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
+    search = f"PATH={programs}{os.pathsep}{os.environ['PATH']}"
+    command = ["forking", "fairseq-steady", "compare", *map(str, words)]
+    (done,) = zygote.run([search, f"FAKE={tmp_path}", *command])
     assert done.returncode == 0, done.stderr[-2000:]
     assert "plain seed 1: ok" in done.stderr
     asked = (tmp_path / "asked").read_text()

@@ -15,7 +15,7 @@ from fairseq_steady.errors import UserError, explanation
 from fairseq_steady.patches import refusals
 from fairseq_steady.patches.checkpoints import load_safely
 from fairseq_steady.patches.finite import of_losses
-from helpers import checkpoint, free_port, logged, run_flags, start_train, wait_for
+from helpers import checkpoint, logged, run_flags, start_two, wait_for
 
 BARE = ["--cpu", "--log-format=json", "--log-interval=1"]
 LENGTH = ["--batch-size=8", "--max-update=2"]
@@ -444,22 +444,15 @@ def test_scores_ask_for_no_flag(
 
 
 def test_ctrl_c_says_what_is_kept(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
 ) -> None:
     """Of two workers the first one says it; both end as SIGINT ends a program."""
-    both = [
-        *("--distributed-world-size=2", "--distributed-no-spawn"),
-        *("--distributed-backend=gloo", "--ddp-backend=legacy_ddp"),
-        f"--distributed-init-method=tcp://127.0.0.1:{free_port()}",
-    ]
     arguments = [*run_flags(models, cola_data, "plain", tmp_path), "--max-epoch=600"]
-    workers = [
-        start_train(*arguments, *both, f"--distributed-rank={r}") for r in (0, 1)
-    ]
+    workers = start_two(zygote, *arguments)
     wait_for(workers[0], '"num_updates": "6"')
     for worker in workers:
         os.killpg(worker.pid, signal.SIGINT)
-    said = [worker.communicate(timeout=60)[0] for worker in workers]
+    said = [worker.communicate() for worker in workers]
     assert all("Traceback" not in text for text in said), said
     assert [worker.returncode for worker in workers] == [-signal.SIGINT] * 2, said
     last = tmp_path / "checkpoint_last.pt"

@@ -12,12 +12,12 @@ import pytest
 import tiny
 import torch
 import transformers
-from conftest import TRAIN, Trainer, run_command
+from conftest import TRAIN, Trainer, Zygote, run_command
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks import setup_task
 from fairseq_steady.comparison.significance import majority_baseline
-from fairseq_steady.criterions.kinds import MultiLabel, kind_of
+from fairseq_steady.criterions.kinds import MultiLabel, Scores, kind_of, kinds_of
 from fairseq_steady.criterions.objective import Objective
 from fairseq_steady.criterions.plain import PlainConfig
 from fairseq_steady.data import stratified_subset
@@ -25,14 +25,24 @@ from fairseq_steady.data.tables import read_indicators, read_parted
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.inference import probing
+from fairseq_steady.inference.loading import load_trained
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.models.steady import HEAD
-from fairseq_steady.tasks._classes import class_weights, of_a_class
-from helpers import assert_equal_weights, checkpoint, logged
+from fairseq_steady.scores.metrics import larger_is_better
+from fairseq_steady.tasks._classes import check_score, class_weights, of_a_class
+from fairseq_steady.tasks.glue_multitask import MultitaskTask
+from helpers import (
+    NO_DROPOUT,
+    assert_equal_weights,
+    checkpoint,
+    logged,
+    train_on_workers,
+)
 from method_table import METHODS
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
+from torch.nn import functional as F
 
 # --- losses of classes ----------------------------------------------------------------
 
@@ -64,6 +74,30 @@ def test_losses_of_classes(weights: Any, smoothing: float, gamma: float) -> None
     found = float(objective.of_classes(logits, target))
     assert found == pytest.approx(by_hand(logits, target, objective), rel=1e-5)
     assert objective.changes == bool(weights or smoothing or gamma)
+    almost = float(Objective(weights, smoothing, 1e-12).of_classes(logits, target))
+    weighing = None if weights is None else torch.tensor(weights)
+    torchs = F.cross_entropy(
+        logits, target, weighing, reduction="sum", label_smoothing=smoothing
+    )
+    assert almost == pytest.approx(float(torchs), rel=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_weighs_classes(models: dict[str, Path], method: str) -> None:
+    """Weights of 2 make twice the task's loss and leave the regulariser alone."""
+    model = tiny.build(models["roberta"])
+    sample = tiny.batch(tiny.make_dataset(models["roberta"]))
+    made = tiny.make_criterion(method, **METHODS[method].live)
+    made.check_model(model)
+    made.prepare_model(model)
+    plain = tiny.loss_of(made, model, sample)
+    made.task.class_weights = (2.0, 2.0, 2.0)
+    twice = tiny.loss_of(type(made)(made.cfg, made.task).train(), model, sample)
+    assert twice["task_loss"] == pytest.approx(2 * plain["task_loss"], rel=1e-5)
+    if METHODS[method].divergence:
+        assert twice["nll_loss"] == pytest.approx(plain["task_loss"], rel=1e-5)
+        term = f"{method}_divergence"
+        assert twice[term] == pytest.approx(plain[term], rel=1e-4)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
@@ -128,6 +162,31 @@ def test_a_metric_of_a_class_that_is_not_there() -> None:
         of_a_class("precision_egg", ["ham", "spam"])
     with pytest.raises(UserError, match="'1' is no class; there are scores"):
         of_a_class("recall_1", None)
+    assert all(map(larger_is_better, ("recall_loss", "precision_ppl", "accuracy_loss")))
+    assert not any(map(larger_is_better, ("loss", "nll_loss", "ppl")))
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels", "several", "said"),
+    [
+        ("micro_f1", ["a", "b"], False, "accuracy, f1, mcc, macro_f1, balanced_accur"),
+        ("accuracy", ["a", "b"], True, "micro_f1, macro_f1, subset_accuracy, loss"),
+        ("mcc", None, False, "choose from pearson, spearman, loss"),
+        (
+            "ranked",
+            ["a", "b"],
+            False,
+            "ranked is nothing that evaluations of this",
+        ),
+    ],
+)
+def test_a_metric_of_another_kind_is_refused_at_once(
+    metric: str, labels: list[str] | None, several: bool, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        check_score(metric, labels, several, also=False)
+    check_score("ranked", ["a", "b"], False, also=True)
+    check_score("macro_f1", labels or ["a", "b"], several, also=False)
 
 
 # --- a run with them ------------------------------------------------------------------
@@ -160,6 +219,9 @@ def test_a_run_with_unequal_classes(
     expected = [24 / 3 / 6, 24 / 3 / 15, 24 / 3 / 3]
     kept = checkpoint(tmp_path)["task_state"]["class_weights"]
     assert kept == expected
+    _, task = load_trained(tmp_path / "checkpoint_best.pt")
+    task.cfg.data = "nowhere"
+    assert task.class_weights == tuple(expected)
     assert "classes weigh: egg 1.333, ham 0.5333, spam 2.667" in done.stderr
     (record,) = (tmp_path / "r").glob("valid-6.json")
     found = json.loads(record.read_text())
@@ -291,6 +353,22 @@ def test_smoothing_is_for_one_class_a_sentence() -> None:
         kind_of(task, PlainConfig(label_smoothing=0.1))
 
 
+def test_several_tasks_focus_where_there_are_classes() -> None:
+    cfg = SimpleNamespace(steady_focal_gamma=2.0)
+    parts = {
+        "scored": SimpleNamespace(regression=True, num_classes=1, cfg=cfg),
+        "classed": SimpleNamespace(regression=False, num_classes=2, cfg=cfg),
+    }
+    found = kinds_of(SimpleNamespace(parts=parts), PlainConfig(label_smoothing=0.1))
+    assert isinstance(found["scored"], Scores)
+    assert found["classed"].objective == Objective(None, 0.1, 2.0)
+    flags = {"multitask_names": "cola,stsb", "steady_label_map": None}
+    given: Any = SimpleNamespace(**flags, steady_class_weights="balanced")
+    directory: Any = None
+    with pytest.raises(UserError, match="--steady-class-weights is for one head"):
+        MultitaskTask.check(given, directory)
+
+
 def test_balanced_labels_count_as_much_where_they_hold() -> None:
     """torch's pos_weight: 300 without to 100 with is 3."""
     targets = np.repeat([[True, False], [False, True]], [100, 300], axis=0)
@@ -416,22 +494,31 @@ def runs(
     models: dict[str, Path],
     labelled: Path,
     fairseq_train: Trainer,
+    zygote: Zygote,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, tuple[Path, str]]:
-    """Of each form, where a run saved and what it said."""
+    """Of each form, where a run saved and what it said; columns have two workers."""
     found = {}
     for form, flag in FORMS.items():
         out = tmp_path_factory.mktemp(form)
-        done = fairseq_train(
-            *(labelled / form, "--task=text_classification", flag),
+        flags = [
+            *(labelled / form, "--task=text_classification", flag, *NO_DROPOUT),
             *(f"--steady-model={models['roberta']}", "--max-epoch=4", "--lr=3e-3"),
             *(f"--save-dir={out}", f"--steady-record={out}/r", *METHOD),
-        )
-        found[form] = out, done.stderr
+            f"--steady-also=more={labelled / form / 'valid.tsv'}",
+        ]
+        if form == "cell":
+            said = fairseq_train(*flags, "--update-freq=2").stderr
+        else:
+            said = train_on_workers(zygote, *flags)[0]
+        found[form] = out, said
     return found
 
 
-METHOD = ["--criterion=sift", "--steady-class-weights=balanced"]
+METHOD = [
+    *("--criterion=sift", "--steady-class-weights=balanced"),
+    *("--adam-eps=1e-3", "--batch-size=4"),
+]
 
 
 def test_a_run_with_several_labels(runs: dict[str, tuple[Path, str]]) -> None:
@@ -449,17 +536,28 @@ def test_a_run_with_several_labels(runs: dict[str, tuple[Path, str]]) -> None:
     assert scores["subset_accuracy"] == np.mean((gold == given).all(1))
     assert scores["recall_bee"] == recall_score(gold[:, 1], given[:, 1])
     assert scores["nll_loss"] != scores["loss"]
+    more = json.loads((out / "r" / record.name.replace("valid", "more")).read_text())
+    assert more["gold"] == found["gold"]
     best = checkpoint(out)["extra_state"]["best"]
     assert best == max(float(v["valid_micro_f1"]) for v in records(out))
 
 
 def records(out: Path) -> list[dict[str, float]]:
-    found = [json.loads(p.read_text())["metrics"] for p in (out / "r").glob("valid-*")]
+    files = sorted((out / "r").glob("valid-*"))
+    found = [json.loads(path.read_text())["metrics"] for path in files]
     return [{f"valid_{name}": value for name, value in one.items()} for one in found]
 
 
-def test_both_forms_are_the_same_data(runs: dict[str, tuple[Path, str]]) -> None:
-    assert_equal_weights(runs["cell"][0], runs["columns"][0])
+def test_both_forms_and_two_workers_are_the_same_run(
+    runs: dict[str, tuple[Path, str]],
+) -> None:
+    one, other = (out for out, _ in runs.values())
+    assert_equal_weights(one, other, 1e-5)
+    for first, second in zip(records(one), records(other), strict=True):
+        names = ("valid_loss", "valid_micro_f1", "valid_recall_cat")
+        assert [first[n] for n in names] == pytest.approx([second[n] for n in names])
+    kept = [checkpoint(out)["task_state"]["class_weights"] for out in (one, other)]
+    assert kept[0] == kept[1]
 
 
 def test_predictions_and_exports_of_several_labels(

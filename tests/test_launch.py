@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
-from conftest import ROOT, environment
+from conftest import ROOT, Trainer, Zygote, environment
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import durable, spawned, workers
 from helpers import assert_equal_weights, checkpoint, free_port, run_flags, wait_for
@@ -150,37 +149,37 @@ def hosts() -> Iterator[Hosts]:
                 subprocess.run(gone, check=False, capture_output=True)
 
 
-def test_two_nodes_of_two_workers_equal_two_workers_with_accumulation(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path, hosts: Hosts
+def test_two_nodes_equal_one_worker_with_accumulation(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    hosts: Hosts,
+    fairseq_train: Trainer,
 ) -> None:
-    """Four real processes that two copies of the script start."""
+    """Two real processes that two copies of the script start."""
     exact = ["--dropout=0", "--attention-dropout=0", "--pooler-dropout=0"]
     exact += ["--adam-eps=1e-3", "--disable-validation", "--max-update=5"]
     shared = {"GPUS": "0", "NODES": "2", "PORT": str(free_port()), "MASTER": hosts[1]}
 
     def arguments(out: Path) -> list[str]:
-        own = ["--batch-size=2", "--user-dir=user_dir"]
-        return [*run_flags(models, cola_data, "r3f", out), *exact, *own]
+        return [*run_flags(models, cola_data, "r3f", out), *exact, "--batch-size=4"]
 
+    words = [*arguments(tmp_path / "two"), "--user-dir=user_dir"]
     nodes = [
         subprocess.Popen(
-            [*host, "bash", LAUNCH / "local.sh", "2", *arguments(tmp_path / "four")],
+            [*host, "bash", LAUNCH / "local.sh", "1", *words],
             env=environment(**shared, NODE=str(node)),
             cwd=ROOT,
         )
         for node, host in enumerate(hosts[0])
     ]
+    fairseq_train(*arguments(tmp_path / "one"), "--update-freq=2")
     assert [node.wait(timeout=200) for node in nodes] == [0, 0]
-    two = [*arguments(tmp_path / "two"), "--update-freq=2"]
-    process = launch("local.sh", "2", *two, GPUS="0")
-    said = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, said[-2000:]
-    assert_equal_weights(tmp_path / "four", tmp_path / "two", 1e-6)
+    assert_equal_weights(tmp_path / "two", tmp_path / "one", 1e-6)
 
 
-@pytest.mark.parametrize("lost", [False, True])
-def test_a_signal_saves_and_a_lost_worker_ends_the_rest(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path, lost: bool
+def test_a_signal_saves(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
 ) -> None:
     arguments = [
         *run_flags(models, cola_data, "plain", tmp_path),
@@ -188,23 +187,35 @@ def test_a_signal_saves_and_a_lost_worker_ends_the_rest(
     ]
     process = launch("local.sh", "2", *arguments, GPUS="0")
     wait_for(process, '"num_updates": "5"')
-    if lost:
-        started = psutil.Process(process.pid).children()
-        workers = (
-            s for s in started if value(s.cmdline(), "--distributed-rank") == "1"
-        )
-        next(workers).kill()
-    else:
-        process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=100)[0]
-    if lost:
-        assert process.returncode == 137, said[-2000:]
-        assert "worker 0 stops: worker 1 died" in said
-    else:
-        assert process.returncode == durable.REQUEUE, said[-2000:]
-        assert said.count("SIGTERM: saving after this update") == 1
-        kept = checkpoint(tmp_path)["optimizer_history"][-1]["num_updates"]
-        assert kept >= 5
+    assert process.returncode == durable.REQUEUE, said[-2000:]
+    assert said.count("SIGTERM: saving after this update") == 1
+    kept = checkpoint(tmp_path)["optimizer_history"][-1]["num_updates"]
+    assert kept >= 5
+
+
+#: A worker that is killed, and one that finds out later.
+LOST = """#!/bin/sh
+sleep 1
+case "$*" in *"--distributed-rank 1"*) kill -KILL $$ ;; esac
+sleep 1
+echo "worker 0 stops: worker 1 died"
+exit 1
+"""
+
+
+def test_a_lost_worker_ends_the_rest(tmp_path: Path) -> None:
+    """After they have said who is lost, with the status of the first that ended."""
+    (tmp_path / "python").symlink_to(sys.executable)
+    worker = tmp_path / "fairseq-train"
+    worker.write_text(LOST)
+    worker.chmod(stat.S_IRWXU)
+    here = str(tmp_path / "python")
+    process = launch("local.sh", "2", "data", GPUS="0", PYTHON=here)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGKILL, said
+    assert "worker 0 stops: worker 1 died\n" in said
 
 
 @pytest.mark.parametrize("status", [0, 1, 75])
@@ -276,17 +287,14 @@ if __name__ == "__main__":
 
 
 def test_a_spawned_worker_knows_the_plugin_of_an_installed_command(
-    models: dict[str, Path], cola_data: Path, tmp_path: Path
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
 ) -> None:
     program = tmp_path / "program.py"
     program.write_text(SPAWNING)
     flags = ["train", cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
     flags += ["--cpu", "--distributed-world-size=2", "--distributed-backend=gloo"]
     flags += ["--ddp-backend=legacy_ddp", "--max-update=2", "--no-save"]
-    done = subprocess.run(
-        [sys.executable, program, *map(str, flags)],
-        check=False, capture_output=True, text=True, env=environment(), cwd=ROOT,
-    )  # fmt: skip
+    (done,) = zygote.run([str(program), *map(str, flags)])
     assert done.returncode == 0, done.stderr[-2000:]
     said = done.stdout + done.stderr
     assert " | fairseq_steady | training: 2 updates" in said

@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import Trainer, Zygote
 from fairseq_steady.commands import get_data
+from fairseq_steady.commands.predict import read_texts
 from fairseq_steady.comparison.results import Result
 from fairseq_steady.comparison.table import Scored, tables
 from fairseq_steady.data.layouts import find_parts, find_split, read_split
@@ -521,10 +522,92 @@ def test_training_sets_are_put_together(
     assert whole.targets.tolist() == [1, 2, 0, 2, 1, 0, 2]
     assert whole.tokens.sizes[:3].tolist() == [8, 8, 8]
     assert whole.groups is None
+    for again in (
+        f"{file},own,{file}",
+        f"own,{tmp_path / 'a' / '..' / 'mine.jsonl'},{file}",
+    ):
+        with pytest.raises(UserError, match="mine.jsonl twice; name each once"):
+            task(models, tmp_path / "a", nli_task="anli", nli_train=again).read("train")
+
+
+def test_own_training_sets_are_read_in_the_languages_to_train_on(
+    models: dict[str, Path], tmp_path: Path, own_cache: Path
+) -> None:
+    for place, language in enumerate(("en", "fr", "ur"), 1):
+        rows = [row(n, f"w{place}") for n in range(3)]
+        write(tmp_path / "x" / language / "train.jsonl", lines(*rows))
+    given = {"nli_task": "xnli", "nli_train": "own", "nli_languages": "ur"}
+    first = task(models, tmp_path / "x", **given).read("train")
+    assert len(first) == 3
+    made = task(models, tmp_path / "x", nli_train_languages="ur,en", **given)
+    both = made.read("train")
+    assert len(both) == 6
+    assert both.tokens[3].tolist() == first.tokens[0].tolist()
+    assert both.tokens[0].tolist() != first.tokens[0].tolist()
+
+
+def test_what_is_cached_is_known_by_its_columns_and_quotes(
+    models: dict[str, Path], tmp_path: Path, own_cache: Path
+) -> None:
+    rows = [
+        {**plain(E), "premise": "w1", "context": "w2 w3"},
+        plain(N) | {"context": "w2"},
+    ]
+    file = write(tmp_path / "both.jsonl", lines(*rows))
+    found = [
+        task(models, tmp_path, nli_task=name, steady_also=f"o={file}")._read_any("o")[0]
+        for name in ("snli", "anli", "snli")
+    ]
+    assert [one.tokens.sizes[0] for one in found] == [6, 7, 6]
+    write(tmp_path / "dev.tsv", f'premise\thypothesis\tlabel\n"w1 ""w2"""\tw3\t{E}\n')
+    for quoted, words in (
+        (False, '"w1 ""w2"""'),
+        (True, 'w1 "w2"'),
+        (False, '"w1 ""w2"""'),
+    ):
+        made = task(models, tmp_path, nli_task="snli", steady_quoted_tsv=quoted)
+        assert made.read("valid").tokens[0].tolist() == ids(made, words, "w3")
+
+
+def test_classes_of_further_files_may_have_other_names(
+    models: dict[str, Path], tmp_path: Path, own_cache: Path
+) -> None:
+    """Each file still reads as its own data set does."""
+    far = write(tmp_path / "far.jsonl", lines(*(anli(x) for x in "enc")))
+    own = write(tmp_path / "own.jsonl", lines(snli("-"), snli("ENT"), snli(C)))
+    science = write(
+        tmp_path / "scitail_1.0_dev.tsv", "w1\tw2\tentails\nw1\tw2\tneutral\n"
+    )
+    made = task(
+        *(models, tmp_path),
+        nli_task="snli",
+        steady_also=f"far={far},own={own},science={science}",
+        steady_also_labels=f"entails={E},ENT={E}",
+    )
+    found = {name: made._read_any(name)[0].targets.tolist() for name in made.also}
+    assert found == {"far": [2, 1, 0], "own": [2, 0], "science": [2, 1]}
+
+
+def test_a_checkpoint_is_asked_about_any_of_these_files(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    made = task(models, tmp_path, nli_task="snli")
+    for name, rows in (("a", [plain(E)]), ("b", [snli(E)]), ("c", [anli("e")])):
+        path = write(tmp_path / f"{name}.jsonl", lines(*rows))
+        found = list(read_texts(path, made.columns, aliases=made.aliases))
+        assert found == [(QUOTED, "w4 w5")]
+    path = write(tmp_path / "d.jsonl", lines({"text": "w1"}))
+    with pytest.raises(UserError, match="no column 'sentence1' among: text"):
+        list(read_texts(path, made.columns, aliases=made.aliases))
 
 
 #: Flags that cannot be meant, and what is said.
 MISTAKES = {
+    "languages of what has none": (
+        {"nli_task": "snli", "nli_train_languages": "fr"},
+        "--nli-train-languages fr is for --nli-task xnli, or for sets that --nli-train "
+        "names; leave it out",
+    ),
     "no data set": ({}, "--nli-task is missing; choose from snli, scitail, anli, xnli"),
     "languages of rounds": (
         {"nli_task": "anli", "nli_languages": "en"},

@@ -123,8 +123,9 @@ def test_a_family_from_outside_is_known_where_models_come_in(outside: Path) -> N
     assert done.returncode == 1
     assert done.stderr.endswith(
         "model_type 't5' cannot be imported; known: bert, roberta, "
-        "xlm-roberta, camembert, deberta, deberta-v2, modernbert, bart, mbart, "
-        "data2vec-text\n"
+        "xlm-roberta, camembert, deberta, deberta-v2, modernbert, bart, mbart, mpnet, "
+        "electra, distilbert, albert, data2vec-text (an encoder-decoder of another "
+        "form than BART's)\n"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_command
+from conftest import run_forking
 from fairseq_steady.comparison import forgetting
 from fairseq_steady.errors import UserError
 from fairseq_steady.inference import probing
@@ -137,12 +137,12 @@ def test_generalization_end_to_end(
     out = tmp_path / "out"
 
     def run() -> Any:
-        return run_command("probe", "generalization", "--out", out, "--jobs", 2,
+        return run_forking("probe", "generalization", "--out", out, "--jobs", 2,
             "--methods", "plain", "--seeds", 1, "--tasks",
             f"cola={cola_data} --task cola", scores, pairs, "--",
-            "--user-dir", ROOT / "user_dir", "--cpu", "--batch-size", 8,
+            "--user-dir", Path(forgetting.__file__).parents[1], "--cpu",
             f"--steady-model={models['roberta']}", "--optimizer=adam", "--lr=1e-3",
-            "--max-update=6",
+            "--batch-size", 8, "--max-update=6",
         )  # fmt: skip
 
     done = run()

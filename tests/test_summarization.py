@@ -269,7 +269,7 @@ def test_a_tiny_bart_learns_to_copy_the_lead(
         *(f"--criterion={criterion}", "--label-smoothing=0.1", "--clip-norm=1"),
         *(noise if criterion == "r3f" else []),
         *("--optimizer=bert_adam", "--bert-adam-bias-correction", "--lr=3e-3"),
-        *("--batch-size=32", "--steady-updates=400", "--log-interval=100"),
+        *("--batch-size=32", "--steady-updates=200", "--log-interval=50"),
     )
     valid = logged(done, "valid")
     assert len(valid) == 10

@@ -35,6 +35,7 @@ from fairseq_steady.models.families.roberta import FAMILY
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.models.words import WordsHead
 from fairseq_steady.regularizers import derived, draw, find_encoder, noise_keys
+from fairseq_steady.tasks._heads import Head, Start, moves
 from fairseq_steady.tasks._steady import SteadyTask
 from fairseq_steady.tasks.superglue import SuperGlueConfig, SuperGlueTask
 from helpers import (
@@ -530,6 +531,10 @@ def test_wic_learns_from_its_words_and_answers(
     assert float(logged(done, "valid")[-1]["valid_accuracy"]) == 1
     assert "words_classification_head.dense.weight" in done.stderr
     best, sent = tmp_path / "checkpoint_best.pt", tmp_path / "sent"
+    state = checkpoint(tmp_path, "checkpoint_best.pt")["model"]
+    bounded = {key.rpartition(".")[0] for key in state if key.endswith("spectral_v")}
+    head = "classification_heads.words_classification_head"
+    assert bounded == {f"{head}.dense", f"{head}.out_proj"}
     assert run_command("submission", best, tmp_path, sent).returncode == 0
     wanted = ["false", "true", "false", "true", "false"]
     assert [row["label"] for row in answers(sent / "WiC.jsonl")] == wanted
@@ -627,6 +632,17 @@ def test_flags_that_do_not_go_with_the_task_are_refused(
     cfg: Any = SuperGlueConfig(**{"superglue_task": "wic", **changed})
     with pytest.raises(UserError, match=message):
         SuperGlueTask.check(cfg, ModelDirectory.open(models[family]))
+
+
+def test_scores_of_choices_are_not_those_of_another_task(tmp_path: Path) -> None:
+    copa = {"h": Head(None, "copa")}
+    for of, goes_on in (("copa", True), ("", True), ("stsb", False)):
+        start = Start(tmp_path, {"h": Head(None, of)}, resumes=False)
+        if goes_on:
+            assert moves(start, copa) == {"h": [0]}
+            continue
+        with pytest.raises(UserError, match="scores of stsb, and this run is for scor"):
+            moves(start, copa)
 
 
 def test_more_than_a_text_or_pair_is_not_probed() -> None:

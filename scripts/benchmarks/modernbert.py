@@ -14,7 +14,7 @@ import json
 import random
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +104,13 @@ def of_tokens(which: str, tokens: Tensor) -> Callable[[Any], Tensor]:
     return lambda model: model(tokens, features_only=True)[0][real]
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
+def measure(
+    args: argparse.Namespace, config: Any, makers: Mapping[str, Callable[[Any], Any]]
+) -> dict[str, float]:
     """Added memory of one model; median seconds of both, taking turns."""
     torch.set_num_threads(1)
-    config = config_of(args.layers, args.width)
     names = ["ours", "theirs"] if args.which == "both" else [args.which]
-    models = {name: _MODELS[name](config) for name in names}
+    models = {name: makers[name](config) for name in names}
     given = batches(args, args.rounds + 1 if args.which == "both" else 2)
     if _CUDA:
         given = [tokens.cuda() for tokens in given]
@@ -124,12 +125,13 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     return {"bytes": peak() - before}
 
 
-_MODELS = {"ours": ours, "theirs": theirs}
-
-
-def main() -> None:
+def main(
+    form: Callable[[int, int], Any],
+    makers: Mapping[str, Callable[[Any], Any]],
+    longest: Sequence[int],
+) -> None:
     """Measure each model in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="seconds and memory as ratios")
     parser.add_argument("data", type=Path)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=768, help="a multiple of 64")
@@ -140,16 +142,17 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.which:
-        print(json.dumps(measure(args)))
+        config = form(args.layers, args.width)
+        print(json.dumps(measure(args, config, makers)))
         return
-    for length in [args.length] if args.length else _TEXTS:
+    for length in [args.length] if args.length else longest:
         chosen = ["--length", str(length)]
-        parts = ("both", *_MODELS)
+        parts = ("both", *makers)
         found = {which: run([*chosen, "--which", which]) for which in parts}
-        seconds = {n: found["both"][n] for n in _MODELS}
-        held = {n: found[n]["bytes"] for n in _MODELS}
+        seconds = {n: found["both"][n] for n in makers}
+        held = {n: found[n]["bytes"] for n in makers}
         print(f"length {length}: {row(seconds, held)}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(config_of, {"ours": ours, "theirs": theirs}, list(_TEXTS))

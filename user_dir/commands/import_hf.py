@@ -77,7 +77,15 @@ def run(args: argparse.Namespace) -> None:
     from .. import tasks as plugin  # noqa: F401  registers everything
     from ..huggingface.release import import_fairseq, is_release
 
-    if args.gpt2_bpe or (is_release(args.source) and not args.bert2bert):
+    released = args.gpt2_bpe or (is_release(args.source) and not args.bert2bert)
+    for flag in ("without_head", "licence"):
+        if (released or args.bert2bert) and getattr(args, flag):
+            name = flag.replace("_", "-")
+            raise UserError(
+                f"--{name} is for Hugging Face's directories, and {args.source} is "
+                "none; leave it out"
+            )
+    if released:
         import_fairseq(args.source, args.gpt2_bpe, args.out)
         print(f"{args.out}: weights and tokeniser as fairseq released them")
     elif args.bert2bert:

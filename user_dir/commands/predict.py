@@ -15,8 +15,9 @@ takes sentences or pairs, as the first text is; --pair-column NAME says pairs.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
@@ -92,7 +93,10 @@ def one_or_two(texts: Sequence[str]) -> "Text":
 
 
 def read_texts(
-    path: Path | None, columns: Sequence[str], quoted: bool = False
+    path: Path | None,
+    columns: Sequence[str],
+    quoted: bool = False,
+    aliases: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Iterator["Text"]:
     """The sentences or pairs of a file, or of standard input.
 
@@ -101,6 +105,7 @@ def read_texts(
 
     """
     from ..data.readers import filled, is_table, read_inputs
+    from ..data.tables import columns_of as table_columns
     from ..data.tables import read_named, text_cell
 
     if path is None or not is_table(path):
@@ -108,6 +113,11 @@ def read_texts(
             yield as_text(where, number, line, len(columns) == 2)
         return
     mend = "name yours with --text-column and --pair-column"
+    there = table_columns(path, quoted)
+    columns = [
+        next((one for one in aliases.get(name, ()) if one in there), name)
+        for name in columns
+    ]
     for number, row in read_named(path, columns, mend, quoted):
         cells = [text_cell(path, number, row, name) for name in columns]
         yield one_or_two(filled(path, number, cells))
@@ -141,7 +151,7 @@ def every_text(
     return [
         text
         for path in args.inputs or [None]
-        for text in read_texts(path, columns, predictor.quoted)
+        for text in read_texts(path, columns, predictor.quoted, predictor.aliases)
     ]
 
 

@@ -21,6 +21,7 @@ from ..regularizers import unwrap
 from ..scores.groups import GROUPS
 from ..scores.metrics import (
     CLASSIFICATION,
+    CORRELATION,
     COUNTS,
     LABELED,
     LABELLING,
@@ -220,7 +221,7 @@ def _counted_by(name: str, sums: Mapping[str, Any]) -> str:
 _SCORES: dict[str, tuple[tuple[str, ...], Callable[[Tensor], dict[str, float]]]] = {
     COUNTS: (CLASSIFICATION, classification_scores),
     LABELED: (LABELLING, label_scores),
-    SCATTERED: (("pearson", "spearman"), correlation_scores),
+    SCATTERED: (CORRELATION, correlation_scores),
     MARGINS: (("ranked",), lambda summed: {"ranked": ranked(summed)}),
 }
 

@@ -197,6 +197,7 @@ def read_table(
     label: str,
     scores: bool = False,
     quoted: bool = False,
+    mend: str = "name yours with --steady-text-column and --steady-label-column",
 ) -> Iterator[Example]:
     """Labelled sentences by named columns.
 
@@ -206,12 +207,12 @@ def read_table(
         label: name of the label column.
         scores: labels are numbers, not classes.
         quoted: as :func:`read_named` takes it.
+        mend: what to do about a missing column.
 
     Raises:
         UserError: as :func:`read_named`; or a cell is empty or of a wrong kind.
 
     """
-    mend = "name yours with --steady-text-column and --steady-label-column"
     for number, row in read_named(path, (*text, label), mend, quoted):
         texts = [text_cell(path, number, row, name) for name in text]
         yield checked(path, number, texts, label_cell(path, number, row, label, scores))

@@ -8,7 +8,7 @@ import itertools
 import json
 import logging
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -194,6 +194,19 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def symbol_of(token: str, special: Mapping[str, str]) -> str:
+    """fairseq's symbol for a token of a tokeniser.
+
+    Args:
+        token: a token.
+        special: the tokeniser's token for each of fairseq's; MPNet's ``<unk>`` is
+            spelled ``[UNK]``, and another token of it ``<unk>``.
+
+    """
+    names = {theirs: ours for ours, theirs in special.items()}
+    return names.get(token) or (f"other:{token}" if token in special else token)
+
+
 def _special_tokens(tokenizer: Tokenizer, directory: ModelDirectory) -> dict[str, int]:
     """Id of each token that is no text: marked so, or with a part in fairseq."""
     marked = {
@@ -236,11 +249,11 @@ def _unspeakable(tokenizer: Tokenizer, special: Collection[str]) -> Tokenizer:
 def _fairseq_ids(
     tokenizer: Tokenizer, dictionary: Dictionary, directory: ModelDirectory
 ) -> np.ndarray:
-    names = {v: k for k, v in directory.manifest.special_tokens.items()}
+    special = directory.manifest.special_tokens
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     ids = np.full(max(vocabulary.values()) + 1, -1, np.int32)
     for token, index in vocabulary.items():
-        ids[index] = dictionary.indices.get(names.get(token, token), -1)
+        ids[index] = dictionary.indices.get(symbol_of(token, special), -1)
     unknown = [t for t, i in vocabulary.items() if ids[i] < 0]
     if unknown:
         raise UserError(

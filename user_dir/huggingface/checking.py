@@ -166,7 +166,7 @@ def hidden_state_error(
     ours, errors = load_encoder(directory), []
     states = _seq2seq_states if directory.family.decodes else _states
     for batch in texts:
-        given = _encoded(their_tokenizer, batch, length)
+        given = _encoded(their_tokenizer, batch, theirs, directory)
         mask = given["attention_mask"].bool()
         ids, _ = tokenizer.encode(batch)
         if mask.sum(1).tolist() != [len(i) for i in ids]:
@@ -174,7 +174,7 @@ def hidden_state_error(
         tokens = data_utils.collate_tokens(
             [torch.from_numpy(i).long() for i in ids], dictionary.pad()
         )
-        with torch.no_grad():
+        with torch.no_grad(), naming(source, "transformers cannot run it"):
             found = states(ours, theirs, tokens, given)
         errors.append([float((a - b)[mask].abs().max()) for a, b in found])
     return [max(layer) for layer in zip(*errors, strict=True)]
@@ -188,7 +188,7 @@ def head_error(source: str | os.PathLike[str], directory: ModelDirectory) -> flo
     (ours, task), errors = load_classifier(directory), []
     tokenizer = SentenceTokenizer(directory, task.dictionary, length, spelled=True)
     for batch in BATCHES:
-        expected = theirs(**_encoded(their_tokenizer, batch, length)).logits
+        expected = theirs(**_encoded(their_tokenizer, batch, theirs, directory)).logits
         ids = [torch.from_numpy(row).long() for row in tokenizer.encode(batch)[0]]
         given = padded(ids, task.dictionary.pad(), directory.family.decodes)
         found = ours(**given, features_only=True, classification_head_name=task.head)
@@ -196,13 +196,21 @@ def head_error(source: str | os.PathLike[str], directory: ModelDirectory) -> flo
     return max(errors)
 
 
-def _encoded(tokenizer: Any, batch: Texts, length: int) -> Any:
-    """A padded batch as transformers' models take it."""
+def _encoded(
+    tokenizer: Any, batch: Texts, model: Any, directory: ModelDirectory
+) -> Any:
+    """A padded batch as a model of transformers takes it."""
+    form = directory.manifest.architecture
+    # ALBERT's tokeniser has to be asked; of one type, the second's row is not there.
+    types = form.get("token_types") or None
+    if getattr(model.config, "type_vocab_size", 2) < 2:
+        types = False
     return tokenizer(
         *map(list, zip(*batch, strict=True)),
         padding=True,
         truncation=True,
-        max_length=length,
+        max_length=form["max_positions"],
+        return_token_type_ids=types,
         return_tensors="pt",
     )
 

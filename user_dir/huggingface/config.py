@@ -1,13 +1,35 @@
 """A Hugging Face config.json, checked for what can be carried over."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..files import read_json
 from ..models.families import kinds, of_model_type
 from ..models.families.base import ACTIVATIONS, Config, Family, activation
-from .sources import DAMAGED, needed
+from .sources import DAMAGED, inside, needed
+
+#: What names of types and classes that are not imported tell of them.
+_FORMS = {
+    r"image|vision|pixel|vit|clip|swin|resnet|detr": "it reads pictures",
+    r"audio|speech|wav2vec|whisper|hubert": "it reads sound",
+    r"t5|pegasus|marian|m2m|prophetnet|conditionalgeneration": (
+        "an encoder-decoder of another form than BART's"
+    ),
+    r"gpt|llama|mistral|mixtral|qwen|gemma|bloom|falcon|phi|\bopt|causallm|lmhead": (
+        "a decoder alone: no token of it sees those after it"
+    ),
+}
+
+
+class _Adapter(TypedDict, total=False):
+    """What is read of an adapter_config.json."""
+
+    base_model_name_or_path: str | None
 
 
 def read_config(source: Path) -> tuple[Family, dict[str, Any]]:
@@ -18,14 +40,20 @@ def read_config(source: Path) -> tuple[Family, dict[str, Any]]:
             a form fairseq does not have.
 
     """
+    _refuse_adapter(source)
     none = f"{source} has no config.json: not a Hugging Face directory"
     path = needed(source, "config.json", none)
-    kind = read_json(path, Config, DAMAGED)["model_type"]
-    family = of_model_type(kind)
+    said = read_json(path, Config, DAMAGED)
+    family = of_model_type(said["model_type"])
     if family is None:
         raise UserError(
-            f"{path}: model_type '{kind}' cannot be imported; known: "
-            + ", ".join(kinds())
+            f"{path}: model_type '{said['model_type']}' cannot be imported; known: "
+            f"{', '.join(kinds())}{_form(said)}"
+        )
+    if quantised := said.get("quantization_config"):
+        raise UserError(
+            f"{path}: weights quantised by {quantised.get('quant_method')!r} cannot be "
+            "imported; fp32, fp16 and bf16 can, so take the model they were made from"
         )
     config: dict[str, Any] = read_json(path, family.config, DAMAGED)
     _check(config, family, path)
@@ -33,11 +61,27 @@ def read_config(source: Path) -> tuple[Family, dict[str, Any]]:
     return family, config
 
 
+def _refuse_adapter(source: Path) -> None:
+    if path := inside(source, "adapter_config.json"):
+        base = read_json(path, _Adapter, DAMAGED).get("base_model_name_or_path")
+        raise UserError(
+            f"{path}: an adapter of {base or 'some model'} is no model; merge the two "
+            "with peft (merge_and_unload, then save_pretrained) and import the result"
+        )
+
+
+def _form(config: Mapping[str, Any]) -> str:
+    """What is known of a form that no family has, in brackets."""
+    names = (config["model_type"], *(config.get("architectures") or ()))
+    said = " ".join(names).lower()
+    found = (what for names, what in _FORMS.items() if re.search(names, said))
+    return next((f" ({what})" for what in found), "")
+
+
 def _check(config: dict[str, Any], family: Family, path: Path) -> None:
     """Refuse what fairseq has for no family."""
-    check_heads(config, "hidden_size", "num_attention_heads", path)
-    for side in ("encoder", "decoder"):
-        check_heads(config, "d_model", f"{side}_attention_heads", path)
+    for width, heads in family.shares:
+        check_heads(config, width, heads, path)
     positions = config.get("position_embedding_type") or "absolute"
     decoder = config.get("is_decoder") and not family.decodes
     if positions != "absolute" or decoder:

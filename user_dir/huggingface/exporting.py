@@ -105,10 +105,11 @@ class Original:
     @property
     def head(self) -> Mapping[str, str]:
         """transformers' names of the head's layers."""
-        names, pooler = self.kind.head, f"{self.kind.prefix}pooler.dense"
-        if not self.chooses or names["out_proj"] == "classifier":
-            return names
-        return {"dense": pooler, "out_proj": "classifier"}
+        kind = self.kind
+        if not self.chooses or kind.head["out_proj"] == "classifier":
+            return kind.head
+        pooler = f"{kind.prefix}{self.family.pooler}"
+        return kind.choice or {"dense": pooler, "out_proj": "classifier"}
 
     def check(self) -> None:
         """Refuse what transformers has no form for.
@@ -176,7 +177,11 @@ def weights(original: Original) -> State:
                     state[f"{theirs}.{part}"] = head[f"{own}.{part}"]
     elif task is None and original.family.pools:
         pooler = original.directory.weights()[1]
-        state |= {f"pooler.{name}": tensor for name, tensor in pooler.items()}
+        name = original.family.pooler
+        state |= {
+            f"{name}.{part.removeprefix('dense.')}": tensor
+            for part, tensor in pooler.items()
+        }
     return {name: t.clone().contiguous() for name, t in state.items()}
 
 

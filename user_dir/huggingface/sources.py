@@ -234,9 +234,18 @@ def read_weights(files: list[Path]) -> dict[str, Tensor]:
                     f"{file} holds {name}, and the weights already have a {short}; "
                     "which is meant cannot be known"
                 )
-            floating = tensor.is_floating_point()
-            tensors[short] = tensor.float() if floating else tensor
+            tensors[short] = tensor.float() if _plain(tensor) else tensor
+    if any(".lora_" in name for name in tensors):
+        raise UserError(
+            f"{files[0].parent}: the weights hold adapters (lora_A, lora_B) beside a "
+            "model's; merge them with peft (merge_and_unload) and save that"
+        )
     return tensors
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether it holds numbers with fractions; eight bits alone need a scale, too."""
+    return tensor.is_floating_point() and tensor.element_size() > 1
 
 
 def _prefix() -> re.Pattern[str]:
@@ -313,11 +322,11 @@ class Weights:
             raise UserError(
                 f"{self.source}: the weights lack {name}; is this the whole model?"
             )
-        if not tensor.is_floating_point():
+        if not _plain(tensor):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise UserError(
-                f"{self.source}: {name} is of {kind}, no floating-point numbers; "
-                "quantised weights cannot be imported"
+                f"{self.source}: {name} is of {kind}, no floating-point numbers of 16 "
+                "bits or more; quantised weights cannot be imported"
             )
         found = tuple(tensor.shape)
         free = tuple(s if w == -1 else w for s, w in zip(found, shape, strict=False))

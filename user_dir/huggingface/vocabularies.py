@@ -9,6 +9,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import RobertaProcessing
 
+from ..data.tokenizing import symbol_of
 from ..errors import UserError
 from ..files import read_json
 from ..models.families.base import ANGLES, Kind
@@ -164,14 +165,13 @@ def build_dictionary(
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     _check_vocabulary(vocabulary, special, rows, source)
     by_id = {index: token for token, index in vocabulary.items()}
-    names = {token: name for name, token in special.items()}
     first = [special[name] for name in ("<s>", "<pad>", "</s>", "<unk>")]
     dictionary, order = Dictionary(), [vocabulary[token] for token in first]
     for index in range(rows):
         token = by_id.get(index)
         if token not in first:
             name = filler(index, vocabulary) if token is None else token
-            dictionary.add_symbol(names.get(name, name))
+            dictionary.add_symbol(symbol_of(name, special))
             order.append(index)
     return dictionary, np.array(order)
 
@@ -195,18 +195,17 @@ def _check_vocabulary(
                 f"{source}: the tokeniser has {seen[index]!r} and {token!r} for the "
                 f"one number {index}; {DAMAGED}"
             )
-        _check_token(token, index, special, source)
+        _check_token(token, index, source)
+        symbol = symbol_of(token, special)
+        if token in special and symbol != token and symbol in vocabulary:
+            raise UserError(
+                f"{source}: the tokeniser has the tokens {token!r} and {symbol!r}, "
+                "which would be one in fairseq's dictionary; rename or remove one"
+            )
 
 
-def _check_token(
-    token: str, index: int, special: Mapping[str, str], source: Path
-) -> None:
-    """Refuse what would be no line of its own, or a special token's name."""
-    if token in special and special[token] != token:
-        raise UserError(
-            f"{source}: the tokeniser has a token {token!r} besides "
-            f"{special[token]}, which fairseq calls so; rename or remove it"
-        )
+def _check_token(token: str, index: int, source: Path) -> None:
+    """Refuse what would be no line of its own."""
     if not token or "\n" in token or "\r" in token:
         raise UserError(
             f"{source}: the tokeniser's token {token!r} (number {index}) is empty "

@@ -42,6 +42,8 @@ def load_trained(
     from .. import tasks as plugin  # noqa: F401  registers everything
 
     if (checkpoint / MANIFEST).is_file():
+        if model:
+            raise UserError(f"{checkpoint} is itself a model directory; omit --model")
         found, task = load_classifier(ModelDirectory.open(checkpoint))
         return found, _part(task, head, checkpoint)
     if not checkpoint.is_file():

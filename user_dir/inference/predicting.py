@@ -5,7 +5,7 @@ predict = Predictor("runs/cola/checkpoint_best.pt")
 labels = [found.label for found in predict(["The cat sat.", "Cat the sat."])]
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,8 @@ class Predictor(Trained):
         #: where that is not known, of an imported head
         imported = Path(checkpoint).is_dir()
         self.columns: Sequence[str] | None = None if imported else self.task.columns
+        #: what other files call those columns
+        self.aliases: Mapping[str, Sequence[str]] = self.task.aliases
         #: whether .tsv files had quotes around cells
         self.quoted = bool(getattr(self.task.cfg, "steady_quoted_tsv", False))
         self.tokenizer = self.task.tokenizer

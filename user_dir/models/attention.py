@@ -5,11 +5,12 @@ block, and only within a block is there padding. A GPU has a kernel for sentence
 length, where flash-attn is installed.
 """
 
+import copy
 import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -17,6 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .dropout import drop
+
+#: Queries, keys, values, heads and dropout to mixed values; see :class:`Blocks`.
+Attention = Callable[[Tensor, Tensor, Tensor, int, float], Tensor]
+#: A number of positions T to what they add to scores, shape (H, T, T).
+Relative = Callable[[int], Tensor]
 
 #: Lengths are rounded up to a multiple of this; each makes a block.
 _STEP = 32
@@ -139,7 +145,23 @@ class Blocks:
     def _attend(
         self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, p: float
     ) -> Tensor:
-        return attend(q, k, v, self.biases[block], scale, p)
+        bias = self.biases[block]
+        own = bias if bias is None else bias[:, :, : q.size(2)]
+        return attend(q, k, v, own, scale, p)
+
+    def adding(self, heads: int, relative: Relative) -> "Blocks":
+        """This attention, with what positions add to scores, the same in all layers."""
+        self._arrange(heads)
+        steps = [length for _, _, length in self.keys.shapes]
+        whole = relative(max(steps))
+        added: list[Tensor | None] = []
+        for (count, _, length), bias in zip(self.keys.shapes, self.biases, strict=True):
+            part = whole[:, :length, :length].expand(count, -1, -1, -1)
+            # Whole in memory: each layer would copy it else.
+            added.append(part.contiguous() if bias is None else part + bias)
+        other = copy.copy(self)
+        other.biases = added
+        return other
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, p: float) -> Tensor:
         """Mixed values.
@@ -175,6 +197,47 @@ def _bias(lengths: np.ndarray) -> Tensor | None:
     padding = np.arange(lengths.max()) >= lengths[:, None]
     bias = np.where(padding, np.float32(-np.inf), np.float32(0))
     return torch.from_numpy(bias)[:, None, None, :]
+
+
+class Padded:
+    """Attention of a padded batch: on a GPU no kernel takes biases and packed tokens.
+
+    Args:
+        padding: True there, shape (B, T).
+
+    """
+
+    def __init__(self, padding: Tensor) -> None:
+        self._padding = padding
+
+    def adding(self, _: int, relative: Relative) -> Attention:
+        """As :meth:`Blocks.adding`."""
+        bias = relative(self._padding.size(1))
+        masked = bias.masked_fill(self._padding[:, None, None, :], -math.inf)
+        return partial(self, bias=masked)
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        p: float,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """As :meth:`Blocks.__call__`, of N = B * T tokens."""
+        if bias is None:
+            unseen = q.new_zeros(self._padding.shape)
+            bias = unseen.masked_fill(self._padding, -math.inf)[:, None, None, :]
+
+        def by_head(x: Tensor) -> Tensor:
+            split = x.view(len(self._padding), -1, heads, x.size(-1) // heads)
+            return split.transpose(1, 2)
+
+        own, keys, values = by_head(q), by_head(k), by_head(v)
+        scale = 1 / math.sqrt(own.size(-1))
+        mixed = attend(own, keys, values, bias[:, :, : own.size(2)], scale, p)
+        return mixed.transpose(1, 2).reshape(q.shape)
 
 
 @cache

@@ -9,13 +9,19 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from fairseq.models.transformer import TransformerEncoderBase
+from fairseq.models.roberta.model import RobertaEncoder
+from fairseq.models.transformer import (
+    TransformerConfig,
+    TransformerEncoder,
+    TransformerEncoderBase,
+)
 from fairseq.modules import gelu
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
+from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import Blocks, Varlen, packs
+from .attention import Attention, Blocks, Padded, Varlen, packs
 from .dropout import use_words
 
 
@@ -29,7 +35,7 @@ class Packing:
     """
 
     def __init__(self, padding: Tensor, packs: bool = True) -> None:
-        self.padding = padding
+        self.padding, self._packs = padding, packs
         #: whether there may be padding
         self.padded = not packs or bool(padding.any())
         self.real: Tensor | None = None
@@ -71,6 +77,8 @@ class Packing:
     @cached_property
     def attention(self) -> Any:
         """Attention within each sentence; see :class:`.attention.Blocks`."""
+        if not self._packs:
+            return Padded(self.padding)
         kind = Blocks if self.padding.device.type == "cpu" else Varlen
         return kind(self.lengths[self.lengths > 0])
 
@@ -117,7 +125,8 @@ def through_layers(
         what enters each layer and leaves the last, or nothing.
 
     """
-    layers = list(encoder.layers)  # with layerdrop those of this pass
+    # With layerdrop those of this pass.
+    layers = list(getattr(encoder, "passes", encoder.layers))
     first = bool(layers) and encoder.first_only and not keep and packing.starts
     x = packing.pack(x)
     states = [x] if keep else []
@@ -171,11 +180,20 @@ class PackedEncoderLayer(TransformerEncoderLayerBase):
         packed = packing.pack(x.transpose(0, 1))
         return packing.spread(self.packed(packed, packing)).transpose(0, 1)
 
-    def packed(self, x: Tensor, packing: Packing, first: bool = False) -> Tensor:
-        """Packed tokens of shape (N, C); of ``first`` ones alone (B, C) comes out."""
+    def packed(
+        self,
+        x: Tensor,
+        packing: Packing,
+        attend: Attention | None = None,
+        first: bool = False,
+    ) -> Tensor:
+        """Packed tokens of shape (N, C); of ``first`` ones alone (B, C) comes out.
+
+        With ``attend`` in place of the packing's attention.
+        """
         attention = self.self_attn
         own = packing.first(x) if first else x
-        mixed = packing.attention(
+        mixed = (attend or packing.attention)(
             attention.q_proj(own),
             attention.k_proj(x),
             attention.v_proj(x),
@@ -218,6 +236,59 @@ class PackedEncoder(TransformerEncoderBase):
             "src_tokens": [],
             "src_lengths": [packing.lengths.to(torch.int32).unsqueeze(1)],
         }
+
+
+class OwnEncoder(TransformerEncoder):
+    """An encoder whose embeddings or layers are not fairseq's, on packed tokens."""
+
+    first_only = False
+
+    def build_encoder_layer(self, cfg: Any) -> nn.Module:
+        """In place of fairseq's own."""
+        return PackedEncoderLayer(TransformerConfig.from_namespace(cfg))
+
+    def packing(self, padding: Tensor) -> Packing:
+        """Of a batch with this padding."""
+        return Packing(padding, packs(self.embed_tokens.weight))
+
+    def shared(self, packing: Packing) -> tuple[Any, ...]:
+        """What all layers are given of a batch."""
+        return ()
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        return_all_hiddens: bool = False,
+        token_embeddings: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Token ids of shape (B, T); as fairseq's encoder."""
+        padding = src_tokens.eq(self.padding_idx)
+        x, _ = self.forward_embedding(src_tokens, token_embeddings)
+        packing = self.packing(padding)
+        shared = self.shared(packing)
+        x, states = through_layers(self, x, packing, return_all_hiddens, *shared)
+        return {
+            "encoder_out": [x],
+            "encoder_padding_mask": [padding],
+            "encoder_states": states,
+        }
+
+
+def roberta_around(stack: type[OwnEncoder]) -> type[RobertaEncoder]:
+    """fairseq's RoBERTa around an encoder of ours; its embeddings may be narrower."""
+
+    class Around(RobertaEncoder):
+        def build_embedding(self, rows: int, width: int, padding: int) -> Any:
+            narrow = getattr(self.args, "embedding_size", width)
+            return super().build_embedding(rows, narrow, padding)
+
+        def build_encoder(self, args: Any, dictionary: Any, embed_tokens: Any) -> Any:
+            encoder = stack(args, dictionary, embed_tokens)
+            encoder.apply(init_bert_params)
+            return encoder
+
+    return Around
 
 
 def pack(encoder: Any) -> None:

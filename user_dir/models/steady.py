@@ -136,14 +136,21 @@ def take_head(
         order: which of its outputs each of the model's is; as they are by default.
 
     Raises:
-        UserError: the head is not as the manifest describes it.
+        UserError: the head is not as the manifest describes it, or the model's is of
+            another form.
 
     """
-    state = directory.head()
+    state, head = directory.head(), model.classification_heads[HEAD]
     for name in ("out_proj.weight", "out_proj.bias"):
         if order is not None:
             state[name] = state[name][list(order)]
-    model.classification_heads[HEAD].load_state_dict(state)
+    wanted = {name: tensor.shape for name, tensor in head.state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in state.items()}:
+        raise UserError(
+            f"the head of {directory.path} reads a text's first token, and this task's "
+            "is of another form: --steady-new-head leaves it behind"
+        )
+    head.load_state_dict(state)
 
 
 def load_pretrained(model: nn.Module, directory: ModelDirectory) -> None:

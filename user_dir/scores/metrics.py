@@ -22,8 +22,12 @@ MARGINS = "_margins"
 CLASSIFICATION = ("accuracy", "f1", "mcc", "macro_f1", "balanced_accuracy")
 #: What is made of :func:`label_counts`.
 LABELLING = ("micro_f1", "macro_f1", "subset_accuracy")
+#: What is made of :func:`scattered_scores`.
+CORRELATION = ("pearson", "spearman")
 #: What names of metrics end with of which less is better.
 _SMALLER = ("loss", "ppl")
+#: What the scores of one class or group begin with, whatever that is called.
+_OF_ONE = ("precision_", "recall_", "accuracy_")
 #: Sentences that must be judged before equal answers are remarkable.
 _MANY = 10
 #: Spread of predicted scores, of gold scores' spread, that counts as none.
@@ -32,7 +36,7 @@ _FLAT = 1e-3
 
 def larger_is_better(metric: str) -> bool:
     """Whether more of a logged value is better."""
-    return not metric.endswith(_SMALLER)
+    return metric.startswith(_OF_ONE) or not metric.endswith(_SMALLER)
 
 
 def class_counts(predicted: Tensor, gold: Tensor, classes: int) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """``--steady-also``: further labelled files, each evaluated as a subset of its own."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -46,6 +46,7 @@ class Form:
         label: name of the label column.
         labels: the classes; None for scores.
         quoted: whether .tsv files have quotes around cells.
+        task: its name, for the cache.
         bare: reads the task's own files, if those name no columns.
 
     """
@@ -54,6 +55,7 @@ class Form:
     label: str
     labels: Sequence[str] | None
     quoted: bool
+    task: str = ""
     bare: Reader | None = None
 
 
@@ -88,14 +90,22 @@ def further(cfg: Any, splits: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def check_there(files: dict[str, Path]) -> None:
-    """Refuse a file that is missing, before anything is trained.
+def check_there(files: dict[str, Path], splits: Collection[str]) -> None:
+    """Refuse a file that is missing, or has a split's name, before any training.
+
+    Args:
+        files: by name.
+        splits: of the task.
 
     Raises:
         UserError: names it.
 
     """
     for name, path in files.items():
+        if name in splits:
+            raise UserError(
+                f"--steady-also: the name '{name}' is taken; choose another for {path}"
+            )
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "is not there"
             raise UserError(
@@ -126,13 +136,14 @@ def reading(path: Path, form: Form, told: str | None) -> tuple[Reader, str, bool
             return *_pairs(path, form), True
         guessed = _guessed(path, form, names)
         if guessed is None and form.bare:
-            return form.bare, "as the task's own", False
+            return form.bare, f"as {form.task}'s own", False
         wanted = list(guessed or wanted)
     *columns, label = wanted
-    classes = _told(told, form.labels)
+    classes = renaming(told, form.labels)
+    mend = f"call the columns of this file {', '.join(wanted)}"
 
     def read(file: Path) -> Iterable[Example]:
-        table = read_table(file, columns, label, form.labels is None, form.quoted)
+        table = read_table(file, columns, label, form.labels is None, form.quoted, mend)
         return _renamed(file, table, classes, form.labels)
 
     return read, f"also {wanted} {classes} {form.quoted}", False
@@ -171,8 +182,17 @@ def _pairs(path: Path, form: Form) -> tuple[Reader, str]:
     return read, f"minimal pairs {good} {bad} {form.quoted}"
 
 
-def _told(given: str | None, labels: Sequence[str] | None) -> dict[str, str]:
-    """Names of classes in files, and the task's for them."""
+def renaming(given: str | None, labels: Sequence[str] | None) -> dict[str, str]:
+    """Names of classes in files, and the task's for them.
+
+    Args:
+        given: ``--steady-also-labels``.
+        labels: the task's classes; None for scores.
+
+    Raises:
+        UserError: a part is not THEIRS=OURS.
+
+    """
     found: dict[str, str] = {}
     for part in given.split(",") if given else ():
         theirs, equals, ours = (each.strip() for each in part.partition("="))

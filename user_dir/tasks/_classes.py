@@ -11,7 +11,14 @@ from torch import Tensor
 
 from ..data.readers import plain_number, shown
 from ..errors import UserError
-from ..scores.metrics import COUNTS, LABELED, each_class
+from ..scores.metrics import (
+    CLASSIFICATION,
+    CORRELATION,
+    COUNTS,
+    LABELED,
+    LABELLING,
+    each_class,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +138,30 @@ def of_a_class(metric: str, labels: Sequence[str] | None) -> str | None:
             f"--best-checkpoint-metric {metric}: {shown(name)} is no class; {of}"
         )
     return metric
+
+
+def check_score(
+    metric: str, labels: Sequence[str] | None, several: bool, also: bool
+) -> None:
+    """Refuse at once what picks checkpoints and no evaluation of the task logs.
+
+    Args:
+        metric: of ``--best-checkpoint-metric``.
+        labels: the classes; None for scores.
+        several: whether any number of them hold for a text.
+        also: whether further files are evaluated.
+
+    Raises:
+        UserError: names what there is.
+
+    """
+    own = LABELLING if several else CLASSIFICATION if labels else CORRELATION
+    others = {*LABELLING, *CLASSIFICATION, *CORRELATION}
+    if metric in others - set(own) or (metric == "ranked" and not also):
+        raise UserError(
+            f"--best-checkpoint-metric {metric} is nothing that evaluations of this "
+            f"task log; choose from {', '.join(own)}, loss"
+        )
 
 
 def log_score(metric: str, labels: Sequence[str]) -> None:

@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Optional
 
 from ..data import (
@@ -25,7 +26,7 @@ from ..models.steady import HEAD, take_pooler
 from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
 from ._also import AlsoConfig, Form, check_there, further, reading
-from ._classes import class_weights, how_many, log_score, of_a_class
+from ._classes import check_score, class_weights, how_many, log_score, of_a_class
 from ._groups import log_groups
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
@@ -91,10 +92,16 @@ class SentenceTask(SteadyTask):
     head: str = HEAD
     #: names of the one or two text columns, as tables to predict on have them
     columns: Sequence[str] = ("text",)
+    #: what files to predict on may call each of them instead
+    aliases: Mapping[str, Sequence[str]] = MappingProxyType({})
     #: name of the column with the label in such tables
     label_column: str = "label"
     #: reads the task's own files, where those name no columns
     bare: Reader | None = None
+    #: names of its splits, beside train, valid and test
+    splits: Sequence[str] = ()
+    #: whether it reads tables of people's own, of which a .tsv may be quoted
+    own_tables: ClassVar[bool] = False
     #: rows of tokens that an example becomes
     form: forms.Form = forms.ONE_ROW
 
@@ -119,6 +126,11 @@ class SentenceTask(SteadyTask):
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
         """The length must fit the model, and the head the text."""
+        if cfg.steady_quoted_tsv and not (cls.own_tables or cfg.steady_also):
+            raise UserError(
+                "--steady-quoted-tsv is for tables of your own, and a quote in this "
+                "task's files is text; leave it out, or name yours with --steady-also"
+            )
         cls.check_lengths(cfg, directory)
         cls.check_ends(cfg, directory)
         super().check(cfg, directory)
@@ -155,7 +167,7 @@ class SentenceTask(SteadyTask):
     def _prepare_training(self) -> None:
         root: Any = getattr(self.cfg, "_get_root", dict)()
         if "dataset" in root:
-            check_there(self.also)
+            check_there(self.also, self.splits)
             subsets = root.dataset.valid_subset.split(",")
             named = [*subsets, *(name for name in self.also if name not in subsets)]
             root.dataset.valid_subset = ",".join(named)
@@ -163,6 +175,7 @@ class SentenceTask(SteadyTask):
         if "optimization" in root:
             metric = root.checkpoint.best_checkpoint_metric
             self._class_metric = of_a_class(metric, self.labels)
+            check_score(metric, self.labels, self.several, bool(self.also))
 
     def train_size(self) -> int:
         """Sentences to train on."""
@@ -288,7 +301,9 @@ class SentenceTask(SteadyTask):
         if split not in self.also:
             return self.read(split), False
         quoted = self.cfg.steady_quoted_tsv
-        form = Form(self.columns, self.label_column, self.labels, quoted, self.bare)
+        task = self.subject or str(getattr(self.cfg, "_name", ""))
+        columns, label = self.columns, self.label_column
+        form = Form(columns, label, self.labels, quoted, task, self.bare)
         path, told = self.also[split], self.cfg.steady_also_labels
         reader, description, pairs = reading(path, form, told)
         return self.encode(path, reader, description), pairs

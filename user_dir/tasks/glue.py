@@ -1,14 +1,16 @@
 """GLUE: eight tasks of sentences and pairs, from the official files."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from fairseq.tasks import register_task
 
-from ..data import Encoded
+from ..data import Encoded, Example
+from ..data.cache import Reader
 from ..data.glue import LAYOUTS
-from ..data.layouts import find_split, reader
+from ..data.layouts import Layout, find_split, read_split, reader
 from ..errors import UserError
 from ..flags import one_of, option
 from ..model_dir import ModelDirectory
@@ -44,6 +46,9 @@ class GlueTask(SentenceTask):
         self.labels, self.subject = self.layout.labels, str(cfg.glue_task)
         self.columns = [name.split("|")[0] for name in self.layout.texts]
         self.label_column = self.layout.label
+        self.splits = tuple(self.layout.files)
+        if self.layout.bare:
+            self.bare = _without_header(self.layout)
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
@@ -69,3 +74,13 @@ class GlueTask(SentenceTask):
         path = find_split(Path(self.cfg.data), self.layout, name)
         encoded = self.encode(path, reader(self.layout), f"glue {self.layout.folder}")
         return self.dev(split, encoded) if name == "valid" else encoded
+
+
+def _without_header(layout: Layout) -> Reader:
+    """The form of a task's files without a header, whatever a file is called."""
+    form = next(iter(layout.bare.values()))
+
+    def read(path: Path) -> Iterator[Example]:
+        return read_split(path, replace(layout, bare={path.name: form}))
+
+    return read

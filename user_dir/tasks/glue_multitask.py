@@ -69,8 +69,12 @@ class MultitaskTask(SteadyTask):
             raise UserError("--steady-label-map is for one head; leave it out")
         if cfg.steady_class_weights:
             raise UserError("--steady-class-weights is for one head; leave it out")
-        if cfg.steady_also:
-            raise UserError("--steady-also is for tasks with one head; leave it out")
+        for flag in ("also", "quoted_tsv"):
+            if getattr(cfg, f"steady_{flag}"):
+                name = flag.replace("_", "-")
+                raise UserError(
+                    f"--steady-{name} is for tasks with one head; leave it out"
+                )
         GlueTask.check_lengths(cfg, directory)
         GlueTask.check_ends(cfg, directory)
         super().check(cfg, directory)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
@@ -15,6 +15,7 @@ from ..data.ragged import concatenate, grouped
 from ..errors import UserError
 from ..flags import one_of, option
 from ..model_dir import ModelDirectory
+from ._also import renaming
 from ._sentence import SentenceTask, SentenceTaskConfig
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class NliTask(SentenceTask):
     """
 
     metric: ClassVar[str] = "accuracy"
+    own_tables: ClassVar[bool] = True
     cfg: NliConfig
 
     def __init__(self, cfg: NliConfig, directory: ModelDirectory) -> None:
@@ -62,6 +64,7 @@ class NliTask(SentenceTask):
         self.layout = LAYOUTS[name]
         self.labels, self.subject = self.layout.labels, SUBJECTS[name]
         self.columns = [text.split("|")[0] for text in self.layout.texts]
+        self.aliases = {one.split("|")[0]: one.split("|") for one in self.layout.texts}
         self.label_column = self.layout.label.split("|")[0]
         #: splits that each file, or part of one, was read for
         self._read: dict[PartFile, set[str]] = {}
@@ -79,13 +82,19 @@ class NliTask(SentenceTask):
                     f"{flag} {given} is for --nli-task {task}; leave it out"
                 )
             _names(given, flag)
-        _names(cfg.nli_train_languages, "--nli-train-languages")
+        given = cfg.nli_train_languages
+        if given != "en" and cfg.nli_task != "xnli" and not cfg.nli_train:
+            raise UserError(
+                f"--nli-train-languages {given} is for --nli-task xnli, or for sets "
+                "that --nli-train names; leave it out"
+            )
+        _names(given, "--nli-train-languages")
         super().check(cfg, directory)
 
     def read(self, split: str) -> Encoded:
         """Rows of the split's files, each part of them a group."""
         if split == "train":
-            return concatenate([self._rows(*one) for one in self._training()])
+            return concatenate([self._rows(*one) for one in self._each_once()])
         name, dot, part = split.partition(".")
         if name not in ("valid", "test") or (dot and not self.layout.parts):
             raise UserError(
@@ -103,10 +112,12 @@ class NliTask(SentenceTask):
 
     def _read_any(self, split: str) -> tuple[Encoded, bool]:
         """As its own the files of ``--steady-also``, whatever data set they are of."""
-        if split not in self.also or self.cfg.steady_also_labels:
+        if split not in self.also:
             return super()._read_any(split)
         path = self.also[split]
         layout = of_file(path, self.layout, self.cfg.steady_quoted_tsv)
+        told = renaming(self.cfg.steady_also_labels, self.labels)
+        layout = replace(layout, spelt={**layout.spelt, **told})
         if not layout.parts:
             return self._rows(layout, PartFile(path), split), False
         files = parts_in(path, layout, (), self.cache_dir)
@@ -122,7 +133,10 @@ class NliTask(SentenceTask):
             self._warned.add(real)
             what = f"{file.path} ({file.part})" if file.part else file.path
             logger.warning(_SEEN, what, splits[0])
-        described = f"nli {file.part}{' quoted' * layout.quoted}".strip()
+        if self.cfg.steady_quoted_tsv and file.path.name in _PLAIN:
+            layout = replace(layout, quoted=True)
+        names = *layout.texts, layout.label, *layout.spelt.items()
+        described = f"nli {names} {file.part}{' quoted' * layout.quoted}"
         return self.encode(file.path, reader(layout, file.part), described)
 
     def _files(self, split: str, part: str = "") -> dict[str, PartFile]:
@@ -133,9 +147,28 @@ class NliTask(SentenceTask):
             mend += ", or train on other labelled files: --nli-train FILE"
         if not self.layout.parts:
             return {"": PartFile(find_split(data, self.layout, split, mend))}
-        own = {"anli": self.cfg.nli_rounds, "xnli": self.cfg.nli_languages}[name]
+        own = self.cfg.nli_rounds if name == "anli" else self.cfg.nli_languages
+        if split == "train" and name == "xnli":
+            own = self.cfg.nli_train_languages
         wanted = [part] if part else _names(own, "")
         return find_parts(data, self.layout, split, wanted, self.cache_dir, mend)
+
+    def _each_once(self) -> list[tuple[Layout, PartFile]]:
+        """What is trained on; a file that is named twice is a slip.
+
+        Raises:
+            UserError: names it.
+
+        """
+        found = list(self._training())
+        real = [file._replace(path=file.path.resolve()) for _, file in found]
+        for place, file in enumerate(real):
+            if file in real[:place]:
+                raise UserError(
+                    f"--nli-train {self.cfg.nli_train} names {found[place][1].path} "
+                    "twice; name each once"
+                )
+        return found
 
     def _training(self) -> Iterator[tuple[Layout, PartFile]]:
         """What ``--nli-train`` names."""
@@ -166,6 +199,8 @@ class NliTask(SentenceTask):
                 yield layout, PartFile(path)
 
 
+#: Names of files that are nobody's official ones.
+_PLAIN = ("train.tsv", "dev.tsv", "test.tsv")
 _EXAMPLES = {
     "anli": ", or one round as test.r2",
     "xnli": ", or one language as valid.en",

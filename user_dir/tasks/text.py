@@ -64,6 +64,7 @@ class TextTask(SentenceTask):
     One file is divided: a tenth of it, in proportion of the classes, is 'valid'.
     """
 
+    own_tables: ClassVar[bool] = True
     cfg: TextConfig
 
     def settle_data(self) -> None:
@@ -359,8 +360,9 @@ def of_model(directory: ModelDirectory, head: Labels) -> TextTask:
     """The task that a model directory's own head is for; it has no data."""
     place = str(directory.path)
     if head["labels"] is None:
-        return TextRegressionTask(TextConfig(data=place), directory)
-    cfg = TextClassificationConfig(data=place)
+        scores = TextConfig(_name="text_regression", data=place)
+        return TextRegressionTask(scores, directory)
+    cfg = TextClassificationConfig(_name="text_classification", data=place)
     if head.get("several"):
         cfg.steady_label_separator = ","
     task = TextClassificationTask(cfg, directory)

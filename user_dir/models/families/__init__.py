@@ -28,5 +28,9 @@ def kinds() -> dict[str, Kind]:
     return {n: kind for family in FAMILIES.values() for n, kind in family.kinds.items()}
 
 
-for _file in ("roberta", "deberta", "modernbert", "bart"):
+_FILES = (
+    *("roberta", "deberta", "modernbert", "bart"),
+    *("mpnet", "electra", "distilbert", "albert"),
+)
+for _file in _FILES:
     register(import_module(f".{_file}", __name__).FAMILY)

@@ -205,6 +205,7 @@ FAMILY = BartFamily(
     model=SteadyBart,
     complete=bart_base_architecture,
     stacks=_SIDES,
+    shares=tuple(("d_model", f"{side}_attention_heads") for side in _SIDES),
     words="shared.weight",
     unmissed=(
         *("lm_head.", "encoder.embed_tokens.", "decoder.embed_tokens."),

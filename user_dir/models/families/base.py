@@ -28,6 +28,8 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_accurate",
     "relu": "relu",
 }
+#: What configurations call it.
+_SETTINGS = ("hidden_act", "activation_function", "activation")
 _BACK = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 #: Special tokens by fairseq's names, as BERT spells them and as fairseq does.
 BRACKETS = {
@@ -52,8 +54,10 @@ class Config(TypedDict, total=False):
     _name_or_path: str | None
     position_embedding_type: str | None
     is_decoder: bool | None
+    quantization_config: dict[str, Any] | None
     hidden_act: str | None
     activation_function: str | None
+    activation: str | None
 
 
 class Weights(Protocol):
@@ -85,6 +89,7 @@ class Kind:
         first: row of the first position in an encoder's table of positions.
         types: rows of an encoder's table of token types where fairseq's model tells
             none apart.
+        choice: names of the head where each of several texts gets a score, if others.
 
     """
 
@@ -95,6 +100,7 @@ class Kind:
     head: Mapping[str, str]
     first: int = 0
     types: int = 0
+    choice: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,7 @@ class Family(ABC):
         name: as manifests and checkpoints know it.
         kinds: the types of transformers that have this form, by ``model_type``.
         config: schema of their config.json.
+        shares: settings of it, a width and the heads that have equal shares of it.
         architecture: schema of fairseq's arguments in a manifest.
         model: fairseq's class.
         complete: fills in the arguments that a manifest leaves out.
@@ -132,6 +139,7 @@ class Family(ABC):
         words: Hugging Face's name of the table of word embeddings.
         unmissed: beginnings of names of tensors that an import leaves behind without a
             word: heads of pretraining, buffers.
+        pooler: its name of BERT's pooler's linear layer.
         special_ids: special tokens whose numbers config.json has, by its names.
         pools: whether transformers' model without a head keeps the pooler.
         decodes: whether it is an encoder-decoder.
@@ -149,6 +157,8 @@ class Family(ABC):
     stacks: tuple[str, ...]
     words: str
     unmissed: tuple[str, ...]
+    shares: tuple[tuple[str, str], ...] = (("hidden_size", "num_attention_heads"),)
+    pooler: str = "pooler.dense"
     special_ids: tuple[tuple[str, str], ...] = _IDS
     pools: bool = True
     decodes: bool = False
@@ -251,8 +261,8 @@ class Family(ABC):
 
 def activation(config: Mapping[str, Any]) -> str:
     """Hugging Face's name of a configuration's activation."""
-    name: str = config.get("hidden_act") or config.get("activation_function") or "gelu"
-    return name
+    names = (config.get(setting) for setting in _SETTINGS)
+    return next((name for name in names if name), "gelu")
 
 
 def activation_back(form: Mapping[str, Any]) -> str:
@@ -266,6 +276,21 @@ def activation_back(form: Mapping[str, Any]) -> str:
     if name not in _BACK:
         raise UserError(f"activation '{name}' has no name in transformers")
     return _BACK[name]
+
+
+def renamed(tensor: Callable[[str], Tensor], names: Mapping[str, str]) -> State:
+    """Weights and biases by other names.
+
+    Args:
+        tensor: the tensor of a name.
+        names: of linear layers and LayerNorms there, and the new ones.
+
+    """
+    return {
+        f"{new}.{part}": tensor(f"{old}.{part}")
+        for old, new in names.items()
+        for part in ("weight", "bias")
+    }
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> State:

@@ -1,14 +1,18 @@
 """BERT and RoBERTa: encoders as fairseq's RoBERTa."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Required
 
 import numpy as np
 import torch
 from fairseq.models.roberta import RobertaModel
-from fairseq.models.roberta.model import RobertaClassificationHead, base_architecture
+from fairseq.models.roberta.model import (
+    RobertaClassificationHead,
+    RobertaEncoder,
+    base_architecture,
+)
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -26,6 +30,7 @@ from .base import (
     activation,
     activation_back,
     below,
+    renamed,
     without_foreign_bounds,
 )
 
@@ -43,16 +48,18 @@ _ATTENTION = {
     "attention.self.key": "self_attn.k_proj",
     "attention.self.value": "self_attn.v_proj",
 }
-LAYER = {
-    "attention.output.dense": "self_attn.out_proj",
-    "attention.output.LayerNorm": "self_attn_layer_norm",
+FEED_FORWARD = {
     "intermediate.dense": "fc1",
     "output.dense": "fc2",
     "output.LayerNorm": "final_layer_norm",
 }
-_PARTS = ("weight", "bias")
+LAYER = {
+    "attention.output.dense": "self_attn.out_proj",
+    "attention.output.LayerNorm": "self_attn_layer_norm",
+    **FEED_FORWARD,
+}
 #: Names of RoBERTa's head.
-_HEAD = {"dense": "classifier.dense", "out_proj": "classifier.out_proj"}
+HEAD = {"dense": "classifier.dense", "out_proj": "classifier.out_proj"}
 
 
 class EncoderConfig(Config, total=False):
@@ -75,6 +82,18 @@ class SteadyRoberta(RobertaModel):
     Without it every parameter gets a gradient, so distributed training needs no
     ``--find-unused-parameters``.
     """
+
+    #: what stands around an encoder of ours; None for fairseq's own
+    around: type[RobertaEncoder] | None = None
+
+    @classmethod
+    def build_model(cls, args: Any, task: Any) -> "SteadyRoberta":
+        """A model with random weights."""
+        if cls.around is None:
+            built: SteadyRoberta = super().build_model(args, task)
+            return built
+        base_architecture(args)
+        return cls(args, cls.around(args, task.source_dictionary))
 
     def __init__(self, args: argparse.Namespace, encoder: nn.Module) -> None:
         super().__init__(args, encoder)
@@ -125,22 +144,26 @@ class EncoderFamily(Family):
 
     #: Hugging Face's names in a layer and fairseq's.
     layer: ClassVar[Mapping[str, str]] = _ATTENTION | LAYER
+    #: what they call layer {}
+    layers: ClassVar[str] = "encoder.layer.{}"
 
     def read(
         self, weights: Weights, config: dict[str, Any], rows: np.ndarray, paired: bool
     ) -> Imported:
         """Hugging Face's weights as fairseq's; see :meth:`Family.read`."""
         kind = self.kinds[config["model_type"]]
-        positions = _read_positions(weights, config, kind.first, paired)
         form = self.arguments(config, kind.first)
+        width = form["encoder_embed_dim"]
+        narrow = form.get("embedding_size", width)
+        positions = _read_positions(weights, config, kind.first, paired, narrow)
         if SECOND in positions:
             form["token_types"] = True
-        order, width = torch.from_numpy(rows), form["encoder_embed_dim"]
-        words = weights(self.words, -1, width)[order.clamp(0)]
+        order = torch.from_numpy(rows)
+        words = weights(self.words, -1, narrow)[order.clamp(0)]
         state = {"embed_tokens.weight": words * order.ge(0)[:, None], **positions}
         state |= self.read_body(weights, form)
         named = {f"{STACK}.{name}": tensor for name, tensor in state.items()}
-        return Imported(form, named, _read_pooler(weights, width))
+        return Imported(form, named, _read_pooler(weights, self.pooler, width))
 
     def arguments(self, config: dict[str, Any], first: int) -> dict[str, Any]:
         """fairseq's arguments for a config.json whose positions start at this row."""
@@ -160,15 +183,18 @@ class EncoderFamily(Family):
 
     def read_body(self, weights: Weights, form: dict[str, Any]) -> State:
         """The embeddings' LayerNorm and the layers, by fairseq's names."""
-        state = {}
-        for part in _PARTS:
-            norm = weights(f"embeddings.LayerNorm.{part}")
-            state[f"layernorm_embedding.{part}"] = norm
-            for i in range(form["encoder_layers"]):
-                for theirs, ours in self.layer.items():
-                    tensor = weights(f"encoder.layer.{i}.{theirs}.{part}")
-                    state[f"layers.{i}.{ours}.{part}"] = tensor
-        return state
+        return renamed(weights, self.names(form))
+
+    def names(self, form: dict[str, Any]) -> dict[str, str]:
+        """Hugging Face's names of linear layers and LayerNorms, and fairseq's."""
+        names = {"embeddings.LayerNorm": "layernorm_embedding"}
+        for i in range(form["encoder_layers"]):
+            prefix = self.layers.format(i)
+            names |= {
+                f"{prefix}.{theirs}": f"layers.{i}.{ours}"
+                for theirs, ours in self.layer.items()
+            }
+        return names
 
     def write(
         self, ours: State, form: dict[str, Any], kind: Kind, rows: Tensor
@@ -189,15 +215,8 @@ class EncoderFamily(Family):
 
     def write_body(self, ours: State, form: dict[str, Any]) -> State:
         """The way back from :meth:`read_body`."""
-        state = {}
-        for part in _PARTS:
-            norm = ours[f"layernorm_embedding.{part}"]
-            state[f"embeddings.LayerNorm.{part}"] = norm
-            for i in range(form["encoder_layers"]):
-                for theirs, own in self.layer.items():
-                    tensor = ours[f"layers.{i}.{own}.{part}"]
-                    state[f"encoder.layer.{i}.{theirs}.{part}"] = tensor
-        return state
+        back = {own: theirs for theirs, own in self.names(form).items()}
+        return renamed(ours.__getitem__, back)
 
     def settings(self, form: dict[str, Any], kind: Kind) -> dict[str, Any]:
         """What config.json says; see :meth:`Family.settings`."""
@@ -216,13 +235,25 @@ class EncoderFamily(Family):
         }
 
 
+def completing(**own: Any) -> Callable[[argparse.Namespace], None]:
+    """What fills in RoBERTa's arguments, and before them a family's own."""
+
+    def complete(args: argparse.Namespace) -> None:
+        for name, value in own.items():
+            if getattr(args, name, None) is None:
+                setattr(args, name, value)
+        base_architecture(args)
+
+    return complete
+
+
 def _types(form: dict[str, Any], kind: Kind) -> int:
     """Rows of the table of token types."""
     return 2 if form.get("token_types", False) else kind.types
 
 
 def _read_positions(
-    weights: Weights, config: dict[str, Any], first: int, paired: bool
+    weights: Weights, config: dict[str, Any], first: int, paired: bool, width: int
 ) -> State:
     """fairseq's table of absolute positions, and what a pair's second sentence adds.
 
@@ -231,6 +262,7 @@ def _read_positions(
         config: its configuration.
         first: row of the first position in the source's table.
         paired: whether its tokeniser gives pairs two token types.
+        width: of embeddings.
 
     Returns:
         Nothing where there are no absolute positions.
@@ -238,7 +270,7 @@ def _read_positions(
     """
     if not config.get("position_biased_input", True):
         return {}
-    width, rows = config["hidden_size"], config["max_position_embeddings"]
+    rows = config["max_position_embeddings"]
     table = weights(_POSITIONS, rows, width)[first:]
     types = weights.get(_TYPES, config.get("type_vocab_size", -1), width)
     state = {}
@@ -251,10 +283,10 @@ def _read_positions(
     return {"embed_positions.weight": table, **state}
 
 
-def _read_pooler(weights: Weights, width: int) -> State:
+def _read_pooler(weights: Weights, name: str, width: int) -> State:
     """BERT's, both parts of it or nothing."""
-    weight = weights.get("pooler.dense.weight", width, width)
-    bias = weights.get("pooler.dense.bias", width)
+    weight = weights.get(f"{name}.weight", width, width)
+    bias = weights.get(f"{name}.bias", width)
     if weight is None or bias is None:
         return {}
     return {"dense.weight": weight, "dense.bias": bias}
@@ -262,7 +294,7 @@ def _read_pooler(weights: Weights, width: int) -> State:
 
 def _as_roberta(classes: str, vocabulary: Any) -> Kind:
     """RoBERTa's form under another name, and with another tokeniser."""
-    return Kind(classes, "roberta.", ANGLES, vocabulary, _HEAD, first=2, types=1)
+    return Kind(classes, "roberta.", ANGLES, vocabulary, HEAD, first=2, types=1)
 
 
 FAMILY = EncoderFamily(
