@@ -365,6 +365,20 @@ def test_perturbations_enter_before_the_projection(models: dict[str, Path]) -> N
             assert [value.shape for value in seen] == [(1, 4, width)]
 
 
+@pytest.mark.parametrize("family", NEW)
+def test_sums_from_layer_to_layer_stay_in_fp32_under_autocast(
+    models: dict[str, Path], family: str
+) -> None:
+    model = tiny.build(models[family])
+    tokens = torch.tensor([[0, 9, 8, 7, 2], [0, 9, 2, 1, 1]])
+    expected = model(tokens, features_only=True)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(tokens, features_only=True)[0]
+    assert found.dtype == torch.float32
+    real = tokens.ne(1)
+    torch.testing.assert_close(found[real], expected[real], rtol=0, atol=0.2)
+
+
 def test_a_shared_layer_is_used_as_often_as_the_configuration_says(
     models: dict[str, Path],
 ) -> None:

@@ -1,4 +1,7 @@
-"""One object is all that a model family needs: ELECTRA, from this file alone."""
+"""One object is all that a model family needs: ELECTRA, from this file alone.
+
+It stands where the package's own does; nothing else of that is used.
+"""
 
 import ast
 import json
@@ -36,7 +39,7 @@ from fairseq_steady.regularizers.injection import capture, find_decoder, find_en
 from sources import SIZE, train_wordpiece
 from torch import nn
 
-# --- the family: nothing else in this file or in the package knows of it --------------
+# --- the family: nothing else in this file knows of it --------------------------------
 
 
 class ElectraConfig(EncoderConfig, total=False):

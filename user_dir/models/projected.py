@@ -25,7 +25,8 @@ class ProjectedEncoder(OwnEncoder):
     ) -> tuple[Tensor, Tensor]:
         """What enters the first layer, and the word embeddings."""
         x, embedded = super().forward_embedding(src_tokens, token_embedding)
-        return self.projection(x), embedded
+        # Under autocast, what is added to from layer to layer stays in fp32.
+        return self.projection(x).to(x.dtype), embedded
 
 
 class SharedEncoder(ProjectedEncoder):
