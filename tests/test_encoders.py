@@ -502,7 +502,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "model_type 'new' cannot be imported; known: bert, roberta, xlm-roberta, ",
     ),
     "sound": ({"model_type": "hubert"}, "(it reads sound)"),
-    "vision": ({"model_type": "vit"}, "albert (it reads pictures)"),
+    "vision": ({"model_type": "vit"}, " (it reads pictures)"),
     "quantised": (
         {"model_type": "bert", "quantization_config": {"quant_method": "gptq"}},
         "weights quantised by 'gptq' cannot be imported; fp32, fp16 and bf16 can",
