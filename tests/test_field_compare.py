@@ -212,7 +212,9 @@ def test_an_exported_cards_header_is_the_manifests_words() -> None:
     licence = "mit\n---\n# Owned <b>\nmodel-index: [x]"
     manifest = SimpleNamespace(licence=licence, source={"name": "`<b>`"})
     directory = SimpleNamespace(manifest=manifest)
-    original: Any = SimpleNamespace(directory=directory, task=None, purpose="Model")
+    original: Any = SimpleNamespace(
+        directory=directory, task=None, checkpoint=None, purpose="Model"
+    )
     card = exporting_card.model_card(original, False, "")
     start, header, body = card.split("---\n", 2)
     assert start == ""

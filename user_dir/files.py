@@ -203,7 +203,8 @@ def short(value: object) -> str:
 
 def _refusal(where: object, error: ValidationError, mend: str) -> UserError:
     first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    # Where either of two forms will do, pydantic names one, as "list[int]", besides.
+    place = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
     if first["type"] == "json_invalid":
         return UserError(f"{where} is not JSON ({first['msg']}); {mend}")
     problem = first["msg"][:1].lower() + first["msg"][1:]
