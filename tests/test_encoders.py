@@ -190,7 +190,7 @@ def test_a_gpus_way_is_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> 
     tokens[1, 30:] = 1
     expected = model(tokens, features_only=True)[0]
     every = functools.partial(Packing, packs=False)
-    monkeypatch.setattr(relative, "_packing", every)
+    monkeypatch.setattr(relative, "packed_on_cpu", every)
     found = model(tokens, features_only=True)[0]
     real = tokens.ne(1)
     torch.testing.assert_close(found[real], expected[real], rtol=0, atol=1e-5)

@@ -20,7 +20,8 @@ from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.huggingface.sources import Weights
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import Manifest, ModelDirectory
-from fairseq_steady.models import attention, neighbours, rotary
+from fairseq_steady.models import attention, neighbours
+from fairseq_steady.models import packed as packed_module
 from fairseq_steady.models.attention import attend
 from fairseq_steady.models.building import build
 from fairseq_steady.models.families.base import BRACKETS
@@ -147,7 +148,7 @@ def test_states_logits_and_gradients_equal_transformers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of every layer and every parameter; packed as on a CPU, and padded."""
-    monkeypatch.setattr(rotary, "packs", lambda _: packed)
+    monkeypatch.setattr(packed_module, "packs", lambda _: packed)
     config = their_config(**FORMS[form])
     theirs = their_model(config)
     ours, arguments = as_ours(theirs, config.to_dict())
@@ -283,7 +284,7 @@ class Largest(TorchDispatchMode):
 def test_no_layer_of_neighbours_makes_a_square(
     packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rotary, "packs", lambda _: packed)
+    monkeypatch.setattr(packed_module, "packs", lambda _: packed)
     steps = 8192
     config = their_config(
         **{"layer_types": ["sliding_attention"] * 2, "num_hidden_layers": 2},

@@ -72,7 +72,7 @@ def unpacked(model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     encoder = find_encoder(plain)
     if isinstance(encoder, DisentangledEncoder):
         every = functools.partial(Packing, packs=False)
-        monkeypatch.setattr(disentangled, "_packing", every)
+        monkeypatch.setattr(disentangled, "packed_on_cpu", every)
         return plain
     assert type(encoder) is PackedEncoder
     encoder.__class__ = TransformerEncoderBase

@@ -11,15 +11,13 @@ from typing import Any
 
 import torch
 from fairseq import utils
-from fairseq.models.roberta.model import RobertaEncoder
-from fairseq.models.transformer import TransformerConfig, TransformerEncoder
+from fairseq.models.transformer import TransformerConfig
 from fairseq.modules import FairseqDropout, LayerNorm
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
-from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
 
 from .attention import attend
-from .packed import Packing, after_attention, through_layers
+from .packed import OwnEncoder, Packing, after_attention, packed_on_cpu
 
 
 def bucket(distance: Tensor, buckets: int, furthest: int) -> Tensor:
@@ -281,7 +279,7 @@ class DisentangledLayer(TransformerEncoderLayerBase):
 
     def forward(self, x: Tensor, padding: Tensor, relative: Relative) -> Tensor:
         """Hidden states of shape (T, B, C) and padding, True there, of shape (B, T)."""
-        packing = _packing(padding)
+        packing = packed_on_cpu(padding)
         packed = self.packed(packing.pack(x.transpose(0, 1)), packing, relative)
         return packing.spread(packed).transpose(0, 1)
 
@@ -297,15 +295,8 @@ class DisentangledLayer(TransformerEncoderLayerBase):
         return packing.first(out) if first and not early else out
 
 
-def _packing(padding: Tensor) -> Packing:
-    """On a GPU all positions: no kernel there takes a bias and sentences packed."""
-    return Packing(padding, packs=padding.device.type == "cpu")
-
-
-class DisentangledEncoder(TransformerEncoder):
+class DisentangledEncoder(OwnEncoder):
     """Embeds tokens, then layers that see relative positions."""
-
-    first_only = False
 
     def __init__(self, args: argparse.Namespace, dictionary: Any, words: Any) -> None:
         self.form = args
@@ -329,32 +320,18 @@ class DisentangledEncoder(TransformerEncoder):
         """In place of fairseq's own."""
         return DisentangledLayer(TransformerConfig.from_namespace(cfg), self.form)
 
-    def forward(
-        self,
-        src_tokens: Tensor,
-        src_lengths: Tensor | None = None,
-        return_all_hiddens: bool = False,
-        token_embeddings: Tensor | None = None,
-    ) -> dict[str, Any]:
-        """Token ids of shape (B, T); as fairseq's encoder."""
+    def forward_embedding(
+        self, src_tokens: Tensor, token_embedding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What enters the first layer, 0 at padding, and the word embeddings."""
+        x, embedded = super().forward_embedding(src_tokens, token_embedding)
         padding = src_tokens.eq(self.padding_idx)
-        embedded, _ = self.forward_embedding(src_tokens, token_embeddings)
-        x = embedded.masked_fill(padding.unsqueeze(-1), 0.0)
-        relative = self.relative(src_tokens.size(1))
-        packing = _packing(padding)
-        x, states = through_layers(self, x, packing, return_all_hiddens, relative)
-        return {
-            "encoder_out": [x],
-            "encoder_padding_mask": [padding],
-            "encoder_states": states,
-        }
+        return x.masked_fill(padding.unsqueeze(-1), 0.0), embedded
 
+    def packing(self, padding: Tensor) -> Packing:
+        """Of a batch with this padding."""
+        return packed_on_cpu(padding)
 
-class DebertaEncoder(RobertaEncoder):
-    """fairseq's RoBERTa around DeBERTa's encoder."""
-
-    def build_encoder(self, args: Any, dictionary: Any, embed_tokens: Any) -> Any:
-        """In place of fairseq's own."""
-        encoder = DisentangledEncoder(args, dictionary, embed_tokens)
-        encoder.apply(init_bert_params)
-        return encoder
+    def shared(self, packing: Packing) -> tuple[Relative]:
+        """Relative positions of this batch."""
+        return (self.relative(packing.padding.size(1)),)

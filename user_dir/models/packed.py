@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from fairseq.models import FairseqEncoder
 from fairseq.models.roberta.model import RobertaEncoder
 from fairseq.models.transformer import (
     TransformerConfig,
@@ -238,14 +239,18 @@ class PackedEncoder(TransformerEncoderBase):
         }
 
 
-class OwnEncoder(TransformerEncoder):
-    """An encoder whose embeddings or layers are not fairseq's, on packed tokens."""
+def packed_on_cpu(padding: Tensor) -> Packing:
+    """On a GPU all positions: no kernel there takes a bias and sentences packed."""
+    return Packing(padding, packs=padding.device.type == "cpu")
 
+
+class Stack(FairseqEncoder):
+    """The way of a batch through an encoder of ours, on packed tokens."""
+
+    embed_tokens: Any
+    padding_idx: int
+    forward_embedding: Any
     first_only = False
-
-    def build_encoder_layer(self, cfg: Any) -> nn.Module:
-        """In place of fairseq's own."""
-        return PackedEncoderLayer(TransformerConfig.from_namespace(cfg))
 
     def packing(self, padding: Tensor) -> Packing:
         """Of a batch with this padding."""
@@ -275,7 +280,15 @@ class OwnEncoder(TransformerEncoder):
         }
 
 
-def roberta_around(stack: type[OwnEncoder]) -> type[RobertaEncoder]:
+class OwnEncoder(Stack, TransformerEncoder):
+    """An encoder whose embeddings or layers are not fairseq's."""
+
+    def build_encoder_layer(self, cfg: Any) -> nn.Module:
+        """In place of fairseq's own."""
+        return PackedEncoderLayer(TransformerConfig.from_namespace(cfg))
+
+
+def roberta_around(stack: type[Stack]) -> type[RobertaEncoder]:
     """fairseq's RoBERTa around an encoder of ours; its embeddings may be narrower."""
 
     class Around(RobertaEncoder):

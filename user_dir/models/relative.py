@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import Attention
-from .packed import OwnEncoder, PackedEncoderLayer, Packing
+from .packed import OwnEncoder, PackedEncoderLayer, Packing, packed_on_cpu
 
 #: Buckets, and the distance from which all are in the last: transformers' model has
 #: these whatever its configuration says.
@@ -61,11 +61,6 @@ class RelativeBias(nn.Module):
         return each.t().unfold(1, steps, 1).flip(1)
 
 
-def _packing(padding: Tensor) -> Packing:
-    """On a GPU all positions: no kernel there takes a bias and sentences packed."""
-    return Packing(padding, packs=padding.device.type == "cpu")
-
-
 class RelativeLayer(PackedEncoderLayer):
     """fairseq's post-norm layer, its attention given to it."""
 
@@ -73,7 +68,7 @@ class RelativeLayer(PackedEncoderLayer):
         self, x: Tensor, padding: Tensor, attend: Attention
     ) -> Tensor:
         """Hidden states of shape (T, B, C) and padding, True there, of shape (B, T)."""
-        packing = _packing(padding)
+        packing = packed_on_cpu(padding)
         packed = self.packed(packing.pack(x.transpose(0, 1)), packing, attend)
         return packing.spread(packed).transpose(0, 1)
 
@@ -92,7 +87,7 @@ class RelativeEncoder(OwnEncoder):
 
     def packing(self, padding: Tensor) -> Packing:
         """Of a batch with this padding."""
-        return _packing(padding)
+        return packed_on_cpu(padding)
 
     def shared(self, packing: Packing) -> tuple[Attention]:
         """Attention of this batch."""

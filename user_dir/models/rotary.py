@@ -9,15 +9,11 @@ from typing import Any
 
 import torch
 from fairseq import utils
-from fairseq.models import FairseqEncoder
-from fairseq.models.roberta.model import RobertaEncoder
 from fairseq.modules import FairseqDropout, LayerDropModuleList
-from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
 
-from .attention import packs
 from .neighbours import attention_of
-from .packed import Packing, through_layers
+from .packed import Packing, Stack
 
 
 class _Rotate(torch.autograd.Function):
@@ -216,7 +212,7 @@ def norm(form: argparse.Namespace) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps, bias="norm" in biased(form))
 
 
-class RotaryEncoder(FairseqEncoder):
+class RotaryEncoder(Stack):
     """Embeds tokens and norms them, then layers that know positions by angles.
 
     Args:
@@ -225,8 +221,6 @@ class RotaryEncoder(FairseqEncoder):
         words: their embeddings.
 
     """
-
-    first_only = False
 
     def __init__(self, form: argparse.Namespace, dictionary: Any, words: Any) -> None:
         super().__init__(dictionary)
@@ -244,37 +238,18 @@ class RotaryEncoder(FairseqEncoder):
         )
         self.layer_norm = norm(form)
 
-    def forward(
-        self,
-        src_tokens: Tensor,
-        src_lengths: Tensor | None = None,
-        return_all_hiddens: bool = False,
-        token_embeddings: Tensor | None = None,
-    ) -> dict[str, Any]:
-        """Token ids of shape (B, T); as fairseq's encoder."""
-        padding = src_tokens.eq(self.padding_idx)
-        embedded = token_embeddings
+    def forward_embedding(
+        self, src_tokens: Tensor, token_embedding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What enters the first layer, and the word embeddings."""
+        embedded = token_embedding
         if embedded is None:
             embedded = self.embed_tokens(src_tokens)
-        x = self.dropout_module(self.layernorm_embedding(embedded))
-        packing = Packing(padding, packs(self.embed_tokens.weight))
-        batch = Batch(packing, self.head_width)
-        x, states = through_layers(self, x, packing, return_all_hiddens, batch)
-        return {
-            "encoder_out": [x],
-            "encoder_padding_mask": [padding],
-            "encoder_states": states,
-        }
+        return self.dropout_module(self.layernorm_embedding(embedded)), embedded
 
-
-class ModernbertEncoder(RobertaEncoder):
-    """fairseq's RoBERTa around ModernBERT's encoder."""
-
-    def build_encoder(self, args: Any, dictionary: Any, embed_tokens: Any) -> Any:
-        """In place of fairseq's own."""
-        encoder = RotaryEncoder(args, dictionary, embed_tokens)
-        encoder.apply(init_bert_params)
-        return encoder
+    def shared(self, packing: Packing) -> tuple[Batch]:
+        """Angles and attention of this batch."""
+        return (Batch(packing, self.head_width),)
 
 
 class ModernbertHead(nn.Module):

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..architectures import Activation, Count, Encoder, Positions
-from ..disentangled import DebertaEncoder
+from ..disentangled import DisentangledEncoder
+from ..packed import roberta_around
 from .base import BRACKETS, Kind, State, Weights, below, set_layer_norm_eps
 from .roberta import FAMILY as ROBERTA
 from .roberta import LAYER, EncoderConfig, EncoderFamily, SteadyRoberta
@@ -85,6 +86,8 @@ def _flag(text: str) -> bool:
 class SteadyDeberta(SteadyRoberta):
     """DeBERTa, versions 1 to 3, with RoBERTa's interface and classification head."""
 
+    around = roberta_around(DisentangledEncoder)
+
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
         """Flags of RoBERTa and of DeBERTa's form."""
@@ -100,7 +103,7 @@ class SteadyDeberta(SteadyRoberta):
         deberta_v3_base(args)
         if getattr(args, "max_positions", None) is None:
             args.max_positions = task.max_positions()
-        model = cls(args, DebertaEncoder(args, task.source_dictionary))
+        model = cls(args, cls.around(args, task.source_dictionary))
         set_layer_norm_eps(model, args.layer_norm_eps)
         return model
 

@@ -17,7 +17,8 @@ from typing_extensions import TypedDict
 
 from ...errors import UserError
 from ..architectures import Activation, Count, Epsilon, Layers, Positions, Rate
-from ..rotary import ModernbertEncoder, ModernbertHead, pool
+from ..packed import roberta_around
+from ..rotary import ModernbertHead, RotaryEncoder, pool
 from .base import (
     ACTIVATIONS,
     BRACKETS,
@@ -138,6 +139,8 @@ _MODERNBERT = {
 class SteadyModernbert(SteadyRoberta):
     """ModernBERT with RoBERTa's interface and its own classification head."""
 
+    around = roberta_around(RotaryEncoder)
+
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
         """Flags of RoBERTa and of ModernBERT's form."""
@@ -150,7 +153,7 @@ class SteadyModernbert(SteadyRoberta):
     def build_model(cls, args: Any, task: Any) -> "SteadyModernbert":
         """A model with random weights."""
         modernbert_base(args)
-        return cls(args, ModernbertEncoder(args, task.source_dictionary))
+        return cls(args, cls.around(args, task.source_dictionary))
 
     def register_classification_head(
         self, name: str, num_classes: int = 2, inner_dim: int | None = None, **_: Any
