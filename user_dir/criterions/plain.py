@@ -229,8 +229,8 @@ _SCORES: dict[str, tuple[tuple[str, ...], Callable[[Tensor], dict[str, float]]]]
 def _log_scores(names: list[str]) -> None:
     # With a record there are both, and the outputs are logits.
     known = (COUNTS, LABELED, SCATTERED)
-    answers = next((name for name in known if name in names), None)
-    for summed in filter(None, (answers, MARGINS if MARGINS in names else None)):
+    answers = [name for name in known if name in names][:1]
+    for summed in (*answers, *({MARGINS} & {*names})):
         for score in _SCORES[summed][0]:
             metrics.log_derived(score, partial(_score, summed, score))
     if answers:

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..flags import option
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
-#: Names of splits that every task has, or may have.
+#: Names of splits that every task has.
 _TAKEN = ("train", "valid", "test")
 
 
@@ -59,15 +59,14 @@ class Form:
     bare: Reader | None = None
 
 
-def further(cfg: Any, splits: Sequence[str]) -> dict[str, Path]:
+def further(cfg: Any) -> dict[str, Path]:
     """The files of ``--steady-also`` by name.
 
     Args:
         cfg: the task's.
-        splits: names that the task has taken.
 
     Raises:
-        UserError: a part is not NAME=FILE, or a name is taken or there twice.
+        UserError: a part is not NAME=FILE, or a name is every task's, or there twice.
 
     """
     found: dict[str, Path] = {}
@@ -78,7 +77,7 @@ def further(cfg: Any, splits: Sequence[str]) -> dict[str, Path]:
                 f"--steady-also: {shown(part.strip())} is not NAME=FILE; write letters "
                 "or digits, =, and a labelled file, with commas between several"
             )
-        if name in (*_TAKEN, *splits, *found):
+        if name in (*_TAKEN, *found):
             raise UserError(
                 f"--steady-also: the name '{name}' is taken; choose another for {file}"
             )

@@ -121,7 +121,7 @@ class SentenceTask(SteadyTask):
         #: what was read so far, for the schedule first and the data set then
         self._encoded: dict[object, Encoded] = {}
         #: files of --steady-also, by the name of their subset
-        self.also = further(cfg, self.valid_subsets.split(","))
+        self.also = further(cfg)
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:

@@ -30,6 +30,7 @@ class ColaTask(SentenceTask):
     subject = "cola"
     metric: ClassVar[str] = "mcc"
     valid_subsets: ClassVar[str] = "valid,ood"
+    splits = ("ood",)
 
     def read(self, split: str) -> Encoded:
         """Rows of the split's file."""

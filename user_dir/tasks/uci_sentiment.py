@@ -81,6 +81,7 @@ class UciSentimentTask(SentenceTask):
     subject = "uci_sentiment"
     metric: ClassVar[str] = "mcc"
     valid_subsets: ClassVar[str] = "valid,amazon,imdb,yelp"
+    splits = tuple(UCI)
     cfg: UciSentimentConfig
 
     def read(self, split: str) -> Encoded:
