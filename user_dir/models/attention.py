@@ -200,15 +200,31 @@ def _bias(lengths: np.ndarray) -> Tensor | None:
 
 
 class Padded:
-    """Attention of a padded batch: on a GPU no kernel takes biases and packed tokens.
+    """Attention of a whole batch: where there is no padding, or no kernel without it.
 
     Args:
         padding: True there, shape (B, T).
+        padded: whether there may be any.
 
     """
 
-    def __init__(self, padding: Tensor) -> None:
-        self._padding = padding
+    def __init__(self, padding: Tensor, padded: bool = True) -> None:
+        self._padding, self._bias = padding, None
+        if padded:
+            unseen = torch.zeros(padding.shape, device=padding.device)
+            self._bias = unseen.masked_fill(padding, -math.inf)[:, None, None, :]
+
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        p: float,
+    ) -> Tensor:
+        own = bias if bias is None else bias[:, :, : q.size(2)]
+        return attend(q, k, v, own, scale, p)
 
     def adding(self, _: int, relative: Relative) -> Attention:
         """As :meth:`Blocks.adding`."""
@@ -226,17 +242,16 @@ class Padded:
         bias: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`Blocks.__call__`, of N = B * T tokens."""
-        if bias is None:
-            unseen = q.new_zeros(self._padding.shape)
-            bias = unseen.masked_fill(self._padding, -math.inf)[:, None, None, :]
 
         def by_head(x: Tensor) -> Tensor:
             split = x.view(len(self._padding), -1, heads, x.size(-1) // heads)
             return split.transpose(1, 2)
 
-        own, keys, values = by_head(q), by_head(k), by_head(v)
-        scale = 1 / math.sqrt(own.size(-1))
-        mixed = attend(own, keys, values, bias[:, :, : own.size(2)], scale, p)
+        seen, scale = (
+            (by_head(q), by_head(k), by_head(v)),
+            (q.size(-1) // heads) ** -0.5,
+        )
+        mixed = self._attend(*seen, self._bias if bias is None else bias, scale, p)
         return mixed.transpose(1, 2).reshape(q.shape)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .attention import Blocks, Varlen, attend
+from .attention import Blocks, Padded, Varlen, attend
 from .packed import Packing
 
 #: Queries of a block at least.
@@ -160,37 +160,29 @@ class NearBlocks(Blocks):
         return attend_near(q, k, v, self._plans[block], scale, p)
 
 
-class Padded:
-    """Attention of a whole batch: where there is no padding, or no kernel without it.
+class NearPadded(Padded):
+    """Attention to neighbours, of a whole batch.
 
     Args:
         packing: of the batch; its tokens are not packed.
-        reach: how many positions away a token may be looked at; None for any.
+        reach: how many positions away a token may be looked at.
 
     """
 
-    def __init__(self, packing: Packing, reach: int | None) -> None:
-        real = ~packing.padding
-        self.sentences, self._plan, self._bias = len(real), None, None
-        if reach is not None:
-            self._plan = parts(real, reach, packing.padded)
-        elif packing.padded:
-            empty = torch.zeros(real.shape, device=real.device)
-            masked = empty.masked_fill(packing.padding, -torch.inf)
-            self._bias = masked[:, None, None, :]
+    def __init__(self, packing: Packing, reach: int) -> None:
+        super().__init__(packing.padding, padded=False)  # the plan leaves it out
+        self._plan = parts(~packing.padding, reach, packing.padded)
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, p: float) -> Tensor:
-        """Mixed values; see :meth:`.attention.Blocks.__call__`."""
-
-        def by_head(x: Tensor) -> Tensor:
-            return x.view(self.sentences, -1, heads, x.size(1) // heads).transpose(1, 2)
-
-        seen, scale = (by_head(q), by_head(k), by_head(v)), (q.size(1) // heads) ** -0.5
-        if self._plan is None:
-            mixed = attend(*seen, self._bias, scale, p)
-        else:
-            mixed = attend_near(*seen, self._plan, scale, p)
-        return mixed.transpose(1, 2).reshape(q.shape)
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        p: float,
+    ) -> Tensor:
+        return attend_near(q, k, v, self._plan, scale, p)
 
 
 def attention_of(packing: Packing, reach: int | None) -> Any:
@@ -203,7 +195,9 @@ def attention_of(packing: Packing, reach: int | None) -> Any:
     """
     on_cpu = packing.padding.device.type == "cpu"
     if packing.real is None and (on_cpu or packing.padded):
-        return Padded(packing, reach)
+        if reach is None:
+            return Padded(packing.padding, packing.padded)
+        return NearPadded(packing, reach)
     lengths = packing.lengths[packing.lengths > 0]
     if not on_cpu:
         return Varlen(lengths, -1 if reach is None else reach)
