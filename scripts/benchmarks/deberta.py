@@ -25,6 +25,7 @@ from fairseq.data import Dictionary
 from fairseq_steady.huggingface.sources import Weights
 from fairseq_steady.model_dir import Manifest
 from fairseq_steady.models.building import build
+from fairseq_steady.models.families.base import Family
 from fairseq_steady.models.families.deberta import FAMILY
 from torch import Tensor
 
@@ -64,17 +65,22 @@ def theirs(config: Any) -> Any:
     return transformers.AutoModel.from_config(config).train()
 
 
+def as_ours(family: Family, model: Any) -> Any:
+    """A model of transformers as a family builds it, with the same weights."""
+    given, weights = model.config.to_dict(), Weights(Path("here"), model.state_dict())
+    words = given["vocab_size"]
+    made = family.read(weights, given, np.arange(words), paired=False)
+    dictionary = Dictionary()
+    for index in range(words - len(dictionary)):
+        dictionary.add_symbol(str(index))
+    built = build(Manifest(family.name, made.form, {}), dictionary)
+    built.load_state_dict(made.state)
+    return built.train()
+
+
 def ours(config: Any) -> Any:
     """Ours, with the same weights."""
-    state, given = theirs(config).state_dict(), config.to_dict()
-    weights = Weights(Path("transformers"), state)
-    made = FAMILY.read(weights, given, np.arange(_WORDS), paired=False)
-    dictionary = Dictionary()
-    for index in range(_WORDS - len(dictionary)):
-        dictionary.add_symbol(str(index))
-    model = build(Manifest(FAMILY.name, made.form, {}), dictionary)
-    model.load_state_dict(made.state)
-    return model.train()
+    return as_ours(FAMILY, theirs(config))
 
 
 def peak() -> float:

@@ -18,14 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from deberta import peak, row, run, update
-from fairseq.data import Dictionary, data_utils
-from fairseq_steady.huggingface.sources import Weights
-from fairseq_steady.model_dir import Manifest
-from fairseq_steady.models.building import build
+from deberta import as_ours, peak, row, run, update
+from fairseq.data import data_utils
 from fairseq_steady.models.families.modernbert import FAMILY
 from torch import Tensor
 
@@ -86,14 +82,7 @@ def theirs(config: Any) -> Any:
 
 def ours(config: Any) -> Any:
     """Ours, with the same weights."""
-    weights = Weights(Path("transformers"), theirs(config).state_dict())
-    made = FAMILY.read(weights, config.to_dict(), np.arange(_WORDS), paired=False)
-    dictionary = Dictionary()
-    for index in range(_WORDS - len(dictionary)):
-        dictionary.add_symbol(str(index))
-    model = build(Manifest(FAMILY.name, made.form, {}), dictionary)
-    model.load_state_dict(made.state)
-    return model.train()
+    return as_ours(FAMILY, theirs(config))
 
 
 def of_tokens(which: str, tokens: Tensor) -> Callable[[Any], Tensor]:

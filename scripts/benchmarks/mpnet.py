@@ -6,17 +6,12 @@ As modernbert.py beside it, with MPNet's form: DATA's texts give the lengths, th
 take turns, memory is of a process of each one's own.
 """
 
-from pathlib import Path
 from typing import Any
 
 import modernbert
-import numpy as np
 import torch
 import transformers
-from fairseq.data import Dictionary
-from fairseq_steady.huggingface.sources import Weights
-from fairseq_steady.model_dir import Manifest
-from fairseq_steady.models.building import build
+from deberta import as_ours
 from fairseq_steady.models.families.mpnet import FAMILY
 
 _WORDS = 2000
@@ -42,14 +37,7 @@ def theirs(config: Any) -> Any:
 
 def ours(config: Any) -> Any:
     """Ours, with the same weights."""
-    weights = Weights(Path("transformers"), theirs(config).state_dict())
-    made = FAMILY.read(weights, config.to_dict(), np.arange(_WORDS), paired=False)
-    dictionary = Dictionary()
-    for index in range(_WORDS - len(dictionary)):
-        dictionary.add_symbol(str(index))
-    model = build(Manifest(FAMILY.name, made.form, {}), dictionary)
-    model.load_state_dict(made.state)
-    return model.train()
+    return as_ours(FAMILY, theirs(config))
 
 
 if __name__ == "__main__":

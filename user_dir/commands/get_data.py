@@ -23,6 +23,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -440,21 +441,35 @@ def get(name: str, out: Path, given: Path | None) -> None:
         return
     if source.address is None:
         raise UserError(f"{name} is not free to redistribute: {source.ask}")
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / f".{name}.zip.part"
-    download(source.address, part)
-    try:
+    with downloaded(name, source.address, out) as part:
         if not is_archive(part):
             raise UserError("that is no zip archive")
         chosen = choose(source, part)
+    place(chosen, out)
+
+
+@contextmanager
+def downloaded(
+    name: str, address: str, out: Path, size: int | None = None
+) -> Iterator[Path]:
+    """An archive beside what it is for, removed whatever becomes of it.
+
+    Raises:
+        UserError: names the address, also where the archive is found to be wrong.
+
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f".{name}.zip.part"
+    download(address, part, size)
+    try:
+        yield part
     except UserError as error:
         raise UserError(
-            f"{source.address}: {error}. What was downloaded is removed, so the same "
-            "command downloads it anew"
+            f"{address}: {error}. What was downloaded is removed, so the same command "
+            "downloads it anew"
         ) from None
     finally:
         part.unlink()
-    place(chosen, out)
 
 
 # --- large archives, whose files are known by their names -----------------------------
@@ -480,19 +495,9 @@ def get_archive(name: str, out: Path, given: Path | None) -> None:
         return
     if all((out / member).is_file() for member in source.members):
         return
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / f".{name}.zip.part"
-    download(source.address, part, source.size)
-    try:
+    with downloaded(name, source.address, out, source.size) as part:
         check_archive(source, part)
         unpack(source, part, out)
-    except UserError as error:
-        raise UserError(
-            f"{source.address}: {error}. What was downloaded is removed, so the same "
-            "command downloads it anew"
-        ) from None
-    finally:
-        part.unlink()
 
 
 def check_archive(source: Archive, path: Path) -> None:

@@ -207,8 +207,7 @@ class TextClassificationTask(TextTask):
             raise UserError(
                 "--steady-label-separator is empty; give what stands between labels"
             )
-        several = cfg.steady_label_separator or cfg.steady_label_columns
-        if several and cfg.steady_also_labels:
+        if _several(cfg) and cfg.steady_also_labels:
             raise UserError(
                 "--steady-also-labels is for one class a text; leave it out, and name "
                 "the labels alike in all files"
@@ -224,14 +223,12 @@ class TextClassificationTask(TextTask):
     def complete(cls, cfg: Any, root: Any) -> None:
         """The metric, where nobody says another."""
         if root.checkpoint.best_checkpoint_metric == AUTO:
-            several = cfg.steady_label_separator or cfg.steady_label_columns
-            root.checkpoint.best_checkpoint_metric = _METRICS[bool(several)]
+            root.checkpoint.best_checkpoint_metric = _METRICS[_several(cfg)]
 
     @property
     def several(self) -> bool:  # type: ignore[override]
         """Whether a text may have any number of the labels."""
-        cfg = self.cfg
-        return bool(cfg.steady_label_separator or cfg.steady_label_columns)
+        return _several(self.cfg)
 
     def _name_columns(self) -> None:
         if not self.cfg.steady_label_columns:
@@ -315,6 +312,10 @@ class TextClassificationTask(TextTask):
         places = {label: f"{path}:{line}" for label, line in lines.items()}
         refuse_look_alikes(places)
         return sorted(places)
+
+
+def _several(cfg: Any) -> bool:
+    return bool(cfg.steady_label_separator or cfg.steady_label_columns)
 
 
 def _parted_somewhere(
