@@ -122,7 +122,7 @@ def take_pooler(model: Any, directory: ModelDirectory) -> None:
             "--steady-pooler"
         )
     for head in model.classification_heads.values():
-        head.load_state_dict(pooler, strict=False)
+        head.load_state_dict(head.state_dict() | pooler)  # a name of no layer fails
 
 
 def take_head(
