@@ -14,7 +14,9 @@ from fairseq_steady.data.readers import read_columns
 from fairseq_steady.errors import UserError
 from fairseq_steady.scores.metrics import MARGINS, margins, ranked
 from fairseq_steady.tasks._also import Form, check_there, further, reading
+from fairseq_steady.tasks.cola import ColaTask
 from fairseq_steady.tasks.glue import GlueConfig, GlueTask
+from fairseq_steady.tasks.uci_sentiment import UciSentimentTask
 from helpers import logged
 
 #: What each row's two sentences are; w59 and w1 are words of the tiny models.
@@ -164,6 +166,16 @@ def test_glues_files_without_a_header_are_further_files_too(
         UserError, match="--steady-quoted-tsv is for tables of your own"
     ):
         GlueTask.setup_task(quoted)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [(ColaTask, "ood"), (UciSentimentTask, "imdb")]
+)
+def test_a_split_of_the_task_is_no_name(task: Any, name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("text\tlabel\na\t1\n")
+    with pytest.raises(UserError, match=f"the name '{name}' is taken; choose another"):
+        check_there({name: tmp_path / "a.tsv"}, task.splits)
+    check_there({"mine": tmp_path / "a.tsv"}, task.splits)
 
 
 @pytest.mark.parametrize(
