@@ -46,7 +46,7 @@ summarise random --random "$data/dialogsum.train.jsonl"
 written=(lead1 lead3 random)
 for name in "${names[@]}"; do
   for seed in "${seeds[@]}"; do
-    summarise "$name-$seed" "$out/$name/seed$seed/checkpoint_best.pt" --model "$model"
+    summarise "$name-$seed" --model "$model" "$out/$name/seed$seed/checkpoint_best.pt"
     written+=("$name-$seed")
   done
 done

@@ -153,6 +153,12 @@ def by_list(files: Sequence[Path]) -> bool:
     return files[0].name == _XSUM
 
 
+def of_all_splits(files: Sequence[Path]) -> bool:
+    """Whether the files are a table that nothing splits yet."""
+    first = files[0]
+    return is_table(first) and not (by_list(files) or named_after_split(first))
+
+
 def named_after_split(path: Path) -> bool:
     """Whether a table is that of one split, not of all of them."""
     return path.stem.lower() in {stem for stems in STEMS.values() for stem in stems}

@@ -23,10 +23,9 @@ from ..data.pairs import (
     Pair,
     by_list,
     find_pairs,
-    named_after_split,
+    of_all_splits,
     read_pairs,
 )
-from ..data.readers import is_table
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
 from ..flags import NOT_NEGATIVE, one_of, option
@@ -208,7 +207,7 @@ class SummarizationTask(SteadyTask):
         files = find_pairs(Path(self.cfg.data), split)
         encoded = self._encode(files, split)
         rows = None
-        if is_table(files[0]) and not named_after_split(files[0]):
+        if of_all_splits(files):
             rows = self._part(split, len(encoded))
         elif split == "train":
             rows = self._subset(np.arange(len(encoded)))
