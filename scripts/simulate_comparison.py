@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from fairseq_steady.comparison.crossed import crossed, shares
-from fairseq_steady.comparison.power import ERROR, POWER, smallest
-from fairseq_steady.comparison.results import Predictions
+from fairseq_steady.comparison.crossed import crossed, sentence_shares
+from fairseq_steady.comparison.power import ERROR, smallest
 from fairseq_steady.comparison.sequential import decided
 from fairseq_steady.comparison.significance import difference, holm, interval
 from scipy import optimize, stats
@@ -31,12 +30,14 @@ _METHODS = 4
 
 def shown(title: str, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     """A table on standard output."""
-    print(f"\n**{title}**\n\n{tabulate(rows, columns, 'github', disable_numparse=True)}")
+    print(
+        f"\n**{title}**\n\n{tabulate(rows, columns, 'github', disable_numparse=True)}"
+    )
 
 
-def percent(share: float) -> str:
+def percent(share: float | np.floating) -> str:
     """Of hits among draws."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * float(share):.1f} %"
 
 
 # --- differences over seeds -----------------------------------------------------------
@@ -63,7 +64,7 @@ SHAPES = {"normal": normal, "one run in ten fails": failing}
 def bca(gaps: Array) -> tuple[float, float]:
     """Bias-corrected and accelerated bootstrap interval of the mean."""
     found = stats.bootstrap((gaps,), np.mean, n_resamples=999, rng=1)
-    return found.confidence_interval
+    return found.confidence_interval.low, found.confidence_interval.high
 
 
 def over_seeds(draws: int, rng: np.random.Generator) -> None:
@@ -75,7 +76,9 @@ def over_seeds(draws: int, rng: np.random.Generator) -> None:
             held = [low <= 0 <= high for low, high in map(interval, gaps.tolist())]
             few = gaps[: min(draws, 500)]
             boot = [low <= 0 <= high for low, high in map(bca, few)]
-            rows.append([name, str(count), percent(np.mean(held)), percent(np.mean(boot))])
+            rows.append(
+                [name, str(count), percent(np.mean(held)), percent(np.mean(boot))]
+            )
     columns = ["scores", "seeds", "t", "BCa bootstrap (500)"]
     shown(f"95 % intervals over seeds, {draws} draws: coverage", rows, columns)
 
@@ -104,17 +107,21 @@ class World:
     noise: float = 0.5
     seed: float = 0.05
 
-    def run(self, rng: np.random.Generator, task: "Task", shift: float, own: Array) -> Predictions:
+    def run(
+        self, rng: np.random.Generator, task: "Task", shift: float, own: Array
+    ) -> tuple[Array, Array]:
         """One run's predictions of a task's sentences."""
         level = self.centre + shift + self.seed * rng.standard_normal()
-        hard = self.sentence * task.hard + own + self.noise * rng.standard_normal(len(own))
+        hard = (
+            self.sentence * task.hard + own + self.noise * rng.standard_normal(len(own))
+        )
         if self.metric == "pearson":
             outputs = (level * task.gold + hard)[:, None]
         else:
             right = level + hard > 0
             second = np.where(right, task.gold, 1 - task.gold)
             outputs = np.stack([1 - second, second], 1)
-        return {"outputs": outputs, "gold": task.gold}  # type: ignore[typeddict-item]
+        return outputs, task.gold
 
     def score(self, shift: float) -> float:
         """What runs have on average over all seeds and all sentences."""
@@ -184,21 +191,20 @@ def both(
     for up in (shift, 0.0):
         own = world.own * rng.standard_normal(many)
         runs = [world.run(rng, task, up, own) for _ in range(seeds)]
-        found.append(np.array([_shares(run, world.metric) for run in runs]))
+        found.append(np.array([sentence_shares(world.metric, *run)[1] for run in runs]))
     return found[0], found[1]
 
 
-def _shares(run: Predictions, metric: str) -> Array:
-    from fairseq_steady.comparison.crossed import _shares as unchecked
-
-    return unchecked(metric, np.asarray(run["outputs"]), np.asarray(run["gold"]))[1]
+def _resampled(count: int, rng: np.random.Generator) -> Array:
+    """How often each is drawn, in 300 draws of as many with replacement."""
+    drawn = rng.integers(count, size=(300, count)) + count * np.arange(300)[:, None]
+    found: Array = np.bincount(drawn.ravel(), minlength=300 * count).reshape(300, count)
+    return found
 
 
 def pigeonhole(gaps: Array, rng: np.random.Generator) -> tuple[float, float]:
     """Percentiles where seeds and sentences are resampled (Owen 2007)."""
-    seeds, many = gaps.shape
-    of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), 500)
-    of_sentences = rng.multinomial(many, np.full(many, 1 / many), 500)
+    of_seeds, of_sentences = (_resampled(n, rng) for n in gaps.shape)
     means = np.sum(of_seeds @ gaps * of_sentences, 1) / gaps.size
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
@@ -261,7 +267,7 @@ def null_tables(draws: int, rng: np.random.Generator) -> None:
 
 def _told(table: Array) -> bool:
     first, *others = [dict(enumerate(row.tolist())) for row in table]
-    return min(holm([difference(other, first).p for other in others])) < ERROR
+    return bool(min(holm([difference(one, first).p for one in others])) < ERROR)
 
 
 # --- adding seeds ---------------------------------------------------------------------
@@ -314,7 +320,7 @@ def _judged(ps: Array) -> list[str]:
 
 PARTS: dict[str, tuple[Callable[[int, np.random.Generator], None], int]] = {
     "seeds": (over_seeds, 2000),
-    "sentences": (over_both, 1000),
+    "sentences": (over_both, 400),
     "tables": (null_tables, 2000),
     "until-decided": (until_decided, 2000),
 }
@@ -324,7 +330,7 @@ def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=[*PARTS], metavar="PART")
-    parser.add_argument("--draws", type=int, help="default: 1000 to 2000 by part")
+    parser.add_argument("--draws", type=int, help="default: 2000, of sentences 400")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     for name in args.parts:

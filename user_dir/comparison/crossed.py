@@ -9,8 +9,9 @@ Source: Dorfman, Berbaum and Metz 1992 (readers and patients), with the degrees 
 freedom of Hillis 2007.
 """
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,20 +59,22 @@ class Crossed:
 
 
 def shares(found: Predictions, metric: str, recorded: float) -> np.ndarray:
-    """Each sentence's share in a run's score, shape (M,); their mean is the score.
+    """Each sentence's share in a run's score, shape (M,); their mean is near the score.
 
     Source: the jackknife's pseudo-values (Tukey 1958); of correlations the limit of
     these for many sentences, the score plus the influence function.
+
+    Args:
+        found: of a run.
+        metric: as a task logs it.
+        recorded: the run's score.
 
     Raises:
         NotBySentenceError: predictions do not give the recorded score, or the metric
             is not made of predictions alone.
 
     """
-    outputs, gold = np.array(found["outputs"]), np.array(found["gold"])
-    if len(gold) < 2 or not np.isfinite(outputs).all():
-        raise NotBySentenceError("a run has no finite predictions")
-    score, values = _shares(metric, outputs, gold)
+    score, values = _known(_Same(found), metric)
     if not abs(score - recorded) <= _SAME:
         raise NotBySentenceError(
             "the recorded predictions are not of the evaluation that is compared"
@@ -79,16 +82,55 @@ def shares(found: Predictions, metric: str, recorded: float) -> np.ndarray:
     return values
 
 
-def _shares(
+class _Same:
+    """Predictions, known by being the same object: a table is made several times."""
+
+    def __init__(self, found: Predictions) -> None:
+        self.found = found
+
+    def __hash__(self) -> int:
+        return id(self.found)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.found is other.found
+
+
+@functools.lru_cache(maxsize=2**12)
+def _known(same: _Same, metric: str) -> tuple[float, np.ndarray]:
+    outputs, gold = (_array(same.found[name]) for name in ("outputs", "gold"))
+    if len(gold) < 2 or outputs.ndim != 2 or not np.isfinite(outputs).all():
+        raise NotBySentenceError("a run's predictions are not finite")
+    return sentence_shares(metric, outputs, gold)
+
+
+def _array(rows: Sequence[Any]) -> np.ndarray:
+    try:
+        return np.array(rows, float)
+    except ValueError:
+        raise NotBySentenceError("predictions are not as many of each") from None
+
+
+def sentence_shares(
     metric: str, outputs: np.ndarray, gold: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """The score of predictions, and the shares in it."""
-    several, width = gold.ndim == 2, outputs.shape[1]
-    if several and metric in LABELLING:
+    """The score of predictions, and the sentences' shares in it.
+
+    Args:
+        metric: as a task logs it.
+        outputs: logits or scores, shape (M, K).
+        gold: classes or scores, shape (M,), or whether labels hold, shape (M, K).
+
+    Raises:
+        NotBySentenceError: the metric is not made of these.
+
+    """
+    width = outputs.shape[1]
+    if gold.shape == outputs.shape and metric in LABELLING:
         return _left_out(metric, _labelled(width), outputs > 0, gold)
-    if not several and width == 1 and metric in CORRELATION:
+    if gold.ndim == 1 and width == 1 and metric in CORRELATION:
         return _correlated(outputs[:, 0], gold, ranked=metric == "spearman")
-    if not several and width > 1 and metric in CLASSIFICATION:
+    classes = gold.ndim == 1 and np.isin(gold, np.arange(width)).all()
+    if classes and width > 1 and metric in CLASSIFICATION:
         return _left_out(metric, _classified(width), outputs.argmax(1), gold)
     raise NotBySentenceError(f"{metric} is not made of predictions alone")
 
@@ -109,7 +151,8 @@ def _classified(classes: int) -> _Counting:
     import torch
 
     def count(rows: np.ndarray) -> Any:
-        return class_counts(*torch.from_numpy(rows).unbind(1), classes)[COUNTS]
+        given, gold = torch.from_numpy(rows).unbind(1)
+        return class_counts(given, gold, classes)[COUNTS]
 
     return _Counting(count, classification_scores)
 
@@ -119,7 +162,8 @@ def _labelled(labels: int) -> _Counting:
     import torch
 
     def count(rows: np.ndarray) -> Any:
-        return label_counts(*torch.from_numpy(rows).bool().split(labels, 1))[LABELED]
+        given, gold = torch.from_numpy(rows).bool().split(labels, 1)
+        return label_counts(given, gold)[LABELED]
 
     return _Counting(count, label_scores)
 
@@ -150,7 +194,7 @@ def _correlated(
 
     def moved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """What a sentence changes in the mean of a * b."""
-        change = a * b - np.mean(a * b)
+        change: np.ndarray = a * b - np.mean(a * b)
         if ranked:
             change += _lifted(a, b) + _lifted(b, a)
         return change
@@ -184,9 +228,38 @@ def _lifted(rank: np.ndarray, other: np.ndarray) -> np.ndarray:
 # --- seeds and sentences together -----------------------------------------------------
 
 
-def crossed(
-    shares: np.ndarray, mean: float, confidence: float = CONFIDENCE
-) -> Crossed:
+def paired(
+    method: Mapping[int, Predictions],
+    baseline: Mapping[int, Predictions],
+    metric: str,
+    scores: tuple[Mapping[int, float], Mapping[int, float]],
+) -> np.ndarray:
+    """Differences of the sentences' shares, shape (N seeds, M sentences).
+
+    Args:
+        method: predictions by seed.
+        baseline: of the first method.
+        metric: as a task logs it.
+        scores: of both, by seed.
+
+    Raises:
+        NotBySentenceError: says why there are none.
+
+    """
+    seeds = [seed for seed in scores[0] if seed in scores[1]]
+    if not all(seed in method and seed in baseline for seed in seeds):
+        raise NotBySentenceError("no predictions were recorded")
+    found = [(method[seed], baseline[seed]) for seed in seeds]
+    if any(one["gold"] != found[0][0]["gold"] for pair in found for one in pair):
+        raise NotBySentenceError("the seeds have different sentences")
+    rows = [
+        shares(one, metric, scores[0][seed]) - shares(other, metric, scores[1][seed])
+        for seed, (one, other) in zip(seeds, found, strict=True)
+    ]
+    return np.array(rows)
+
+
+def crossed(shares: np.ndarray, mean: float, confidence: float = CONFIDENCE) -> Crossed:
     """Interval of a mean difference over seeds and sentences.
 
     Source: Dorfman, Berbaum and Metz 1992; Hillis 2007, equation for ddf_H. As few

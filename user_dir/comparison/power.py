@@ -2,10 +2,11 @@
 
 import bisect
 import math
+from dataclasses import dataclass
 
 from scipy import optimize, stats
 
-from .significance import FEWEST
+from .significance import FEWEST, Difference
 
 #: Chance of finding a difference that is there.
 POWER = 0.8
@@ -62,3 +63,43 @@ def upper_spread(spread: float, pairs: int) -> float:
 def floor(error: float, level: float) -> float:
     """Difference found with a chance of 80 % where the standard error is known."""
     return float(error * (stats.norm.isf(level / 2) + stats.norm.isf(1 - POWER)))
+
+
+@dataclass(frozen=True)
+class Need:
+    """What seeds can show with a chance of 80 %, and what half of it takes.
+
+    Args:
+        seeds: so many, five at least.
+        shown: the smallest difference that they show.
+        half: seeds that show half of it.
+        hours: of runs of both methods that these are more; nan if not known.
+
+    """
+
+    seeds: int
+    shown: float
+    half: int
+    hours: float
+
+
+def need(found: Difference, methods: int, seconds: float) -> Need | None:
+    """What it would take, from the spread of the differences; None without one.
+
+    Args:
+        found: a method against the first.
+        methods: that are compared with the first, and share the error.
+        seconds: of a run of each of the two.
+
+    """
+    if not found.spread > 0:
+        return None
+    level, seeds = ERROR / methods, max(found.pairs, FEWEST)
+    effect = smallest(seeds, level)
+    half = pairs_for(effect / 2, level)
+    return Need(seeds, effect * found.spread, half, hours(half - found.pairs, seconds))
+
+
+def hours(seeds: int, seconds: float) -> float:
+    """Of so many further seeds."""
+    return max(seeds, 0) * seconds / 3600

@@ -97,7 +97,11 @@ def decided(
     """
     found: dict[str, int] = {}
     for place in range(len(looks)):
-        now = {m: ps[place] for m, ps in p_values.items() if place < len(ps)}
+        now = {
+            method: ps[place]
+            for method, ps in p_values.items()
+            if place < len(ps) and not math.isnan(ps[place])
+        }
         _step_down(found, now, place, len(p_values), tuple(looks))
     return found
 

@@ -94,7 +94,8 @@ def difference(
     gaps = [method[seed] - baseline[seed] for seed in method if seed in baseline]
     pairs = len(gaps)
     if not gaps or not all(map(math.isfinite, gaps)):
-        return Difference(*[math.nan] * 4, pairs, math.nan)
+        nan = math.nan
+        return Difference(nan, nan, nan, nan, pairs, nan)
     spread = float(np.std(gaps, ddof=1)) if pairs > 1 else math.nan
     mean = float(np.mean(gaps))
     return Difference(mean, *interval(gaps, confidence), p_value(gaps), pairs, spread)
