@@ -78,7 +78,7 @@ class _State:
         """All seeds there may be."""
         first = list(self.plan.seeds)
         more = self.rule.at_most - len(first)
-        return first + following(first, more, self.plan.tuning_seeds)
+        return first + following(first, more, self.plan.trying)
 
     @property
     def first(self) -> str:

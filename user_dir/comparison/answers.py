@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .crossed import Crossed, NotBySentenceError, crossed, paired
-from .power import ERROR, MOST, POWER, Need, floor, need
+from .power import ERROR, MOST, Need, floor, need
 from .results import Result
 from .significance import CONFIDENCE, FEWEST, Difference, difference, holm
 
@@ -144,13 +144,13 @@ def _needed(found: Difference, needed: Need, first: str, method: str) -> str:
     time = "" if math.isnan(needed.hours) else f", {duration(needed.hours)} of runs"
     return (
         f"{needed.seeds} seeds {could} a difference of {amount(needed.shown)}; half of "
-        f"it takes {seeds(needed.half)}: {more} more of {first} and {method}{time}."
+        f"it takes {counted(needed.half)}: {more} more of {first} and {method}{time}."
     )
 
 
-def seeds(count: int) -> str:
+def counted(seeds: int) -> str:
     """A number of seeds for people."""
-    return f"over {MOST} seeds" if count >= MOST else f"{count} seeds"
+    return f"over {MOST}" if seeds >= MOST else str(seeds)
 
 
 def amount(size: float) -> str:
@@ -168,11 +168,16 @@ def row(method: str, answer: Answer) -> dict[str, str]:
     made = {"method": method, "decision": answer.said}
     if answer.need:
         made |= {
-            f"shown by {POWER:.0%} power": repr(answer.need.shown),
-            "with seeds": str(answer.need.seeds),
+            "seeds": str(answer.need.seeds),
+            "could show": number(answer.need.shown),
             "seeds for half": str(answer.need.half),
-            "hours for half": repr(answer.need.hours),
+            "hours for half": number(answer.need.hours),
         }
     if isinstance(answer.other, Crossed):
-        made["sentences show"] = repr(floor(answer.other.floor, ERROR))
+        made["sentences show"] = number(floor(answer.other.floor, ERROR))
     return made
+
+
+def number(value: float) -> str:
+    """For programs; empty where it is not known."""
+    return "" if math.isnan(value) else f"{value:.6g}"

@@ -42,7 +42,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         args.keep,
     )
     both = [str(seed) for seed in plan.trying if seed in plan.seeds]
-    if plan.tuned and both and not args.count_tuning_seeds:
+    if both and not args.count_tuning_seeds:
         raise UserError(
             f"--tuning-seeds {' '.join(both)} are among --seeds: the scores of seeds "
             "that chose the flags flatter them; name others, or give "

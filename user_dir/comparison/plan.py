@@ -163,14 +163,15 @@ class Plan:
 
     @property
     def trying(self) -> Sequence[int]:
-        """Seeds that try each grid point."""
+        """Seeds that try each grid point; none where there is no grid."""
+        if not self.tuned:
+            return ()
         return self.tuning_seeds or following(self.seeds, 1)
 
     @property
     def tuning_runs(self) -> int:
         """Runs that choose a method's flags in a setting."""
-        points_each = len(self.grid("", next(iter(self.methods))))
-        return points_each * len(self.trying) if self.tuned else 0
+        return len(self.grid("", next(iter(self.methods)))) * len(self.trying)
 
     def _run(
         self, base: Path, setting: str, method: str, seed: int, flags: Flags

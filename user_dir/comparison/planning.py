@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..errors import UserError
-from .answers import Answer, amount, answers, duration, seconds, seeds
+from .answers import Answer, amount, answers, counted, duration, seconds
 from .power import ERROR, POWER, floor, hours, pairs_for, upper_spread
 from .results import Result
 from .significance import FEWEST
@@ -67,8 +67,8 @@ def _planned(
                 "difference so far": f"{one.difference.mean:+.3f}",
                 "std of it": amount(spread),
                 "seeds so far": str(pairs),
-                "seeds": seeds(wanted[method]).removesuffix(" seeds"),
-                "at most, 80 % sure": str(
+                "seeds": counted(wanted[method]),
+                "80 % sure": counted(
                     _seeds(upper_spread(spread, pairs), expect, level)
                 ),
                 "further time": duration(hours(more, each)),
@@ -93,8 +93,8 @@ def _together(mine: _ByMethod, wanted: Mapping[str, int]) -> str:
         for method, count in most.items()
     )
     return (
-        f"All together: {seeds(most[first])} of {first}, and of each other method as "
-        f"many as its row says: {duration(total)} of further runs, added up."
+        f"All together: {counted(most[first])} seeds of {first}, and of each other "
+        f"method as many as its row says: {duration(total)} of further runs, added up."
     )
 
 
@@ -104,7 +104,7 @@ def definitions(expect: float, scored: Scored) -> str:
         f"Seeds that show a difference of {expect:g} in {scored.metric} with a chance "
         f"of {POWER:.0%}: paired t test at {ERROR} over the number of methods beside "
         f"the first, {FEWEST} seeds at least. std of it: standard deviation of the "
-        "differences of the seeds so far, ddof 1. at most, 80 % sure: the seeds if "
+        "differences of the seeds so far, ddof 1. 80 % sure: the seeds if "
         "that is as large as so few seeds leave possible, its upper limit of 80 % "
         "(Browne 1995). further time: of both methods' runs, added up. sentences show: "
         "for other sentences, what as many as these show however many the seeds; a "
