@@ -90,7 +90,7 @@ def _other(
     confidence: float,
 ) -> Crossed | str:
     """The same difference for other sentences, or why it is not known."""
-    if math.isnan(found.low):
+    if math.isnan(found.spread):
         return ""
     predicted = [
         {r.seed: r.predictions[subset] for r in mine if subset in r.predictions}
@@ -132,8 +132,8 @@ def sentence(method: str, first: str, answer: Answer) -> str:
     elif answer.other.floor:
         shown = amount(floor(answer.other.floor, ERROR))
         parts.append(
-            f"For other sentences, {answer.other.sentences} of them show {shown} or "
-            "more, however many the seeds."
+            f"For other sentences than these {answer.other.sentences}, no number of "
+            f"seeds shows less than {shown}."
         )
     return " ".join(parts)
 
@@ -155,7 +155,7 @@ def counted(seeds: int) -> str:
 
 def amount(size: float) -> str:
     """A difference, in three digits behind the point or two that count."""
-    return f"{size:.3f}" if size >= 0.1 else f"{size:.2g}"
+    return f"{size:.3f}" if size >= 0.1 else f"{size:#.2g}"
 
 
 def duration(hours: float) -> str:

@@ -135,16 +135,21 @@ def _ends(low: float, high: float) -> str:
 
 def _compared(found: Answer | None, adding: bool) -> Row:
     """Difference, intervals and what came of them; adding seeds leaves no plain p."""
-    if found is None or math.isnan(found.difference.mean):
-        return {"difference [95 %]": "", OTHER: "", "p (Holm)": ""}
+    row = {"difference [95 %]": "", OTHER: "", "decision" if adding else "p (Holm)": ""}
+    if found is None:
+        return row
     one, other = found.difference, found.other
-    interval = "" if math.isnan(one.low) else f" {_ends(one.low, one.high)}"
-    row = {"difference [95 %]": f"{one.mean:+.3f}{interval}"}
-    row[OTHER] = _ends(other.low, other.high) if isinstance(other, Crossed) else ""
+    if not math.isnan(one.mean):
+        row["difference [95 %]"] = f"{one.mean:+.3f}"
+    if not math.isnan(one.low):
+        row["difference [95 %]"] += f" {_ends(one.low, one.high)}"
+        if isinstance(other, Crossed):
+            row[OTHER] = _ends(other.low, other.high)
     if adding:
-        return row | {"decision": found.said}
-    p = "" if math.isnan(found.p) else f"{one.p:.3f} ({found.p:.3f})"
-    return row | {"p (Holm)": p}
+        row["decision"] = found.said
+    elif not math.isnan(found.p):
+        row["p (Holm)"] = f"{one.p:.3f} ({found.p:.3f})"
+    return row
 
 
 def _median(values: Sequence[float | None]) -> float:
@@ -291,13 +296,12 @@ def definitions(scored: Scored) -> str:
         "seeds and other sentences like these (two-way analysis of variance of each "
         "sentence's share in the score, Dorfman, Berbaum and Metz 1992, degrees of "
         f"freedom by Hillis 2007). {_rule(scored)} Under each table: the smallest "
-        f"difference that so many seeds show with a chance of {POWER:.0%} (paired t "
-        f"test at {ERROR} over the number of methods, and the standard deviation of "
-        "these differences), and what half of it takes; hours are those of runs, added "
-        "up. s/update: mean over a "
-        "run's log, evaluations left out, then the median over runs. time, memory: "
-        "medians (memory: of each run's peak) as multiples of the first method's."
-        + (_TUNED if scored.tuning_runs else "")
+        f"difference that so many seeds show with a chance of {100 * POWER:.0f} % "
+        f"(paired t test at {ERROR} over the number of methods, and the standard "
+        "deviation of these differences), and what half of it takes; hours are those "
+        "of runs, added up. s/update: mean over a run's log, evaluations left out, "
+        "then the median over runs. time, memory: medians (memory: of each run's peak) "
+        "as multiples of the first method's." + (_TUNED if scored.tuning_runs else "")
     )
 
 
@@ -318,8 +322,8 @@ def _rule(scored: Scored) -> str:
         "decision: seeds were added until a method was told from the first, so no p of "
         "a fixed number of seeds is given; alpha spending of O'Brien and Fleming's "
         f"type (Lan and DeMets 1983) and Holm's correction keep all looks at all "
-        f"methods within {ERROR:.0%}, and the intervals are those of the last look "
-        "at its level, so that they hold wherever it stopped."
+        f"methods within {100 * ERROR:.0f} %, and the intervals are those of the last "
+        "look at its level, so that they hold wherever it stopped."
     )
 
 
