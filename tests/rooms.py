@@ -74,7 +74,7 @@ ROOMS = {
         f"{_FAIRSEQ} numpy typing_extensions",
     ),
     "inference": Room(
-        "criterions data errors flags model_dir models patches scores tasks",
+        "criterions data errors files flags model_dir models patches scores tasks",
         f"{_FAIRSEQ} numpy sklearn",
     ),
     "huggingface": Room(
@@ -84,7 +84,7 @@ ROOMS = {
     ),
     "comparison": Room(
         "errors escaping files scores",
-        f"matplotlib rich scipy sklearn tabulate {_READ}",
+        f"matplotlib rich scipy sklearn tabulate torch {_READ}",
         "fairseq statsmodels submitit tasks",
     ),
     "commands": Room("errors escaping files patches plugins", "", ANY),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..errors import UserError
 from ..files import write_text
 from ..scores.metrics import larger_is_better
-from . import figures, table, winner_card
+from . import ensembles, figures, instability, table, winner_card
 from .command import check, make_executor, reasons
 from .execution import Executor, run_all
 from .plan import Plan, Run, distinct, named
@@ -110,17 +110,34 @@ def _differing(grid: Sequence[tuple[str, ...]], flags: tuple[str, ...]) -> list[
     return shown
 
 
+def average(
+    runs: Sequence[Run], results: Sequence[Result], executor: Executor
+) -> list[Result]:
+    """Evaluations of each method's averaged weights, where checkpoints were kept."""
+    todo = ensembles.averages(runs, results)
+    return run_all(todo, executor) if todo else []
+
+
 def report(args: argparse.Namespace) -> int:
     """Run what is missing, then write and print everything; 1 if a run crashed."""
     plan, executor = make_plan(args), make_executor(args)
     check(every(plan.tuning()) if plan.tuned else plan.runs())
     chosen = tune(plan, executor, args) if plan.tuned else {}
-    results = run_all(plan.runs(chosen), executor)
+    runs = plan.runs(chosen)
+    results = run_all(runs, executor)
     scored = measure(args, results)
-    table.write_all(args.out, results, scored)
+    averaged = average(runs, results, executor) if args.keep else []
+    made, said = ensembles.extended(
+        table.tables(results, scored), results, scored, averaged
+    )
+    described = " ".join(filter(None, [table.definitions(scored), said]))
+    table.write_csv(args.out / "runs.csv", table.runs(results, scored))
+    table.write_tables(args.out, made, described)
+    instability.write_all(args.out, results, scored)
     figures.draw_all(args.out, results, scored)
     write_text(args.out / "card.md", winner_card.describe(results, scored))
-    table.show(table.tables(results, scored), table.definitions(scored))
-    if crashes := reasons(results):
+    table.show(made, described)
+    instability.show(results, scored)
+    if crashes := reasons([*results, *averaged]):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))
