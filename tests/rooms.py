@@ -75,7 +75,7 @@ ROOMS = {
     ),
     "inference": Room(
         "criterions data errors files flags model_dir models patches scores tasks",
-        f"{_FAIRSEQ} numpy sklearn",
+        f"{_FAIRSEQ} fairseq_cli numpy sklearn",
     ),
     "huggingface": Room(
         "data errors escaping files inference model_dir models patches",
@@ -84,7 +84,7 @@ ROOMS = {
     ),
     "comparison": Room(
         "errors escaping files scores",
-        f"matplotlib rich scipy sklearn tabulate torch {_READ}",
+        f"jinja2 markupsafe matplotlib rich scipy sklearn tabulate torch {_READ}",
         "fairseq statsmodels submitit tasks",
     ),
     "commands": Room("errors escaping files patches plugins", "", ANY),

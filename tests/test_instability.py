@@ -214,6 +214,10 @@ def test_further_rows_say_what_they_are_made_of(
     assert "Left out" not in said
 
 
+def test_two_have_no_majority() -> None:
+    assert [*ensembles.together(classes(2))] == ["mean probability"]
+
+
 def test_whose_predictions_cannot_be_used_is_said() -> None:
     one, two, three, four = stored(classes(4), "mcc")
     one.predictions = {}

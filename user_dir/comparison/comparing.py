@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..files import write_text
 from ..scores.metrics import larger_is_better
 from . import ensembles, figures, instability, table, winner_card
+from . import report as page
 from .command import check, make_executor, reasons
 from .execution import Executor, run_all
 from .plan import Plan, Run, distinct, named
@@ -136,6 +137,7 @@ def report(args: argparse.Namespace) -> int:
     instability.write_all(args.out, results, scored)
     figures.draw_all(args.out, results, scored)
     write_text(args.out / "card.md", winner_card.describe(results, scored))
+    page.write(args.out, results, scored, made, described)
     table.show(made, described)
     instability.show(results, scored)
     if crashes := reasons([*results, *averaged]):

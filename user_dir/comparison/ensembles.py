@@ -45,13 +45,11 @@ def mean_answer(answers: Sequence[Answers]) -> Array:
 
 
 def together(answers: Sequence[Answers]) -> dict[str, Array]:
-    """Answers of each kind of ensemble, by name."""
+    """Answers of each kind of ensemble, by name; two models have no majority."""
     if answers[0].scores:
         return {"mean score": mean_answer(answers)}
-    return {
-        "majority vote": majority_vote(answers),
-        "mean probability": mean_answer(answers),
-    }
+    voted = {"majority vote": majority_vote(answers)} if len(answers) > 2 else {}
+    return {**voted, "mean probability": mean_answer(answers)}
 
 
 def _row(method: str, kind: str, score: float, members: int) -> Row:
@@ -178,7 +176,7 @@ def _described(notes: Sequence[str], averaged: Sequence[Result]) -> str:
     said = (
         "of n seeds: one model made of the runs above, so that it has no spread and is "
         "never tested against single runs. majority vote: the class that most seeds "
-        "give, of equally many the more probable; mean probability: of softmax or "
+        "give, of equally many the more probable, from three seeds on; mean probability: of softmax or "
         "sigmoid, over seeds; mean score: of regression. All of the recorded "
         "predictions, at the evaluation that a run's own metric calls best."
     )
