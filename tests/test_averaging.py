@@ -81,13 +81,13 @@ def test_what_is_averaged_and_when_again(tmp_path: Path) -> None:
     )
     runs, results = plan.runs(), []
     for run in runs:
-        results.append(result(run.method, run.seed, 0.5))
+        results.append(result(run.method, run.seed, 0.5, command=list(run.command)))
         run.folder.mkdir(parents=True)
         (run.folder / "checkpoint_best.pt").touch()
     results[2] = result("plain", 2, status="crashed: x")
     for run in runs[3:6:2]:  # sift has one left
         (run.folder / "checkpoint_best.pt").unlink()
-    (made,) = ensembles.averages(runs, results)
+    (made,) = ensembles.averages(tmp_path, results)
     assert made.folder == tmp_path / "plain" / "average"
     kept = [str(run.folder / "checkpoint_best.pt") for run in (runs[0], runs[4])]
     flags = ["D", "--criterion", "plain", "--seed", "1"]
@@ -98,7 +98,7 @@ def test_what_is_averaged_and_when_again(tmp_path: Path) -> None:
         write_result(path, result(made.method, 1, 0.5, command=list(command)))
         moment = path.stat().st_mtime + newer
         os.utime(kept[1], (moment, moment))
-        ensembles.averages(runs, results)
+        ensembles.averages(tmp_path, results)
         assert path.exists() is stays
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fairseq_steady.comparison import ensembles, instability, table
-from fairseq_steady.comparison.answers import Answers, metric_of, usable
+from fairseq_steady.comparison.recorded import Answers, metric_of, usable
 from fairseq_steady.comparison.results import Result
 from fairseq_steady.comparison.table import Scored
 from helpers import MCC, result

@@ -4,6 +4,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import UserError
 from ..files import write_text
@@ -111,11 +112,9 @@ def _differing(grid: Sequence[tuple[str, ...]], flags: tuple[str, ...]) -> list[
     return shown
 
 
-def average(
-    runs: Sequence[Run], results: Sequence[Result], executor: Executor
-) -> list[Result]:
+def average(out: Path, results: Sequence[Result], executor: Executor) -> list[Result]:
     """Evaluations of each method's averaged weights, where checkpoints were kept."""
-    todo = ensembles.averages(runs, results)
+    todo = ensembles.averages(out, results)
     return run_all(todo, executor) if todo else []
 
 
@@ -124,10 +123,9 @@ def report(args: argparse.Namespace) -> int:
     plan, executor = make_plan(args), make_executor(args)
     check(every(plan.tuning()) if plan.tuned else plan.runs())
     chosen = tune(plan, executor, args) if plan.tuned else {}
-    runs = plan.runs(chosen)
-    results = run_all(runs, executor)
+    results = run_all(plan.runs(chosen), executor)
     scored = measure(args, results)
-    averaged = average(runs, results, executor) if args.keep else []
+    averaged = average(args.out, results, executor) if args.keep else []
     made, said = ensembles.extended(
         table.tables(results, scored), results, scored, averaged
     )

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from .answers import Answers, Array, metric_of, usable
 from .plan import Run
+from .recorded import Answers, Array, metric_of, usable
 from .results import BEST, RESULT, Result, load
 from .table import Row, Scored, Tables, unique
 
@@ -80,7 +80,7 @@ def _rows(
 # --- averages of weights --------------------------------------------------------------
 
 
-def averages(runs: Sequence[Run], results: Sequence[Result]) -> list[Run]:
+def averages(out: Path, results: Sequence[Result]) -> list[Run]:
     """Runs that evaluate the mean of each method's best checkpoints, where kept.
 
     Earlier evaluations of other checkpoints are removed.
@@ -88,34 +88,35 @@ def averages(runs: Sequence[Run], results: Sequence[Result]) -> list[Run]:
     Source: uniform soup, Wortsman et al. (arXiv 2203.05482). Deviation: theirs share a
     head's start, these have one each.
     """
-    found: dict[tuple[str, str], list[Run]] = {}
-    for run, result in zip(runs, results, strict=True):
-        if result.ok and (run.folder / BEST).is_file():
-            found.setdefault((run.setting, run.method), []).append(run)
-    made = [_average(members) for members in found.values() if len(members) > 1]
-    for run, members in made:
-        _drop_other(run, members)
-    return [run for run, _ in made]
+    found: dict[Path, list[Result]] = {}
+    for result in results:
+        folder = out / result.setting / result.method
+        if result.ok and (folder / f"seed{result.seed}" / BEST).is_file():
+            found.setdefault(folder, []).append(result)
+    return [_average(folder, of) for folder, of in found.items() if len(of) > 1]
 
 
-def _average(members: Sequence[Run]) -> tuple[Run, Sequence[Run]]:
+def _average(folder: Path, members: Sequence[Result]) -> Run:
     first = members[0]
-    paths = [str(run.folder / BEST) for run in members]
-    return replace(
-        first,
-        method=f"{first.method}: {SOUP} of {len(members)}",
-        folder=first.folder.parent / AVERAGE,
-        command=(AVERAGE, *paths, "--", *first.command[1:]),
+    paths = [folder / f"seed{member.seed}" / BEST for member in members]
+    run = Run(
+        first.setting,
+        f"{first.method}: {SOUP} of {len(members)}",
+        first.seed,
+        folder / AVERAGE,
+        (AVERAGE, *map(str, paths), "--", *first.command[1:]),
         keep=True,
-    ), members
+    )
+    _drop_other(run, paths)
+    return run
 
 
-def _drop_other(run: Run, members: Sequence[Run]) -> None:
+def _drop_other(run: Run, members: Sequence[Path]) -> None:
     """Remove an evaluation that is of other checkpoints."""
     path = run.folder / RESULT
     if not path.is_file():
         return
-    newest = max((member.folder / BEST).stat().st_mtime for member in members)
+    newest = max(member.stat().st_mtime for member in members)
     if tuple(load(path).command) != run.command or path.stat().st_mtime < newest:
         path.unlink()
 
@@ -175,9 +176,10 @@ def extended(
 def _described(notes: Sequence[str], averaged: Sequence[Result]) -> str:
     said = (
         "of n seeds: one model made of the runs above, so that it has no spread and is "
-        "never tested against single runs. majority vote: the class that most seeds "
-        "give, of equally many the more probable, from three seeds on; mean probability: of softmax or "
-        "sigmoid, over seeds; mean score: of regression. All of the recorded "
+        "never tested against single runs. majority vote, from three seeds on: the "
+        "class that most seeds give, of equally many the more probable; mean "
+        "probability: of softmax or sigmoid, over seeds; mean score: of regression. "
+        "All of the recorded "
         "predictions, at the evaluation that a run's own metric calls best."
     )
     if averaged:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files import write_text
 from . import table
-from .answers import Answers, Array, usable
+from .recorded import Answers, Array, usable
 from .results import Result
 from .table import Row, Scored, Tables, Title, failed, subsets, unique
 
