@@ -97,7 +97,7 @@ class Peers:
 
     def training(self) -> dict[str, Turn]:
         """An update of each: forward, backward, AdamW."""
-        target = self.ids[:, : self.args.target]
+        target = self.ids[:, : self.args.target].contiguous()
         words = self.batch["src_tokens"][:, : self.args.target]
         ours = self.original.model.train()
         turns = {"ours": updating(ours, lambda: self._our_loss(words))}

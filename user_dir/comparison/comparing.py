@@ -1,36 +1,79 @@
 """Methods x seeds, side by side: what ``fairseq-steady compare`` does."""
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import UserError
 from ..files import write_text
 from ..scores.metrics import larger_is_better
-from . import figures, table, winner_card
+from . import ensembles, figures, instability, planning, table, winner_card
+from . import report as page
+from .adding import Rule, until_decided
 from .command import check, make_executor, reasons
 from .execution import Executor, run_all
 from .plan import Plan, Run, distinct, named
 from .results import Result
 from .table import Scored
 
+#: Seeds of a method, where --at-most does not say.
+_AT_MOST = 20
+
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """The plan of a command line."""
+    """The plan of a command line.
+
+    Raises:
+        UserError: seeds that choose flags would count in the table.
+
+    """
     settings = named(args.settings, "setting")
     if args.settings == ["all="]:
         settings = {"": ()}
-    return Plan(
+    plan = Plan(
         args.out,
         named(args.methods, "method"),
         distinct(args.seeds),
         tuple(args.train),
         settings,
         args.select,
-        distinct(args.tuning_seeds or args.seeds[:1]),
+        distinct(args.tuning_seeds or ()),
         args.keep,
     )
+    both = [str(seed) for seed in plan.trying if seed in plan.seeds]
+    if both and not args.count_tuning_seeds:
+        raise UserError(
+            f"--tuning-seeds {' '.join(both)} are among --seeds: the scores of seeds "
+            "that chose the flags flatter them; name others, or give "
+            "--count-tuning-seeds"
+        )
+    return plan
+
+
+def make_rule(args: argparse.Namespace, plan: Plan) -> Rule | None:
+    """When to stop adding seeds; None where none are added.
+
+    Raises:
+        UserError: flags do not go together.
+
+    """
+    if args.until_decided is None:
+        for flag in ("at_most", "budget"):
+            if getattr(args, flag) is not None:
+                raise UserError(
+                    f"--{flag.replace('_', '-')} goes with --until-decided; add it"
+                )
+        return None
+    if args.plan:
+        raise UserError("--plan and --until-decided: give one of them")
+    hours = math.inf if args.budget is None else args.budget
+    at_most = _AT_MOST if args.at_most is None else args.at_most
+    rule = Rule(args.until_decided or args.select, at_most, 3600 * hours)
+    rule.check(plan)
+    return rule
 
 
 def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
@@ -46,7 +89,7 @@ def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
     metric, larger = ended[0].own_metric
     if args.metric and args.metric != metric:
         metric, larger = args.metric, larger_is_better(args.metric)
-    return Scored(metric, larger, args.select)
+    return Scored(metric, larger, args.select, make_plan(args).tuning_runs)
 
 
 def tune(
@@ -110,17 +153,60 @@ def _differing(grid: Sequence[tuple[str, ...]], flags: tuple[str, ...]) -> list[
     return shown
 
 
+def average(out: Path, results: Sequence[Result], executor: Executor) -> list[Result]:
+    """Evaluations of each method's averaged weights, where checkpoints were kept."""
+    todo = ensembles.averages(out, results)
+    return run_all(todo, executor) if todo else []
+
+
 def report(args: argparse.Namespace) -> int:
     """Run what is missing, then write and print everything; 1 if a run crashed."""
     plan, executor = make_plan(args), make_executor(args)
+    rule = make_rule(args, plan)
+    if args.plan == (args.expect is None):
+        raise UserError("--plan and --expect go together; give both or neither")
     check(every(plan.tuning()) if plan.tuned else plan.runs())
     chosen = tune(plan, executor, args) if plan.tuned else {}
     results = run_all(plan.runs(chosen), executor)
     scored = measure(args, results)
-    table.write_all(args.out, results, scored)
-    figures.draw_all(args.out, results, scored)
-    write_text(args.out / "card.md", winner_card.describe(results, scored))
-    table.show(table.tables(results, scored), table.definitions(scored))
-    if crashes := reasons(results):
+    averaged: list[Result] = []
+    if args.plan:
+        _plan(args, results, scored)
+    else:
+        if rule:
+            made = until_decided(plan, chosen, executor, rule, scored, results)
+            results, scored = made
+        averaged = average(args.out, results, executor) if args.keep else []
+        _write(args.out, results, scored, averaged)
+    if crashes := reasons([*results, *averaged]):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))
+
+
+def _plan(args: argparse.Namespace, results: Sequence[Result], scored: Scored) -> None:
+    """What it would take, as plan.csv, plan.md and on the console."""
+    made, said = planning.planned(results, scored, args.expect)
+    described = planning.definitions(args.expect, scored)
+    rows = [{**title._asdict(), **row} for title in made for row in made[title]]
+    table.write_csv(args.out / "plan.csv", rows)
+    write_text(args.out / "plan.md", table.markdown(made, described, said))
+    table.show(made, described, said)
+
+
+def _write(
+    out: Path, results: Sequence[Result], scored: Scored, averaged: Sequence[Result]
+) -> None:
+    """Tables, pictures, card and report, on disk and on the console."""
+    made, also = ensembles.extended(
+        table.tables(results, scored), results, scored, averaged
+    )
+    described = " ".join(filter(None, [table.definitions(scored), also]))
+    said = table.notes(results, scored)
+    table.write_rows(out, results, scored)
+    table.write_tables(out, made, described, said)
+    instability.write_all(out, results, scored)
+    figures.draw_all(out, results, scored)
+    write_text(out / "card.md", winner_card.describe(results, scored))
+    page.write(out, results, scored, made, described, said)
+    table.show(made, described, said)
+    instability.show(results, scored)
