@@ -246,6 +246,7 @@ def test_the_share_of_different_summaries_is_logged_recorded_and_remarked(
         *("--source", articles / "valid.source"),
     )
     found = dict(line.split()[:2] for line in scored.stdout.splitlines()[1:])
+    found["length_ratio"] = found.pop("length")
     for name in ("rouge1", "unique", "length_ratio", "novel1", "novel4"):
         assert float(found[name]) == pytest.approx(metrics[name], abs=0.006), name
 
@@ -533,7 +534,8 @@ def test_articles_cut_before_what_their_summary_says_are_counted(
     files = find_pairs(tmp_path, "train")
     encode_pairs(files, lambda: read_pairs(files), "x", (tokenizer, tokenizer), None)
     assert "3 of 4 articles cut to 6 tokens" in caplog.text
-    assert "1 articles are cut to 6 tokens before most of the words" in caplog.text
+    said = "of the first 3 articles that fill 6 tokens, 1 are cut before most of"
+    assert said in caplog.text
 
 
 def test_any_number_of_articles_is_read_as_it_is_used(tmp_path: Path) -> None:

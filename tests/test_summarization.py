@@ -217,7 +217,7 @@ def test_files_are_scored_with_intervals(tmp_path: Path) -> None:
     done = run_command("rouge", tmp_path / "ours", tmp_path / "theirs.csv")
     assert done.returncode == 0, done.stderr
     mean = 100 * (2 / 3 + 0 + 3) / 5
-    assert f"rouge1        {mean:.2f}  [" in done.stdout
+    assert f"rouge1      {mean:.2f}  [" in done.stdout
     (tmp_path / "ours").write_text("a\n")
     done = run_command("rouge", tmp_path / "ours", tmp_path / "theirs.csv")
     assert done.returncode == 1
@@ -286,7 +286,7 @@ def test_a_tiny_bart_learns_to_copy_the_lead(
     assert out.returncode == 0, out.stderr[-2000:]
     (tmp_path / "out.txt").write_text(out.stdout)
     scored = run_command("rouge", tmp_path / "out.txt", leads / "valid.target").stdout
-    assert f"rouge1       {best:6.2f}" in scored
+    assert f"rouge1     {best:6.2f}" in scored
 
 
 def test_decoding_leaves_training_alone(

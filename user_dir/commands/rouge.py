@@ -114,7 +114,7 @@ def line(name: str, values: Sequence[float]) -> str:
 
     low, high = interval(values)
     shown = "" if math.isnan(low) else f"  [{low:.2f}, {high:.2f}]"
-    return f"{name:12} {statistics.mean(values):6.2f}{shown}"
+    return f"{name:10} {statistics.mean(values):6.2f}{shown}"
 
 
 def report(
@@ -164,7 +164,8 @@ def others(
         for name, count in measured(summary, several, article).items():
             sums[name] = sums.get(name, 0) + count
     found = {"unique": 100 * len({*ours}) / len(ours), **shares(sums)}
-    yield from (f"{name:12} {value:6.2f}" for name, value in found.items())
+    for name, value in found.items():
+        yield f"{name.removesuffix('_ratio'):10} {value:6.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

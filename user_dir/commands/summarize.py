@@ -54,16 +54,31 @@ def parser() -> Page:
         help="files; default: standard input",
     )
     add(
+        "--column",
+        default="article",
+        metavar="NAME",
+        help="of the articles, in tables; default %(default)s",
+    )
+    _add_baselines(found)
+    _add_search(found)
+    add_model(found)
+    return found
+
+
+def _add_baselines(found: Page) -> None:
+    """Flags of what needs no checkpoint."""
+    add = found.add_argument_group("baselines, in place of a checkpoint").add_argument
+    add(
         "--lead",
         type=positive,
         metavar="N",
-        help="no checkpoint: the first N sentences",
+        help="the first N sentences",
     )
     add(
         "--random",
         type=Path,
         metavar="FILE",
-        help="no checkpoint: summaries drawn from a file of them",
+        help="summaries drawn from a file of them",
     )
     add(
         "--summary-column",
@@ -72,15 +87,6 @@ def parser() -> Page:
         help="of the summaries in that file, if a table; default %(default)s",
     )
     add("--seed", type=int, default=0, metavar="N", help="of --random; default 0")
-    add(
-        "--column",
-        default="article",
-        metavar="NAME",
-        help="of the articles, in tables; default %(default)s",
-    )
-    _add_search(found)
-    add_model(found)
-    return found
 
 
 def _add_search(found: Page) -> None:

@@ -67,32 +67,33 @@ def _chunks(
     where: Path,
 ) -> Iterator[Chunk]:
     """Both sides of some pairs at a time; says how many lose what they are about."""
-    lost = 0
+    lost = cut_off = 0
     for some in chunked(pairs):
         texts = [[(pair.source,) for pair in some], [(pair.target,) for pair in some]]
         found = [t.encode(side) for t, side in zip(tokenizers, texts, strict=True)]
         ids, cut = zip(*found, strict=True)
-        if cut[0]:
-            rows = zip(some, ids[0], strict=True)
-            lost += sum(_answer_is_cut(pair, row, tokenizers[0]) for pair, row in rows)
+        for pair, row in zip(some, ids[0], strict=True) if cut[0] else ():
+            if len(row) == tokenizers[0].max_length and cut_off < _LOOKED_AT:
+                cut_off += 1
+                lost += _answer_is_cut(pair, row, tokenizers[0])
         yield Chunk(ids, np.empty((len(some), 0), np.int64), cut)
     if lost:
         logger.warning(
-            "%s: %d articles are cut to %d tokens before most of the words that their "
-            "summaries take from them; raise --summarization-source-length, or take a "
-            "model with more positions",
-            *(where, lost, tokenizers[0].max_length),
+            "%s: of the first %d articles that fill %d tokens, %d are cut before most "
+            "of the words that their summaries take from them; raise "
+            "--summarization-source-length, or take a model with more positions",
+            *(where, cut_off, tokenizers[0].max_length, lost),
         )
 
 
+#: Articles that are looked into: text is made of their tokens again.
+_LOOKED_AT = 1000
 #: Letters that a word of the article must have to be told from all others'.
 _LONG = 4
 
 
 def _answer_is_cut(pair: Pair, ids: np.ndarray, tokenizer: SentenceTokenizer) -> bool:
     """Whether the part that is kept has less than half of what a summary takes."""
-    if len(ids) < tokenizer.max_length:
-        return False
     wanted = {word for word in words(pair.target) if len(word) >= _LONG}
     whole = wanted.intersection(words(pair.source))
     left = whole.intersection(words(tokenizer.decode(ids.tolist())))
