@@ -4,19 +4,26 @@ import hashlib
 import json
 import logging
 import math
+import random
 import re
 import threading
 import tracemalloc
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import Trainer, run_command, sentences
+from conftest import (
+    WORDS,
+    Trainer,
+    make_model_directory,
+    run_command,
+    sentences,
+)
 from fairseq_steady.commands import get_data
 from fairseq_steady.commands import summarize as command
 from fairseq_steady.data import SentenceTokenizer
@@ -26,7 +33,12 @@ from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import find_pairs, of_all_splits, read_pairs
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.bert2bert import bert2bert
-from fairseq_steady.huggingface.exporting import export_hf
+from fairseq_steady.huggingface.exporting import (
+    Original,
+    config,
+    export_hf,
+    weights,
+)
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.huggingface.release import import_fairseq
 from fairseq_steady.inference.embedding import Embedder, bert_scores
@@ -651,23 +663,40 @@ def test_each_file_of_a_data_set_is_fetched_and_checked(
 # --- BART's own form: the same summaries as transformers --------------------------
 
 
+class Bart(NamedTuple):
+    """A tiny random BART, in double: of so many choices some are within a rounding."""
+
+    directory: ModelDirectory
+    ours: Any
+    theirs: Any
+    tokenizer: SentenceTokenizer
+
+    def articles(self, count: int = 50) -> dict[str, torch.Tensor]:
+        """A padded batch of them, of different lengths."""
+        rng = random.Random(0)
+        texts = [
+            (" ".join(rng.choices(WORDS, k=rng.randint(3, 28))),) for _ in range(50)
+        ]
+        rows = [torch.from_numpy(ids).long() for ids in self.tokenizer.encode(texts)[0]]
+        return padded(rows[:count], 1, False)
+
+
 @pytest.fixture(scope="session")
-def bart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelDirectory]:
-    """A tiny random BART of transformers, and the same here."""
-    folder = tmp_path_factory.mktemp("bart")
-    source = make_source(folder / "hf", "bart")
-    model = transformers.BartForConditionalGeneration.from_pretrained(source)
+def bart(tmp_path_factory: pytest.TempPathFactory) -> Bart:
+    """The same weights here and in transformers, whose ids of these words are equal."""
+    folder = tmp_path_factory.mktemp("bart") / "model"
+    directory = make_model_directory(folder, "bart", layer_norm_eps=1e-5)
+    original = Original.open(folder, None, False)
+    ours = original.model.double()
     with torch.no_grad():
-        model.model.shared.weight[2] *= 2.5  # so that summaries end now and then
-    model.save_pretrained(source)
-    return source, import_hf(source, folder / "model")
-
-
-def fifty(tokenizer: SentenceTokenizer) -> list[torch.Tensor]:
-    """Fifty articles of different lengths."""
-    pairs = zip(AWKWARD * 5, reversed(AWKWARD * 5), strict=True)
-    texts = [(f"{a} {b}"[: 20 + 3 * n],) for n, (a, b) in enumerate(pairs)]
-    return [torch.from_numpy(ids).long() for ids in tokenizer.encode(texts[:50])[0]]
+        ours.encoder.embed_tokens.weight[2] *= 2  # so that summaries end now and then
+    theirs = transformers.BartForConditionalGeneration(
+        transformers.BartConfig(**config(original))
+    )
+    theirs.load_state_dict(weights(original), strict=False)
+    tokenizer = SentenceTokenizer(directory, directory.dictionary(), 32)
+    assert original.rows.tolist() == list(range(len(original.rows)))
+    return Bart(directory, ours, theirs.double().eval(), tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -682,23 +711,14 @@ def fifty(tokenizer: SentenceTokenizer) -> list[torch.Tensor]:
     ],
     ids=str,
 )
-def test_tokens_are_transformers_own(
-    bart: tuple[Path, ModelDirectory], decoding: Decoding
-) -> None:
-    source, directory = bart
-    # In double, since of so many choices some are within the rounding of floats.
-    model, dictionary = load_encoder(directory).double(), directory.dictionary()
-    tokenizer = SentenceTokenizer(directory, dictionary, 256)
-    batch = padded(fifty(tokenizer), dictionary.pad(), False)
-    search = BeamSearch(model, dictionary, tokenizer, decoding)
+def test_tokens_are_transformers_own(bart: Bart, decoding: Decoding) -> None:
+    batch = bart.articles()
+    dictionary = bart.directory.dictionary()
+    search = BeamSearch(bart.ours, dictionary, bart.tokenizer, decoding)
     found = search.tokens(batch)
-    loaded = transformers.BartForConditionalGeneration.from_pretrained(source)
-    theirs = loaded.double().eval()
-    back = {int(ours): number for number, ours in enumerate(tokenizer.ids)}
-    ids = torch.tensor([[back[i] for i in row] for row in batch["src_tokens"].tolist()])
-    expected = theirs.generate(
-        input_ids=ids,
-        attention_mask=batch["src_tokens"].ne(dictionary.pad()).long(),
+    expected = bart.theirs.generate(
+        input_ids=batch["src_tokens"],
+        attention_mask=batch["src_tokens"].ne(1).long(),
         num_beams=decoding.beam,
         length_penalty=decoding.length_penalty,
         min_length=decoding.min_length + 2,
@@ -712,13 +732,14 @@ def test_tokens_are_transformers_own(
         do_sample=False,
     )
     assert len(found) == 50
-    lengths = {len(row) for row in found}
     for row, other in zip(found, expected.tolist(), strict=True):
-        ours = [2, *(back[i] for i in row)]
+        ours = [2, *row]
         assert ours == other[: len(ours)]
         assert set(other[len(ours) :]) <= {1}
-        assert decoding.min_length + 2 <= len(ours) - 1 <= decoding.max_length + 2
-    assert len(lengths) > 1 or decoding.no_repeat == 1  # the start token is the end's
+        assert decoding.min_length + 2 <= len(row) <= decoding.max_length + 2
+    if 0 < decoding.length_penalty <= 1:  # the others are all as long as they may be
+        assert len({len(row) for row in found}) > 1
+    assert len({tuple(row) for row in found}) > 20
 
 
 def test_an_ngram_that_is_there_is_not_repeated() -> None:
@@ -729,33 +750,33 @@ def test_an_ngram_that_is_there_is_not_repeated() -> None:
     assert not repeats(tokens, 8, 10).any()
 
 
-def test_decoding_with_caches_is_decoding_without(
-    bart: tuple[Path, ModelDirectory],
-) -> None:
-    directory = bart[1]
-    model, dictionary = load_encoder(directory), directory.dictionary()
-    tokenizer = SentenceTokenizer(directory, dictionary, 256)
+def test_decoding_with_caches_is_decoding_without(bart: Bart) -> None:
     decoding = Decoding(beam=1, max_length=15, no_repeat=0)
-    search = BeamSearch(model, dictionary, tokenizer, decoding)
-    for article in fifty(tokenizer)[:5]:
-        batch = padded([article], dictionary.pad(), False)
-        (found,) = search.tokens(batch)
-        written = [search.start, *search.prefix]
-        with torch.no_grad():
-            encoded = model.encoder(**batch)
-            while len(written) <= len(found):
-                last = len(written) == len(found) and len(found) == 17
-                logits = model.decoder(torch.tensor([written]), encoded)[0][0, -1]
-                logits[dictionary.pad()] = -math.inf
-                written.append(dictionary.eos() if last else int(logits.argmax()))
-        assert written[1:] == found
+    dictionary = bart.directory.dictionary()
+    search = BeamSearch(bart.ours, dictionary, bart.tokenizer, decoding)
+    batch = bart.articles(8)
+    found = search.tokens(batch)
+    with torch.no_grad():
+        encoded = bart.ours.encoder(**batch)
+        written = torch.tensor([[search.start, *search.prefix]] * 8)
+        while written.size(1) < 1 + max(map(len, found)):
+            logits = bart.ours.decoder(written, encoded)[0][:, -1]
+            logits[:, dictionary.pad()] = -math.inf
+            best = logits.argmax(-1, keepdim=True)
+            if written.size(1) == 17:  # the start, <s> and 15 more: the end is forced
+                best.fill_(dictionary.eos())
+            written = torch.cat([written, best], 1)
+    for row, full in zip(found, written[:, 1:].tolist(), strict=True):
+        assert row == full[: full.index(dictionary.eos()) + 1]
 
 
 def summaries(directory: ModelDirectory) -> list[list[int]]:
+    """Of a few texts, as the tokeniser numbers tokens."""
     model, dictionary = load_encoder(directory), directory.dictionary()
     tokenizer = SentenceTokenizer(directory, dictionary, 32)
     search = BeamSearch(model, dictionary, tokenizer, Decoding(4, 2.0, 3, 10, 3))
-    batch = padded(fifty(tokenizer)[:12], dictionary.pad(), False)
+    rows = tokenizer.encode([(text,) for text in AWKWARD])[0]
+    batch = padded([torch.from_numpy(ids).long() for ids in rows], 1, False)
     back = {int(ours): number for number, ours in enumerate(tokenizer.ids)}
     return [[back.get(i, -1) for i in row] for row in search.tokens(batch)]
 
@@ -782,14 +803,15 @@ def test_fairseqs_release_and_hugging_faces_of_the_same_weights_summarise_the_sa
 
 
 def test_an_exported_checkpoint_summarises_the_same(
-    bart: tuple[Path, ModelDirectory], tmp_path: Path, fairseq_train: Trainer
+    tmp_path: Path, fairseq_train: Trainer
 ) -> None:
+    model = import_hf(make_source(tmp_path / "source", "bart"), tmp_path / "model")
     for split in ("train", "valid"):
         text = "\n".join(t for t in AWKWARD if "\n" not in t and len(t) < 90) + "\n"
         for side in ("source", "target"):
             write(tmp_path, f"{split}.{side}", text)
     fairseq_train(
-        *(tmp_path, "--task=summarization", f"--steady-model={bart[1].path}"),
+        *(tmp_path, "--task=summarization", f"--steady-model={model.path}"),
         *("--max-update=1", "--lr=1e-3", f"--save-dir={tmp_path / 'run'}"),
         *("--no-epoch-checkpoints", "--disable-validation"),
         *("--summarization-max-length=14", "--summarization-length-penalty=2"),
@@ -805,7 +827,7 @@ def test_an_exported_checkpoint_summarises_the_same(
         given = tokenizer(text, return_tensors="pt")
         ids = theirs.generate(**given, suppress_tokens=[tokenizer.pad_token_id])[0]
         assert tokenizer.decode(ids, skip_special_tokens=True).strip() == ours
-    config = theirs.generation_config
-    assert (config.min_length, config.max_length) == (6, 17)
-    assert (config.num_beams, config.length_penalty) == (3, 2)
-    assert config.forced_bos_token_id == 0
+    made = theirs.generation_config
+    assert (made.min_length, made.max_length) == (6, 17)
+    assert (made.num_beams, made.length_penalty) == (3, 2)
+    assert made.forced_bos_token_id == 0
