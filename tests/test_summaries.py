@@ -133,6 +133,7 @@ RATE, SCALE = 1e-3, 8.0
 @pytest.fixture(scope="session")
 def trained(
     articles: Path,
+    models: dict[str, Path],
     doubled: ModelDirectory,
     tmp_path_factory: pytest.TempPathFactory,
     fairseq_train: Trainer,
@@ -145,6 +146,7 @@ def trained(
         *("--bert-adam-bias-correction", "--bert-adam-weight-decay=0"),
         *("--bert-adam-eps=1e-12", "--batch-size=16", "--max-update=1"),
         *("--summarization-max-length=6", "--summarization-beam=2"),
+        f"--summarization-bertscore={models['roberta']}",
         *(f"--steady-record={out / 'record'}", f"--save-dir={out}"),
         *(f"--steady-cache-dir={out / 'cache'}", "--no-epoch-checkpoints"),
     )
@@ -234,7 +236,7 @@ def test_r_drop_learns_summaries_in_bf16(
 
 
 def test_the_share_of_different_summaries_is_logged_recorded_and_remarked(
-    trained: tuple[Path, Any], articles: Path, tmp_path: Path
+    trained: tuple[Path, Any], articles: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
     out, done = trained
     run = run_command(
@@ -255,11 +257,11 @@ def test_the_share_of_different_summaries_is_logged_recorded_and_remarked(
     (tmp_path / "out.txt").write_text(run.stdout)
     scored = run_command(
         *("rouge", tmp_path / "out.txt", articles / "valid.target"),
-        *("--source", articles / "valid.source"),
+        *("--source", articles / "valid.source", "--bertscore", models["roberta"]),
     )
     found = dict(line.split()[:2] for line in scored.stdout.splitlines()[1:])
     found["length_ratio"] = found.pop("length")
-    for name in ("rouge1", "unique", "length_ratio", "novel1", "novel4"):
+    for name in ("rouge1", "bertscore", "unique", "length_ratio", "novel1", "novel4"):
         assert float(found[name]) == pytest.approx(metrics[name], abs=0.006), name
 
 

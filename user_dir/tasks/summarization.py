@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 import numpy as np
+import torch
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from torch import Tensor
@@ -29,6 +30,7 @@ from ..data.pairs import (
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
 from ..flags import NOT_NEGATIVE, one_of, option
+from ..inference.embedding import Embedder, bert_scores
 from ..inference.searching import (
     DECODINGS,
     REFERENCES,
@@ -109,6 +111,9 @@ class SummarizationConfig(SteadyTaskConfig):
         "default: the form's",
         one_of(*HOW),
     )
+    summarization_bertscore: Optional[str] = option(
+        None, "model directory of an encoder, whose BERTScore is logged too"
+    )
     summarization_no_stem: bool = option(False, "ROUGE without Porter stemming")
     summarization_beam: Optional[int] = _searching("beam")
     summarization_length_penalty: Optional[float] = _searching("length_penalty")
@@ -156,6 +161,7 @@ class SummarizationTask(SteadyTask):
         )
         self._summarizer: tuple[Any, BeamSearch] | None = None
         self._pairs: dict[str, list[Pair]] = {}
+        self._embedder: Embedder | None = None
         self._encoded: dict[tuple[Path, ...], Encoded] = {}
 
     @staticmethod
@@ -265,6 +271,8 @@ class SummarizationTask(SteadyTask):
         A form's own maximum is a bound that a smaller model cuts short; a minimum
         that it cannot reach, or a maximum that was asked for, is an error.
         """
+        if self.cfg.summarization_bertscore:
+            ModelDirectory.open(self.cfg.summarization_bertscore)
         form = self.directory.manifest.architecture
         tokens = self.tokenizers[1].form()
         most = form.get("max_target_positions") or form["max_positions"]
@@ -349,6 +357,8 @@ class SummarizationTask(SteadyTask):
         references = [pair.references for pair in pairs]
         stem = not self.cfg.summarization_no_stem
         sums = rouge_sums(texts, references, self.references, stem)
+        if self.cfg.summarization_bertscore:
+            sums["bertscore"] = sum(self._similar(texts, references))
         found = {f"{_ROUGE}{name}": value for name, value in sums.items()}
         counts = dict.fromkeys(measured("", [""], ""), 0.0)
         for text, pair in zip(texts, pairs, strict=True):
@@ -356,6 +366,17 @@ class SummarizationTask(SteadyTask):
                 counts[name] += count
         found |= {f"{_MEASURED}{name}": count for name, count in counts.items()}
         return found | {_DECODED: len(texts)}
+
+    def _similar(
+        self, texts: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> list[float]:
+        """BERTScore of each, by the encoder of ``--summarization-bertscore``."""
+        if self._embedder is None:
+            directory = ModelDirectory.open(str(self.cfg.summarization_bertscore))
+            with torch.random.fork_rng([]):  # building draws weights
+                cpu = not next(self._model.parameters()).is_cuda
+                self._embedder = Embedder(directory, cpu=cpu)
+        return bert_scores(self._embedder, texts, references, how=self.references)
 
     def reduce_metrics(
         self, logging_outputs: list[dict[str, Any]], criterion: Any
@@ -371,7 +392,7 @@ class SummarizationTask(SteadyTask):
         count = float(sums.get(_DECODED, 0))
         if not count:
             return
-        for name in NAMES:
+        for name in (n for n in (*NAMES, "bertscore") if f"{_ROUGE}{n}" in sums):
             share = 100 * float(sums[f"{_ROUGE}{name}"]) / count
             metrics.log_scalar(name, share, count, round=None)
         for name in names:
