@@ -51,6 +51,8 @@ from fairseq_steady.inference.searching import (
 from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.building import load_encoder
+from fairseq_steady.scores.bertscore import bert_score, inverse_frequencies
+from fairseq_steady.scores.bertscore import weights as weights_of
 from fairseq_steady.scores.rouge import best_or_mean
 from fairseq_steady.scores.summaries import (
     Sameness,
@@ -499,6 +501,18 @@ def test_bertscore_is_greedy_matching_of_transformers_states(
         ]
         with pytest.raises(UserError, match="--layer 4 is not in 0 to 3, what it has"):
             Embedder(directory, layer=4)
+
+
+def test_rare_words_count_more_in_bertscore() -> None:
+    rare = inverse_frequencies([[1, 2, 1], [2, 3], [2]])
+    assert rare == {1: math.log(2), 2: 0.0, 3: math.log(2)}
+    counted = weights_of([1, 2, 9], rare, 3)  # 9 is in none of the three
+    assert counted.tolist() == pytest.approx([math.log(2), 0, math.log(4)])
+    assert weights_of([1, 9], None, 3).tolist() == [1, 1]
+    states = torch.eye(2)
+    precision = (3 * 1 + 1 * 0) / 4
+    found = bert_score(states, 5 * states[:1], torch.tensor([3.0, 1]), torch.ones(1))
+    assert found == pytest.approx(2 * precision / (precision + 1))
 
 
 # --- bad input --------------------------------------------------------------------

@@ -218,6 +218,10 @@ def test_files_are_scored_with_intervals(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     mean = 100 * (2 / 3 + 0 + 3) / 5
     assert f"rouge1      {mean:.2f}  [" in done.stdout
+    (tmp_path / "others").write_text("a b c\nx\nd e\nf\nz\n")
+    files = (tmp_path / "ours", tmp_path / "theirs.csv")
+    done = run_command("rouge", *files, "--against", tmp_path / "others")
+    assert f"better than {tmp_path / 'others'} by\nrouge1       0.00  [" in done.stdout
     (tmp_path / "ours").write_text("a\n")
     done = run_command("rouge", tmp_path / "ours", tmp_path / "theirs.csv")
     assert done.returncode == 1

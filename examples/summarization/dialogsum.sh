@@ -50,9 +50,12 @@ for name in "${names[@]}"; do
     written+=("$name-$seed")
   done
 done
+# Each method is set against plain of the same seed, article by article.
 for name in "${written[@]}"; do
   echo "$name"
+  plain=$out/plain-${name##*-}.txt against=()
+  if [ -s "$plain" ]; then against=(--against "$plain"); fi
   "$bin/fairseq-steady" rouge "$out/$name.txt" "$test" --references mean \
     --column summary1,summary2,summary3 --source-column dialogue \
-    ${BERTSCORE:+--bertscore "$BERTSCORE"}
+    ${BERTSCORE:+--bertscore "$BERTSCORE"} ${against[@]+"${against[@]}"}
 done | tee "$out/rouge.txt"

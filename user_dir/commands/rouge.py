@@ -27,7 +27,7 @@ what comes out, on standard output:
   bertscore): its mean and, from five articles on, [low, high]; then how long the
   summaries are in words, by the references' length, how many percent of them are
   different, and, where the articles are known, how many percent of their n-grams of
-  1 to 4 words the article does not have.
+  1 to 4 words the article does not have; with --against the differences.
 """
 References = list[tuple[str, ...]]
 
@@ -49,6 +49,11 @@ def parser() -> Page:
         "--references", dest="how", choices=("best", "mean"), default="best",
         help="of several: the scores of that with the largest ROUGE-1, or the mean; "
         "default %(default)s",
+    )  # fmt: skip
+    add(
+        "--against", type=Path, metavar="SUMMARIES",
+        help="others of the same articles: also by how much these are better, from "
+        "the differences article by article",
     )  # fmt: skip
     add = found.add_argument_group("the articles, for novel n-grams").add_argument
     add("--source", type=Path, metavar="FILE", help="default: REFERENCES, if a table")
@@ -124,10 +129,9 @@ def report(
     articles: Sequence[str] | None,
 ) -> Iterator[str]:
     """Lines of scores."""
-    from ..scores.rouge import NAMES, best_or_mean
+    from ..scores.rouge import NAMES
 
-    pairs = zip(ours, theirs, strict=True)
-    scores = [best_or_mean(a, b, args.how, not args.no_stem) for a, b in pairs]
+    scores = scored(args, ours, theirs)
     stemming = "without" if args.no_stem else "with"
     several = max(map(len, theirs))
     which = f", {args.how} of up to {several} references" if several > 1 else ""
@@ -137,6 +141,22 @@ def report(
     if args.bertscore:
         yield line("bertscore", [100 * score for score in similar(args, ours, theirs)])
     yield from others(ours, theirs, articles)
+    if args.against:
+        before = scored(args, [s[0] for s in read(args.against, args.column)], theirs)
+        yield f"better than {args.against} by"
+        for name in NAMES:
+            pairs = zip(scores, before, strict=True)
+            yield line(name, [100 * (a[name] - b[name]) for a, b in pairs])
+
+
+def scored(
+    args: argparse.Namespace, ours: Sequence[str], theirs: References
+) -> list[dict[str, float]]:
+    """ROUGE of each summary."""
+    from ..scores.rouge import best_or_mean
+
+    pairs = zip(ours, theirs, strict=True)
+    return [best_or_mean(a, b, args.how, not args.no_stem) for a, b in pairs]
 
 
 def similar(
@@ -177,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ours, theirs = [s[0] for s in summaries], read(args.references, args.column)
     articles = read_sources(args)
     counts = {args.references: len(theirs)}
+    if args.against:
+        counts[args.against] = len(read(args.against, args.column))
     if articles is not None:
         counts[args.source or args.references] = len(articles)
     for path, count in counts.items():
