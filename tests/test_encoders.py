@@ -205,8 +205,11 @@ def test_a_configuration_may_leave_its_defaults_out(tmp_path: Path) -> None:
     """They are transformers', of each family its own."""
     left = {
         "electra": ["classifier_dropout"],
-        "albert": ["hidden_act", "classifier_dropout_prob", "num_hidden_groups"],
-        "distilbert": ["seq_classif_dropout"],
+        "albert": [
+            *("hidden_act", "classifier_dropout_prob", "num_hidden_groups"),
+            *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        ],
+        "distilbert": ["seq_classif_dropout", "dropout", "attention_dropout"],
     }
     found = {}
     for kind, names in left.items():
@@ -220,6 +223,10 @@ def test_a_configuration_may_leave_its_defaults_out(tmp_path: Path) -> None:
     assert found["albert"]["activation_fn"] == "gelu_accurate"
     rates = {kind: form["pooler_dropout"] for kind, form in found.items()}
     assert rates == {"electra": 0.1, "albert": 0.1, "distilbert": 0.2}
+    for name in ("dropout", "attention_dropout"):
+        assert [form[name] for form in found.values()] == [0.1, 0.0, 0.1]
+    assert {form["layer_norm_eps"] for form in found.values()} == {1e-12, 1e-6}
+    assert found["distilbert"]["layer_norm_eps"] == 1e-12
     source = make_small(tmp_path / "own", "electra", classifier_dropout=0.3)
     form = import_hf(source, tmp_path / "own-model").manifest.architecture
     assert form["pooler_dropout"] == 0.3
