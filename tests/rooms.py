@@ -85,7 +85,7 @@ ROOMS = {
     "comparison": Room(
         "errors escaping files scores",
         f"matplotlib rich scipy sklearn tabulate {_READ}",
-        "fairseq statsmodels submitit tasks torch",
+        "fairseq submitit tasks torch",
     ),
     "commands": Room("errors escaping files patches plugins", "", ANY),
 }
