@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 INIT = (HERE / "user_dir" / "__init__.py").read_text("utf-8")
 ROOMS = find_packages(str(HERE / "user_dir"))
 #: What one command each needs, and is large: see commands/extras.py.
-COMPARE = ["matplotlib", "submitit"]
+COMPARE = ["jinja2", "matplotlib", "submitit"]
 EXPORT = ["transformers"]
 
 setup(
@@ -31,6 +31,7 @@ setup(
     package_data={
         "": ["README.md"],
         "fairseq_steady": ["py.typed"],
+        "fairseq_steady.comparison": ["*.css", "*.jinja", "*.js"],
         # For --config-dir "$(python -m fairseq_steady)/examples/hydra".
         "fairseq_steady.examples": ["*/*.yaml", "*/*/*.yaml"],
     },

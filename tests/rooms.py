@@ -74,8 +74,8 @@ ROOMS = {
         f"{_FAIRSEQ} numpy typing_extensions",
     ),
     "inference": Room(
-        "criterions data errors flags model_dir models patches scores tasks",
-        f"{_FAIRSEQ} numpy sklearn",
+        "criterions data errors files flags model_dir models patches scores tasks",
+        f"{_FAIRSEQ} fairseq_cli numpy sklearn",
     ),
     "huggingface": Room(
         "data errors escaping files inference model_dir models patches",
@@ -84,8 +84,8 @@ ROOMS = {
     ),
     "comparison": Room(
         "errors escaping files scores",
-        f"matplotlib rich scipy sklearn tabulate {_READ}",
-        "fairseq submitit tasks torch",
+        f"jinja2 markupsafe matplotlib rich scipy sklearn tabulate torch {_READ}",
+        "fairseq submitit tasks",
     ),
     "commands": Room("errors escaping files patches plugins", "", ANY),
 }

@@ -88,7 +88,8 @@ def test_two_methods_with_two_seeds_end_to_end(
     # Lambda 0 is plain: a paired design gives it plain's very scores, seed by seed.
     for seed in ("1", "2"):
         assert scores["plain", seed] == scores["zero", seed]
-    assert [r["n"] for r in rows(out / "table.csv")] == ["2 of 2"] * 4
+    made_of = ["2 of 2"] * 2 + ["made of 2"] * 2  # ensembles of what was recorded
+    assert [r["n"] for r in rows(out / "table.csv")] == made_of * 2
     assert "mcc on valid" in done.stdout
     assert "zero seed 2: ok" in done.stderr
     assert "Warning" not in done.stderr

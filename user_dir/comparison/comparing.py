@@ -5,11 +5,13 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import UserError
 from ..files import write_text
 from ..scores.metrics import larger_is_better
-from . import figures, planning, table, winner_card
+from . import ensembles, figures, instability, planning, table, winner_card
+from . import report as page
 from .adding import Rule, until_decided
 from .command import check, make_executor, reasons
 from .execution import Executor, run_all
@@ -151,6 +153,12 @@ def _differing(grid: Sequence[tuple[str, ...]], flags: tuple[str, ...]) -> list[
     return shown
 
 
+def average(out: Path, results: Sequence[Result], executor: Executor) -> list[Result]:
+    """Evaluations of each method's averaged weights, where checkpoints were kept."""
+    todo = ensembles.averages(out, results)
+    return run_all(todo, executor) if todo else []
+
+
 def report(args: argparse.Namespace) -> int:
     """Run what is missing, then write and print everything; 1 if a run crashed."""
     plan, executor = make_plan(args), make_executor(args)
@@ -161,14 +169,16 @@ def report(args: argparse.Namespace) -> int:
     chosen = tune(plan, executor, args) if plan.tuned else {}
     results = run_all(plan.runs(chosen), executor)
     scored = measure(args, results)
+    averaged: list[Result] = []
     if args.plan:
         _plan(args, results, scored)
     else:
         if rule:
             made = until_decided(plan, chosen, executor, rule, scored, results)
             results, scored = made
-        _write(args, results, scored)
-    if crashes := reasons(results):
+        averaged = average(args.out, results, executor) if args.keep else []
+        _write(args.out, results, scored, averaged)
+    if crashes := reasons([*results, *averaged]):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))
 
@@ -183,10 +193,20 @@ def _plan(args: argparse.Namespace, results: Sequence[Result], scored: Scored) -
     table.show(made, described, said)
 
 
-def _write(args: argparse.Namespace, results: Sequence[Result], scored: Scored) -> None:
-    """Tables, pictures and card."""
-    table.write_all(args.out, results, scored)
-    figures.draw_all(args.out, results, scored)
-    write_text(args.out / "card.md", winner_card.describe(results, scored))
+def _write(
+    out: Path, results: Sequence[Result], scored: Scored, averaged: Sequence[Result]
+) -> None:
+    """Tables, pictures, card and report, on disk and on the console."""
+    made, also = ensembles.extended(
+        table.tables(results, scored), results, scored, averaged
+    )
+    described = " ".join(filter(None, [table.definitions(scored), also]))
     said = table.notes(results, scored)
-    table.show(table.tables(results, scored), table.definitions(scored), said)
+    table.write_rows(out, results, scored)
+    table.write_tables(out, made, described, said)
+    instability.write_all(out, results, scored)
+    figures.draw_all(out, results, scored)
+    write_text(out / "card.md", winner_card.describe(results, scored))
+    page.write(out, results, scored, made, described, said)
+    table.show(made, described, said)
+    instability.show(results, scored)

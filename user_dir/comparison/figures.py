@@ -2,10 +2,11 @@
 
 import math
 import statistics
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.ticker import MaxNLocator
@@ -24,6 +25,8 @@ mpl.rcParams["text.parse_math"] = mpl.rcParams["text.usetex"] = False
 _INCHES = 3.4
 #: Letters that fit under a panel, and that are shown of one name there.
 _LETTERS, _NAME = 40, 20
+#: Letters in a line over a panel.
+_TITLE = 30
 #: Methods beside an inch of a panel, and inches that each takes in one.
 _ROWS_AN_INCH, _BOX_WIDE = 5, 0.3
 _MARKERS = "osD^v"
@@ -44,15 +47,30 @@ def label(text: str) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
+class Point(NamedTuple):
+    """What is said of a marker, and the runs that it shows."""
+
+    text: str
+    of: Sequence[Result]
+
+
+def told(line: Any, points: Sequence[Point]) -> None:
+    """Say what each marker of a line shows; the report reads it."""
+    line.points = points
+
+
 def _by_method(
     results: Sequence[Result], scored: Scored, subset: str
-) -> dict[str, list[float]]:
-    """Scores of the methods that have any."""
-    found = {
-        method: finite(scored, [r for r in results if r.method == method], subset)
-        for method in unique([r.method for r in results])
-    }
-    return {method: scores for method, scores in found.items() if scores}
+) -> dict[str, tuple[list[float], list[Result]]]:
+    """Finite scores of the methods that have any, and the runs they are of."""
+    found = {}
+    for method in unique([r.method for r in results]):
+        mine = [r for r in results if r.method == method and r.ok]
+        scores = scored.scores(mine, subset)
+        runs = [r for r in mine if math.isfinite(scores.get(r.seed, math.nan))]
+        if runs:
+            found[method] = [scores[r.seed] for r in runs], runs
+    return found
 
 
 def finite(scored: Scored, results: Sequence[Result], subset: str) -> list[float]:
@@ -71,11 +89,12 @@ def styles(results: Sequence[Result]) -> dict[str, dict[str, str]]:
 def boxes(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> None:
     """Every seed as a point, the median as a line; a box where seeds are enough."""
     found, style = _by_method(results, scored, subset), styles(results)
-    for place, (method, scores) in enumerate(found.items()):
+    for place, (method, (scores, runs)) in enumerate(found.items()):
         width = 0.3 if len(scores) > 1 else 0
         step = width / max(1, len(scores) - 1)
         spread = [place - width / 2 + step * i for i in range(len(scores))]
-        axis.plot(spread, scores, **style[method], ls="", ms=4, alpha=0.7)
+        (line,) = axis.plot(spread, scores, **style[method], ls="", ms=4, alpha=0.7)
+        told(line, [_single(*one, scored) for one in zip(runs, scores, strict=True)])
         if len(scores) < FEWEST:
             middle = statistics.median(scores)
             axis.hlines(middle, place - 0.25, place + 0.25, color="black", lw=1)
@@ -85,22 +104,32 @@ def boxes(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> 
     axis.set_xlim(-0.6, max(0, len(found) - 1) + 0.6)
 
 
+def _single(run: Result, value: float, scored: Scored, place: str = "") -> Point:
+    """A run's score."""
+    return Point(
+        f"{run.method} seed {run.seed}: {scored.metric} {value:.4f}{place}", [run]
+    )
+
+
 def _name_ticks(axis: Any, names: Sequence[str]) -> None:
     """Names under an axis, slanted where they would touch."""
     shown = [n if len(n) <= _NAME else f"{n[:_NAME]}…" for n in map(label, names)]
     slanted = len(shown) * max(map(len, shown), default=0) > _LETTERS
-    turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axis.set_xticks(range(len(shown)), shown, **(turned if slanted else {}))
 
 
 def best_of(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> None:
     """Expected best of k seeds (arXiv 1909.03004)."""
     sign, style = 1 if scored.larger else -1, styles(results)
-    for method, scores in _by_method(results, scored, subset).items():
+    for method, (scores, runs) in _by_method(results, scored, subset).items():
         ks = range(1, len(scores) + 1)
         signed = [sign * score for score in scores]
         best = [sign * expected_best(signed, k) for k in ks]
-        axis.plot(ks, best, **style[method], ms=4, label=label(method))
+        (line,) = axis.plot(ks, best, **style[method], ms=4, label=label(method))
+        begin = f"{method}: expected best {scored.metric} of"
+        said = (f"{begin} {k}: {b:.4f}" for k, b in zip(ks, best, strict=True))
+        told(line, [Point(text, runs) for text in said])
     axis.set_xlabel("runs k")
     _whole_numbers(axis)
 
@@ -117,17 +146,29 @@ def curves(axis: Any, results: Sequence[Result], scored: Scored, subset: str) ->
     """Score against updates: the mean in front of pale seeds."""
     style = styles(results)
     for method in style:
-        mine = [
-            {one["updates"]: score(one, subset, scored.metric) for one in r.evaluations}
+        runs = [
+            r
             for r in results
             if r.method == method and r.ok and subset in r.evaluations[0]
         ]
-        for one in mine:
-            pale = {**style[method], "alpha": 0.25, "ms": 3, "lw": 0.7}
-            axis.plot(list(one), list(one.values()), **pale, zorder=1)
+        mine = [
+            {one["updates"]: score(one, subset, scored.metric) for one in r.evaluations}
+            for r in runs
+        ]
+        pale = {**style[method], "alpha": 0.25, "ms": 3, "lw": 0.7}
+        for run, one in zip(runs, mine, strict=True):
+            (line,) = axis.plot(list(one), list(one.values()), **pale, zorder=1)
+            places = (
+                (value, f" at {updates} updates") for updates, value in one.items()
+            )
+            told(line, [_single(run, value, scored, place) for value, place in places])
         shared = sorted(set.intersection(*map(set, mine))) if mine else []
         means = [statistics.mean(one[updates] for one in mine) for updates in shared]
-        axis.plot(shared, means, **style[method], ms=5, label=label(method), zorder=2)
+        front = {**style[method], "ms": 5, "label": label(method)}
+        (line,) = axis.plot(shared, means, **front, zorder=2)
+        begin = f"{method}: mean {scored.metric}"
+        pairs = zip(shared, means, strict=True)
+        told(line, [Point(f"{begin} {m:.4f} at {u} updates", runs) for u, m in pairs])
     axis.set_xlabel("updates")
     _whole_numbers(axis)
 
@@ -135,12 +176,15 @@ def curves(axis: Any, results: Sequence[Result], scored: Scored, subset: str) ->
 def costs(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> None:
     """Score against the time of a run: mean and standard deviation."""
     style = styles(results)
-    for method, scores in _by_method(results, scored, subset).items():
+    for method, (scores, runs) in _by_method(results, scored, subset).items():
         mine = [r for r in results if r.method == method and r.ok]
         seconds = statistics.median(r.seconds or 0 for r in mine)
+        mean = statistics.mean(scores)
         spread = statistics.stdev(scores) if len(scores) > 1 else 0
         shown = {**style[method], "label": label(method), "ls": "", "ms": 5}
-        axis.errorbar(seconds, statistics.mean(scores), spread, capsize=3, **shown)
+        line, *_ = axis.errorbar(seconds, mean, spread, capsize=3, **shown)
+        said = f"{scored.metric} {mean:.4f} ± {spread:.4f}, {seconds:.0f} s a run"
+        told(line, [Point(f"{method}: {said}", runs)])
     axis.set_xlabel("seconds of a run (median)")
     axis.margins(x=0.1)
 
@@ -153,7 +197,7 @@ PANELS: dict[str, Panel] = {
 }
 
 
-def draw(path: Path, results: Sequence[Result], scored: Scored, panel: Panel) -> None:
+def drawn(results: Sequence[Result], scored: Scored, panel: Panel) -> Any:
     """One figure: settings downwards, subsets across."""
     from matplotlib import pyplot
 
@@ -171,12 +215,18 @@ def draw(path: Path, results: Sequence[Result], scored: Scored, panel: Panel) ->
         mine = [r for r in results if r.setting == setting]
         for axis, subset in zip(row, across, strict=True):
             panel(axis, mine, scored, subset)
-            axis.set_title(label(" ".join(filter(None, [setting, subset]))))
+            title = label(" ".join(filter(None, [setting, subset])))
+            axis.set_title("\n".join(textwrap.wrap(title, _TITLE)))
             axis.grid(alpha=0.3)
         expected = "expected best " if panel is best_of else ""
         row[0].set_ylabel(f"{expected}{label(scored.metric)}")
     _legend(figure)
-    save(figure, path)
+    return figure
+
+
+def draw(path: Path, results: Sequence[Result], scored: Scored, panel: Panel) -> None:
+    """One figure into files."""
+    save(drawn(results, scored, panel), path)
 
 
 def _legend(figure: Any) -> None:

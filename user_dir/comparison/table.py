@@ -403,11 +403,16 @@ def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
 
 
 def write_all(out: Path, results: Sequence[Result], scored: Scored) -> None:
-    """runs.csv, table.csv, table.md, table.tex and decisions.csv."""
-    write_csv(out / "runs.csv", runs(results, scored))
-    write_csv(out / "decisions.csv", decisions(results, scored))
+    """All of these: a row for each run and each decision, and the tables."""
+    write_rows(out, results, scored)
     said = notes(results, scored)
     write_tables(out, tables(results, scored), definitions(scored), said)
+
+
+def write_rows(out: Path, results: Sequence[Result], scored: Scored) -> None:
+    """runs.csv and decisions.csv."""
+    write_csv(out / "runs.csv", runs(results, scored))
+    write_csv(out / "decisions.csv", decisions(results, scored))
 
 
 def write_tables(

@@ -54,6 +54,7 @@ _MALLOC = {
 PROGRAMS = {
     "fairseq-train": [str(Path(sys.executable).with_name("fairseq-train"))],
     "probe": [sys.executable, "-m", "fairseq_steady.inference.probing"],
+    "average": [sys.executable, "-m", "fairseq_steady.inference.averaging"],
 }
 
 

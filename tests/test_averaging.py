@@ -1,0 +1,132 @@
+"""Averages of weights: kept checkpoints, their mean, evaluated as in training."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_forking
+from fairseq_steady.comparison import ensembles, worker
+from fairseq_steady.comparison.plan import Plan, named
+from fairseq_steady.comparison.results import write as write_result
+from fairseq_steady.errors import UserError
+from fairseq_steady.inference.averaging import mean_weights
+from fairseq_steady.inference.predicting import Predictor
+from helpers import checkpoint, result
+
+
+def test_soup_end_to_end(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def run() -> Any:
+        return run_forking(
+            "compare", "--out", out, "--methods", "plain", "--seeds", 1, 2, "--jobs",
+            2, "--keep", "--", cola_data, "--task=cola", "--cpu", "--batch-size=8",
+            f"--steady-model={models['roberta']}", "--optimizer=adam", "--lr=1e-3",
+            "--max-update", 6, "--user-dir", Path(worker.__file__).parents[1],
+        )  # fmt: skip
+
+    def stored(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((out / "plain" / name).read_text())
+        return found
+
+    done = run()
+    assert done.returncode == 0, done.stderr[-2000:]
+    folders = [out / "plain" / name for name in ("seed1", "seed2", "average")]
+    one, other, mean = (checkpoint(f, "checkpoint_best.pt")["model"] for f in folders)
+    for name, weight in mean.items():
+        expected = (one[name].double() + other[name].double()) / 2
+        torch.testing.assert_close(weight.double(), expected, rtol=0, atol=1e-7)
+
+    # The row is of the evaluation, and that of the checkpoint that is left.
+    rows = {
+        (r["subset"], r["method"]): r
+        for r in csv.DictReader((out / "table.csv").open())
+    }
+    found = stored("average/result.json")
+    row = rows["ood", "plain: average of weights of 2 seeds"]
+    assert row["mean ± std"] == f"{found['evaluations'][0]['ood']['mcc']:.3f}"
+    assert row["n"] == "made of 2"
+    assert rows["ood", "plain"]["n"] == "2 of 2"
+    lines = (cola_data / "out_of_domain_dev.tsv").read_text().splitlines()
+    predicted = Predictor(folders[2] / "checkpoint_best.pt", cpu=True)(
+        [line.split("\t")[3] for line in lines]
+    )
+    outputs = np.array(found["predictions"]["ood"]["outputs"])
+    p = np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)
+    given = [[one.probabilities["0"], one.probabilities["1"]] for one in predicted]
+    np.testing.assert_allclose(p, given, atol=1e-5)
+
+    # Of newer checkpoints the mean is taken again; of two equal ones it is the same,
+    # and scores what the run scored in training.
+    shutil.copy(folders[0] / "checkpoint_best.pt", folders[1])
+    assert run().returncode == 0
+    again, first = stored("average/result.json"), stored("seed1/result.json")
+    assert again["predictions"] == first["predictions"]
+    best = max(first["evaluations"], key=lambda one: one["valid"]["mcc"])
+    assert again["evaluations"][0]["valid"]["mcc"] == best["valid"]["mcc"]
+
+
+def test_what_is_averaged_and_when_again(tmp_path: Path) -> None:
+    """Runs that ended and left a checkpoint, two or more; again if one is newer."""
+    plan = Plan(
+        tmp_path, named(["plain", "sift"], "method"), [1, 2, 3], ("D",), {"": ()}
+    )
+    runs, results = plan.runs(), []
+    for run in runs:
+        results.append(result(run.method, run.seed, 0.5, command=list(run.command)))
+        run.folder.mkdir(parents=True)
+        (run.folder / "checkpoint_best.pt").touch()
+    results[2] = result("plain", 2, status="crashed: x")
+    for run in runs[3:6:2]:  # sift has one left
+        (run.folder / "checkpoint_best.pt").unlink()
+    (made,) = ensembles.averages(tmp_path, results)
+    assert made.folder == tmp_path / "plain" / "average"
+    kept = [str(run.folder / "checkpoint_best.pt") for run in (runs[0], runs[4])]
+    flags = ["D", "--criterion", "plain", "--seed", "1"]
+    assert [*made.command] == ["average", *kept, "--", *flags]
+    path = made.folder / "result.json"
+    for newer, command, stays in ((0, made.command, True), (0, ("average",), False),
+                                  (9, made.command, False)):  # fmt: skip
+        write_result(path, result(made.method, 1, 0.5, command=list(command)))
+        moment = path.stat().st_mtime + newer
+        os.utime(kept[1], (moment, moment))
+        ensembles.averages(tmp_path, results)
+        assert path.exists() is stays
+
+
+def save(path: Path, **weights: torch.Tensor) -> Path:
+    extra = {"fairseq_steady": {}, "fairseq_steady_data": {"a": "b"}}
+    torch.save({"model": weights, "extra_state": extra}, path)
+    return path
+
+
+def test_the_mean_keeps_types_and_no_past(tmp_path: Path) -> None:
+    halves = [torch.tensor([value]).half() for value in (1.0, 2.0, 4.5)]
+    paths = [
+        save(tmp_path / f"{i}.pt", w=half, count=torch.tensor(7))
+        for i, half in enumerate(halves)
+    ]
+    state = mean_weights(paths)
+    assert state["model"]["w"].dtype == torch.float16
+    assert state["model"]["w"].item() == 2.5
+    assert state["model"]["count"].item() == 7
+    assert state["extra_state"] == {"fairseq_steady_data": {"a": "b"}}
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    one = save(tmp_path / "one.pt", w=torch.ones(2))
+    other = save(tmp_path / "other.pt", w=torch.ones(3))
+    said = r"other.pt is of another model than .*one.pt: w is of shape \(3,\), not of"
+    with pytest.raises(UserError, match=said):
+        mean_weights([one, other])
+    other = save(tmp_path / "other.pt", v=torch.ones(2))
+    with pytest.raises(UserError, match="v is of shape .2,., not not there"):
+        mean_weights([one, other])

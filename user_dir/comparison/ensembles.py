@@ -1,0 +1,193 @@
+"""Ensembles and averages of runs that have ended: further rows, nothing trained."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .plan import Run
+from .recorded import Answers, Array, metric_of, usable
+from .results import BEST, RESULT, Result, load
+from .table import Row, Scored, Tables, unique
+
+#: The run of a method's averaged weights, in a folder beside its seeds.
+AVERAGE = "average"
+SOUP = "average of weights"
+
+
+def majority_vote(answers: Sequence[Answers]) -> Array:
+    """The class, or for each label the side, that most models give.
+
+    Of equally many, the one with the larger mean probability.
+
+    Args:
+        answers: of S models, of classes or labels.
+
+    """
+    first, p = answers[0], np.mean([one.probabilities for one in answers], 0)
+    if first.several:
+        votes = np.mean([one.given for one in answers], 0)
+        return np.asarray(np.where(votes == 0.5, p > 0.5, votes > 0.5))
+    classes = np.arange(first.outputs.shape[1])
+    votes = np.sum([one.given[:, None] == classes for one in answers], 0)
+    # A vote counts more than any probability.
+    found: Array = (votes + p / 2).argmax(1)
+    return found
+
+
+def mean_answer(answers: Sequence[Answers]) -> Array:
+    """What the mean over S models says: of probabilities, or of scores."""
+    if answers[0].scores:
+        return np.asarray(np.mean([one.given for one in answers], 0))
+    p = np.mean([one.probabilities for one in answers], 0)
+    return np.asarray(p > 0.5 if answers[0].several else p.argmax(1))
+
+
+def together(answers: Sequence[Answers]) -> dict[str, Array]:
+    """Answers of each kind of ensemble, by name; two models have no majority."""
+    if answers[0].scores:
+        return {"mean score": mean_answer(answers)}
+    voted = {"majority vote": majority_vote(answers)} if len(answers) > 2 else {}
+    return {**voted, "mean probability": mean_answer(answers)}
+
+
+def _row(method: str, kind: str, score: float, members: int) -> Row:
+    """Of one model made of several: no spread, and nothing to test."""
+    name = f"{method}: {kind} of {members} seeds"
+    return {"method": name, "mean ± std": f"{score:.3f}", "n": f"made of {members}"}
+
+
+def _rows(
+    results: Sequence[Result], scored: Scored, subset: str
+) -> tuple[list[Row], list[str]]:
+    """Of one method on one subset, and who is left out."""
+    found, notes = usable(results, subset)
+    answers = [*found.values()]
+    if len(answers) < 2:
+        return [], notes
+    scores = {
+        kind: metric_of(given, answers[0], scored.metric)
+        for kind, given in together(answers).items()
+    }
+    known = {kind: score for kind, score in scores.items() if not math.isnan(score)}
+    if not known:
+        notes.append(f"{subset}: {scored.metric} is not of answers alone")
+    method = results[0].method
+    return [_row(method, k, s, len(answers)) for k, s in known.items()], notes
+
+
+# --- averages of weights --------------------------------------------------------------
+
+
+def averages(out: Path, results: Sequence[Result]) -> list[Run]:
+    """Runs that evaluate the mean of each method's best checkpoints, where kept.
+
+    Earlier evaluations of other checkpoints are removed.
+
+    Source: uniform soup, Wortsman et al. (arXiv 2203.05482). Deviation: theirs share a
+    head's start, these have one each.
+    """
+    found: dict[Path, list[Result]] = {}
+    for result in results:
+        folder = out / result.setting / result.method
+        if result.ok and (folder / f"seed{result.seed}" / BEST).is_file():
+            found.setdefault(folder, []).append(result)
+    return [_average(folder, of) for folder, of in found.items() if len(of) > 1]
+
+
+def _average(folder: Path, members: Sequence[Result]) -> Run:
+    first = members[0]
+    paths = [folder / f"seed{member.seed}" / BEST for member in members]
+    run = Run(
+        first.setting,
+        f"{first.method}: {SOUP} of {len(members)}",
+        first.seed,
+        folder / AVERAGE,
+        (AVERAGE, *map(str, paths), "--", *first.command[1:]),
+        keep=True,
+    )
+    _drop_other(run, paths)
+    return run
+
+
+def _drop_other(run: Run, members: Sequence[Path]) -> None:
+    """Remove an evaluation that is of other checkpoints."""
+    path = run.folder / RESULT
+    if not path.is_file():
+        return
+    newest = max(member.stat().st_mtime for member in members)
+    if tuple(load(path).command) != run.command or path.stat().st_mtime < newest:
+        path.unlink()
+
+
+def _averaged(
+    averaged: Sequence[Result], result: Result, scored: Scored, subset: str
+) -> list[Row]:
+    """The row of a method's averaged weights, if they were evaluated."""
+    rows = []
+    for one in averaged:
+        method, _, kind = one.method.partition(f": {SOUP} of ")
+        if one.ok and (one.setting, method) == (result.setting, result.method):
+            scores = scored.scores([one], subset)
+            rows += [_row(method, SOUP, s, int(kind)) for s in scores.values()]
+    return rows
+
+
+# --- further rows ---------------------------------------------------------------------
+
+
+def extended(
+    made: Tables,
+    results: Sequence[Result],
+    scored: Scored,
+    averaged: Sequence[Result] = (),
+) -> tuple[Tables, str]:
+    """Tables with a row for each ensemble, and what to say of these rows.
+
+    Args:
+        made: of :func:`.table.tables`.
+        results: single runs.
+        scored: what they are compared on.
+        averaged: results of :func:`averages`.
+
+    """
+    longer, notes = (
+        dict(made),
+        [f"{r.method}: {r.status}" for r in averaged if not r.ok],
+    )
+    added = 0
+    for title, rows in made.items():
+        if title.metric != scored.metric:
+            continue
+        more: list[Row] = []
+        for method in unique([r.method for r in results]):
+            mine = [
+                r for r in results if (r.setting, r.method) == (title.setting, method)
+            ]
+            if mine:
+                found, left_out = _rows(mine, scored, title.subset)
+                more += [*found, *_averaged(averaged, mine[0], scored, title.subset)]
+                notes += left_out
+        longer[title], added = [*rows, *more], added + len(more)
+    return longer, _described(unique(notes), averaged) if added or notes else ""
+
+
+def _described(notes: Sequence[str], averaged: Sequence[Result]) -> str:
+    said = (
+        "of n seeds: one model made of the runs above, so that it has no spread and is "
+        "never tested against single runs. majority vote, from three seeds on: the "
+        "class that most seeds give, of equally many the more probable; mean "
+        "probability: of softmax or sigmoid, over seeds; mean score: of regression. "
+        "All of the recorded "
+        "predictions, at the evaluation that a run's own metric calls best."
+    )
+    if averaged:
+        said += (
+            f" {SOUP}: uniform mean of the seeds' best checkpoints, evaluated by a run "
+            "(soup: Wortsman et al., arXiv 2203.05482; theirs share a head's start, "
+            "these have one each)."
+        )
+    if notes:
+        said += f" Left out: {'; '.join(notes)}."
+    return said

@@ -1,0 +1,141 @@
+"""What runs recorded of a subset's sentences: outputs, and the answers they give."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit, softmax
+
+from ..scores.metrics import (
+    COUNTS,
+    LABELED,
+    SCATTERED,
+    class_counts,
+    classification_scores,
+    correlation_scores,
+    label_counts,
+    label_scores,
+    scattered_scores,
+)
+from .results import Predictions, Result
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model says of N sentences.
+
+    Args:
+        outputs: logits of K classes or choices, (N, K), of L labels, (N, L), or scores,
+            (N, 1).
+        gold: class indices or scores, (N,), or which labels hold, (N, L).
+
+    """
+
+    outputs: Array
+    gold: Array
+
+    @property
+    def scores(self) -> bool:
+        """Whether the answer to a sentence is a number."""
+        return self.gold.ndim == 1 and self.outputs.shape[1] == 1
+
+    @property
+    def several(self) -> bool:
+        """Whether any number of labels may hold for a sentence."""
+        return self.gold.ndim == 2
+
+    @property
+    def probabilities(self) -> Array:
+        """Of each class, (N, K), or that each label holds, (N, L); not for scores."""
+        found = expit(self.outputs) if self.several else softmax(self.outputs, axis=1)
+        return np.asarray(found)
+
+    @property
+    def given(self) -> Array:
+        """Class indices or scores, (N,), or whether each label is given, (N, L)."""
+        if self.several:
+            return np.asarray(self.probabilities > 0.5)
+        return self.outputs[:, 0] if self.scores else self.outputs.argmax(1)
+
+
+def metric_of(given: Array, like: Answers, metric: str) -> float:
+    """What answers score.
+
+    Args:
+        given: as :attr:`Answers.given`.
+        like: has the gold answers and the number of classes.
+        metric: as a task logs it.
+
+    Returns:
+        The score; nan for a metric that is not of the answers alone, as a loss.
+
+    """
+    answers, gold = torch.from_numpy(given), torch.from_numpy(like.gold)
+    if like.several:
+        found = label_scores(label_counts(answers, gold.long())[LABELED])
+    elif like.scores:
+        ids = torch.arange(len(gold))
+        table = scattered_scores(answers[:, None], gold, ids, len(gold))
+        found = correlation_scores(table[SCATTERED])
+    else:
+        counts = class_counts(answers, gold.long(), like.outputs.shape[1])
+        found = classification_scores(counts[COUNTS])
+    return found.get(metric, math.nan)
+
+
+def _reason(found: Predictions | None) -> str | None:
+    """Why predictions cannot be used, or None."""
+    if found is None:
+        return "no predictions were recorded"
+    outputs, gold = found["outputs"], found["gold"]
+    if len({len(row) for row in outputs}) > 1 or not outputs[0]:
+        return "its outputs are of different numbers of classes"
+    if not np.isfinite(outputs).all():
+        return "its outputs are not all finite"
+    classes = len(outputs[0])
+    rows = [row for row in gold if isinstance(row, list)]
+    if rows:
+        fits = len(rows) == len(gold) and all(len(row) == classes for row in rows)
+    else:
+        fits = classes == 1 or all(g in range(classes) for g in gold)
+    return None if fits else "its gold answers are none of its classes"
+
+
+def usable(
+    results: Sequence[Result], subset: str
+) -> tuple[dict[int, Answers], list[str]]:
+    """Answers of one method's runs on a subset, by seed, and who is left out, and why.
+
+    Args:
+        results: of one method in one setting; those that crashed are passed over.
+        subset: its name; runs that were not evaluated on it are passed over.
+
+    """
+    found: dict[int, Answers] = {}
+    left_out = []
+    for result in results:
+        if not result.ok or not any(subset in one for one in result.evaluations):
+            continue
+        predictions = result.predictions.get(subset)
+        reason = _reason(predictions)
+        if predictions and not reason:
+            one = Answers(*map(np.array, (predictions["outputs"], predictions["gold"])))
+            first = next(iter(found.values()), one)
+            if _same(one, first):
+                found[result.seed] = one
+                continue
+            reason = "it was evaluated on other sentences"
+        left_out.append(f"{result.method} seed {result.seed} on {subset}: {reason}")
+    return found, left_out
+
+
+def _same(one: Answers, other: Answers) -> bool:
+    """Whether two models answered the same sentences."""
+    return one.outputs.shape == other.outputs.shape and np.array_equal(
+        one.gold, other.gold
+    )
