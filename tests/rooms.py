@@ -85,7 +85,7 @@ ROOMS = {
     "comparison": Room(
         "errors escaping files scores",
         f"jinja2 markupsafe matplotlib rich scipy sklearn tabulate torch {_READ}",
-        "fairseq statsmodels submitit tasks",
+        "fairseq submitit tasks",
     ),
     "commands": Room("errors escaping files patches plugins", "", ANY),
 }
