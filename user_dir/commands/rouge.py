@@ -1,4 +1,4 @@
-"""ROUGE of summaries against references, with 95 % bootstrap intervals.
+"""ROUGE of summaries against references, with 95 % t intervals over articles.
 
     fairseq-steady rouge summaries.txt references.txt
     fairseq-steady rouge summaries.txt test.csv --column highlights

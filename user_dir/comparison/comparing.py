@@ -1,6 +1,7 @@
 """Methods x seeds, side by side: what ``fairseq-steady compare`` does."""
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -9,30 +10,70 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import write_text
 from ..scores.metrics import larger_is_better
-from . import ensembles, figures, instability, table, winner_card
+from . import ensembles, figures, instability, planning, table, winner_card
 from . import report as page
+from .adding import Rule, until_decided
 from .command import check, make_executor, reasons
 from .execution import Executor, run_all
 from .plan import Plan, Run, distinct, named
 from .results import Result
 from .table import Scored
 
+#: Seeds of a method, where --at-most does not say.
+_AT_MOST = 20
+
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """The plan of a command line."""
+    """The plan of a command line.
+
+    Raises:
+        UserError: seeds that choose flags would count in the table.
+
+    """
     settings = named(args.settings, "setting")
     if args.settings == ["all="]:
         settings = {"": ()}
-    return Plan(
+    plan = Plan(
         args.out,
         named(args.methods, "method"),
         distinct(args.seeds),
         tuple(args.train),
         settings,
         args.select,
-        distinct(args.tuning_seeds or args.seeds[:1]),
+        distinct(args.tuning_seeds or ()),
         args.keep,
     )
+    both = [str(seed) for seed in plan.trying if seed in plan.seeds]
+    if both and not args.count_tuning_seeds:
+        raise UserError(
+            f"--tuning-seeds {' '.join(both)} are among --seeds: the scores of seeds "
+            "that chose the flags flatter them; name others, or give "
+            "--count-tuning-seeds"
+        )
+    return plan
+
+
+def make_rule(args: argparse.Namespace, plan: Plan) -> Rule | None:
+    """When to stop adding seeds; None where none are added.
+
+    Raises:
+        UserError: flags do not go together.
+
+    """
+    if args.until_decided is None:
+        for flag in ("at_most", "budget"):
+            if getattr(args, flag) is not None:
+                raise UserError(
+                    f"--{flag.replace('_', '-')} goes with --until-decided; add it"
+                )
+        return None
+    if args.plan:
+        raise UserError("--plan and --until-decided: give one of them")
+    hours = math.inf if args.budget is None else args.budget
+    at_most = _AT_MOST if args.at_most is None else args.at_most
+    rule = Rule(args.until_decided or args.select, at_most, 3600 * hours)
+    rule.check(plan)
+    return rule
 
 
 def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
@@ -48,7 +89,7 @@ def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
     metric, larger = ended[0].own_metric
     if args.metric and args.metric != metric:
         metric, larger = args.metric, larger_is_better(args.metric)
-    return Scored(metric, larger, args.select)
+    return Scored(metric, larger, args.select, make_plan(args).tuning_runs)
 
 
 def tune(
@@ -121,23 +162,52 @@ def average(out: Path, results: Sequence[Result], executor: Executor) -> list[Re
 def report(args: argparse.Namespace) -> int:
     """Run what is missing, then write and print everything; 1 if a run crashed."""
     plan, executor = make_plan(args), make_executor(args)
+    rule = make_rule(args, plan)
+    if args.plan == (args.expect is None):
+        raise UserError("--plan and --expect go together; give both or neither")
     check(every(plan.tuning()) if plan.tuned else plan.runs())
     chosen = tune(plan, executor, args) if plan.tuned else {}
     results = run_all(plan.runs(chosen), executor)
     scored = measure(args, results)
-    averaged = average(args.out, results, executor) if args.keep else []
-    made, said = ensembles.extended(
-        table.tables(results, scored), results, scored, averaged
-    )
-    described = " ".join(filter(None, [table.definitions(scored), said]))
-    table.write_csv(args.out / "runs.csv", table.runs(results, scored))
-    table.write_tables(args.out, made, described)
-    instability.write_all(args.out, results, scored)
-    figures.draw_all(args.out, results, scored)
-    write_text(args.out / "card.md", winner_card.describe(results, scored))
-    page.write(args.out, results, scored, made, described)
-    table.show(made, described)
-    instability.show(results, scored)
+    averaged = []
+    if args.plan:
+        _plan(args, results, scored)
+    else:
+        if rule:
+            made = until_decided(plan, chosen, executor, rule, scored, results)
+            results, scored = made
+        averaged = average(args.out, results, executor) if args.keep else []
+        _write(args, results, scored, averaged)
     if crashes := reasons([*results, *averaged]):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))
+
+
+def _plan(args: argparse.Namespace, results: Sequence[Result], scored: Scored) -> None:
+    """What it would take, as plan.csv, plan.md and on the console."""
+    made, said = planning.planned(results, scored, args.expect)
+    described = planning.definitions(args.expect, scored)
+    rows = [{**title._asdict(), **row} for title in made for row in made[title]]
+    table.write_csv(args.out / "plan.csv", rows)
+    write_text(args.out / "plan.md", table.markdown(made, described, said))
+    table.show(made, described, said)
+
+
+def _write(
+    args: argparse.Namespace,
+    results: Sequence[Result],
+    scored: Scored,
+    averaged: Sequence[Result],
+) -> None:
+    """Tables, pictures, card and report."""
+    single = table.tables(results, scored)
+    made, meaning = ensembles.extended(single, results, scored, averaged)
+    described = " ".join(filter(None, [table.definitions(scored), meaning]))
+    said = table.notes(results, scored)
+    table.write_all(args.out, results, scored, made, described)
+    instability.write_all(args.out, results, scored)
+    figures.draw_all(args.out, results, scored)
+    write_text(args.out / "card.md", winner_card.describe(results, scored))
+    page.write(args.out, results, scored, page.Told(made, said, described))
+    table.show(made, described, said)
+    instability.show(results, scored)

@@ -185,9 +185,8 @@ DESCRIBED = (
     "ddof 1; pretrained: the encoder before fine-tuning, which has no seed (-1) and is "
     "paired with none. n: probes that ended, of those planned. failed: probes at or "
     "below what always answering the most frequent class scores. difference, p: "
-    "against the first method, paired by seed; 95 % BCa bootstrap interval "
-    "from five seeds on, permutation test, Holm's correction over the methods of the "
-    "table."
+    "against the first method, paired by seed; 95 % t interval and paired t test from "
+    "five seeds on, Holm's correction over the methods of the table."
 )
 
 

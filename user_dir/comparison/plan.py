@@ -127,7 +127,8 @@ class Plan:
         common: flags of every run.
         settings: further flags by name; each has a table of its own.
         select: subset that picks evaluations and grid points.
-        tuning_seeds: seeds that try each grid point.
+        tuning_seeds: seeds that try each grid point; the one after the last of seeds
+            where none is given, so that it is none of the table's.
         keep: leave every run's best checkpoint behind.
 
     """
@@ -160,6 +161,18 @@ class Plan:
         """Whether there is a choice to make before the runs."""
         return any(len(self.grid("", method)) > 1 for method in self.methods)
 
+    @property
+    def trying(self) -> Sequence[int]:
+        """Seeds that try each grid point; none where there is no grid."""
+        if not self.tuned:
+            return ()
+        return self.tuning_seeds or following(self.seeds, 1)
+
+    @property
+    def tuning_runs(self) -> int:
+        """Runs that choose a method's flags in a setting."""
+        return len(self.grid("", next(iter(self.methods)))) * len(self.trying)
+
     def _run(
         self, base: Path, setting: str, method: str, seed: int, flags: Flags
     ) -> Run:
@@ -185,7 +198,7 @@ class Plan:
         only = ("--valid-subset", self.select)
         runs = [
             self._run(base, setting, method, seed, (*flags, *only))
-            for seed in self.tuning_seeds or self.seeds[:1]
+            for seed in self.trying
         ]
         return [replace(run, keep=False) for run in runs]
 
@@ -246,3 +259,14 @@ def distinct(seeds: Sequence[int]) -> Sequence[int]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"a seed is given twice among {list(seeds)}; give each once")
     return seeds
+
+
+def following(seeds: Sequence[int], count: int, but: Sequence[int] = ()) -> list[int]:
+    """So many seeds after the largest, some left out.
+
+    Raises:
+        UserError: there are not as many.
+
+    """
+    after = (seed for seed in itertools.count(max(seeds) + 1) if seed not in but)
+    return list(distinct(list(itertools.islice(after, count))))

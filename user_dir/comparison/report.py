@@ -21,7 +21,7 @@ from ..files import write_text
 from . import figures, instability, table
 from .figures import Point
 from .results import Result
-from .table import Row, Scored, Tables, unique
+from .table import Notes, Row, Scored, Tables, unique
 
 _HERE = Path(__file__).parent
 #: A cell that is a number, a mean with its deviation, a difference, a ratio.
@@ -42,11 +42,28 @@ _TITLES = {
 
 
 @dataclass(frozen=True)
+class Told:
+    """The tables as they are shown elsewhere.
+
+    Args:
+        made: with all their rows.
+        notes: under each.
+        described: what their columns mean.
+
+    """
+
+    made: Tables
+    notes: Notes
+    described: str
+
+
+@dataclass(frozen=True)
 class Shown:
-    """A table: its title, and cells by column."""
+    """A table: its title, cells by column, and what stands under it."""
 
     title: str
     rows: Sequence[Row]
+    notes: Sequence[str] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -208,16 +225,16 @@ def _restyled(value: str, name: str) -> str:
 # --- sections -------------------------------------------------------------------------
 
 
-def _tables(made: Tables, unstable: Tables) -> list[Section]:
+def _tables(told: Told, unstable: Tables) -> list[Section]:
     """The tables that answer the question."""
-
-    def of(tables: Tables) -> list[Shown]:
-        return [Shown(str(title), rows) for title, rows in tables.items()]
-
+    results = [
+        Shown(str(t), rows, told.notes.get(t, ())) for t, rows in told.made.items()
+    ]
+    others = [Shown(str(title), rows) for title, rows in unstable.items()]
     hint = "The head of a column is a button that sorts by it."
     return [
-        Section("results", "Results", [hint], tables=of(made)),
-        Section("instability", "Instability", tables=of(unstable)),
+        Section("results", "Results", [hint], tables=results),
+        Section("instability", "Instability", tables=others),
     ]
 
 
@@ -290,8 +307,7 @@ def write(
     out: Path,
     results: Sequence[Result],
     scored: Scored,
-    made: Tables,
-    described: str,
+    told: Told,
 ) -> None:
     """report.html.
 
@@ -299,15 +315,14 @@ def write(
         out: results folder.
         results: every run, one of which ended at least.
         scored: what they are compared on.
-        made: the tables, with all their rows.
-        described: what their columns mean.
+        told: what is said of them elsewhere.
 
     """
     settings, ended = Settings(results), [r for r in results if r.ok]
     pictures = [picture(name, results, scored, settings) for name in figures.PANELS]
-    meanings = [described, instability.definitions(scored)]
+    meanings = [told.described, instability.definitions(scored)]
     sections = [
-        *_tables(made, instability.tables(results, scored)),
+        *_tables(told, instability.tables(results, scored)),
         Section("pictures", "Pictures", pictures=pictures),
         _plan(results, scored, settings),
         _runs(results, scored, settings),

@@ -1,7 +1,6 @@
 """Are two methods different? scipy's and statsmodels' answers, for paired seeds."""
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,11 @@ from sklearn.metrics import (
 
 from ..errors import UserError
 
-#: Resamples of bootstrap and permutations; fewer permutations than this are all tried.
-_RESAMPLES = 9999
-_CONFIDENCE = 0.95
-#: Seeds without which there is no interval.
+CONFIDENCE = 0.95
+#: Seeds without which there is neither interval nor p.
 FEWEST = 5
-#: Numbers of resamples held at a time.
-_AT_ONCE = 2**22
+#: Spread of differences, of their size, that is rounding alone.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,11 @@ class Difference:
 
     Args:
         mean: mean of the paired differences.
-        low: lower end of the 95 % bootstrap interval; nan below 5 pairs.
+        low: lower end of the 95 % interval; nan below 5 pairs.
         high: upper end.
-        p: two-sided p-value of the paired permutation test.
+        p: two-sided p-value of the paired t test; nan below 5 pairs.
         pairs: seeds both have.
+        spread: standard deviation of the differences, ddof 1; nan below 2 pairs.
 
     """
 
@@ -45,66 +43,62 @@ class Difference:
     high: float
     p: float
     pairs: int
+    spread: float
 
 
-def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """95 % bias-corrected and accelerated bootstrap interval of the mean.
+def _equal(differences: Sequence[float]) -> bool:
+    size = max(map(abs, differences), default=0.0)
+    return bool(np.ptp(differences) <= _ROUNDING * size)
 
-    Source: scipy.stats.bootstrap. Equal differences give an interval of width 0,
-    fewer than five give nan: resampling so few says nothing of other seeds.
+
+def interval(
+    differences: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Student's t interval of the mean, 95 % unless said otherwise.
+
+    Of five to twenty normal differences it holds what it promises, where bootstrap
+    intervals hold 82 to 92 % (scripts/simulate_comparison.py). Equal differences give
+    an interval of width 0, fewer than five give nan.
+
+    Source: scipy.stats.ttest_1samp.
     """
     if len(differences) < FEWEST:
         return math.nan, math.nan
-    if np.ptp(differences) == 0:
+    if _equal(differences):
         return differences[0], differences[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
-            (np.asarray(differences),),
-            np.mean,
-            n_resamples=_RESAMPLES,
-            confidence_level=_CONFIDENCE,
-            batch=max(1, _AT_ONCE // len(differences)),
-            rng=np.random.default_rng(0),
-        ).confidence_interval
+    found = stats.ttest_1samp(differences, 0).confidence_interval(confidence)
     return float(found.low), float(found.high)
 
 
-def permutation_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """Two-sided p-value of exchanging the members of pairs; all 2^n up to 13 pairs.
+def p_value(differences: Sequence[float]) -> float:
+    """Two-sided p-value of the paired t test; nan below five pairs.
 
-    Source: scipy.stats.permutation_test, permutation_type ``samples``. Fewer than two
-    pairs give nan.
+    Equal differences have no spread to judge them by: theirs is the sign test's,
+    2 / 2^n, or 1 if they are 0.
+
+    Source: scipy.stats.ttest_1samp.
     """
-    if len(one) < 2:
+    if len(differences) < FEWEST:
         return math.nan
-
-    def statistic(x: Any, y: Any, axis: int) -> Any:
-        return np.mean(x - y, axis=axis)
-
-    found = stats.permutation_test(
-        (np.asarray(one), np.asarray(other)),
-        statistic,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        rng=np.random.default_rng(0),
-    )
-    return float(found.pvalue)
+    if _equal(differences):
+        return float(2.0 ** (1 - len(differences))) if differences[0] else 1.0
+    return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
 def difference(
-    method: Mapping[int, float], baseline: Mapping[int, float]
+    method: Mapping[int, float],
+    baseline: Mapping[int, float],
+    confidence: float = CONFIDENCE,
 ) -> Difference:
     """Compare scores by seed; nan where one is no finite number."""
-    seeds = [seed for seed in method if seed in baseline]
-    one = [method[seed] for seed in seeds]
-    other = [baseline[seed] for seed in seeds]
-    gaps = [a - b for a, b in zip(one, other, strict=True)]
-    if not all(map(math.isfinite, gaps)):
-        return Difference(math.nan, math.nan, math.nan, math.nan, len(seeds))
-    mean = float(np.mean(gaps)) if gaps else math.nan
-    return Difference(mean, *interval(gaps), permutation_p(one, other), len(seeds))
+    gaps = [method[seed] - baseline[seed] for seed in method if seed in baseline]
+    pairs = len(gaps)
+    if not gaps or not all(map(math.isfinite, gaps)):
+        nan = math.nan
+        return Difference(nan, nan, nan, nan, pairs, nan)
+    spread = float(np.std(gaps, ddof=1)) if pairs > 1 else math.nan
+    mean = float(np.mean(gaps))
+    return Difference(mean, *interval(gaps, confidence), p_value(gaps), pairs, spread)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

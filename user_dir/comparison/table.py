@@ -4,8 +4,8 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,16 +18,16 @@ from tabulate import LATEX_ESCAPE_RULES, tabulate
 from .. import escaping
 from ..errors import visible
 from ..files import write_text
+from .answers import Answer, Stop, answers, sentence
+from .answers import row as answer_row
+from .crossed import Crossed
+from .power import ERROR, POWER
 from .results import Result, rank, score
-from .significance import (
-    FEWEST,
-    Difference,
-    difference,
-    holm,
-    majority_baseline,
-)
+from .significance import FEWEST, majority_baseline
 
 Row = dict[str, str]
+#: The interval over both.
+OTHER = "seeds x sentences [95 %]"
 #: What names of the groups' metrics begin with.
 _OF_GROUP = "accuracy_"
 
@@ -43,12 +43,17 @@ class Scored:
         metric: as the task logs it.
         larger: whether more is better.
         select: subset that picks each run's evaluation.
+        tuning_runs: that chose each method's flags.
+        stops: where adding seeds ended, by setting and method; empty where the seeds
+            were fixed.
 
     """
 
     metric: str
     larger: bool
     select: str
+    tuning_runs: int = 0
+    stops: Mapping[tuple[str, str], Stop] = field(default_factory=dict)
 
     def scores(self, results: Sequence[Result], subset: str) -> dict[int, float]:
         """Score on a subset by seed, at each run's best evaluation."""
@@ -124,16 +129,27 @@ def _middle(ordered: Sequence[float]) -> float:
     return ordered[half] if len(ordered) % 2 else sum(ordered[half - 1 : half + 1]) / 2
 
 
-def _compared(found: Difference | None, p: float) -> Row:
-    if found is None or math.isnan(found.mean):
-        return {"difference [95 %]": "", "p (Holm)": ""}
-    interval = (
-        "" if math.isnan(found.low) else f" [{found.low:+.3f}, {found.high:+.3f}]"
-    )
-    return {
-        "difference [95 %]": f"{found.mean:+.3f}{interval}",
-        "p (Holm)": "" if math.isnan(p) else f"{found.p:.3f} ({p:.3f})",
-    }
+def _ends(low: float, high: float) -> str:
+    return f"[{low:+.3f}, {high:+.3f}]"
+
+
+def _compared(found: Answer | None, adding: bool) -> Row:
+    """Difference, intervals and what came of them; adding seeds leaves no plain p."""
+    row = {"difference [95 %]": "", OTHER: "", "decision" if adding else "p (Holm)": ""}
+    if found is None:
+        return row
+    one, other = found.difference, found.other
+    if not math.isnan(one.mean):
+        row["difference [95 %]"] = f"{one.mean:+.3f}"
+    if not math.isnan(one.low):
+        row["difference [95 %]"] += f" {_ends(one.low, one.high)}"
+        if isinstance(other, Crossed):
+            row[OTHER] = _ends(other.low, other.high)
+    if adding:
+        row["decision"] = found.said
+    elif not math.isnan(found.p):
+        row["p (Holm)"] = f"{one.p:.3f} ({found.p:.3f})"
+    return row
 
 
 def _median(values: Sequence[float | None]) -> float:
@@ -159,26 +175,30 @@ def _costs(mine: Sequence[Result], first: Sequence[Result]) -> Row:
     }
 
 
+def by_name(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Results of each method, in order of appearance."""
+    methods = unique([r.method for r in results])
+    return {m: [r for r in results if r.method == m] for m in methods}
+
+
 def _rows_of(results: Sequence[Result], scored: Scored, subset: str) -> list[Row]:
     """A row per method, for one setting and subset."""
-    methods = unique([r.method for r in results])
-    by_method = {m: [r for r in results if r.method == m] for m in methods}
-    scores = {m: scored.scores(by_method[m], subset) for m in methods}
-    first = methods[0]
-    found = {m: difference(scores[m], scores[first]) for m in methods[1:]}
-    corrected = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
+    by_method = by_name(results)
+    first = next(iter(by_method.values()))
+    found = answers(by_method, scored, subset)
     rows = []
-    for method in methods:
-        mine = by_method[method]
+    for method, mine in by_method.items():
+        scores = list(scored.scores(mine, subset).values())
         count = failed(mine, scored, subset)
         rows.append(
             {
                 "method": method,
-                **_described(list(scores[method].values()), scored),
-                "n": f"{len(scores[method])} of {len(mine)}",
+                **_described(scores, scored),
+                "n": f"{len(scores)} of {len(mine)}",
                 "failed": "" if count is None else str(count),
-                **_compared(found.get(method), corrected.get(method, math.nan)),
-                **_costs(mine, by_method[first]),
+                **_compared(found.get(method), bool(scored.stops)),
+                **_costs(mine, first),
+                "tuning runs": str(scored.tuning_runs or ""),
             }
         )
     return rows
@@ -198,6 +218,8 @@ class Title(NamedTuple):
 
 
 Tables = dict[Title, list[Row]]
+#: What stands under each table.
+Notes = Mapping[Title, Sequence[str]]
 Escape = Callable[[str], str]
 
 
@@ -211,6 +233,35 @@ def tables(results: Sequence[Result], scored: Scored) -> Tables:
             if groups := _groups_of(mine, scored, subset):
                 made[Title(setting, subset, "accuracy by group")] = groups
     return made
+
+
+def _judged(
+    results: Sequence[Result], scored: Scored
+) -> Iterator[tuple[Title, str, dict[str, Answer]]]:
+    """Each table's title, its first method and the answers of the others."""
+    for setting in unique([r.setting for r in results]):
+        mine = [r for r in results if r.setting == setting]
+        by_method = by_name(mine)
+        for subset in subsets(mine):
+            title = Title(setting, subset, scored.metric)
+            yield title, next(iter(by_method)), answers(by_method, scored, subset)
+
+
+def notes(results: Sequence[Result], scored: Scored) -> Notes:
+    """Under each table: what was decided, and what it would take."""
+    return {
+        title: [sentence(method, first, one) for method, one in found.items()]
+        for title, first, found in _judged(results, scored)
+    }
+
+
+def decisions(results: Sequence[Result], scored: Scored) -> list[Row]:
+    """The same as rows."""
+    return [
+        {**title._asdict(), **answer_row(method, one)}
+        for title, _, found in _judged(results, scored)
+        for method, one in found.items()
+    ]
 
 
 def _groups_of(results: Sequence[Result], scored: Scored, subset: str) -> list[Row]:
@@ -239,12 +290,40 @@ def definitions(scored: Scored) -> str:
         "failed: runs at or below what always answering the most frequent class "
         "scores, and those without a finite score, which also make the mean nan and "
         "rank last. difference: mean over seeds of the score minus the first method's "
-        "with the same seed, with its 95 % BCa bootstrap interval over seeds; no "
-        f"interval below {FEWEST} seeds. p: two-sided paired permutation test of that "
-        "difference, 2 / 2^n at the least with n seeds; in brackets after Holm's "
-        "correction over the methods of the table. s/update: mean over a "
-        "run's log, evaluations left out, then the median over runs. time, memory: "
-        "medians (memory: of each run's peak) as multiples of the first method's."
+        f"with the same seed, with its 95 % t interval over seeds; none below {FEWEST} "
+        "seeds. It speaks of other seeds on these sentences. "
+        f"{OTHER.partition(' [')[0]}: the interval of the same difference for other "
+        "seeds and other sentences like these (two-way analysis of variance of each "
+        "sentence's share in the score, Dorfman, Berbaum and Metz 1992, degrees of "
+        f"freedom by Hillis 2007). {_rule(scored)} Under each table: the smallest "
+        f"difference that so many seeds show with a chance of {100 * POWER:.0f} % "
+        f"(paired t test at {ERROR} over the number of methods, and the standard "
+        "deviation of these differences), and what half of it takes; hours are those "
+        "of runs, added up. s/update: mean over a run's log, evaluations left out, "
+        "then the median over runs. time, memory: medians (memory: of each run's peak) "
+        "as multiples of the first method's." + (_TUNED if scored.tuning_runs else "")
+    )
+
+
+_TUNED = (
+    " tuning runs: those that chose each method's flags; their seeds are not among the "
+    "runs of the table unless --count-tuning-seeds says so."
+)
+
+
+def _rule(scored: Scored) -> str:
+    """How it was decided."""
+    if not scored.stops:
+        return (
+            "p: two-sided paired t test of the difference over seeds; in brackets "
+            "after Holm's correction over the methods of the table."
+        )
+    return (
+        "decision: seeds were added until a method was told from the first, so no p of "
+        "a fixed number of seeds is given; alpha spending of O'Brien and Fleming's "
+        f"type (Lan and DeMets 1983) and Holm's correction keep all looks at all "
+        f"methods within {100 * ERROR:.0f} %, and the intervals are those of the last "
+        "look at its level, so that they hold wherever it stopped."
     )
 
 
@@ -265,22 +344,25 @@ def _tabulated(rows: Sequence[Row], form: str, escape: Escape) -> str:
     return str(tabulate(cells, columns, form, disable_numparse=True))
 
 
-def markdown(made: Tables, described: str) -> str:
-    """Every table under its title, the definitions at the end."""
+def markdown(made: Tables, described: str, said: Notes | None = None) -> str:
+    """Every table under its title and above its notes, the definitions at the end."""
     escape = escaping.markdown
     parts = [
         f"**{escape(str(title))}**\n\n{_tabulated(rows, 'github', escape)}\n"
+        + "".join(f"\n- {escape(line)}" for line in (said or {}).get(title, ()))
+        + "\n" * (title in (said or {}))
         for title, rows in made.items()
     ]
     return "\n".join([*parts, escape(described), ""])
 
 
-def latex(made: Tables, described: str) -> str:
-    """Tables with captions, for booktabs."""
+def latex(made: Tables, described: str, said: Notes | None = None) -> str:
+    """Tables with captions, for booktabs, their notes under them."""
     parts = [
         f"\\begin{{table}}\n\\centering\n\\caption{{{_tex(str(title))}}}\n"
         + _tabulated(rows, "latex_booktabs", visible).replace("±", r"$\pm$")
         + "\n\\end{table}\n"
+        + "".join(f"\n{_tex(line)}\n" for line in (said or {}).get(title, ()))
         for title, rows in made.items()
     ]
     return "\n".join([*parts, _tex(described), ""])
@@ -320,22 +402,41 @@ def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
     return rows
 
 
-def write_all(out: Path, results: Sequence[Result], scored: Scored) -> None:
-    """runs.csv, table.csv, table.md and table.tex."""
+def write_all(
+    out: Path,
+    results: Sequence[Result],
+    scored: Scored,
+    made: Tables | None = None,
+    described: str = "",
+) -> None:
+    """runs.csv, table.csv, table.md, table.tex and decisions.csv.
+
+    Args:
+        out: results folder.
+        results: every run.
+        scored: what they are compared on.
+        made: the tables, where they have more rows than :func:`tables` makes.
+        described: what the columns of these mean.
+
+    """
     write_csv(out / "runs.csv", runs(results, scored))
-    write_tables(out, tables(results, scored), definitions(scored))
+    write_csv(out / "decisions.csv", decisions(results, scored))
+    said, described = notes(results, scored), described or definitions(scored)
+    write_tables(out, made or tables(results, scored), described, said)
 
 
-def write_tables(out: Path, made: Tables, described: str) -> None:
+def write_tables(
+    out: Path, made: Tables, described: str, said: Notes | None = None
+) -> None:
     """table.csv, table.md and table.tex."""
     long = [{**title._asdict(), **row} for title, rows in made.items() for row in rows]
     write_csv(out / "table.csv", long)
-    write_text(out / "table.md", markdown(made, described))
-    write_text(out / "table.tex", latex(made, described))
+    write_text(out / "table.md", markdown(made, described, said))
+    write_text(out / "table.tex", latex(made, described, said))
 
 
-def show(made: Tables, described: str) -> None:
-    """The tables on the console, with their definitions under them."""
+def show(made: Tables, described: str, said: Notes | None = None) -> None:
+    """The tables on the console, with their notes and definitions under them."""
     console = Console()
     limit = console.width if console.is_terminal else None
     for title, rows in made.items():
@@ -343,6 +444,8 @@ def show(made: Tables, described: str) -> None:
         for columns in _blocks(rows, limit):
             # As wide as it has to be, so that no name is cut.
             Console(width=_width(rows, columns)).print(_shown(rows, columns))
+        for line in (said or {}).get(title, ()):
+            console.print(printed(line))
     console.print(printed(described), style="dim")
 
 

@@ -13,7 +13,7 @@ from ..escaping import markdown as text
 from ..files import read_json
 from .plan import names_plugin
 from .results import Result
-from .table import Scored, definitions, markdown, tables, unique
+from .table import Scored, definitions, markdown, notes, tables, unique
 
 
 def winner(results: Sequence[Result], scored: Scored) -> str:
@@ -66,13 +66,13 @@ def describe(results: Sequence[Result], scored: Scored) -> str:
 
 ## Scores
 
-{markdown(tables(results, scored), definitions(scored))}
+{markdown(tables(results, scored), definitions(scored), notes(results, scored))}
 ## Limits
 
 The method was chosen by its scores on {select}, so these flatter it; subsets
-that chose nothing do not. Seeds say how training varies on one sample of data, not
-how the scores would vary on another. Nothing was tested beyond the subsets above, nor
-for bias against groups of people.
+that chose nothing do not. Standard deviations and intervals over seeds say how training
+varies on one sample of data, not how the scores would vary on another. Nothing was
+tested beyond the subsets above, nor for bias against groups of people.
 """
 
 

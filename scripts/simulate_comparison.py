@@ -1,0 +1,342 @@
+"""Does the comparison hold what it promises? Runs made up with known differences.
+
+    python scripts/simulate_comparison.py [PART ...] [--draws N] [--seed S]
+
+Prints a Markdown table per part: intervals over seeds, intervals over seeds and
+sentences, false positives of a table, and adding seeds until it is decided.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from fairseq_steady.comparison.crossed import crossed, sentence_shares
+from fairseq_steady.comparison.power import ERROR, smallest
+from fairseq_steady.comparison.sequential import decided
+from fairseq_steady.comparison.significance import difference, holm, interval
+from scipy import optimize, stats
+from tabulate import tabulate
+
+Array = np.ndarray
+#: Standard deviation of a score over seeds, of its kind.
+_SEEDS = 0.01
+_SIZES = (200, 872, 2000)
+_COUNTS = (5, 10, 20)
+#: Methods beside the first.
+_METHODS = 4
+
+
+def shown(title: str, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
+    """A table on standard output."""
+    print(
+        f"\n**{title}**\n\n{tabulate(rows, columns, 'github', disable_numparse=True)}"
+    )
+
+
+def percent(share: float | np.floating) -> str:
+    """Of hits among draws."""
+    return f"{100 * float(share):.1f} %"
+
+
+# --- differences over seeds -----------------------------------------------------------
+
+
+def normal(rng: np.random.Generator, *shape: int) -> Array:
+    """Scores of seeds around 0 that are normal."""
+    return _SEEDS * rng.standard_normal(shape)
+
+
+def failing(rng: np.random.Generator, *shape: int) -> Array:
+    """The same where one run in ten falls to the majority class, ten deviations down.
+
+    Its mean is 0 too.
+    """
+    lost = 10 * _SEEDS * (rng.random(shape) < 0.1)
+    found: Array = normal(rng, *shape) - lost + _SEEDS
+    return found
+
+
+SHAPES = {"normal": normal, "one run in ten fails": failing}
+
+
+def bca(gaps: Array) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval of the mean."""
+    found = stats.bootstrap((gaps,), np.mean, n_resamples=999, rng=1)
+    return found.confidence_interval.low, found.confidence_interval.high
+
+
+def over_seeds(draws: int, rng: np.random.Generator) -> None:
+    """Coverage of the interval over seeds, beside the bootstrap's."""
+    rows = []
+    for name, scores in SHAPES.items():
+        for count in _COUNTS:
+            gaps = scores(rng, draws, count) - scores(rng, draws, count)
+            held = [low <= 0 <= high for low, high in map(interval, gaps.tolist())]
+            few = gaps[: min(draws, 500)]
+            boot = [low <= 0 <= high for low, high in map(bca, few)]
+            rows.append(
+                [name, str(count), percent(np.mean(held)), percent(np.mean(boot))]
+            )
+    columns = ["scores", "seeds", "t", "BCa bootstrap (500)"]
+    shown(f"95 % intervals over seeds, {draws} draws: coverage", rows, columns)
+
+
+# --- predictions of runs, over seeds and sentences ------------------------------------
+
+
+@dataclass(frozen=True)
+class World:
+    """How predictions come about: of the sentence, the method, the seed, and chance.
+
+    Args:
+        metric: of the scores.
+        centre: what the first method's runs have on average, before chance.
+        sentence: standard deviation of what all methods find hard.
+        own: of what only one method does.
+        noise: of what only one run does.
+        seed: of a run's average.
+
+    """
+
+    metric: str
+    centre: float
+    sentence: float = 1.0
+    own: float = 0.3
+    noise: float = 0.5
+    seed: float = 0.05
+
+    def run(
+        self, rng: np.random.Generator, task: "Task", shift: float, own: Array
+    ) -> tuple[Array, Array]:
+        """One run's predictions of a task's sentences."""
+        level = self.centre + shift + self.seed * rng.standard_normal()
+        hard = (
+            self.sentence * task.hard + own + self.noise * rng.standard_normal(len(own))
+        )
+        if self.metric == "pearson":
+            outputs = (level * task.gold + hard)[:, None]
+        else:
+            right = level + hard > 0
+            second = np.where(right, task.gold, 1 - task.gold)
+            outputs = np.stack([1 - second, second], 1)
+        return outputs, task.gold
+
+    def score(self, shift: float) -> float:
+        """What runs have on average over all seeds and all sentences."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+        levels = self.centre + shift + self.seed * nodes
+        spread = math.sqrt(self.sentence**2 + self.own**2 + self.noise**2)
+        right = stats.norm.cdf(levels / spread)
+        scores = {
+            "accuracy": right,
+            "mcc": _mcc(right),
+            "pearson": levels / np.sqrt(levels**2 + spread**2),
+        }[self.metric]
+        return float(weights @ scores / weights.sum())
+
+    def shift(self, difference: float) -> float:
+        """What lifts the average score by a difference."""
+        if not difference:
+            return 0.0
+        wanted = self.score(0.0) + difference
+        return float(optimize.brentq(lambda s: self.score(s) - wanted, 0, 2))
+
+
+@dataclass(frozen=True)
+class Task:
+    """Test sentences.
+
+    Args:
+        gold: classes 0 and 1 (one in three, two in three), or scores.
+        hard: what makes each hard for every method.
+
+    """
+
+    gold: Array
+    hard: Array
+
+
+def _mcc(right: Array) -> Array:
+    """Of two classes, both right with this chance, where two in three are of one."""
+    given = right * 2 / 3 + (1 - right) / 3
+    both = right * 2 / 3
+    found: Array = (both - given * 2 / 3) / np.sqrt(given * (1 - given) * 2 / 9)
+    return found
+
+
+WORLDS = [
+    World("accuracy", 1.2),
+    World("mcc", 1.2),
+    World("pearson", 1.8),
+]
+
+
+def sentences(rng: np.random.Generator, world: World, many: int) -> Task:
+    """A sample of test sentences."""
+    if world.metric == "pearson":
+        gold = rng.standard_normal(many)
+    else:
+        gold = (rng.random(many) < 2 / 3).astype(float)
+    return Task(gold, rng.standard_normal(many))
+
+
+def both(
+    rng: np.random.Generator, world: World, shift: float, seeds: int, many: int
+) -> tuple[Array, Array]:
+    """Shares of two methods' sentences, each of shape (seeds, sentences)."""
+    task = sentences(rng, world, many)
+    found = []
+    for up in (shift, 0.0):
+        own = world.own * rng.standard_normal(many)
+        runs = [world.run(rng, task, up, own) for _ in range(seeds)]
+        found.append(np.array([sentence_shares(world.metric, *run)[1] for run in runs]))
+    return found[0], found[1]
+
+
+def _resampled(count: int, rng: np.random.Generator) -> Array:
+    """How often each is drawn, in 300 draws of as many with replacement."""
+    drawn = rng.integers(count, size=(300, count)) + count * np.arange(300)[:, None]
+    found: Array = np.bincount(drawn.ravel(), minlength=300 * count).reshape(300, count)
+    return found
+
+
+def pigeonhole(gaps: Array, rng: np.random.Generator) -> tuple[float, float]:
+    """Percentiles where seeds and sentences are resampled (Owen 2007)."""
+    of_seeds, of_sentences = (_resampled(n, rng) for n in gaps.shape)
+    means = np.sum(of_seeds @ gaps * of_sentences, 1) / gaps.size
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def over_both(draws: int, rng: np.random.Generator) -> None:
+    """Coverage of the interval over seeds and sentences, beside two others."""
+    rows = []
+    for world in WORLDS:
+        for effect in (0.0, 0.02):
+            for seeds in _COUNTS:
+                for many in _SIZES:
+                    held = _coverage(draws, rng, world, effect, seeds, many)
+                    row = [world.metric, f"{effect:g}", str(seeds), str(many)]
+                    rows.append([*row, *map(percent, held)])
+    columns = [
+        *("metric", "difference", "seeds", "sentences"),
+        *("seeds x sentences", "crossed bootstrap", "seeds alone"),
+    ]
+    title = f"95 % intervals for other seeds and sentences, {draws} draws: coverage"
+    shown(title, rows, columns)
+
+
+def _coverage(
+    draws: int,
+    rng: np.random.Generator,
+    world: World,
+    effect: float,
+    seeds: int,
+    many: int,
+) -> Array:
+    shift, held = world.shift(effect), np.zeros(3)
+    for _ in range(draws):
+        one, other = both(rng, world, shift, seeds, many)
+        gaps = one - other
+        found = crossed(gaps, float(gaps.mean()))
+        intervals = [
+            (found.low, found.high),
+            pigeonhole(gaps, rng),
+            interval(gaps.mean(1).tolist()),
+        ]
+        held += [low <= effect <= high for low, high in intervals]
+    return held / draws
+
+
+# --- false positives ------------------------------------------------------------------
+
+
+def null_tables(draws: int, rng: np.random.Generator) -> None:
+    """Tables of four methods that are the first one: how often is one told apart?"""
+    rows = []
+    for name, scores in SHAPES.items():
+        for count in _COUNTS:
+            drawn = scores(rng, draws, 1 + _METHODS, count)
+            rows.append([name, str(count), percent(np.mean(list(map(_told, drawn))))])
+    columns = ["scores", "seeds", "false positives"]
+    title = f"{draws} tables of {_METHODS} methods without a difference, after Holm"
+    shown(title, rows, columns)
+
+
+def _told(table: Array) -> bool:
+    first, *others = [dict(enumerate(row.tolist())) for row in table]
+    return bool(min(holm([difference(one, first).p for one in others])) < ERROR)
+
+
+# --- adding seeds ---------------------------------------------------------------------
+
+_FIRST, _LAST = 5, 20
+
+
+def _running_p(gaps: Array) -> Array:
+    """p of the first n differences, n from 5 to 20; last axis."""
+    counts = np.arange(1, _LAST + 1)
+    means = np.cumsum(gaps, -1) / counts
+    squares = np.cumsum(gaps**2, -1) - counts * means**2
+    with np.errstate(all="ignore"):
+        t = means / np.sqrt(squares / (counts - 1) / counts)
+    found: Array = 2 * stats.t.sf(np.abs(t), counts - 1)
+    return found[..., _FIRST - 1 :]
+
+
+def until_decided(draws: int, rng: np.random.Generator) -> None:
+    """Seeds 5 to 20, a look after each: errors, power and how many seeds it takes.
+
+    The difference is what 20 seeds find with a chance of 80 %, asked once.
+    """
+    half = smallest(_LAST, ERROR / _METHODS) * _SEEDS * math.sqrt(2)
+    rows = []
+    for name, scores in SHAPES.items():
+        for effect in (0.0, half, 1.5 * half, 2 * half):
+            drawn = scores(rng, draws, 1 + _METHODS, _LAST)
+            ps = _running_p(drawn[:, 1:] + effect - drawn[:, :1])
+            rows.append([name, f"{effect:.4f}", *_judged(ps)])
+    columns = [
+        *("scores", "difference of all", "any decided", "of the methods"),
+        *("seeds of a method", "p < 0.05 at any look"),
+    ]
+    shown(f"Until decided, {draws} comparisons of {_METHODS} methods", rows, columns)
+
+
+def _judged(ps: Array) -> list[str]:
+    looks = range(_FIRST, _LAST + 1)
+    told = [decided({str(m): p for m, p in enumerate(of.tolist())}, looks) for of in ps]
+    stopped = [_FIRST + place for one in told for place in one.values()]
+    all_seeds = sum(stopped) + _LAST * (ps.shape[0] * _METHODS - len(stopped))
+    return [
+        percent(np.mean([bool(one) for one in told])),
+        percent(len(stopped) / ps.shape[0] / _METHODS),
+        f"{all_seeds / ps.shape[0] / _METHODS:.1f}",
+        percent(np.mean(ps.min((1, 2)) < ERROR)),
+    ]
+
+
+PARTS: dict[str, tuple[Callable[[int, np.random.Generator], None], int]] = {
+    "seeds": (over_seeds, 2000),
+    "sentences": (over_both, 400),
+    "tables": (null_tables, 2000),
+    "until-decided": (until_decided, 2000),
+}
+
+
+def main() -> None:
+    """Simulate and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=[*PARTS], metavar="PART")
+    parser.add_argument("--draws", type=int, help="default: 2000, of sentences 400")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    for name in args.parts:
+        simulate, draws = PARTS[name]
+        simulate(args.draws or draws, np.random.default_rng(args.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,570 @@
+"""A comparison that decides, or says what it would take."""
+
+import csv
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fairseq_steady.commands import compare
+from fairseq_steady.comparison import comparing, sequential, table, winner_card
+from fairseq_steady.comparison.crossed import (
+    NotBySentenceError,
+    crossed,
+    paired,
+    sentence_shares,
+)
+from fairseq_steady.comparison.plan import Run, following
+from fairseq_steady.comparison.power import (
+    floor,
+    need,
+    pairs_for,
+    power,
+    smallest,
+    upper_spread,
+)
+from fairseq_steady.comparison.results import Result
+from fairseq_steady.comparison.sequential import decided, levels, spent
+from fairseq_steady.comparison.significance import Difference, holm, interval, p_value
+from fairseq_steady.comparison.table import Scored
+from helpers import Instant, result
+from scipy import stats
+from sklearn import metrics
+from statsmodels.stats.power import TTestPower
+
+ACCURACY = Scored("accuracy", True, "valid")
+RNG = np.random.default_rng(7)
+
+# --- sentences' shares in a score -----------------------------------------------------
+
+
+def left_out(score: Callable[..., float], gold: Any, given: Any) -> np.ndarray:
+    """Tukey's pseudo-values, a sentence at a time."""
+    many, whole = len(gold), score(gold, given)
+    without = [
+        score(np.delete(gold, i, 0), np.delete(given, i, 0)) for i in range(many)
+    ]
+    return many * whole - (many - 1) * np.array(without)
+
+
+def macro_f1(gold: Any, given: Any) -> float:
+    return float(metrics.f1_score(gold, given, average="macro", zero_division=0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "classes", "score"),
+    [
+        ("accuracy", 3, metrics.accuracy_score),
+        ("mcc", 2, metrics.matthews_corrcoef),
+        ("mcc", 3, metrics.matthews_corrcoef),
+        ("f1", 2, metrics.f1_score),
+        ("macro_f1", 3, macro_f1),
+        ("balanced_accuracy", 3, metrics.balanced_accuracy_score),
+    ],
+)
+def test_shares_in_scores_of_classes(
+    metric: str, classes: int, score: Callable[..., float]
+) -> None:
+    gold = np.arange(40) % classes
+    outputs = RNG.normal(size=(40, classes)) + 1.5 * np.eye(classes)[gold]
+    given = outputs.argmax(1)
+    whole, shares = sentence_shares(metric, outputs, gold.astype(float))
+    assert whole == pytest.approx(score(gold, given))
+    np.testing.assert_allclose(shares, left_out(score, gold, given), atol=1e-12)
+    if metric == "accuracy":
+        np.testing.assert_allclose(shares, given == gold, atol=1e-12)
+
+
+def test_shares_where_any_number_of_labels_hold() -> None:
+    gold = (RNG.random((30, 3)) < 0.4).astype(float)
+    outputs = RNG.normal(size=(30, 3)) + gold
+    for average in ("micro", "macro"):
+
+        def score(g: Any, o: Any, average: str = average) -> float:
+            return float(metrics.f1_score(g, o > 0, average=average, zero_division=0))
+
+        _, shares = sentence_shares(f"{average}_f1", outputs, gold)
+        np.testing.assert_allclose(shares, left_out(score, gold, outputs), atol=1e-12)
+
+
+def weighted(x: np.ndarray, y: np.ndarray, w: np.ndarray, ranked: bool) -> float:
+    """Correlation where sentences weigh; ranks are shares of weight below."""
+    if ranked:
+        x, y = (
+            np.array([w[v < a].sum() + w[v == a].sum() / 2 for a in v]) for v in (x, y)
+        )
+    x, y = x - w @ x, y - w @ y
+    return float((w * x) @ y / math.sqrt((w * x) @ x * ((w * y) @ y)))
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_shares_in_correlations_are_derivatives(metric: str) -> None:
+    """What a little more weight on a sentence changes, ties included."""
+    x = np.round(RNG.normal(size=25), 1)
+    y = np.round(x + RNG.normal(size=25))
+    score, shares = sentence_shares(metric, x[:, None], y)
+    assert score == pytest.approx(getattr(stats, f"{metric}r")(x, y).statistic)
+    even, more = np.full(25, 1 / 25), 1e-7
+    for place in range(25):
+        w = (1 - more) * even + more * np.eye(25)[place]
+        slope = (weighted(x, y, w, metric == "spearman") - score) / more
+        assert shares[place] == pytest.approx(score + slope, abs=1e-5)
+    assert sentence_shares(metric, np.ones((25, 1)), y)[1].tolist() == [0.0] * 25
+
+
+def test_seeds_and_sentences_by_hand() -> None:
+    """Mean squares of a table of two seeds and four sentences, from their sums."""
+    gaps = np.array([[1.0, 0, 2, 1], [3.0, 1, 2, 6]])
+    # Seeds' means 1 and 3; sentences' 2, 1/2, 2, 7/2; all 2.
+    by_seed = 4 * ((1 - 2) ** 2 + (3 - 2) ** 2)
+    by_sentence = 2 * (0 + 2.25 + 0 + 2.25) / 3
+    whole = np.sum((gaps - 2) ** 2)
+    by_both = (whole - by_seed - 3 * by_sentence) / 3
+    lasting = by_sentence - by_both
+    assert lasting > 0
+    total = by_seed + lasting
+    freedom = (total / by_seed) ** 2
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(total / 8)
+    found = crossed(gaps, 0.5)
+    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
+    assert (found.floor, found.sentences) == (pytest.approx((lasting / 8) ** 0.5), 4)
+
+
+def test_without_a_share_of_sentences_it_is_the_interval_over_seeds() -> None:
+    of_seeds = RNG.normal(size=(6, 1))
+    noise = RNG.normal(size=(6, 500))
+    noise -= noise.mean(0) + noise.mean(1, keepdims=True) - noise.mean()
+    gaps = of_seeds + noise  # no sentence differs from another over all seeds
+    found = crossed(gaps, float(gaps.mean()))
+    assert (found.low, found.high) == pytest.approx(interval(gaps.mean(1).tolist()))
+    assert found.floor == 0
+    # The same of every seed: sentences alone.
+    same = np.repeat(RNG.normal(size=(1, 50)), 5, 0)
+    found = crossed(same, float(same.mean()))
+    expected = stats.t.interval(0.95, 49, same.mean(), stats.sem(same[0]))
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+def answered(answers: str, gold: str = "0110") -> Any:
+    """Predictions of two classes."""
+    outputs = [[1.0 - int(one), float(one)] for one in answers]
+    return {"outputs": outputs, "gold": [float(one) for one in gold]}
+
+
+@pytest.mark.parametrize(
+    ("broken", "metric", "said"),
+    [
+        (answered("0111"), "accuracy", "not of the evaluation that is compared"),
+        (answered("0110", "0111"), "accuracy", "the seeds have different sentences"),
+        (None, "accuracy", "no predictions were recorded"),
+        (answered("0110"), "accuracy_worst", "accuracy_worst is not made of"),
+        (answered("0110"), "pearson", "pearson is not made of predictions alone"),
+        (
+            {"outputs": [[math.nan, 0.0]] * 4, "gold": [0, 1, 1, 0]},
+            "accuracy",
+            "predictions are not finite",
+        ),
+        (
+            {"outputs": [[1.0], [0.0, 1.0]] * 2, "gold": [0, 1, 1, 0]},
+            "accuracy",
+            "predictions are not as many of each",
+        ),
+        (
+            {"outputs": [[1.0, 0.0]] * 4, "gold": [0, 1, 1, 5]},
+            "accuracy",
+            "the seeds have different sentences",
+        ),
+    ],
+)
+def test_why_there_is_no_interval_for_other_sentences(
+    broken: Any, metric: str, said: str
+) -> None:
+    good = {seed: answered("0110") for seed in (1, 2)}
+    method = {1: answered("0110"), **({2: broken} if broken else {})}
+    ones = {1: 1.0, 2: 1.0}
+    with pytest.raises(NotBySentenceError, match=said):
+        paired(method, good, metric, (ones, ones))
+
+
+# --- power ----------------------------------------------------------------------------
+
+
+def test_power_is_statsmodels() -> None:
+    theirs = TTestPower()
+    for pairs, level, effect in ((5, 0.05, 1.0), (9, 0.0125, 0.7), (40, 0.05, 0.1)):
+        expected = theirs.power(effect, pairs, level)
+        assert power(effect, pairs, level) == pytest.approx(expected, abs=1e-6)
+    expected = theirs.solve_power(nobs=10, alpha=0.0125, power=0.8)
+    assert smallest(10, 0.0125) == pytest.approx(expected, abs=1e-4)
+    expected = theirs.solve_power(effect_size=0.3, alpha=0.05, power=0.8)
+    assert pairs_for(0.3, 0.05) == math.ceil(expected) == 90
+    assert pairs_for(50.0, 0.05) == 5
+    assert pairs_for(1e-5, 0.05) == 10**6
+
+
+def test_what_it_would_take() -> None:
+    """Spread 0.01 of 5 pairs, two methods: 0.05 / 2; half an effect takes 13 pairs."""
+    found = Difference(0.0, -0.01, 0.01, 1.0, 5, 0.01)
+    needed = need(found, 2, 1800.0)
+    assert needed is not None
+    theirs = TTestPower().solve_power(nobs=5, alpha=0.025, power=0.8)
+    assert needed.shown == pytest.approx(0.01 * theirs, rel=1e-4)
+    half = TTestPower().solve_power(effect_size=theirs / 2, alpha=0.025, power=0.8)
+    assert needed.half == math.ceil(half)
+    assert needed.hours == (needed.half - 5) / 2
+    assert need(Difference(0.1, 0.1, 0.1, 0.06, 5, 0.0), 2, 1.0) is None
+    assert (
+        need(Difference(0.1, math.nan, math.nan, math.nan, 1, math.nan), 2, 1) is None
+    )
+    # Chi-squared with one degree is below 0.0642 with a chance of 20 %.
+    assert upper_spread(1.0, 2) == pytest.approx(0.0641848**-0.5, rel=1e-5)
+    assert floor(0.01, 0.05) == pytest.approx(0.01 * (1.959964 + 0.841621), rel=1e-6)
+
+
+# --- looking after every seed ---------------------------------------------------------
+
+
+def test_levels_are_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds of five equal looks, 2.5 % on each side, as ldbounds and gsDesign have."""
+    assert spent(0.25, 0.05) == pytest.approx(8.857543832e-05, rel=1e-8)
+    assert spent(1.0, 0.03) == pytest.approx(0.03)
+    sides = lambda share, level: 2 * spent(share, level / 2)  # noqa: E731
+    levels.cache_clear()
+    monkeypatch.setattr(sequential, "spent", sides)
+    bounds = stats.norm.isf(np.array(levels((1, 2, 3, 4, 5), 0.05)) / 2)
+    levels.cache_clear()
+    published = [4.8769, 3.3569, 2.6803, 2.2898, 2.0310]
+    assert bounds.tolist() == pytest.approx(published, abs=2e-4)
+
+
+def test_a_level_of_one_look_is_the_whole() -> None:
+    assert levels((7,), 0.05) == pytest.approx((0.05,))
+    rising = levels(tuple(range(5, 21)), 0.05)
+    assert rising[0] == pytest.approx(spent(0.25, 0.05))
+    assert all(a < b for a, b in pairwise(rising))
+    assert rising[-1] < 0.05
+
+
+def test_holms_correction_at_each_look() -> None:
+    looks = (5, 10)
+    (_, half), (_, whole) = levels(looks, 0.025), levels(looks, 0.05)
+    between = (half + whole) / 2
+    # Alone below the whole, but not below what each of two has.
+    assert decided({"a": [0.9, between], "b": [0.9, 0.9]}, looks) == {}
+    # Once b is decided, a has all of it: at the same look, and at a later one.
+    told = {"a": [0.9, between], "b": [0.9, half / 2]}
+    assert decided(told, looks) == {"b": 1, "a": 1}
+    assert decided({"a": [0.9, between], "b": [1e-9]}, looks) == {"b": 0, "a": 1}
+    assert decided({"a": [math.nan, math.nan], "b": [1e-9]}, looks) == {"b": 0}
+
+
+def options(out: Path, *more: str, seeds: int = 5) -> list[str]:
+    methods = ["--methods", "plain", "--seeds", *map(str, range(1, seeds + 1))]
+    return ["--out", str(out), *methods, *more]
+
+
+class Arena:
+    """Scores with a spread of 0.01 over seeds, drawn once for each run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **better: float) -> None:
+        def score(run: Run) -> float | None:
+            drawn = np.random.default_rng([run.seed, len(run.method)]).normal()
+            up = better.get(run.method, 0.0)
+            return None if math.isnan(up) else 0.5 + up + 0.01 * drawn
+
+        self.executor = Instant(score)
+        monkeypatch.setattr(comparing, "make_executor", lambda _: self.executor)
+        monkeypatch.setattr(comparing, "check", lambda _: None)
+        monkeypatch.setattr(comparing.figures, "draw_all", lambda *_: None)
+        monkeypatch.setattr("fairseq_steady.comparison.execution._POLL", 0)
+
+    def compare(self, out: Path, *more: str, seeds: int = 5) -> int:
+        self.executor.started.clear()
+        methods = ["--methods", "plain", "clear=--x", "alike1=--y"]
+        command = [*options(out, seeds=seeds), *methods, *more, "--", "D"]
+        return compare.main(command)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open(encoding="utf-8")))
+
+
+def test_seeds_are_added_until_it_is_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arena, out = Arena(monkeypatch, clear=0.05), tmp_path / "out"
+    adding = ["--until-decided", "ood", "--at-most", "9"]
+    assert arena.compare(out, *adding) == 0
+    started = arena.executor.started[15:]
+    said = {r["method"]: r["decision"] for r in rows(out / "decisions.csv")
+            if r["subset"] == "ood"}  # fmt: skip
+    told = int(said["clear"].split()[2])
+    assert said["clear"] == f"decided after {told} seeds: better than plain"
+    assert 5 < told < 9
+    assert said["alike1"] == "undecided at 9 seeds, the most allowed"
+    # What is decided has no further seeds; the first method has all of them.
+    expected = [
+        f"{method} seed {seed}"
+        for seed in range(6, 10)
+        for method in ("plain", "clear", "alike1")
+        if method != "clear" or seed <= told
+    ]
+    assert started == expected
+    found = {r["method"]: r for r in rows(out / "table.csv") if r["subset"] == "ood"}
+    assert (found["clear"]["n"], found["plain"]["n"]) == (f"{told} of {told}", "9 of 9")
+    # No p of a fixed number of seeds, and an interval at the last look's level.
+    assert "p (Holm)" not in found["clear"]
+    assert found["clear"]["decision"] == said["clear"]
+    scores = [{r["seed"]: float(r["mcc ood"]) for r in rows(out / "runs.csv")
+               if r["method"] == m} for m in ("clear", "plain")]  # fmt: skip
+    gaps = [scores[0][s] - scores[1][s] for s in scores[0]]
+    level = levels((5, 6, 7, 8, 9), 0.05)[told - 5]
+    low, high = interval(gaps, 1 - level)
+    shown = f"{np.mean(gaps):+.3f} [{low:+.3f}, {high:+.3f}]"
+    assert found["clear"]["difference [95 %]"] == shown
+    assert "Lan and DeMets 1983" in (out / "table.md").read_text()
+    # Again, and with the last results gone: the same decisions.
+    before = (out / "table.csv").read_text(), (out / "decisions.csv").read_text()
+    assert arena.compare(out, *adding) == 0
+    assert arena.executor.started == []
+    for seed in (8, 9):
+        (out / "alike1" / f"seed{seed}" / "result.json").unlink()
+    assert arena.compare(out, *adding) == 0
+    assert arena.executor.started == ["alike1 seed 8", "alike1 seed 9"]
+    after = (out / "table.csv").read_text(), (out / "decisions.csv").read_text()
+    assert after == before
+
+
+def test_a_budget_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs take 9 s: 15 of the first seeds, then 3 a seed; 0.05 hours are 180 s."""
+    arena = Arena(monkeypatch)
+    assert arena.compare(tmp_path, "--until-decided", "--budget", "0.05h") == 0
+    assert len(arena.executor.started) == 18
+    said = {r["decision"] for r in rows(tmp_path / "decisions.csv")}
+    assert said == {"undecided after 6 seeds: out of budget"}
+    assert arena.compare(tmp_path, "--until-decided", "--budget", "0.05h") == 0
+    assert arena.executor.started == []
+
+
+def test_what_only_crashes_has_no_further_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena = Arena(monkeypatch, clear=math.nan)
+    assert arena.compare(tmp_path, "--until-decided", "--at-most", "6") == 1
+    assert arena.executor.started[15:] == ["plain seed 6", "alike1 seed 6"]
+    said = {r["method"]: r["decision"] for r in rows(tmp_path / "decisions.csv")}
+    assert said["clear"] == "no answer after 5 seeds: runs crashed or diverged"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--at-most", "9"], "--at-most goes with --until-decided; add it"),
+        (["--budget", "6h"], "--budget goes with --until-decided; add it"),
+        (["--until-decided"], "--until-decided compares; name two or more --methods"),
+        (["--plan"], "--plan and --expect go together; give both or neither"),
+        (["--expect", "0.1"], "--plan and --expect go together; give both or neither"),
+        (
+            ["--plan", "--expect", "0.1", "--until-decided"],
+            "--plan and --until-decided: give one of them",
+        ),
+        (["--budget", "6"], "argument --budget: 6 is no time such as 6h or 90m"),
+        (["--expect", "0"], "argument --expect: 0 is not a number above 0"),
+        (
+            ["--methods", "a", "b", "--until-decided", "--seeds", "1", "2"],
+            "--until-decided begins with 5 seeds, not 2; give more with --seeds",
+        ),
+        (
+            ["--methods", "a", "b", "--until-decided", "--at-most", "5"],
+            "--at-most 5 leaves nothing to add to 5 seeds; raise it",
+        ),
+        (
+            ["--methods", "a=--x {1,2}", "--tuning-seeds", "5", "9"],
+            "--tuning-seeds 5 are among --seeds: the scores of seeds that chose the "
+            "flags flatter them; name others, or give --count-tuning-seeds",
+        ),
+    ],
+)
+def test_flags_that_do_not_go_together(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    message: str,
+) -> None:
+    Arena(monkeypatch)
+    try:
+        status: Any = compare.main([*options(tmp_path), *more, "--", "D"])
+    except SystemExit as stop:
+        status = stop.code
+    said = capsys.readouterr().err
+    assert status in (1, 2)
+    assert said.startswith(f"error: {message}")
+    assert len(said.splitlines()) == 1
+
+
+def test_an_unknown_subset_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Arena(monkeypatch).compare(tmp_path, "--until-decided", "test") == 1
+    said = (
+        "error: --until-decided test: the runs were evaluated on valid, ood; name one"
+    )
+    assert said in capsys.readouterr().err
+
+
+# --- a plan, and what stands under a table --------------------------------------------
+
+
+def test_a_pilot_says_how_many_seeds_show_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arena = Arena(monkeypatch)
+    assert arena.compare(tmp_path, "--plan", "--expect", "0.01", seeds=3) == 0
+    found = {(r["method"], r["subset"]): r for r in rows(tmp_path / "plan.csv")}
+    row = found["clear", "valid"]
+    drawn = [[np.random.default_rng([seed, len(m)]).normal() for seed in (1, 2, 3)]
+             for m in ("clear", "plain")]  # fmt: skip
+    assert len("clear") == len("plain")  # the same draws: no spread at all
+    assert drawn[0] == drawn[1]
+    assert row["seeds"] == "5"
+    other = [np.random.default_rng([seed, 6]).normal() for seed in (1, 2, 3)]
+    spread = 0.01 * float(np.std(np.subtract(other, drawn[1]), ddof=1))
+    for name, of in (("seeds", spread), ("80 % sure", upper_spread(spread, 3))):
+        theirs = TTestPower().solve_power(effect_size=0.01 / of, alpha=0.025, power=0.8)
+        assert found["alike1", "valid"][name] == str(max(5, math.ceil(theirs)))
+    said = capsys.readouterr().out
+    assert "All together: " in said
+    assert "a chance of 80 %" in " ".join(said.split())
+    assert not (tmp_path / "table.md").exists()
+    # Two seeds of two methods are the least.
+    assert arena.compare(tmp_path, "--plan", "--expect", "0.01", seeds=1) == 1
+    assert "error: --plan takes the spread" in capsys.readouterr().err
+
+
+def stored(method: str, seed: int, answers: str, **changed: Any) -> Result:
+    """A run of eight sentences, half of each class."""
+    gold = "01010101"
+    right = np.mean([a == b for a, b in zip(answers, gold, strict=True)])
+    evaluations = [{"updates": 10, "valid": {"accuracy": float(right)}}]
+    given = {"predictions": {"valid": answered(answers, gold)}, **changed}
+    return result(method, seed, evaluations=evaluations, **given)
+
+
+ANSWERS = ["01011101", "01010111", "11010111", "00010101", "01110001"]
+
+
+def two_methods(**changed: Any) -> list[Result]:
+    better = ["01010101", "01010101", "01010111", "01010101", "01010001"]
+    return [
+        *(stored("plain", s, one, **changed) for s, one in enumerate(ANSWERS, 1)),
+        *(stored("more", s, one, **changed) for s, one in enumerate(better, 1)),
+    ]
+
+
+def test_every_form_says_what_was_decided_and_what_it_would_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = two_methods()
+    # Gaps: 1, 1, 1, 1, 1 of 8 sentences but for the third seed's, which is 1 too.
+    scores = {m: ACCURACY.scores([r for r in made if r.method == m], "valid")
+              for m in ("plain", "more")}  # fmt: skip
+    gaps = [scores["more"][s] - scores["plain"][s] for s in range(1, 6)]
+    table.write_all(tmp_path, made, ACCURACY)
+    (_, row) = rows(tmp_path / "table.csv")
+    low, high = interval(gaps)
+    assert row["difference [95 %]"] == f"{np.mean(gaps):+.3f} [{low:+.3f}, {high:+.3f}]"
+    p = p_value(gaps)
+    assert row["p (Holm)"] == f"{p:.3f} ({p:.3f})"
+    gold = np.array(answered("01010101")["outputs"])
+    given = np.array([r.predictions["valid"]["outputs"] for r in made])
+    right = (given == gold).all(-1).astype(float)
+    other = crossed(right[5:] - right[:5], float(np.mean(gaps)))
+    assert row[table.OTHER] == f"[{other.low:+.3f}, {other.high:+.3f}]"
+
+    needed = need(Difference(*[0.0] * 4, 5, float(np.std(gaps, ddof=1))), 1, 18.0)
+    assert needed is not None
+    verdict = "better than plain" if p < 0.05 else "undecided"
+    (decision,) = rows(tmp_path / "decisions.csv")
+    assert decision["decision"] == f"{verdict} (p {p:.3f})"
+    assert float(decision["could show"]) == pytest.approx(needed.shown, rel=1e-5)
+    assert decision["seeds for half"] == str(needed.half)
+    line = (
+        f"more: {verdict} (p {p:.3f}). 5 seeds could have shown a difference of "
+        f"{needed.shown:.3f}; half of it takes {needed.half}: {needed.half - 5} more "
+        f"of plain and more, {60 * needed.hours:.0f} minutes of runs."
+    )
+    table.show(table.tables(made, ACCURACY), "", table.notes(made, ACCURACY))
+    console = " ".join(capsys.readouterr().out.split())
+    forms = [
+        console,
+        (tmp_path / "table.md").read_text(),
+        (tmp_path / "table.tex").read_text(),
+        winner_card.describe(made, ACCURACY),
+    ]
+    for form in forms:
+        assert line in form
+
+
+def test_old_results_have_no_interval_for_other_sentences() -> None:
+    (_, row) = next(iter(table.tables(two_methods(predictions={}), ACCURACY).values()))
+    assert row[table.OTHER] == ""
+    ((line,),) = table.notes(two_methods(predictions={}), ACCURACY).values()
+    said = "No interval for other sentences: no predictions were recorded."
+    assert line.endswith(said)
+
+
+def test_few_seeds_decide_nothing_but_tell_what_more_would() -> None:
+    made = [r for r in two_methods() if r.seed in (1, 3, 4)]
+    made[3] = stored("more", 1, ANSWERS[0])
+    ((line,),) = table.notes(made, ACCURACY).values()
+    assert line.startswith(
+        "more: undecided, as fewer than 5 seeds have both. 5 seeds would show a "
+    )
+
+
+# --- tuning ---------------------------------------------------------------------------
+
+
+def test_tuning_is_paid_for_and_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena = Arena(monkeypatch)
+    grids = ["--methods", "plain=--lr {1,2,3}", "alike1=--lr {4,5,6}"]
+    assert arena.compare(tmp_path, *grids, "--tuning-seeds", "6", "8") == 0
+    assert len(arena.executor.started) == 2 * 3 * 2 + 2 * 5
+    found = rows(tmp_path / "table.csv")
+    assert {r["tuning runs"] for r in found} == {"6"}
+    assert {r["seed"] for r in rows(tmp_path / "runs.csv")} == set("12345")
+    # Added seeds are none that chose the flags either.
+    more = [*grids, "--tuning-seeds", "6", "8", "--until-decided", "--at-most", "7"]
+    assert arena.compare(tmp_path, *more) == 0
+    added = {name.split()[-1] for name in arena.executor.started}
+    assert added == {"7", "9"}
+    again = [*grids, "--tuning-seeds", "5", "--count-tuning-seeds"]
+    assert arena.compare(tmp_path / "asked", *again) == 0
+    assert following([4, 2], 3, but=[6]) == [5, 7, 8]
+
+
+# --- and does it hold? ----------------------------------------------------------------
+
+
+def test_intervals_hold_and_tables_are_seldom_wrong() -> None:
+    """A little of scripts/simulate_comparison.py, which has the numbers."""
+    rng = np.random.default_rng(5)
+    draws = rng.normal(size=(400, 5)).tolist()
+    held = np.mean([low <= 0 <= high for low, high in map(interval, draws)])
+    assert 0.92 < held < 0.98
+    told = [min(holm([p_value(one) for one in rng.normal(size=(4, 6)).tolist()]))
+            for _ in range(300)]  # fmt: skip
+    assert np.mean(np.array(told) < 0.05) < 0.09
+    covered = []
+    for _ in range(300):
+        seeds, sentences = 0.05 * rng.normal(size=(5, 1)), rng.normal(size=(1, 200))
+        gaps = seeds + sentences + rng.normal(size=(5, 200))
+        found = crossed(gaps, float(gaps.mean()))
+        covered.append(found.low <= 0 <= found.high)
+    assert 0.91 < np.mean(covered) < 0.985

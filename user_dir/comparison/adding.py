@@ -1,0 +1,215 @@
+"""Seeds are added until methods are told apart: ``compare --until-decided``.
+
+Everything follows from the results, in order of seeds: run again, it decides the same.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import UserError
+from .answers import Stop, seconds, towards
+from .execution import Executor, run_all
+from .plan import Plan, Run, following
+from .power import ERROR
+from .results import Result, standing
+from .sequential import decided, levels
+from .significance import FEWEST, Difference, difference
+from .table import Scored, subsets
+
+Pair = tuple[str, str]
+Chosen = Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to stop.
+
+    Args:
+        subset: whose scores decide.
+        at_most: seeds of a method.
+        budget: seconds of runs, added up; those for tuning and the first seeds count.
+
+    """
+
+    subset: str
+    at_most: int
+    budget: float = math.inf
+
+    def check(self, plan: Plan) -> None:
+        """Refuse what could decide nothing.
+
+        Raises:
+            UserError: says what to mend.
+
+        """
+        begun = len(plan.seeds)
+        if len(plan.methods) < 2:
+            raise UserError("--until-decided compares; name two or more --methods")
+        if begun < FEWEST:
+            raise UserError(
+                f"--until-decided begins with {FEWEST} seeds, not {begun}; give more "
+                "with --seeds"
+            )
+        if self.at_most <= begun:
+            raise UserError(
+                f"--at-most {self.at_most} leaves nothing to add to {begun} seeds; "
+                "raise it"
+            )
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the results say after some looks."""
+
+    plan: Plan
+    rule: Rule
+    scored: Scored
+    results: Sequence[Result]
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Seeds seen at each look."""
+        return tuple(range(len(self.plan.seeds), self.rule.at_most + 1))
+
+    @property
+    def order(self) -> list[int]:
+        """All seeds there may be."""
+        first = list(self.plan.seeds)
+        more = self.rule.at_most - len(first)
+        return first + following(first, more, self.plan.trying)
+
+    @property
+    def first(self) -> str:
+        """What the others are compared with."""
+        return next(iter(self.plan.methods))
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Every method but the first in every setting."""
+        _, *others = self.plan.methods
+        return list(itertools.product(self.plan.settings, others))
+
+    def of(self, setting: str, method: str) -> list[Result]:
+        """One method's results."""
+        pair = (setting, method)
+        return [r for r in self.results if (r.setting, r.method) == pair]
+
+    def seen(self, pair: Pair) -> int:
+        """Seeds of a method, crashed ones too."""
+        return len(self.of(*pair))
+
+    def found(self, pair: Pair, count: int) -> Difference:
+        """The difference over the first so many seeds."""
+        setting, method = pair
+        some = self.order[:count]
+        one, other = (
+            self.scored.scores(self.of(setting, name), self.rule.subset)
+            for name in (method, self.first)
+        )
+        return difference({s: one[s] for s in some if s in one}, other)
+
+    def told(self) -> dict[Pair, int]:
+        """Seeds after which a method was told from the first."""
+        made = {}
+        for setting in self.plan.settings:
+            mine = [pair for pair in self.pairs if pair[0] == setting]
+            ps = {method: self._ps((of, method)) for of, method in mine}
+            for method, place in decided(ps, self.looks).items():
+                made[setting, method] = self.looks[place]
+        return made
+
+    def _ps(self, pair: Pair) -> list[float]:
+        seen = self.seen(pair)
+        return [self.found(pair, look).p for look in self.looks if look <= seen]
+
+    def hopeless(self, pair: Pair) -> bool:
+        """Whether further seeds cannot give an answer: all crashed, or one diverged."""
+        found = self.found(pair, self.seen(pair))
+        return not found.pairs or math.isnan(found.mean)
+
+    def open(self) -> list[Pair]:
+        """What may still be decided."""
+        told = self.told()
+        return [pair for pair in self.pairs if pair not in told and self._may(pair)]
+
+    def _may(self, pair: Pair) -> bool:
+        return self.seen(pair) < self.rule.at_most and not self.hopeless(pair)
+
+    def stop(self, pair: Pair, at: int | None) -> Stop:
+        """How it ended for a method."""
+        seen = self.seen(pair)
+        confidence = 1 - levels(self.looks, ERROR)[self.looks.index(at or seen)]
+        return Stop(self._said(pair, at, seen), confidence)
+
+    def _said(self, pair: Pair, at: int | None, seen: int) -> str:
+        if at:
+            side = towards(self.found(pair, at), self.scored)
+            return f"decided after {at} seeds: {side} than {self.first}"
+        if self.hopeless(pair):
+            return f"no answer after {seen} seeds: runs crashed or diverged"
+        if seen < self.rule.at_most:
+            return f"undecided after {seen} seeds: out of budget"
+        return f"undecided at {seen} seeds, the most allowed"
+
+
+def until_decided(
+    plan: Plan,
+    chosen: Chosen,
+    executor: Executor,
+    rule: Rule,
+    scored: Scored,
+    results: Sequence[Result],
+) -> tuple[list[Result], Scored]:
+    """Add seeds to what is undecided, one at a time, and to the first method with it.
+
+    Args:
+        plan: of the first seeds.
+        chosen: grid point by setting and method.
+        executor: where runs are trained.
+        rule: when to stop.
+        scored: what results are compared on.
+        results: of the first seeds.
+
+    Returns:
+        All results, and ``scored`` with where each method ended.
+
+    Raises:
+        UserError: no run was evaluated on the subset that is to decide.
+
+    """
+    has = subsets(results)
+    if rule.subset not in has:
+        raise UserError(
+            f"--until-decided {rule.subset}: the runs were evaluated on "
+            f"{', '.join(has)}; name one of them"
+        )
+    state = _State(plan, rule, scored, list(results))
+    tuning = [run for grid in plan.tuning().values() for runs in grid for run in runs]
+    tried = list(standing(tuning).values()) if plan.tuned else []
+    for seed in state.order[len(plan.seeds) :]:
+        wanted = _wanted(plan, chosen, seed, state.open())
+        if not wanted or _seconds(state, tried, wanted) > rule.budget:
+            break
+        state = replace(state, results=[*state.results, *run_all(wanted, executor)])
+    told = state.told()
+    stops = {pair: state.stop(pair, told.get(pair)) for pair in state.pairs}
+    return list(state.results), replace(scored, stops=stops)
+
+
+def _wanted(
+    plan: Plan, chosen: Chosen, seed: int, undecided: Sequence[Pair]
+) -> list[Run]:
+    """Runs of a seed: what is undecided, and the first method beside it."""
+    first = next(iter(plan.methods))
+    wanted = {*undecided, *((setting, first) for setting, _ in undecided)}
+    runs = replace(plan, seeds=[seed]).runs(chosen)
+    return [run for run in runs if (run.setting, run.method) in wanted]
+
+
+def _seconds(state: _State, tried: Sequence[Result], wanted: Sequence[Run]) -> float:
+    """Of all runs so far, and of the next if they take what such runs took."""
+    past = sum(r.seconds or 0 for r in [*tried, *state.results])
+    following_ = [seconds(state.of(run.setting, run.method)) for run in wanted]
+    return past + sum(one for one in following_ if not math.isnan(one))

@@ -1,0 +1,183 @@
+"""Is each method different from the first, and what would it take to know?"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .crossed import Crossed, NotBySentenceError, crossed, paired
+from .power import ERROR, MOST, Need, floor, need
+from .results import Result
+from .significance import CONFIDENCE, FEWEST, Difference, difference, holm
+
+if TYPE_CHECKING:
+    from .table import Scored
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where adding seeds ended for a method.
+
+    Args:
+        said: what was decided, or why not.
+        confidence: of the interval of the last look that makes it one of 95 % at
+            whatever look it ended.
+
+    """
+
+    said: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A method against the first.
+
+    Args:
+        difference: over the seeds that both have.
+        p: after Holm's correction.
+        other: the difference for other sentences too, or why it is not known.
+        need: what it would take to know more.
+        said: better, worse, undecided or why there is no answer.
+
+    """
+
+    difference: Difference
+    p: float
+    other: Crossed | str
+    need: Need | None
+    said: str
+
+
+def answers(
+    by_method: Mapping[str, Sequence[Result]], scored: "Scored", subset: str
+) -> dict[str, Answer]:
+    """Every method but the first, in one setting and subset."""
+    first, *others = by_method
+    scores = {m: scored.scores(mine, subset) for m, mine in by_method.items()}
+    stops = {m: scored.stops.get((by_method[m][0].setting, m)) for m in others}
+    levels = {m: stop.confidence if stop else CONFIDENCE for m, stop in stops.items()}
+    found = {m: difference(scores[m], scores[first], levels[m]) for m in others}
+    corrected = dict(zip(others, holm([one.p for one in found.values()]), strict=True))
+    made = {}
+    for method in others:
+        one, stop = found[method], stops[method]
+        two = [by_method[method], by_method[first]]
+        both = scores[method], scores[first]
+        made[method] = Answer(
+            one,
+            corrected[method],
+            _other(two, scored.metric, subset, one, both, levels[method]),
+            need(one, len(others), sum(map(seconds, two))),
+            stop.said if stop else _said(one, corrected[method], scored, first),
+        )
+    return made
+
+
+def seconds(results: Sequence[Result]) -> float:
+    """Of a run: the median; nan if none ended."""
+    known = [r.seconds for r in results if r.ok and r.seconds]
+    return statistics.median(known) if known else math.nan
+
+
+def _other(
+    two: Sequence[Sequence[Result]],
+    metric: str,
+    subset: str,
+    found: Difference,
+    scores: tuple[Mapping[int, float], Mapping[int, float]],
+    confidence: float,
+) -> Crossed | str:
+    """The same difference for other sentences, or why it is not known."""
+    if math.isnan(found.spread):
+        return ""
+    predicted = [
+        {r.seed: r.predictions[subset] for r in mine if subset in r.predictions}
+        for mine in two
+    ]
+    try:
+        gaps = paired(predicted[0], predicted[1], metric, scores)
+    except NotBySentenceError as error:
+        return str(error)
+    return crossed(gaps, found.mean, confidence)
+
+
+def _said(found: Difference, p: float, scored: "Scored", first: str) -> str:
+    if found.pairs < FEWEST:
+        return f"undecided, as fewer than {FEWEST} seeds have both"
+    if math.isnan(p):
+        return "no answer, as a score is not finite"
+    if p >= ERROR:
+        return f"undecided (p {p:.3f})"
+    return f"{towards(found, scored)} than {first} (p {p:.3f})"
+
+
+def towards(found: Difference, scored: "Scored") -> str:
+    """Better or worse."""
+    return "better" if (found.mean > 0) == scored.larger else "worse"
+
+
+# --- in words and as rows -------------------------------------------------------------
+
+
+def sentence(method: str, first: str, answer: Answer) -> str:
+    """One method's answer, and what it would take to know more, for people."""
+    parts = [f"{method}: {answer.said}."]
+    if answer.need:
+        parts.append(_needed(answer.difference, answer.need, first, method))
+    if isinstance(answer.other, str):
+        if answer.other:
+            parts.append(f"No interval for other sentences: {answer.other}.")
+    elif answer.other.floor:
+        shown = amount(floor(answer.other.floor, ERROR))
+        parts.append(
+            f"For other sentences than these {answer.other.sentences}, no number of "
+            f"seeds shows less than {shown}."
+        )
+    return " ".join(parts)
+
+
+def _needed(found: Difference, needed: Need, first: str, method: str) -> str:
+    could = "could have shown" if found.pairs >= FEWEST else "would show"
+    more = needed.half - found.pairs
+    time = "" if math.isnan(needed.hours) else f", {duration(needed.hours)} of runs"
+    return (
+        f"{needed.seeds} seeds {could} a difference of {amount(needed.shown)}; half of "
+        f"it takes {counted(needed.half)}: {more} more of {first} and {method}{time}."
+    )
+
+
+def counted(seeds: int) -> str:
+    """A number of seeds for people."""
+    return f"over {MOST}" if seeds >= MOST else str(seeds)
+
+
+def amount(size: float) -> str:
+    """A difference, in three digits behind the point or two that count."""
+    return f"{size:.3f}" if size >= 0.1 else f"{size:#.2g}"
+
+
+def duration(hours: float) -> str:
+    """Hours for people."""
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+
+
+def row(method: str, answer: Answer) -> dict[str, str]:
+    """One method's answer as a row of decisions.csv."""
+    made = {"method": method, "decision": answer.said}
+    if answer.need:
+        made |= {
+            "seeds": str(answer.need.seeds),
+            "could show": number(answer.need.shown),
+            "seeds for half": str(answer.need.half),
+            "hours for half": number(answer.need.hours),
+        }
+    if isinstance(answer.other, Crossed):
+        made["sentences show"] = number(floor(answer.other.floor, ERROR))
+    return made
+
+
+def number(value: float) -> str:
+    """For programs; empty where it is not known."""
+    return "" if math.isnan(value) else f"{value:.6g}"

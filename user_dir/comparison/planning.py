@@ -1,0 +1,113 @@
+"""How many seeds would show it? ``compare --plan --expect`` answers from pilot runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ..errors import UserError
+from .answers import Answer, amount, answers, counted, duration, seconds
+from .power import ERROR, POWER, floor, hours, pairs_for, upper_spread
+from .results import Result
+from .significance import FEWEST
+from .table import Notes, Row, Scored, Tables, Title, by_name, subsets, unique
+
+_ByMethod = Mapping[str, Sequence[Result]]
+
+
+def planned(
+    results: Sequence[Result], scored: Scored, expect: float
+) -> tuple[Tables, Notes]:
+    """A table per setting and subset of the seeds that show a difference.
+
+    Args:
+        results: of pilot runs.
+        scored: what they are compared on.
+        expect: the difference that is to be shown, in the metric's units.
+
+    Raises:
+        UserError: no method has two seeds in common with the first.
+
+    """
+    made: Tables = {}
+    said: dict[Title, list[str]] = {}
+    for setting in unique([r.setting for r in results]):
+        mine = by_name([r for r in results if r.setting == setting])
+        for subset in subsets([r for of in mine.values() for r in of]):
+            found = {
+                method: one
+                for method, one in answers(mine, scored, subset).items()
+                if not math.isnan(one.difference.spread)
+            }
+            title = Title(setting, subset, scored.metric)
+            if found:
+                made[title], said[title] = _planned(mine, found, expect)
+    if not made:
+        raise UserError(
+            "--plan takes the spread of differences from pilot runs: two methods or "
+            "more, and two seeds of each that end; give more with --seeds"
+        )
+    return made, said
+
+
+def _planned(
+    mine: _ByMethod, found: Mapping[str, Answer], expect: float
+) -> tuple[list[Row], list[str]]:
+    """Rows of one table, and the line under it."""
+    first, *others = mine
+    level = ERROR / len(others)
+    rows, wanted = [], {}
+    for method, one in found.items():
+        wanted[method] = _seeds(one.difference.spread, expect, level)
+        pairs, spread = one.difference.pairs, one.difference.spread
+        more = wanted[method] - pairs
+        each = seconds(mine[method]) + seconds(mine[first])
+        other = one.other
+        rows.append(
+            {
+                "method": method,
+                "difference so far": f"{one.difference.mean:+.3f}",
+                "std of it": amount(spread),
+                "seeds so far": str(pairs),
+                "seeds": counted(wanted[method]),
+                "80 % sure": counted(
+                    _seeds(upper_spread(spread, pairs), expect, level)
+                ),
+                "further time": duration(hours(more, each)),
+                "sentences show": ""
+                if isinstance(other, str)
+                else amount(floor(other.floor, ERROR)),
+            }
+        )
+    return rows, [_together(mine, wanted)]
+
+
+def _seeds(spread: float, expect: float, level: float) -> int:
+    return pairs_for(expect / spread, level) if spread else FEWEST
+
+
+def _together(mine: _ByMethod, wanted: Mapping[str, int]) -> str:
+    """What all of it takes; the first method runs once for all the others."""
+    first = next(iter(mine))
+    most = {**wanted, first: max(wanted.values())}
+    total = sum(
+        hours(count - len(mine[method]), seconds(mine[method]))
+        for method, count in most.items()
+    )
+    return (
+        f"All together: {counted(most[first])} seeds of {first}, and of each other "
+        f"method as many as its row says: {duration(total)} of further runs, added up."
+    )
+
+
+def definitions(expect: float, scored: Scored) -> str:
+    """What the columns mean."""
+    return (
+        f"Seeds that show a difference of {expect:g} in {scored.metric} with a chance "
+        f"of {100 * POWER:.0f} %: paired t test at {ERROR} over the number of methods "
+        f"beside the first, {FEWEST} seeds at least. std of it: standard deviation of "
+        "the differences of the seeds so far, ddof 1. 80 % sure: the seeds if that is "
+        "as large as its upper limit of 80 % (Browne 1995), for few seeds know it "
+        "badly. further time: of both methods' runs, added up. sentences show: "
+        "for other sentences, what as many as these show however many the seeds; a "
+        "smaller difference takes more sentences. Pilot runs may count in the table "
+        "afterwards, for only their spread is used here."
+    )

@@ -1,0 +1,105 @@
+"""What it would take: the power of the paired t test, and the seeds that give it."""
+
+import bisect
+import math
+from dataclasses import dataclass
+
+from scipy import optimize, stats
+
+from .significance import FEWEST, Difference
+
+#: Chance of finding a difference that is there.
+POWER = 0.8
+#: Of all the questions of a table together.
+ERROR = 0.05
+#: Seeds beyond which nobody goes.
+MOST = 10**6
+#: Chance that a standard deviation from few pairs is below its upper limit.
+_SURE = 0.8
+
+
+def power(effect: float, pairs: int, level: float) -> float:
+    """Chance that a two-sided paired t test finds a difference.
+
+    Source: t squared has the noncentral F distribution, scipy.stats.ncf.
+
+    Args:
+        effect: mean difference, in standard deviations of the differences.
+        pairs: n, 2 or more.
+        level: of significance.
+
+    """
+    limit = stats.f.isf(level, 1, pairs - 1)
+    return float(stats.ncf.sf(limit, 1, pairs - 1, pairs * effect**2))
+
+
+def smallest(pairs: int, level: float) -> float:
+    """Effect that so many pairs find with a chance of 80 %."""
+    top = 1.0
+    while power(top, pairs, level) < POWER:
+        top *= 2
+    return float(optimize.brentq(lambda e: power(e, pairs, level) - POWER, 0, top))
+
+
+def pairs_for(effect: float, level: float) -> int:
+    """Pairs, five or more, that find an effect with a chance of 80 %.
+
+    A million stands for that and more.
+    """
+    counts = range(FEWEST, MOST)
+    found = bisect.bisect_left(counts, POWER, key=lambda n: power(effect, n, level))
+    return FEWEST + found
+
+
+def upper_spread(spread: float, pairs: int) -> float:
+    """Standard deviation that the true one is below with a chance of 80 %.
+
+    Source: Browne 1995, for the planning of trials from pilot studies.
+    """
+    freedom = pairs - 1
+    return float(spread * math.sqrt(freedom / stats.chi2.ppf(1 - _SURE, freedom)))
+
+
+def floor(error: float, level: float) -> float:
+    """Difference found with a chance of 80 % where the standard error is known."""
+    return float(error * (stats.norm.isf(level / 2) + stats.norm.isf(1 - POWER)))
+
+
+@dataclass(frozen=True)
+class Need:
+    """What seeds can show with a chance of 80 %, and what half of it takes.
+
+    Args:
+        seeds: so many, five at least.
+        shown: the smallest difference that they show.
+        half: seeds that show half of it.
+        hours: of runs of both methods that these are more; nan if not known.
+
+    """
+
+    seeds: int
+    shown: float
+    half: int
+    hours: float
+
+
+def need(found: Difference, methods: int, seconds: float) -> Need | None:
+    """What it would take, from the spread of the differences; None without one.
+
+    Args:
+        found: a method against the first.
+        methods: that are compared with the first, and share the error.
+        seconds: of a run of each of the two.
+
+    """
+    if not found.spread > 0:
+        return None
+    level, seeds = ERROR / methods, max(found.pairs, FEWEST)
+    effect = smallest(seeds, level)
+    half = pairs_for(effect / 2, level)
+    return Need(seeds, effect * found.spread, half, hours(half - found.pairs, seconds))
+
+
+def hours(seeds: int, seconds: float) -> float:
+    """Of so many further seeds."""
+    return max(seeds, 0) * seconds / 3600
