@@ -220,7 +220,9 @@ def _adapt(root: Any, name: str) -> None:
 def _restyled(value: str, name: str) -> str:
     for colour, variable in _COLOURS.items():
         value = value.replace(mpl.colors.to_hex(colour), variable)
-    return value.replace("#000000", "currentColor").replace("url(#", f"url(#{name}-")
+    for colour, variable in (("#000000", "currentColor"), ("#ffffff", "var(--page)")):
+        value = value.replace(colour, variable)
+    return value.replace("url(#", f"url(#{name}-")
 
 
 # --- sections -------------------------------------------------------------------------
