@@ -1,8 +1,6 @@
 """MPNet and other small encoders equal transformers', gradients included."""
 
-import functools
 import json
-import re
 import shutil
 import tempfile
 from contextlib import suppress
@@ -25,19 +23,19 @@ from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.loading import load_classifier
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.models import relative
 from fairseq_steady.models.building import load_encoder
 from fairseq_steady.models.families.base import ACTIVATIONS
-from fairseq_steady.models.packed import Packing
 from fairseq_steady.models.relative import RelativeBias, bucket
-from fairseq_steady.models.starting import reinitialise
-from fairseq_steady.models.steady import HEAD
-from fairseq_steady.optim import tag_parameters
-from fairseq_steady.optimizers.groups import parameter_groups
+from fairseq_steady.models.steady import HEAD, take_pooler
+from fairseq_steady.regularizers import (
+    derived,
+    draw,
+    noise_keys,
+    perturbed_layers,
+)
 from fairseq_steady.regularizers.injection import capture, find_encoder
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from method_table import METHODS
 from safetensors.torch import load_file, save_file
 from sources import SMALL, SPECIAL_WORDS, make_small, many_scripts
 from torch import nn
@@ -183,19 +181,6 @@ def test_both_spellings_of_unknown_words_are_kept(tmp_path: Path) -> None:
     assert torch.equal(table[4], rows[3])
 
 
-def test_a_gpus_way_is_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches stay padded there."""
-    model = pair.ours
-    tokens = torch.randint(5, 100, (2, 40))
-    tokens[1, 30:] = 1
-    expected = model(tokens, features_only=True)[0]
-    every = functools.partial(Packing, packs=False)
-    monkeypatch.setattr(relative, "packed_on_cpu", every)
-    found = model(tokens, features_only=True)[0]
-    real = tokens.ne(1)
-    torch.testing.assert_close(found[real], expected[real], rtol=0, atol=1e-5)
-
-
 def test_what_no_published_model_has_is_refused(tmp_path: Path) -> None:
     """Another number of buckets; groups that are no groups; no layers for a group."""
     refused = [
@@ -238,6 +223,27 @@ def test_a_configuration_may_leave_its_defaults_out(tmp_path: Path) -> None:
     source = make_small(tmp_path / "own", "electra", classifier_dropout=0.3)
     form = import_hf(source, tmp_path / "own-model").manifest.architecture
     assert form["pooler_dropout"] == 0.3
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_pooler_starts_a_head_where_there_is_one(kind: str, tmp_path: Path) -> None:
+    """BERT's, MPNet's and ALBERT's; another activation's is none of pretraining."""
+    source = make_small(tmp_path / "source", kind)
+    directory = import_hf(source, tmp_path / "model")
+    model = load_encoder(directory)
+    model.register_classification_head(HEAD, num_classes=2)
+    theirs = transformers.AutoModel.from_pretrained(source)
+    if not hasattr(theirs, "pooler"):
+        with pytest.raises(
+            UserError, match="has no pooler .*leave out --steady-pooler"
+        ):
+            take_pooler(model, directory)
+        return
+    take_pooler(model, directory)
+    linear = getattr(theirs.pooler, "dense", theirs.pooler)
+    dense = model.classification_heads[HEAD].dense
+    assert torch.equal(dense.weight, linear.weight)
+    assert torch.equal(dense.bias, linear.bias)
 
 
 # --- heads ----------------------------------------------------------------------------
@@ -307,53 +313,6 @@ def test_choices_go_out_under_electras_own_names(
 NEW = ("mpnet", "electra", "distilbert", "albert")
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", NEW)
-def test_every_method_trains_every_family(
-    models: dict[str, Path], family: str, method: str
-) -> None:
-    """Each parameter gets a finite gradient, and updates lower the loss."""
-    model = tiny.build(models[family])
-    sample = tiny.batch(tiny.make_dataset(models[family]))
-    made = tiny.make_criterion(method, **METHODS[method].live)
-    made.check_model(model)
-    made.prepare_model(model)
-    torch.manual_seed(0)
-    optimizer, losses = torch.optim.Adam(model.parameters(), lr=1e-3), []
-    for _ in range(4):
-        optimizer.zero_grad()
-        loss, size, _ = made(model, sample)
-        loss.backward()
-        losses.append(float(loss) / size)
-        for own, parameter in model.named_parameters():
-            assert parameter.grad is not None, own
-            assert bool(parameter.grad.isfinite().all()), own
-        optimizer.step()
-    assert min(losses[1:]) < losses[0]
-
-
-@pytest.mark.parametrize("family", NEW)
-def test_layers_are_known_to_the_optimizer_and_drawn_again(
-    models: dict[str, Path], family: str
-) -> None:
-    model = tiny.build(models[family])
-    tag_parameters(model, layer_decay=0.5)
-    for group in parameter_groups(model.parameters()):
-        for name in group["names"]:
-            layer = re.search(r"\.layers\.(\d)\.", name)
-            body = 0.5 ** (1 - int(layer[1])) if layer else 0.25
-            head = "classification_heads" in name
-            assert group["lr_scale"] == (1 if head else body), name
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    drawn = set(reinitialise(model, 1, head=False, seed=0))
-    changed = {
-        name for name, p in model.named_parameters() if not torch.equal(p, before[name])
-    }
-    in_top = {name for name in before if ".layers.1." in name}
-    assert drawn == in_top
-    assert {name for name in in_top if before[name].dim() > 1} <= changed <= in_top
-
-
 def test_perturbations_enter_before_the_projection(models: dict[str, Path]) -> None:
     """Of ELECTRA and ALBERT; their shape is that of the narrow embeddings."""
     for family, width in (("mpnet", 16), ("electra", 12), ("albert", 12)):
@@ -391,6 +350,22 @@ def test_a_shared_layer_is_used_as_often_as_the_configuration_says(
     assert {len(encoder.passes) for _ in range(20)} >= {0, 1}
     encoder.eval()
     assert len(encoder.passes) == 3
+
+
+def test_each_pass_of_a_shared_layer_gets_its_own_noise(
+    models: dict[str, Path],
+) -> None:
+    """Of hype; the first pass of each layer as where nothing is shared."""
+    encoder = find_encoder(tiny.build(models["albert"]))
+    tokens, keys = torch.tensor([[0, 9, 8, 2]]), noise_keys(torch.tensor([3]))
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    with perturbed_layers(encoder, "normal", 0.1, keys, mask) as added:
+        encoder(tokens)
+    assert len(added) == 3
+    once = [draw("normal", derived(keys, i), mask, 16, 0.1) for i in range(3)]
+    assert torch.equal(added[0], once[0])
+    assert torch.equal(added[1], once[2])
+    assert torch.equal(added[2], once[1])
 
 
 TRAINED = {
@@ -432,6 +407,7 @@ CONFIGS = {
         "type_vocab_size": st.integers(0, 3),
     },
     "distilbert": {"sinusoidal_pos_embds": st.booleans()},
+    "bert-one-type": {"type_vocab_size": st.integers(0, 3)},
     "albert": {
         "embedding_size": st.sampled_from([5, 12]),
         "num_hidden_groups": st.integers(1, 3),
@@ -459,30 +435,34 @@ OWN_NAMES = {
 @pytest.fixture(scope="module")
 def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("vocabularies")
-    for kind in NEW:
+    for kind in CONFIGS:
         make_small(base / kind, kind)
     return base
 
 
-@settings(max_examples=15, deadline=None)
-@given(data=st.data(), kind=st.sampled_from(NEW))
+@settings(max_examples=20, deadline=None)
+@given(data=st.data(), kind=st.sampled_from([*CONFIGS]), headed=st.booleans())
 def test_any_configuration_imports_equal_or_is_refused(
-    vocabularies: Path, data: st.DataObject, kind: str
+    vocabularies: Path, data: st.DataObject, kind: str, headed: bool
 ) -> None:
+    """With a head of three classes or without; its logits are compared, too."""
+    auto = getattr(transformers, "AutoModel" + "ForSequenceClassification" * headed)
     given = data.draw(st.fixed_dictionaries(COMMON | CONFIGS[kind]))
     if kind == "distilbert":
         given = {OWN_NAMES.get(name, name): value for name, value in given.items()}
     with tempfile.TemporaryDirectory() as folder:
         source = shutil.copytree(vocabularies / kind, Path(folder, "source"))
         written = json.loads((source / "config.json").read_text()) | given
+        written["id2label"] = dict(enumerate(NAMES))
         (source / "config.json").write_text(json.dumps(written))
         made = suppress(ValueError, ZeroDivisionError)  # a model nobody can make
         with made:
             config = transformers.AutoConfig.from_pretrained(source)
-            transformers.AutoModel.from_config(config).save_pretrained(source)
+            auto.from_config(config).save_pretrained(source)
         said = ""
         try:
             directory = import_hf(source, Path(folder, "model"))
+            assert (directory.manifest.head is not None) == headed
             assert assert_equal(source, directory) <= 1e-4
         except UserError as error:
             said = str(error)

@@ -52,7 +52,7 @@ def configuration(**common: Any) -> Any:
 # --- attention ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["roberta", "deberta"])
+@pytest.mark.parametrize("family", ["roberta", "deberta", "mpnet"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("training", [False, True])
 def test_the_kernel_that_is_named_is_the_one_that_runs(
@@ -70,7 +70,7 @@ def test_the_kernel_that_is_named_is_the_one_that_runs(
     assert said == ("flash" if flash else "math")
     assert setting.dropout == dropout
     assert (setting.heads, setting.width) == (2, 8)
-    assert setting.biased == (family == "deberta")
+    assert setting.biased == (family != "roberta")
 
 
 def hopper(q: Any, k: Any, v: Any, mask: Any, dropout: float) -> int:

@@ -64,8 +64,9 @@ def ready(method: str, model: Any, outputs: int = CLASSES, **flags: Any) -> Any:
 # --- it is live -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("outputs", [CLASSES, 1])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "outputs"), [(FAMILIES[0], 1), *((f, CLASSES) for f in FAMILIES)]
+)
 @pytest.mark.parametrize("method", NOISED)
 def test_the_perturbation_reaches_the_logits_with_dropout_off(
     models: dict[str, Path], method: str, family: str, outputs: int
@@ -87,6 +88,35 @@ def test_the_perturbation_reaches_the_logits_with_dropout_off(
         )
         moved.append(float(apart.detach().norm()))
     assert 0 < moved[0] < moved[1] < moved[2]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHOD_TABLE)
+def test_every_parameter_learns(
+    models: dict[str, Path], method: str, family: str
+) -> None:
+    """From a finite gradient, and updates lower the loss; r4f bounds the head alone."""
+    model = build(models[family])
+    sample = batch(dataset(models, family))
+    made = ready(method, model, **METHOD_TABLE[method].live)
+    bounded = {n for n, _ in model.named_parameters() if "parametrizations" in n}
+    layers = ("dense", "out_proj") if method == "r4f" else ()
+    head = f"classification_heads.{HEAD}"
+    assert bounded == {f"{head}.{n}.parametrizations.weight.original" for n in layers}
+    torch.manual_seed(0)
+    optimizer, losses = torch.optim.Adam(model.parameters(), lr=1e-3), []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss, size, _ = made(model, sample)
+        loss.backward()
+        losses.append(float(loss) / size)
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.isfinite().all()), name
+            # Attention does not see the bias of its keys.
+            assert bool(parameter.grad.any()) or "k_proj.bias" in name, name
+        optimizer.step()
+    assert min(losses[1:]) < losses[0]
 
 
 def test_r_drop_is_dropouts_divergence_and_nothing_else(

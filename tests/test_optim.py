@@ -1,6 +1,7 @@
 """Optimizers against slow twins, and what they do to a model's layers."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fairseq_steady.optim import (
 )
 from fairseq_steady.optim import blocks as blocks_module
 from fairseq_steady.optim import pats as pats_module
+from fairseq_steady.optimizers.groups import parameter_groups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import FAMILIES, build
@@ -517,6 +519,12 @@ def test_tags_know_layer_norm_head_and_scope(
     tag_parameters(model, layer_decay=0.5)
     tags = {name: tag_of(p) for name, p in model.named_parameters()}
     assert all(tag is not None for tag in tags.values())
+    rates = {
+        name: group["lr_scale"]
+        for group in parameter_groups(model.parameters())
+        for name in group["names"]
+    }
+    assert rates == {name: tag.lr_scale for name, tag in tags.items()}
     top = 4 if family == "bart" else 2
     for name, tag in tags.items():
         assert tag is not None
@@ -524,6 +532,8 @@ def test_tags_know_layer_norm_head_and_scope(
             assert tag.depth == 0
             assert tag.lr_scale == 0.5**top
             assert not tag.in_layer
+        elif layer := re.fullmatch(r"encoder\.(?:s\w+\.)?layers\.(\d)\..*", name):
+            assert rates[name] == 0.5 ** (top - 1 - int(layer[1]))
         if "classification_heads" in name:
             assert tag.head
             assert tag.lr_scale == 1.0
@@ -549,7 +559,7 @@ def test_reinitialising_draws_the_top_anew_and_nothing_else(
     changed = reinitialise(model, 1, head=True, seed=3)
     side = "decoder" if family == "bart" else "encoder.sentence_encoder"
     top = (f"{side}.layers.1.", f"{side}.layer_norm.", "classification_heads.")
-    assert all(name.startswith(top) for name in changed)
+    assert set(changed) == {name for name in before if name.startswith(top)}
     assert f"{side}.layers.1.fc1.weight" in changed
     for name, p in model.named_parameters():
         if name not in changed:

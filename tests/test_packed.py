@@ -17,11 +17,19 @@ from fairseq.models.transformer import TransformerEncoderBase
 from fairseq.modules import FairseqDropout, gelu
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq_steady.model_dir import ModelDirectory
-from fairseq_steady.models import attention, building, disentangled, packed
+from fairseq_steady.models import (
+    attention,
+    building,
+    disentangled,
+    packed,
+    relative,
+)
 from fairseq_steady.models.attention import Varlen, attend, packs
 from fairseq_steady.models.disentangled import DisentangledEncoder
 from fairseq_steady.models.dropout import Dropout, drop
 from fairseq_steady.models.packed import PackedEncoder, PackedEncoderLayer, Packing
+from fairseq_steady.models.projected import ProjectedEncoder
+from fairseq_steady.models.relative import RelativeEncoder
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.regularizers import find_encoder
 from tiny import FAMILIES, build
@@ -38,15 +46,15 @@ PATTERNS = {
 }
 
 
-@pytest.fixture(params=[family for family in FAMILIES if family != "modernbert"])
+@pytest.fixture(params=FAMILIES)
 def path(request: pytest.FixtureRequest, models: dict[str, Path]) -> Path:
     return models[request.param]
 
 
-@pytest.fixture
-def model(path: Path) -> Any:
-    """A tiny model in float64, dropout off."""
-    return build(path).double()
+@pytest.fixture(params=[family for family in FAMILIES if family != "modernbert"])
+def model(request: pytest.FixtureRequest, models: dict[str, Path]) -> Any:
+    """A tiny model in float64, dropout off; ModernBERT's angles are in fp32."""
+    return build(models[request.param]).double()
 
 
 def batch_of(pattern: str, size: int) -> Tensor:
@@ -70,15 +78,19 @@ def unpacked(model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The same weights with fairseq's own layers, or every position computed."""
     plain = copy.deepcopy(model)
     encoder = find_encoder(plain)
-    if isinstance(encoder, DisentangledEncoder):
+    if isinstance(encoder, DisentangledEncoder | RelativeEncoder):
         every = functools.partial(Packing, packs=False)
-        monkeypatch.setattr(disentangled, "packed_on_cpu", every)
+        for module in (disentangled, relative):
+            monkeypatch.setattr(module, "packed_on_cpu", every)
         return plain
-    assert type(encoder) is PackedEncoder
-    encoder.__class__ = TransformerEncoderBase
+    if type(encoder) is PackedEncoder:
+        encoder.__class__ = TransformerEncoderBase
+    else:
+        assert isinstance(encoder, ProjectedEncoder)
     for layer in encoder.layers:
         assert type(layer) is PackedEncoderLayer
         layer.__class__ = TransformerEncoderLayerBase
+        layer.register_forward_pre_hook(lambda *_: None)  # so it sees whole batches
     return plain
 
 
@@ -144,19 +156,17 @@ def test_padding_comes_out_as_0(
     assert bool(gradients(encoder, (out**3).sum()).isfinite().all())
 
 
-def test_tokens_are_packed_once(
-    model: Any, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_are_packed_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linear layers and norms see the real tokens alone, one row each."""
     seen: list[torch.Size] = []
-    layer = find_encoder(model).layers[0]
+    encoder: Any = find_encoder(build(path))
+    tokens, layer = batch_of("right", len(encoder.dictionary)), encoder.layers[0]
     for part in (layer.fc1, layer.self_attn.v_proj, layer.final_layer_norm):
         part.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
     spread, spreads = Packing.spread, []
     monkeypatch.setattr(
         Packing, "spread", lambda self, x: spreads.append(1) or spread(self, x)
     )
-    encoder = find_encoder(model)
     encoder(tokens, torch.tensor(0))
     assert {shape[:-1] for shape in seen} == {(int(tokens.ne(1).sum()),)}
     if not isinstance(encoder, DisentangledEncoder):  # whose attention spreads
@@ -241,8 +251,8 @@ def test_whoever_watches_a_layer_sees_whole_batches(
     same(outputs(model, tokens), expected)
     encoder.first_only = True
     torch.testing.assert_close(first(), read)
-    whole = (tokens.shape[1], len(tokens), encoder.embed_tokens.embedding_dim)
-    assert seen == 2 * [whole] * len(encoder.layers)
+    whole = (tokens.shape[1], len(tokens), model.form["encoder_embed_dim"])
+    assert seen == 2 * [whole] * len(getattr(encoder, "order", encoder.layers))
 
 
 def test_a_dropped_layer_is_left_out(path: Path) -> None:
@@ -255,7 +265,8 @@ def test_a_dropped_layer_is_left_out(path: Path) -> None:
         torch.manual_seed(seed)
         states = find_encoder(model)(batch, torch.tensor(0), return_all_hiddens=True)
         found.add(len(states["encoder_states"]) - 1)
-    assert found == {0, 1, 2}
+    encoder: Any = find_encoder(model)
+    assert found == {*range(len(getattr(encoder, "order", encoder.layers)) + 1)}
 
 
 # --- dropout --------------------------------------------------------------------------

@@ -38,9 +38,8 @@ def crashed() -> Result:
 
 
 def write(out: Path, made: list[Result]) -> str:
-    notes = table.notes(made, MCC)
-    told = report.Told(table.tables(made, MCC), notes, table.definitions(MCC))
-    report.write(out, made, MCC, told)
+    tables, notes = table.tables(made, MCC), table.notes(made, MCC)
+    report.write(out, made, MCC, tables, table.definitions(MCC), notes)
     return (out / "report.html").read_text("utf-8")
 
 

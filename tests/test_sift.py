@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from conftest import ROOT
 from fairseq_steady.errors import UserError
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.regularizers import (
@@ -64,6 +65,36 @@ def test_an_injected_value_reaches_the_logits_with_dropout_off(
     with substitute(encoder, point, seen[0] + torch.randn_like(seen[0])):
         assert (call() - clean).abs().max() > 1e-3
     torch.testing.assert_close(call(), clean, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_norm_means_in_each_family(models: dict[str, Path], family: str) -> None:
+    """The README's table of it names each family; DeBERTa's and ModernBERT's is words.
+
+    What has been normed is as wide as the embeddings, and is projected after that.
+    """
+    encoder: Any = find_encoder(build(models[family]).eval())
+    tokens = torch.tensor([[0, 9, 8, 7, 2], [0, 9, 2, 1, 1]])
+    real, normed = tokens.ne(1), []
+    encoder.layernorm_embedding.register_forward_hook(
+        lambda _, inputs, output: normed.append((inputs[0], output))
+    )
+    encoder(tokens)
+    expected = encoder.embed_tokens.weight[tokens]
+    if family not in ("deberta", "modernbert"):
+        places = encoder.embed_positions.weight[2:][: tokens.size(1)]
+        expected = expected + places
+    ((before, after),) = normed
+    torch.testing.assert_close(before[real], expected[real])
+    entered = encoder.forward_embedding(tokens)[0]
+    project = getattr(encoder, "projection", torch.nn.Identity())
+    torch.testing.assert_close(entered[real], project(after)[real])
+    wide = family in ("electra", "albert")
+    assert (entered.size(-1), before.size(-1)) == (16, 12 if wide else 16)
+    page = (ROOT / "user_dir/models/README.md").read_text()
+    table = page.partition("### Where perturbations enter")[2].partition("\n## ")[0]
+    named = [line.split("|")[1].lower() for line in table.splitlines() if "|" in line]
+    assert family in ", ".join(named).replace(" ", "").split(",")
 
 
 def test_word_injection_leaves_barts_decoder_alone(models: dict[str, Path]) -> None:

@@ -1,6 +1,7 @@
 """Tiny models in memory, and RoBERTa's forward pass written out by hand."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,22 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq_steady.data import Encoded, Ragged, SentenceDataset
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models import building
+from fairseq_steady.models.families import FAMILIES as KNOWN
 from fairseq_steady.models.steady import HEAD
 from torch import Tensor, nn
 
-FAMILIES = ["roberta", "bart", "deberta", "modernbert"]
+FAMILIES = list(KNOWN)
 CLASSES = 3
+
+
+def in_turn(rows: Iterable[str]) -> list[tuple[str, str]]:
+    """Each row with the first family, and with every second of the others in turn."""
+    return [
+        (row, family)
+        for i, row in enumerate(rows)
+        for j, family in enumerate(FAMILIES)
+        if j == 0 or (i + j) % 2
+    ]
 
 
 def build(path: Path, dropout: float = 0.0, outputs: int = CLASSES) -> Any:

@@ -23,7 +23,8 @@ class Setting:
         heads: attention heads.
         width: channels of a head.
         dropout: of attention, in training.
-        biased: whether positions add a trained bias to the scores, as in DeBERTa.
+        biased: whether positions add a trained bias to the scores, as in DeBERTa and
+            MPNet.
         optimizer: fairseq's name of it; '' where there is no run yet.
         searches: whether summaries are searched for.
         compares: whether a divergence is taken over a vocabulary.
@@ -298,7 +299,8 @@ def of_run(cfg: Any, model: torch.nn.Module) -> Setting:
     for module in model.modules():
         heads = getattr(module, "num_heads", getattr(module, "heads", 0))
         if heads and hasattr(module, "q_proj"):
-            return replace(setting, **_sizes(module, heads))
+            biased = any(hasattr(one, "relative") for one in model.modules())
+            return replace(setting, **_sizes(module, heads), biased=biased)
     return setting
 
 
@@ -307,7 +309,6 @@ def _sizes(attention: Any, heads: int) -> dict[str, Any]:
         "heads": heads,
         "width": attention.q_proj.out_features // heads,
         "dropout": attention.dropout_module.p,
-        "biased": hasattr(attention, "position_dropout"),
     }
 
 

@@ -169,7 +169,7 @@ def report(args: argparse.Namespace) -> int:
     chosen = tune(plan, executor, args) if plan.tuned else {}
     results = run_all(plan.runs(chosen), executor)
     scored = measure(args, results)
-    averaged = []
+    averaged: list[Result] = []
     if args.plan:
         _plan(args, results, scored)
     else:
@@ -177,7 +177,7 @@ def report(args: argparse.Namespace) -> int:
             made = until_decided(plan, chosen, executor, rule, scored, results)
             results, scored = made
         averaged = average(args.out, results, executor) if args.keep else []
-        _write(args, results, scored, averaged)
+        _write(args.out, results, scored, averaged)
     if crashes := reasons([*results, *averaged]):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))
@@ -194,20 +194,19 @@ def _plan(args: argparse.Namespace, results: Sequence[Result], scored: Scored) -
 
 
 def _write(
-    args: argparse.Namespace,
-    results: Sequence[Result],
-    scored: Scored,
-    averaged: Sequence[Result],
+    out: Path, results: Sequence[Result], scored: Scored, averaged: Sequence[Result]
 ) -> None:
-    """Tables, pictures, card and report."""
-    single = table.tables(results, scored)
-    made, meaning = ensembles.extended(single, results, scored, averaged)
-    described = " ".join(filter(None, [table.definitions(scored), meaning]))
+    """Tables, pictures, card and report, on disk and on the console."""
+    made, also = ensembles.extended(
+        table.tables(results, scored), results, scored, averaged
+    )
+    described = " ".join(filter(None, [table.definitions(scored), also]))
     said = table.notes(results, scored)
-    table.write_all(args.out, results, scored, made, described)
-    instability.write_all(args.out, results, scored)
-    figures.draw_all(args.out, results, scored)
-    write_text(args.out / "card.md", winner_card.describe(results, scored))
-    page.write(args.out, results, scored, page.Told(made, said, described))
+    table.write_rows(out, results, scored)
+    table.write_tables(out, made, described, said)
+    instability.write_all(out, results, scored)
+    figures.draw_all(out, results, scored)
+    write_text(out / "card.md", winner_card.describe(results, scored))
+    page.write(out, results, scored, made, described, said)
     table.show(made, described, said)
     instability.show(results, scored)

@@ -42,24 +42,8 @@ _TITLES = {
 
 
 @dataclass(frozen=True)
-class Told:
-    """The tables as they are shown elsewhere.
-
-    Args:
-        made: with all their rows.
-        notes: under each.
-        described: what their columns mean.
-
-    """
-
-    made: Tables
-    notes: Notes
-    described: str
-
-
-@dataclass(frozen=True)
 class Shown:
-    """A table: its title, cells by column, and what stands under it."""
+    """A table: its title, cells by column, and what is said under it."""
 
     title: str
     rows: Sequence[Row]
@@ -228,16 +212,19 @@ def _restyled(value: str, name: str) -> str:
 # --- sections -------------------------------------------------------------------------
 
 
-def _tables(told: Told, unstable: Tables) -> list[Section]:
+def _tables(made: Tables, said: Notes, unstable: Tables) -> list[Section]:
     """The tables that answer the question."""
-    results = [
-        Shown(str(t), rows, told.notes.get(t, ())) for t, rows in told.made.items()
-    ]
-    others = [Shown(str(title), rows) for title, rows in unstable.items()]
+
+    def of(tables: Tables, notes: Notes) -> list[Shown]:
+        return [
+            Shown(str(title), rows, notes.get(title, ()))
+            for title, rows in tables.items()
+        ]
+
     hint = "The head of a column is a button that sorts by it."
     return [
-        Section("results", "Results", [hint], tables=results),
-        Section("instability", "Instability", tables=others),
+        Section("results", "Results", [hint], tables=of(made, said)),
+        Section("instability", "Instability", tables=of(unstable, {})),
     ]
 
 
@@ -310,7 +297,9 @@ def write(
     out: Path,
     results: Sequence[Result],
     scored: Scored,
-    told: Told,
+    made: Tables,
+    described: str,
+    said: Notes,
 ) -> None:
     """report.html.
 
@@ -318,14 +307,16 @@ def write(
         out: results folder.
         results: every run, one of which ended at least.
         scored: what they are compared on.
-        told: what is said of them elsewhere.
+        made: the tables, with all their rows.
+        described: what their columns mean.
+        said: what stands under each.
 
     """
     settings, ended = Settings(results), [r for r in results if r.ok]
     pictures = [picture(name, results, scored, settings) for name in figures.PANELS]
-    meanings = [told.described, instability.definitions(scored)]
+    meanings = [described, instability.definitions(scored)]
     sections = [
-        *_tables(told, instability.tables(results, scored)),
+        *_tables(made, said, instability.tables(results, scored)),
         Section("pictures", "Pictures", pictures=pictures),
         _plan(results, scored, settings),
         _runs(results, scored, settings),

@@ -402,27 +402,17 @@ def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
     return rows
 
 
-def write_all(
-    out: Path,
-    results: Sequence[Result],
-    scored: Scored,
-    made: Tables | None = None,
-    described: str = "",
-) -> None:
-    """runs.csv, table.csv, table.md, table.tex and decisions.csv.
+def write_all(out: Path, results: Sequence[Result], scored: Scored) -> None:
+    """All of these: a row for each run and each decision, and the tables."""
+    write_rows(out, results, scored)
+    said = notes(results, scored)
+    write_tables(out, tables(results, scored), definitions(scored), said)
 
-    Args:
-        out: results folder.
-        results: every run.
-        scored: what they are compared on.
-        made: the tables, where they have more rows than :func:`tables` makes.
-        described: what the columns of these mean.
 
-    """
+def write_rows(out: Path, results: Sequence[Result], scored: Scored) -> None:
+    """runs.csv and decisions.csv."""
     write_csv(out / "runs.csv", runs(results, scored))
     write_csv(out / "decisions.csv", decisions(results, scored))
-    said, described = notes(results, scored), described or definitions(scored)
-    write_tables(out, made or tables(results, scored), described, said)
 
 
 def write_tables(

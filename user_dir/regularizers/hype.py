@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,9 +53,12 @@ def perturbed_layers(
     added: list[Tensor] = []
 
     def hook(index: int) -> Any:
+        # A layer that is passed several times gets other noise each time.
+        numbers = count(index, len(layers))
+
         def shift(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden = inputs[0]
-            z = draw(noise, derived(keys, index), mask, hidden.shape[-1], eps)
+            z = draw(noise, derived(keys, next(numbers)), mask, hidden.shape[-1], eps)
             added.append(z)
             rows = z.view(hidden.shape[1], hidden.shape[0], -1)
             moved = (hidden.float() + rows.transpose(0, 1)).to(hidden.dtype)

@@ -1,0 +1,104 @@
+"""Every family in real runs: two workers, kill -9 and all that comes after.
+
+RoBERTa goes through the same with every method in test_family_training.py.
+"""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TRAIN, Zygote
+from helpers import (
+    NO_DROPOUT,
+    assert_equal_weights,
+    checkpoint,
+    start_train,
+    train_on_workers,
+    wait_for,
+)
+from method_table import TRAINED
+from tiny import FAMILIES
+
+#: Of each family, a method: one that meets what is the family's own, where one does.
+RUN = {
+    "bart": "r_drop-some",
+    "deberta": "smart",
+    "modernbert": "r4f",  # two matrices and a norm in its head
+    "mpnet": "r3f",
+    "electra": "sift-cached",  # what is kept has the width before the projection
+    "distilbert": "freelb",
+    "albert": "hype",  # noise enters its layers, which are shared
+}
+#: Encoder-decoders and DeBERTa are here for whoever changes them.
+EACH = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("bart", "deberta")))
+    for name in RUN
+]
+
+
+def common(models: dict[str, Path], data: Path, family: str) -> list[str]:
+    model = f"--steady-model={models[family]}"
+    flags = [*TRAIN, data, "--task=cola", model, *TRAINED[RUN[family]]]
+    return [*map(str, flags), "--no-epoch-checkpoints", "--disable-validation"]
+
+
+def test_every_family_runs() -> None:
+    assert set(RUN) == set(FAMILIES) - {"roberta"}
+
+
+@pytest.mark.parametrize("family", EACH)
+def test_two_workers_equal_one_process(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    zygote: Zygote,
+    family: str,
+) -> None:
+    """After an epoch whose last batch is one worker's alone; see test_family_training.
+
+    Shared layers and tables get a gradient from each of their uses, summed once.
+    """
+    flags = [*common(models, cola_data, family), *NO_DROPOUT, "--adam-eps=1e-3"]
+    flags += ["--max-update=7", "--batch-size=4", "--steady-train-size=35"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = ["fairseq-train", *flags, "--update-freq=2", f"--save-dir={one}"]
+    (done,) = zygote.run(alone)
+    assert done.returncode == 0, done.stderr[-3000:]
+    train_on_workers(zygote, *flags, f"--save-dir={two}")
+    assert_equal_weights(one, two, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("family", EACH)
+def test_killed_and_gone_on_with_it_ends_at_the_very_same_weights(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    zygote: Zygote,
+    family: str,
+) -> None:
+    """By SIGKILL between two checkpoints, with dropout in all its places."""
+    flags = [*common(models, cola_data, family), "--activation-dropout=0.1"]
+    flags += ["--optimizer=bert_adam", "--bert-adam-anchor=0.1", "--max-update=14"]
+    flags += ["--steady-layer-decay=0.9", "--steady-reinit-layers=1"]
+    flags += ["--save-interval-updates=4", "--keep-interval-updates=1"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    (done,) = zygote.run(["fairseq-train", *flags, f"--save-dir={whole}"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    process: Any = None
+    while process is None or process.returncode != -signal.SIGKILL:
+        process = start_train(zygote, *flags, f"--save-dir={parts}")
+        wait_for(process, '"num_updates": "6"')
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    (done,) = zygote.run(["fairseq-train", *flags, f"--save-dir={parts}"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Loaded checkpoint" in done.stderr
+    assert_equal_weights(whole, parts)
+    ends = (checkpoint(folder)["extra_state"] for folder in (whole, parts))
+    states = [end.get("fairseq_steady", {}).get("perturbations") for end in ends]
+    assert [state is not None for state in states] == [family == "electra"] * 2
+    if states[0]:
+        one, two = (state[""] for state in states)
+        assert all(torch.equal(one[name], two[name]) for name in one)
