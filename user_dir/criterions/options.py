@@ -2,7 +2,15 @@
 
 from typing import Any, Literal
 
-from ..flags import FACTOR, NOT_NEGATIVE, POSITIVE, at_least, one_of, option
+from ..flags import (
+    FACTOR,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    at_least,
+    one_of,
+    option,
+)
 from ..regularizers import DIVERGENCES
 
 Noise = Literal["uniform", "normal"]
@@ -12,6 +20,15 @@ Side = Literal["encoder", "decoder", "both"]
 def strength(default: float) -> Any:
     """Lambda, the factor of the regulariser in the loss."""
     return option(default, "factor of the regulariser (0 trains plain)", NOT_NEGATIVE)
+
+
+def warmup(default: float = 0.0) -> Any:
+    """How long lambda rises."""
+    return option(
+        default,
+        "share of the updates over which lambda rises linearly from 0",
+        PROBABILITY,
+    )
 
 
 def radius(default: float = 1e-5, more: str = "") -> Any:

@@ -25,6 +25,7 @@ from .options import (
     side,
     stop_gradient,
     strength,
+    warmup,
 )
 from .penalty import PenaltyCriterion
 from .plain import PlainConfig
@@ -35,6 +36,7 @@ class R3FConfig(PlainConfig):
     """Flags of r3f; sizes are in embedding units."""
 
     r3f_lambda: float = strength(1.0)
+    r3f_warmup: float = warmup()
     r3f_eps: float = radius()
     r3f_noise: Noise = noise("uniform")
     r3f_divergence: str = divergence()

@@ -24,6 +24,7 @@ from .options import (
     radius,
     stop_gradient,
     strength,
+    warmup,
 )
 from .penalty import PenaltyCriterion
 from .plain import Outcome, PlainConfig
@@ -34,6 +35,7 @@ class R4FConfig(PlainConfig):
     """Flags of r4f; sizes are in embedding units."""
 
     r4f_lambda: float = strength(1.0)
+    r4f_warmup: float = warmup()
     r4f_eps: float = radius()
     r4f_noise: Noise = noise("uniform")
     r4f_norm: Bound = option(

@@ -24,6 +24,7 @@ from .options import (
     side,
     stop_gradient,
     strength,
+    warmup,
 )
 from .plain import PlainConfig, gradient_scale
 
@@ -33,6 +34,7 @@ class SiFTConfig(PlainConfig):
     """Flags of sift; sizes are in units of the normalised embedding (rms 1)."""
 
     sift_lambda: float = strength(5.0)
+    sift_warmup: float = warmup()
     sift_init: float = option(
         1e-2, "standard deviation of the random start", NOT_NEGATIVE
     )

@@ -5,7 +5,6 @@ from typing import Any, Literal, Optional
 
 import torch
 from fairseq.criterions import register_criterion
-from omegaconf import II
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -30,6 +29,7 @@ from .options import (
     side,
     stop_gradient,
     strength,
+    warmup,
 )
 from .penalty import Regularised, Term
 from .plain import Outcome, PlainConfig, gradient_scale
@@ -40,6 +40,7 @@ class SMARTConfig(PlainConfig):
     """Flags of smart; sizes are in embedding units."""
 
     smart_lambda: float = strength(1.0)
+    smart_warmup: float = warmup()
     smart_init: float = option(
         1e-5, "standard deviation of the random start", NOT_NEGATIVE
     )
@@ -96,7 +97,6 @@ class SMARTConfig(PlainConfig):
     smart_start_update: int = option(
         0, "updates before the Bregman divergence counts", NOT_NEGATIVE
     )
-    max_update: int = II("optimization.max_update")
 
 
 def _ascent(cfg: SMARTConfig) -> Ascent:
@@ -172,9 +172,14 @@ class SMARTCriterion(AscentCriterion):
         """Whether either term counts."""
         return super().active or self._proximal
 
+    @property
+    def at_work(self) -> bool:
+        """Whether either term counts in this update."""
+        return super().at_work or self._proximal
+
     def sums(self, model: nn.Module) -> tuple[str, ...]:
         """Those of each of the two terms that counts."""
-        smooth = super().sums(model) if super().active else ()
+        smooth = super().sums(model) if self.strength > 0 else ()
         near = self._teacher is not None and self._teacher.active
         return (*smooth, *(("bregman",) if near else ()))
 
@@ -199,7 +204,7 @@ class SMARTCriterion(AscentCriterion):
 
     def term(self, model: nn.Module, seen: Regularised) -> Term:
         """Both terms."""
-        smooth = super().active
+        smooth = self.strength > 0
         term = super().term(model, seen) if smooth else _nothing(seen.logits)
         teacher = self._teacher
         if teacher is None or not teacher.active:

@@ -60,6 +60,7 @@ from ._recipe import (
     apply,
     count_updates,
     end_schedule,
+    length_of,
     name_schedule,
     warn_of_schedule,
 )
@@ -346,6 +347,11 @@ class SteadyTask(FairseqTask):
             return count_updates(epochs, self.train_size(), batch)
 
         return count
+
+    def updates_in_all(self) -> int:
+        """Updates of the whole training, 0 where no flag ends it."""
+        root: Any = getattr(self.cfg, "_get_root", dict)()
+        return length_of(root, self._updates_of(root))
 
     def train_size(self) -> int:
         """Examples of the training set, after sub-sampling."""

@@ -1,0 +1,156 @@
+"""Lambda's rise, radii relative to the embeddings, presets, and defaults that train."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import Trainer
+from fairseq_steady.errors import UserError
+from fairseq_steady.models.steady import HEAD
+from fairseq_steady.tasks._recipe import UNSAID, length_of
+from helpers import assert_equal_weights, cola, logged
+from method_table import METHODS
+from omegaconf import OmegaConf
+from tiny import batch, build, make_criterion, make_dataset
+from torch import Tensor
+
+WEIGHTED = [name for name, row in METHODS.items() if "lambda" in {**row.off, **row.bad}]
+SEED = 11
+
+
+def ready(method: str, model: Any, **flags: Any) -> Any:
+    made = make_criterion(method, **METHODS[method].live | flags)
+    made.check_model(model)
+    made.prepare_model(model)
+    return made
+
+
+def outcome(made: Any, model: Any, sample: dict[str, Any]) -> Any:
+    torch.manual_seed(SEED)
+    return made.train_outcome(model, sample, made.kinds[None])
+
+
+def gradients(loss: Tensor, model: Any) -> list[Tensor | None]:
+    return list(torch.autograd.grad(loss, [*model.parameters()], allow_unused=True))
+
+
+# --- lambda rises ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", WEIGHTED)
+def test_lambda_rises_by_the_updates_number_and_is_whole_then(
+    models: dict[str, Path], method: str
+) -> None:
+    """At 0 nothing extra is computed; beside every and fraction both factors count."""
+    path = models["roberta"]
+    model, sample = build(path, 0.1), batch(make_dataset(path))
+    flags = {"lambda": 3.0, "every": 2, "fraction": 0.8}
+    risen = ready(method, model, **flags)
+    rises = ready(method, model, **flags, warmup=0.06)  # of 100 updates
+    plain = make_criterion("plain")
+    for update in range(9):
+        for made in (risen, rises):
+            made.before_update(model, update)
+        found, full = (outcome(made, model, sample) for made in (rises, risen))
+        lambdas = {"lambda": pytest.approx(5 * 3 * update / 6)} if update < 6 else {}
+        assert {n: v for n, v in found.logged.items() if n == "lambda"} == lambdas
+        if update == 0:
+            torch.manual_seed(SEED)
+            bare = plain.plain_outcome(model, sample, plain.kinds[None])
+            assert found.logged == {"regularised": 0, "passes": 5, "lambda": 0}
+            pairs = zip(gradients(found.loss, model), gradients(bare.loss, model))  # noqa: B905
+            assert all(a is b is None or torch.equal(a, b) for a, b in pairs)
+            continue
+        added, known = (float(o.loss - o.task_loss) for o in (found, full))
+        assert (known > 0) == (update % 2 == 0)
+        assert added == pytest.approx(known * min(1, update / 6), rel=1e-5)
+        if update >= 6:
+            assert torch.equal(found.loss, full.loss)
+            assert found.logged.keys() == full.logged.keys()
+
+
+def test_a_teacher_counts_while_lambda_is_0(models: dict[str, Path]) -> None:
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    made = ready("smart", model, warmup=0.5, bregman="momentum", mu=2.0)
+    made.before_update(model, 0)
+    outcome(made, model, sample)
+    with torch.no_grad():
+        model.classification_heads[HEAD].out_proj.weight[0] += 0.3
+    found = outcome(made, model, sample)
+    assert {"lambda", "bregman"} < found.logged.keys()
+    assert "divergence" not in found.logged
+    unit = made.kinds[None].unit
+    added = float(found.loss - found.task_loss)
+    assert added == pytest.approx(2 * unit * float(found.logged["bregman"]), rel=1e-4)
+    assert added > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("said", "length"),
+    [
+        ({"max_update": 50}, 50),
+        ({"max_epoch": 3}, 30),
+        ({"max_update": 50, "max_epoch": 3}, 30),
+        ({"max_update": 20, "max_epoch": 3, "total_num_update": 40}, 20),
+        ({"max_update": 20, "max_epoch": 3, "batch_size": None}, 20),
+        ({"total_num_update": 40}, 40),
+        ({"total_num_update": UNSAID}, 0),
+        ({}, 0),
+    ],
+)
+def test_a_trainings_length_is_what_ends_it(said: dict[str, Any], length: int) -> None:
+    root = OmegaConf.create(
+        {
+            "optimization": {"max_update": 0, "max_epoch": 0},
+            "lr_scheduler": {"total_num_update": None},
+            "dataset": {"batch_size": 8},
+        }
+    )
+    for section in root.values():
+        section.update({name: said[name] for name in section if name in said})
+    assert length_of(root, lambda epochs: round(10 * epochs)) == length
+
+
+def test_a_rise_without_an_end_of_training_is_refused(models: dict[str, Path]) -> None:
+    model = build(models["roberta"])
+    made = ready("r_drop", model, warmup=0.1)
+    made.cfg.max_update = 0
+    with pytest.raises(UserError, match=r"^--r-drop-warmup 0\.1 .* no end: give --m"):
+        made.before_update(model, 0)
+    made = ready("r3f", model, warmup=0.1)
+    made.task = SimpleNamespace(updates_in_all=lambda: 40)
+    made.before_update(model, 1)
+    assert made.strength == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize(("share", "reached"), [(0.5, 2 / 5), (0.4, 2 / 20)])
+def test_a_rise_under_way_keeps_its_length_unless_its_share_is_changed(
+    models: dict[str, Path], share: float, reached: float
+) -> None:
+    """As when a run goes on with a larger --max-update."""
+    model = build(models["roberta"])
+    first, second = (ready("r3f", model, warmup=s) for s in (0.5, share))
+    first.cfg.max_update, second.cfg.max_update = 10, 50
+    assert first.kept_state() == {}
+    first.before_update(model, 0)
+    second.restore_kept(first.kept_state())
+    second.before_update(model, 2)
+    assert second.strength == pytest.approx(reached)
+    assert ready("r3f", model).kept_state() == {}
+
+
+def test_a_run_that_is_killed_while_lambda_rises_ends_at_the_same_weights(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    common = [*cola(models, cola_data, "r3f"), "--disable-validation"]
+    common += ["--r3f-warmup=0.8", "--r3f-lambda=2", "--save-interval-updates=4"]
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    done = fairseq_train(*common, "--max-update=10", f"--save-dir={whole}")
+    lines = [line.get("r3f_lambda") for line in logged(done, "train_inner")]
+    said = [None if one is None else float(one) for one in lines]
+    assert said == [0.25 * update if update < 8 else None for update in range(10)]
+    start = f"--restore-file={whole / 'checkpoint_1_4.pt'}"
+    fairseq_train(*common, "--max-update=10", f"--save-dir={again}", start)
+    assert_equal_weights(whole, again)
