@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from conftest import Trainer
 from fairseq_steady.errors import UserError
@@ -154,3 +155,76 @@ def test_a_run_that_is_killed_while_lambda_rises_ends_at_the_same_weights(
     start = f"--restore-file={whole / 'checkpoint_1_4.pt'}"
     fairseq_train(*common, "--max-update=10", f"--save-dir={again}", start)
     assert_equal_weights(whole, again)
+
+
+# --- radii beside the embeddings ------------------------------------------------------
+
+RELATIVE = ["smart", "r3f", "r4f", "hype", "freelb"]
+
+
+def relatively(method: str, model: Any, **flags: Any) -> Any:
+    live = {n: v for n, v in METHODS[method].live.items() if n != "eps"}
+    made = make_criterion(method, **live | {"eps_relative": 0.3} | flags)
+    made.check_model(model)
+    made.prepare_model(model)
+    return made
+
+
+@pytest.mark.parametrize("method", RELATIVE)
+def test_a_relative_radius_is_the_sentences_own(
+    models: dict[str, Path], method: str
+) -> None:
+    """Whatever else is in the batch, however it is padded and whatever pads it."""
+    model, data = build(models["roberta"]), make_dataset(models["roberta"])
+    with torch.no_grad():
+        model.encoder.sentence_encoder.embed_tokens.weight[1] = 50.0
+    made = relatively(method, model)
+    whole, turned = (
+        tiny.loss_of(made, model, batch(data, *rows)) for rows in ((), (3, 0, 4, 2, 1))
+    )
+    alone = [tiny.loss_of(made, model, batch(data, i)) for i in range(5)]
+    for name in ("total", f"{method}_rms"):
+        if name in whole:
+            assert turned[name] == pytest.approx(whole[name], rel=2e-5)
+            total = sum(one[name] for one in alone)
+            assert total == pytest.approx(whole[name], rel=2e-5)
+
+
+@pytest.mark.parametrize("method", ["smart", "r3f", "freelb"])
+def test_larger_embeddings_have_larger_perturbations(
+    models: dict[str, Path], method: str
+) -> None:
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    made, found = relatively(method, model), []
+    for _ in range(2):
+        found.append(tiny.loss_of(made, model, sample)[f"{method}_rms"])
+        with torch.no_grad():
+            model.encoder.sentence_encoder.embed_tokens.weight *= 3
+    near = 1e-5 if method == "r3f" else 0.2  # other gradients, other directions
+    assert found[1] == pytest.approx(3 * found[0], rel=near)
+
+
+def test_kept_perturbations_are_relative_too(models: dict[str, Path]) -> None:
+    """One that is used again is as large beside embeddings that have grown."""
+    model, sample = build(models["roberta"]), batch(make_dataset(models["roberta"]))
+    made, found = relatively("smart", model, cache=3, init=0.3, step=5.0), []
+    for update in range(2):
+        made.before_update(model, update)
+        found.append(tiny.loss_of(made, model, sample))
+        made.after_update(model, update + 1)
+        with torch.no_grad():
+            model.encoder.sentence_encoder.embed_tokens.weight *= 3
+    rms = [one["smart_rms"] for one in found]
+    assert found[1]["smart_passes"] == pytest.approx(10)
+    assert rms[1] > 2.9 * rms[0] > 0
+
+
+def test_one_perturbation_has_one_size() -> None:
+    said = r"^--r3f-eps 0\.2 and --r3f-eps-relative 0\.3 are two sizes of one pert"
+    with pytest.raises(UserError, match=said):
+        make_criterion("r3f", eps=0.2, eps_relative=0.3)
+    with pytest.raises(UserError, match=r"--smart-eps-relative 0\.0 is out of range"):
+        make_criterion("smart", eps_relative=0.0)
+    for method in ("hype", "freelb"):
+        assert not make_criterion(method, eps_relative=0.0).active
+        assert make_criterion(method, eps_relative=0.1).active

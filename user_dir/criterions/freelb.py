@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
+import torch
 from fairseq.criterions import register_criterion
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from ..flags import NOT_NEGATIVE, POSITIVE, one_of, option
 from ..regularizers import (
     DropoutMode,
     dropout_passes,
+    embeddings_rms,
     find_encoder,
     masked_rms,
     noise_keys,
@@ -21,8 +23,9 @@ from ..regularizers.ascent import Ascent, Norm
 from ..regularizers.freelb import FreeLB, sentence_start
 from ..regularizers.injection import capture, shift
 from .kinds import Classes
-from .options import Noise, dropout, noise
+from .options import Noise, dropout, noise, relative
 from .plain import Outcome, PlainConfig, PlainCriterion, gradient_scale
+from .radii import radius_of
 
 
 @dataclass
@@ -39,6 +42,7 @@ class FreeLBConfig(PlainConfig):
         NOT_NEGATIVE,
     )
     freelb_eps: float = option(0.3, "radius of the ball (0 trains plain)", NOT_NEGATIVE)
+    freelb_eps_relative: Optional[float] = relative()
     freelb_norm: Norm = option("l2", "norm of the ball", one_of("l2", "linf"))
     freelb_noise: Noise = noise("uniform", "distribution of the start")
     freelb_dropout: DropoutMode = dropout("shared")
@@ -59,11 +63,12 @@ class FreeLBCriterion(PlainCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         cfg = self.cfg
+        self._radius = radius_of(cfg, self.method)
         self._freelb = FreeLB(
             Ascent(
                 cfg.freelb_steps,
                 cfg.freelb_step,
-                cfg.freelb_eps,
+                self._radius.size or 0.0,
                 norm=cfg.freelb_norm,
                 level="sentence",
             )
@@ -72,7 +77,7 @@ class FreeLBCriterion(PlainCriterion):
     @property
     def active(self) -> bool:
         """Whether the radius is above 0."""
-        return self.cfg.freelb_eps > 0
+        return bool(self._radius.size)
 
     def check_model(self, model: nn.Module) -> None:
         """The encoder needs word embeddings."""
@@ -90,21 +95,37 @@ class FreeLBCriterion(PlainCriterion):
         form, size = self.cfg.freelb_noise, self.cfg.freelb_init
         start = sentence_start(form, size, keys, mask, channels)  # type: ignore[arg-type]
         seen: list[Tensor] = []
-        losses = self._losses(model, sample, kind, mask, seen)
+        unit = self._unit(encoder, sample, mask)
+        losses = self._losses(model, sample, kind, unit, seen)
         trained = [p for p in inner.parameters() if p.requires_grad]
         loss, delta, refused = self._scaled(model)(losses, start, trained)
         logged = {
-            "rms": masked_rms(delta, mask).sum(),
+            "rms": masked_rms(delta * unit, mask).sum(),
             "refused": refused / max(1, self.cfg.freelb_steps),
         }
         return Outcome(seen[-1], loss, loss, logged)
+
+    def _unit(self, encoder: Any, sample: dict[str, Any], mask: Tensor) -> Tensor:
+        """What lengths are multiples of, 0 at padding, shape (B, T, 1).
+
+        In the L2 norm that of the sentence's embeddings, else their root mean square.
+        """
+        real = mask.unsqueeze(-1)
+        if not self._radius.relative:
+            return real.float()
+        with torch.no_grad():
+            words = encoder.embed_tokens(sample["net_input"]["src_tokens"])
+        unit = embeddings_rms(words, mask)
+        if self.cfg.freelb_norm == "l2":
+            unit = unit * (mask.sum(1) * words.shape[-1]).sqrt()[:, None, None]
+        return unit * real
 
     def _losses(
         self,
         model: nn.Module,
         sample: dict[str, Any],
         kind: Classes,
-        mask: Tensor,
+        unit: Tensor,
         seen: list[Tensor],
     ) -> Callable[[Tensor, int], Tensor]:
         inner, encoder = unwrap(model), find_encoder(model)
@@ -116,7 +137,7 @@ class FreeLBCriterion(PlainCriterion):
             repeats = k > 0 or dropped == "off"
             with (
                 a_pass() if repeats else nullcontext(),
-                shift(encoder, "word", delta * mask.unsqueeze(-1)),
+                shift(encoder, "word", delta * unit),
             ):
                 seen.append(kind.logits(through, sample))
             return kind.loss(seen[-1], sample["target"])

@@ -7,6 +7,7 @@ from ..flags import (
     NOT_NEGATIVE,
     POSITIVE,
     PROBABILITY,
+    Range,
     at_least,
     one_of,
     option,
@@ -35,6 +36,20 @@ def radius(default: float = 1e-5, more: str = "") -> Any:
     """How large noise is."""
     text = f"standard deviation, or half the width of uniform noise{more}"
     return option(default, text, NOT_NEGATIVE)
+
+
+def relative(
+    default: float | None = None,
+    values: Range = NOT_NEGATIVE,
+    whose: str = "sentence's embeddings",
+) -> Any:
+    """How large it is beside what it is added to."""
+    return option(
+        default,
+        f"radius as a multiple of the root mean square of the {whose}, the unit of the "
+        "method's other lengths too; in place of eps",
+        values,
+    )
 
 
 def noise(default: Noise, text: str = "distribution of the noise") -> Any:

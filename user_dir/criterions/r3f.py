@@ -1,7 +1,7 @@
 """Criterion ``r3f``: noise on the embeddings that arrives."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 from fairseq.criterions import register_criterion
 from torch import nn
@@ -22,6 +22,7 @@ from .options import (
     noise,
     probing,
     radius,
+    relative,
     side,
     stop_gradient,
     strength,
@@ -29,6 +30,7 @@ from .options import (
 )
 from .penalty import PenaltyCriterion
 from .plain import PlainConfig
+from .radii import radius_of
 
 
 @dataclass
@@ -38,6 +40,7 @@ class R3FConfig(PlainConfig):
     r3f_lambda: float = strength(1.0)
     r3f_warmup: float = warmup()
     r3f_eps: float = radius()
+    r3f_eps_relative: Optional[float] = relative()
     r3f_noise: Noise = noise("uniform")
     r3f_divergence: str = divergence()
     r3f_reduction: Literal["token", "fairseq"] = option(
@@ -76,7 +79,9 @@ class R3FCriterion(PenaltyCriterion):
                 "--r3f-reduction fairseq counts the padding of whole batches, so it "
                 "does not go with --r3f-fraction; leave one of them out"
             )
-        self._r3f = R3F(cfg.r3f_noise, cfg.r3f_eps, cfg.r3f_live_embeddings)
+        size, relative = radius_of(cfg, self.method)
+        live = cfg.r3f_live_embeddings
+        self._r3f = R3F(cfg.r3f_noise, size or 0.0, live, relative)
 
     def regularizer(self, model: nn.Module) -> R3F:
         """R3F as its flags say."""

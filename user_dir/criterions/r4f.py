@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.criterions import register_criterion
 from torch import nn
@@ -22,12 +22,14 @@ from .options import (
     noise,
     probing,
     radius,
+    relative,
     stop_gradient,
     strength,
     warmup,
 )
 from .penalty import PenaltyCriterion
 from .plain import Outcome, PlainConfig
+from .radii import radius_of
 
 
 @dataclass
@@ -37,6 +39,7 @@ class R4FConfig(PlainConfig):
     r4f_lambda: float = strength(1.0)
     r4f_warmup: float = warmup()
     r4f_eps: float = radius()
+    r4f_eps_relative: Optional[float] = relative()
     r4f_noise: Noise = noise("uniform")
     r4f_norm: Bound = option(
         "bound",
@@ -68,7 +71,9 @@ class R4FCriterion(PenaltyCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         cfg = self.cfg
-        self._r3f = R3F(cfg.r4f_noise, cfg.r4f_eps, cfg.r4f_live_embeddings)
+        size, relative = radius_of(cfg, self.method)
+        live = cfg.r4f_live_embeddings
+        self._r3f = R3F(cfg.r4f_noise, size or 0.0, live, relative)
 
     def regularizer(self, model: nn.Module) -> R3F:
         """R3F as the flags say."""

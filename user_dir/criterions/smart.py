@@ -26,6 +26,7 @@ from .options import (
     every,
     fraction,
     probing,
+    relative,
     side,
     stop_gradient,
     strength,
@@ -33,6 +34,7 @@ from .options import (
 )
 from .penalty import Regularised, Term
 from .plain import Outcome, PlainConfig, gradient_scale
+from .radii import radius_of
 
 
 @dataclass
@@ -53,6 +55,7 @@ class SMARTConfig(PlainConfig):
         "radius of the ball around each word; default: 1e-5 for clamp, 1 for normalize",
         POSITIVE,
     )
+    smart_eps_relative: Optional[float] = relative(values=POSITIVE)
     smart_norm: Norm = option("linf", "norm of the ball", one_of("linf", "l2"))
     smart_projection: Projection = option(
         "clamp",
@@ -105,7 +108,7 @@ def _ascent(cfg: SMARTConfig) -> Ascent:
     return Ascent(
         cfg.smart_steps,
         cfg.smart_step,
-        cfg.smart_eps or (1.0 if normalised else 1e-5),
+        radius_of(cfg, "smart").size or (1.0 if normalised else 1e-5),
         norm=cfg.smart_norm,
         projection=cfg.smart_projection,
     )
@@ -154,7 +157,8 @@ class SMARTCriterion(AscentCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         cfg = self.cfg
-        self._smart = SMART(cfg.smart_init, self.ascent(), cfg.smart_live_embeddings)
+        live, relative = cfg.smart_live_embeddings, radius_of(cfg, "smart").relative
+        self._smart = SMART(cfg.smart_init, self.ascent(), live, relative)
         _check_copies(self.cfg)
         self._teacher: Teacher | None = None
         self._restored: dict[str, Any] | None = None
