@@ -1,5 +1,8 @@
 """Lambda's rise, radii relative to the embeddings, presets, and defaults that train."""
 
+import dataclasses
+import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,11 +10,16 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from conftest import Trainer
+from conftest import ROOT, Trainer, Zygote
+from fairseq import options
+from fairseq.registry import REGISTRIES
 from fairseq_steady.errors import UserError
+from fairseq_steady.flags import check_flags
 from fairseq_steady.models.steady import HEAD
+from fairseq_steady.patches.yaml_values import fill_in
+from fairseq_steady.presets import PAPER
 from fairseq_steady.tasks._recipe import UNSAID, length_of
-from helpers import assert_equal_weights, cola, logged
+from helpers import assert_equal_weights, cola, logged, start_from_yaml
 from method_table import METHODS
 from omegaconf import OmegaConf
 from tiny import batch, build, make_criterion, make_dataset
@@ -228,3 +236,97 @@ def test_one_perturbation_has_one_size() -> None:
     for method in ("hype", "freelb"):
         assert not make_criterion(method, eps_relative=0.0).active
         assert make_criterion(method, eps_relative=0.1).active
+
+
+# --- the papers' values ---------------------------------------------------------------
+
+
+def configs() -> dict[str, Any]:
+    kinds = ("criterion", "optimizer")
+    found = [REGISTRIES[kind]["dataclass_registry"] for kind in kinds]
+    ours = {name: config for known in found for name, config in known.items()}
+    return {n: c for n, c in ours.items() if c.__module__.startswith("fairseq_steady.")}
+
+
+def test_every_method_has_its_papers_values_and_the_readmes_say_them() -> None:
+    assert PAPER.keys() == configs().keys()
+    text = "".join(
+        (ROOT / "user_dir" / room / "README.md").read_text("utf-8")
+        for room in ("regularizers", "optim")
+    )
+    for name, row in PAPER.items():
+        config = configs()[name]
+        defaults = {f.name for f in dataclasses.fields(config)}
+        assert row.values.keys() <= defaults
+        check_flags(config(**row.values), config)
+        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        said = re.search(
+            r"^With `--steady-preset paper`: (.*)\. From (.*)\.$", section, re.M
+        )
+        if row.values:
+            assert said
+            shown = [
+                f"`--{flag.replace('_', '-')}" + ("" if v is True else f" {v}") + "`"
+                for flag, v in row.values.items()
+                if v is not False
+            ]
+            assert said[1].split(", ") == shown
+            assert said[2] == row.source
+
+
+def parsed(*words: str, task: str = "cola") -> Any:
+    parser = options.get_training_parser()
+    typed = ["d", f"--task={task}", "--steady-model=m", *words]
+    return options.parse_args_and_arch(parser, typed)
+
+
+def test_the_papers_values_fill_in_what_is_not_given() -> None:
+    paper = ("--criterion=smart", "--steady-preset=paper")
+    args = parsed(*paper)
+    assert {n: getattr(args, n) for n in PAPER["smart"].values} == PAPER["smart"].values
+    assert args.bert_adam_bias_correction  # no optimizer was named
+    given = parsed(*paper, "--smart-lambda=5", "--smart-bregman", "none")
+    assert (given.smart_lambda, given.smart_bregman, given.smart_eps) == (
+        5,
+        "none",
+        1e-5,
+    )
+    relative = parsed(*paper, "--smart-eps-relative=0.4")
+    assert relative.smart_eps_relative == 0.4
+    lengths = ("smart_eps", "smart_init", "smart_step")
+    plain = parsed("--criterion=smart")
+    assert [getattr(relative, n) for n in lengths] == [
+        getattr(plain, n) for n in lengths
+    ]
+    corrected = parsed("--optimizer=bert_adam", "--bert-adam-eps=1e-8", paper[1])
+    assert not corrected.bert_adam_bias_correction
+    assert corrected.bert_adam_eps == 1e-8
+    with pytest.raises(UserError, match="paper knows no values for --criterion cross_"):
+        parsed("--criterion=cross_entropy", "--steady-preset=paper")
+
+
+def test_a_yaml_files_defaults_are_not_given_and_typed_ones_are() -> None:
+    default = configs()["sift"]().sift_lambda
+    file = {"_name": "sift", "sift_lambda": default, "sift_init": 0.5, "sift_step": 7}
+    cfg = OmegaConf.create({"criterion": file, "optimizer": {"_name": "bert_adam"}})
+    fill_in(cfg, ["criterion.sift_step=7"])
+    assert cfg.criterion == PAPER["sift"].values | {
+        **{"_name": "sift", "sift_init": 0.5, "sift_step": 7}
+    }
+    assert cfg.optimizer == PAPER["bert_adam"].values | {"_name": "bert_adam"}
+    cfg = OmegaConf.create({"criterion": file})
+    fill_in(cfg, [f"criterion.sift_lambda={default}"])
+    assert cfg.criterion.sift_lambda == default
+
+
+def test_a_run_from_yaml_records_the_papers_values(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
+) -> None:
+    record = f"+task.steady_record={tmp_path / 'record'}"
+    start_from_yaml(
+        *(zygote, "cola", "freelb", models["roberta"], cola_data, tmp_path),
+        *("+task.steady_preset=paper", record, "criterion.freelb_steps=1"),
+    )
+    used = json.loads((tmp_path / "record/config.json").read_text())["criterion"]
+    expected = PAPER["freelb"].values | {"freelb_steps": 1}
+    assert {name: used[name] for name in expected} == expected

@@ -43,6 +43,7 @@ from ..models.steady import (
 from ..optim import tag_parameters
 from ..patches.announcing import RUN
 from ..precision import CHOICES, Autocast, autocast, prepare
+from ..presets import NAMES
 from ..scores.metrics import (
     COUNTS,
     LABELED,
@@ -135,6 +136,12 @@ class SteadyTaskConfig(Flags, FairseqDataclass):
         0.0,
         "the same, for as many updates as these passes over the data take",
         NOT_NEGATIVE,
+    )
+    steady_preset: str = option(
+        "steady",
+        "flags of the criterion and of the optimizer that are not given: steady, this "
+        "plugin's defaults, or paper, the values of the method's own paper",
+        one_of(*NAMES),
     )
     steady_record: Optional[str] = option(
         None,
