@@ -111,7 +111,8 @@ def test_freelb_leaves_padding_alone(models: dict[str, Path]) -> None:
     sample = batch(tiny.make_dataset(models["roberta"]))
     mask = sample["net_input"]["src_tokens"].ne(1)
     made = make_criterion("freelb")
-    losses = made._losses(model, sample, made.kinds[None], mask, [])
+    unit = mask.unsqueeze(-1).float()
+    losses = made._losses(model, sample, made.kinds[None], unit, [])
     seen = []
     for delta in (torch.zeros(*mask.shape, 16), torch.ones(*mask.shape, 16)):
         with capture(find_encoder(model), "norm") as values:
