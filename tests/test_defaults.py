@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from conftest import ROOT, Trainer, Zygote
+from conftest import ROOT, Trainer, Zygote, sentences
 from fairseq import options
 from fairseq.registry import REGISTRIES
 from fairseq_steady.errors import UserError
@@ -56,7 +56,7 @@ def test_lambda_rises_by_the_updates_number_and_is_whole_then(
     path = models["roberta"]
     model, sample = build(path, 0.1), batch(make_dataset(path))
     flags = {"lambda": 3.0, "every": 2, "fraction": 0.8}
-    risen = ready(method, model, **flags)
+    risen = ready(method, model, **flags, warmup=0.0)
     rises = ready(method, model, **flags, warmup=0.06)  # of 100 updates
     plain = make_criterion("plain")
     for update in range(9):
@@ -330,3 +330,36 @@ def test_a_run_from_yaml_records_the_papers_values(
     used = json.loads((tmp_path / "record/config.json").read_text())["criterion"]
     expected = PAPER["freelb"].values | {"freelb_steps": 1}
     assert {name: used[name] for name in expected} == expected
+
+
+# --- the first command, with no flags of the method -----------------------------------
+
+
+@pytest.fixture(scope="module")
+def words_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Does a sentence have w0? Half of them do: 400 to learn from, 64 to be tested."""
+    folder = tmp_path_factory.mktemp("words")
+    counts = {"in_domain_train": 400, "in_domain_dev": 64, "out_of_domain_dev": 2}
+    for seed, (name, count) in enumerate(counts.items()):
+        rows = [f"src\t{label}\t\t{text}" for text, label in sentences(count, seed)]
+        (folder / f"{name}.tsv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_methods_defaults_train(
+    models: dict[str, Path],
+    words_data: Path,
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    method: str,
+) -> None:
+    """Plain gets to 0.9 in these 60 updates, sift's former lambda of 5 to 0."""
+    done = fairseq_train(
+        *(words_data, "--task=cola", f"--steady-model={models['roberta']}"),
+        *(f"--criterion={method}", "--no-save", f"--save-dir={tmp_path}"),
+        *("--valid-subset=valid", "--validate-interval-updates=60", "--lr=2e-2"),
+        *("--lr-scheduler=polynomial_decay", "--warmup-updates=6", "--max-update=60"),
+        *("--batch-size=32", "--validate-interval=99"),
+    )
+    assert float(logged(done, "valid")[-1]["valid_mcc"]) > 0.4

@@ -124,7 +124,7 @@ def of_paper(name: str | None, said: Collection[str]) -> dict[str, Any]:
 
     """
     values = PAPER[name].values if name in PAPER else {}
-    relative = any(flag.endswith("_eps_relative") for flag in said)
+    relative = f"{name}_eps_relative" in said
     return {
         flag: value
         for flag, value in values.items()

@@ -23,26 +23,29 @@ from ..regularizers.ascent import Ascent, Norm
 from ..regularizers.freelb import FreeLB, sentence_start
 from ..regularizers.injection import capture, shift
 from .kinds import Classes
-from .options import Noise, dropout, noise, relative
+from .options import Noise, dropout, noise, radius, relative
 from .plain import Outcome, PlainConfig, PlainCriterion, gradient_scale
 from .radii import radius_of
 
 
 @dataclass
 class FreeLBConfig(PlainConfig):
-    """Flags of freelb; sizes are in embedding units, per sentence."""
+    """Flags of freelb; lengths are a sentence's, in one unit: see eps-relative."""
 
     freelb_steps: int = option(
         3, "ascent steps (0 only adds the random start)", NOT_NEGATIVE
     )
-    freelb_step: float = option(5e-2, "length of an ascent step", POSITIVE)
-    freelb_init: float = option(
-        0.4,
-        "size of the random start, divided by the root of tokens * channels",
+    freelb_step: Optional[float] = option(
+        None, "length of an ascent step; default: the radius over the steps", POSITIVE
+    )
+    freelb_init: Optional[float] = option(
+        None,
+        "size of the random start, divided by the root of tokens * channels; default: "
+        "the radius",
         NOT_NEGATIVE,
     )
-    freelb_eps: float = option(0.3, "radius of the ball (0 trains plain)", NOT_NEGATIVE)
-    freelb_eps_relative: Optional[float] = relative()
+    freelb_eps: Optional[float] = radius("radius of the ball (0 trains plain)")
+    freelb_eps_relative: float = relative(0.02)
     freelb_norm: Norm = option("l2", "norm of the ball", one_of("l2", "linf"))
     freelb_noise: Noise = noise("uniform", "distribution of the start")
     freelb_dropout: DropoutMode = dropout("shared")
@@ -54,7 +57,7 @@ class FreeLBCriterion(PlainCriterion):
 
     Costs K + 1 forwards and backwards. The last pass goes through the distributed
     wrapper, the others past it. See :class:`..regularizers.FreeLB` for the method and
-    its source; the defaults are its authors' for CoLA.
+    its source.
     """
 
     method = "freelb"
@@ -64,11 +67,14 @@ class FreeLBCriterion(PlainCriterion):
         super().__init__(cfg, task)
         cfg = self.cfg
         self._radius = radius_of(cfg, self.method)
+        size, steps = self._radius.size or 0.0, cfg.freelb_steps
+        step, init = cfg.freelb_step, cfg.freelb_init
+        self._init = size if init is None else init
         self._freelb = FreeLB(
             Ascent(
-                cfg.freelb_steps,
-                cfg.freelb_step,
-                self._radius.size or 0.0,
+                steps,
+                size / max(1, steps) if step is None else step,
+                size,
                 norm=cfg.freelb_norm,
                 level="sentence",
             )
@@ -92,8 +98,8 @@ class FreeLBCriterion(PlainCriterion):
         mask = sample["net_input"]["src_tokens"] != encoder.padding_idx
         channels = encoder.embed_tokens.embedding_dim  # type: ignore[union-attr]
         keys = noise_keys(sample["id"])
-        form, size = self.cfg.freelb_noise, self.cfg.freelb_init
-        start = sentence_start(form, size, keys, mask, channels)  # type: ignore[arg-type]
+        form = self.cfg.freelb_noise
+        start = sentence_start(form, self._init, keys, mask, channels)  # type: ignore[arg-type]
         seen: list[Tensor] = []
         unit = self._unit(encoder, sample, mask)
         losses = self._losses(model, sample, kind, unit, seen)

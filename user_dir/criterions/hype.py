@@ -18,7 +18,7 @@ from ..regularizers import (
 )
 from ..regularizers.hype import layers_of, perturbed_layers
 from .kinds import Classes
-from .options import Noise, dropout, noise, radius, relative
+from .options import NOISE, Noise, dropout, noise, radius, relative
 from .plain import Outcome, PlainConfig, PlainCriterion
 from .radii import radius_of
 
@@ -27,8 +27,8 @@ from .radii import radius_of
 class HyPeConfig(PlainConfig):
     """Flags of hype; sizes are in units of the hidden states."""
 
-    hype_eps: float = radius(more=" (0 trains plain)")
-    hype_eps_relative: Optional[float] = relative(whose="sentence's hidden states")
+    hype_eps: Optional[float] = radius(f"{NOISE} (0 trains plain)")
+    hype_eps_relative: float = relative(0.01, whose="sentence's hidden states")
     hype_noise: Noise = noise("normal")
     hype_dropout: DropoutMode = dropout("off")
 

@@ -18,6 +18,10 @@ Noise = Literal["uniform", "normal"]
 Side = Literal["encoder", "decoder", "both"]
 
 
+#: What the size of noise is.
+NOISE = "standard deviation, or half the width of uniform noise"
+
+
 def strength(default: float) -> Any:
     """Lambda, the factor of the regulariser in the loss."""
     return option(default, "factor of the regulariser (0 trains plain)", NOT_NEGATIVE)
@@ -32,14 +36,13 @@ def warmup(default: float = 0.0) -> Any:
     )
 
 
-def radius(default: float = 1e-5, more: str = "") -> Any:
-    """How large noise is."""
-    text = f"standard deviation, or half the width of uniform noise{more}"
-    return option(default, text, NOT_NEGATIVE)
+def radius(text: str, values: Range = NOT_NEGATIVE, more: str = "") -> Any:
+    """How large it is in units of the embeddings; by default it is relative."""
+    return option(None, f"{text}; in place of eps-relative{more}", values)
 
 
 def relative(
-    default: float | None = None,
+    default: float,
     values: Range = NOT_NEGATIVE,
     whose: str = "sentence's embeddings",
 ) -> Any:
@@ -47,7 +50,7 @@ def relative(
     return option(
         default,
         f"radius as a multiple of the root mean square of the {whose}, the unit of the "
-        "method's other lengths too; in place of eps",
+        "method's other lengths too",
         values,
     )
 

@@ -13,6 +13,7 @@ from ..regularizers.divergence import Divergence
 from ..regularizers.r3f import R3F
 from .kinds import Classes, Tokens
 from .options import (
+    NOISE,
     Noise,
     Side,
     divergence,
@@ -35,12 +36,12 @@ from .radii import radius_of
 
 @dataclass
 class R3FConfig(PlainConfig):
-    """Flags of r3f; sizes are in embedding units."""
+    """Flags of r3f; sizes are multiples of the embeddings', unless eps is given."""
 
     r3f_lambda: float = strength(1.0)
     r3f_warmup: float = warmup()
-    r3f_eps: float = radius()
-    r3f_eps_relative: Optional[float] = relative()
+    r3f_eps: Optional[float] = radius(NOISE)
+    r3f_eps_relative: float = relative(2.0)
     r3f_noise: Noise = noise("uniform")
     r3f_divergence: str = divergence()
     r3f_reduction: Literal["token", "fairseq"] = option(

@@ -14,6 +14,7 @@ from ..regularizers.r3f import R3F
 from ..regularizers.spectral import Bound, bound_linear, spectral_bound
 from .kinds import Classes
 from .options import (
+    NOISE,
     Noise,
     divergence,
     dropout,
@@ -34,12 +35,12 @@ from .radii import radius_of
 
 @dataclass
 class R4FConfig(PlainConfig):
-    """Flags of r4f; sizes are in embedding units."""
+    """Flags of r4f; sizes are multiples of the embeddings', unless eps is given."""
 
     r4f_lambda: float = strength(1.0)
     r4f_warmup: float = warmup()
-    r4f_eps: float = radius()
-    r4f_eps_relative: Optional[float] = relative()
+    r4f_eps: Optional[float] = radius(NOISE)
+    r4f_eps_relative: float = relative(2.0)
     r4f_noise: Noise = noise("uniform")
     r4f_norm: Bound = option(
         "bound",

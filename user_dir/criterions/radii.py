@@ -20,11 +20,16 @@ class Radius(NamedTuple):
     relative: bool
 
 
-def radius_of(cfg: Any, method: str) -> Radius:
+def radius_of(cfg: Any, method: str, otherwise: float | None = None) -> Radius:
     """The radius that ``--<method>-eps`` or ``--<method>-eps-relative`` gives.
 
     The one that differs from its default is meant, without such a one the default that
     there is.
+
+    Args:
+        cfg: flags of the method.
+        method: its name, which its flags begin with.
+        otherwise: a size in embedding units, in place of the defaults.
 
     Raises:
         UserError: both differ.
@@ -41,5 +46,7 @@ def radius_of(cfg: Any, method: str) -> Radius:
             f"{flags[0]} and {flags[1]} are two sizes of one perturbation: leave one "
             "of them out"
         )
+    if otherwise is not None and not any(said):
+        return Radius(otherwise, relative=False)
     relative = said[1] or (sizes[0] is None and sizes[1] is not None)
     return Radius(sizes[relative], relative)

@@ -26,6 +26,7 @@ from .options import (
     every,
     fraction,
     probing,
+    radius,
     relative,
     side,
     stop_gradient,
@@ -34,28 +35,33 @@ from .options import (
 )
 from .penalty import Regularised, Term
 from .plain import Outcome, PlainConfig, gradient_scale
-from .radii import radius_of
+from .radii import Radius, radius_of
 
 
 @dataclass
 class SMARTConfig(PlainConfig):
-    """Flags of smart; sizes are in embedding units."""
+    """Flags of smart; lengths have one unit: see eps-relative."""
 
     smart_lambda: float = strength(1.0)
     smart_warmup: float = warmup()
-    smart_init: float = option(
-        1e-5, "standard deviation of the random start", NOT_NEGATIVE
+    smart_init: Optional[float] = option(
+        None,
+        "standard deviation of the random start; default: half the radius, or 1e-5 for "
+        "normalize",
+        NOT_NEGATIVE,
     )
-    smart_step: float = option(1e-3, "length of an ascent step", POSITIVE)
+    smart_step: Optional[float] = option(
+        None,
+        "length of an ascent step; default: the radius, or 1e-3 for normalize",
+        POSITIVE,
+    )
     smart_steps: int = option(
         1, "ascent steps (0 leaves the random start)", NOT_NEGATIVE
     )
-    smart_eps: Optional[float] = option(
-        None,
-        "radius of the ball around each word; default: 1e-5 for clamp, 1 for normalize",
-        POSITIVE,
+    smart_eps: Optional[float] = radius(
+        "radius of the ball around each word", POSITIVE, ", and 1 for normalize"
     )
-    smart_eps_relative: Optional[float] = relative(values=POSITIVE)
+    smart_eps_relative: float = relative(0.2, POSITIVE)
     smart_norm: Norm = option("linf", "norm of the ball", one_of("linf", "l2"))
     smart_projection: Projection = option(
         "clamp",
@@ -102,13 +108,27 @@ class SMARTConfig(PlainConfig):
     )
 
 
+def _radius(cfg: SMARTConfig) -> Radius:
+    """MT-DNN's 1 for its projection, unless another is given."""
+    otherwise = 1.0 if cfg.smart_projection == "normalize" else None
+    return radius_of(cfg, "smart", otherwise)
+
+
+def _or(given: float | None, cfg: SMARTConfig, share: float, theirs: float) -> float:
+    """What is given, else a share of the radius, or MT-DNN's own value."""
+    if given is not None:
+        return given
+    if cfg.smart_projection == "normalize":
+        return theirs
+    return share * (_radius(cfg).size or 0.0)
+
+
 def _ascent(cfg: SMARTConfig) -> Ascent:
     """Steps and ball."""
-    normalised = cfg.smart_projection == "normalize"
     return Ascent(
         cfg.smart_steps,
-        cfg.smart_step,
-        radius_of(cfg, "smart").size or (1.0 if normalised else 1e-5),
+        _or(cfg.smart_step, cfg, 1.0, 1e-3),
+        _radius(cfg).size,
         norm=cfg.smart_norm,
         projection=cfg.smart_projection,
     )
@@ -157,8 +177,9 @@ class SMARTCriterion(AscentCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         cfg = self.cfg
-        live, relative = cfg.smart_live_embeddings, radius_of(cfg, "smart").relative
-        self._smart = SMART(cfg.smart_init, self.ascent(), live, relative)
+        init = _or(cfg.smart_init, cfg, 0.5, 1e-5)
+        live, relative = cfg.smart_live_embeddings, _radius(cfg).relative
+        self._smart = SMART(init, self.ascent(), live, relative)
         _check_copies(self.cfg)
         self._teacher: Teacher | None = None
         self._restored: dict[str, Any] | None = None

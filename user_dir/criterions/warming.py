@@ -1,5 +1,6 @@
 """Lambda, the factor of a regulariser, and its rise from 0 at the start."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,10 @@ class WeightedCriterion(PlainCriterion):
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
-        share = getattr(self.cfg, f"{self.method}_warmup", 0.0)
+        name = f"{self.method}_warmup"
+        share = getattr(self.cfg, name, 0.0)
+        defaults = {f.name: f.default for f in dataclasses.fields(self.cfg)}
+        self._asked = share != defaults.get(name, 0.0)
         self._warmup = Warmup(share, 0)
         self._settled = share == 0
 
@@ -64,29 +68,38 @@ class WeightedCriterion(PlainCriterion):
     def before_update(self, model: nn.Module, update: int) -> None:
         """Before the first, settle how long lambda rises.
 
+        Without an end of the training that it could be a share of, a default rise is
+        none.
+
         Raises:
-            UserError: the training has no end that it could be a share of.
+            UserError: without an end, and the rise is asked for.
 
         """
         super().before_update(model, update)
         if not self._settled:
             self._settled = True
-            share = self._warmup.share
-            self._warmup = Warmup(share, round(share * self._length()))
+            share, length = self._warmup.share, self._length()
+            self._warmup = Warmup(share, round(share * length))
             logger.info(
                 "%s: lambda rises to %g over the first %d updates",
                 *(self.method, self.whole, self._warmup.updates),
             )
 
     def _length(self) -> int:
-        """Updates of the whole training."""
+        """Updates of the whole training; 0 where nothing tells and nobody asked."""
         count = getattr(self.task, "updates_in_all", lambda: self.cfg.max_update)
-        if not (length := count()):
+        try:
+            length = int(count())
+        except UserError:
+            if self._asked:
+                raise
+            return 0
+        if not length and self._asked:
             raise UserError(
                 f"--{self.method.replace('_', '-')}-warmup {self._warmup.share:g} is a "
                 "share of a training that has no end: give --max-update or --max-epoch"
             )
-        return int(length)
+        return length
 
     def rising(self, sentences: int) -> dict[str, Any]:
         """What is logged of lambda until it is whole, summed over sentences."""
