@@ -60,7 +60,9 @@ ROOMS = {
         f"{_FAIRSEQ} fairseq_cli psutil {_READ}",
     ),
     "data": Room(
-        "errors files model_dir", f"fairseq tokenizers torch {_READ}", "google sklearn"
+        "errors files model_dir scores",
+        f"fairseq tokenizers torch {_READ}",
+        "google sklearn",
     ),
     "models": Room(
         "errors files flags model_dir optim regularizers seeds", f"{_FAIRSEQ} {_READ}"

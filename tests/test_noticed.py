@@ -1030,11 +1030,10 @@ def test_as_many_summaries_are_decoded_as_asked(
     made.summarizer = lambda _: lambda inputs: ["x"] * len(inputs["src_lengths"])
 
     def score(texts: list[str], ids: list[int]) -> dict[str, float]:
-        assert len(texts) == len(ids)
         scored.extend(ids)
-        return dict.fromkeys(("rouge1", "rouge2", "rougeLsum"), 1.0)
+        return {"_rouge_decoded": len(texts)}
 
-    made._score = score
+    made._measured = score
     nothing: Any = lambda *_: (0, 1, {})  # noqa: E731
     monkeypatch.setattr(FairseqTask, "valid_step", nothing)
     for most, expected in ((3, [1, 2]), (0, [5, 1, 2, 7])):
@@ -1064,7 +1063,7 @@ def test_summaries_are_searched_for_as_asked(summarizer: BeamSearch) -> None:
     # Its counts include <s>, which a summary starts with.
     assert summarizer.prefix == [0]
     assert (made.min_len, made.max_len_b) == (6, 10)
-    assert made.repeat_ngram_blocker.no_repeat_ngram_size == 2
+    assert (made.search.no_repeat, made.search.forced, made.search.last) == (2, 1, 10)
 
 
 def test_transformers_counts_the_first_token_and_the_last(
