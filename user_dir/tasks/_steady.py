@@ -44,6 +44,7 @@ from ..models.steady import (
 from ..optim import tag_parameters
 from ..patches.announcing import RUN
 from ..precision import CHOICES, Autocast, autocast, prepare
+from ..presets import NAMES
 from ..scores.metrics import (
     COUNTS,
     LABELED,
@@ -61,6 +62,7 @@ from ._recipe import (
     apply,
     count_updates,
     end_schedule,
+    length_of,
     name_schedule,
     warn_of_schedule,
 )
@@ -141,6 +143,12 @@ class SteadyTaskConfig(Flags, FairseqDataclass):
         0.0,
         "the same, for as many updates as these passes over the data take",
         NOT_NEGATIVE,
+    )
+    steady_preset: str = option(
+        "steady",
+        "flags of the criterion and of the optimizer that are not given: steady, this "
+        "plugin's defaults, or paper, the values of the method's own paper",
+        one_of(*NAMES),
     )
     steady_record: Optional[str] = option(
         None,
@@ -353,6 +361,11 @@ class SteadyTask(FairseqTask):
             return count_updates(epochs, self.train_size(), batch)
 
         return count
+
+    def updates_in_all(self) -> int:
+        """Updates of the whole training, 0 where no flag ends it."""
+        root: Any = getattr(self.cfg, "_get_root", dict)()
+        return length_of(root, self._updates_of(root))
 
     def train_size(self) -> int:
         """Examples of the training set, after sub-sampling."""
