@@ -235,6 +235,14 @@ def test_a_configuration_may_leave_its_defaults_out(tmp_path: Path) -> None:
     assert form["pooler_dropout"] == 0.3
 
 
+def test_no_layer_at_all_is_equal_too(tmp_path: Path) -> None:
+    """transformers gives no hidden states then, and the last of them."""
+    source = make_small(tmp_path / "source", "bert-one-type", num_hidden_layers=0)
+    errors = hidden_state_error(source, import_hf(source, tmp_path / "model"))
+    assert len(errors) == 1
+    assert errors[0] <= 1e-5
+
+
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_pooler_starts_a_head_where_there_is_one(kind: str, tmp_path: Path) -> None:
     """BERT's, MPNet's and ALBERT's; another activation's is none of pretraining."""
@@ -429,24 +437,24 @@ CONFIGS = {
     "mpnet": {"relative_attention_num_buckets": st.sampled_from([32, 32, 32, 16])},
     "electra": {
         "embedding_size": st.sampled_from([5, 8, 12]),
-        "type_vocab_size": st.integers(0, 3),
+        "type_vocab_size": st.sampled_from([2, 1, 3, 0]),
     },
     "distilbert": {"sinusoidal_pos_embds": st.booleans()},
-    "bert-one-type": {"type_vocab_size": st.integers(0, 3)},
+    "bert-one-type": {"type_vocab_size": st.sampled_from([1, 2, 3, 0])},
     "albert": {
         "embedding_size": st.sampled_from([5, 12]),
-        "num_hidden_groups": st.integers(1, 3),
+        "num_hidden_groups": st.sampled_from([1, 2, 1, 3]),
         "inner_group_num": st.sampled_from([1, 1, 1, 2]),
         "type_vocab_size": st.integers(1, 3),
     },
 }
 COMMON = {
-    "hidden_size": st.sampled_from([8, 12]),
-    "num_attention_heads": st.sampled_from([1, 2, 4, 5]),
+    "hidden_size": st.sampled_from([8, 12, 20]),
+    "num_attention_heads": st.sampled_from([4, 2, 1, 4, 2, 5]),
     "num_hidden_layers": st.integers(0, 4),
     "intermediate_size": st.integers(1, 20),
-    "max_position_embeddings": st.integers(5, 60),
-    "hidden_act": st.sampled_from([*ACTIVATIONS, "silu"]),
+    "max_position_embeddings": st.integers(12, 60),
+    "hidden_act": st.sampled_from([*ACTIVATIONS, *ACTIVATIONS, "silu"]),
     "layer_norm_eps": st.sampled_from([1e-12, 1e-5, 0.1]),
     "initializer_range": st.just(0.3),
 }
@@ -465,8 +473,9 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-@settings(max_examples=20, deadline=None)
-@given(data=st.data(), kind=st.sampled_from([*CONFIGS]), headed=st.booleans())
+@pytest.mark.parametrize("kind", CONFIGS)
+@settings(max_examples=6, deadline=None)
+@given(data=st.data(), headed=st.booleans())
 def test_any_configuration_imports_equal_or_is_refused(
     vocabularies: Path, data: st.DataObject, kind: str, headed: bool
 ) -> None:
@@ -493,6 +502,7 @@ def test_any_configuration_imports_equal_or_is_refused(
             said = str(error)
         assert "\n" not in said
         assert "differ from" not in said
+        assert "zip()" not in said
         event(f"{kind}: {'refused' if said else 'equal'}")
 
 

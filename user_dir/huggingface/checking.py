@@ -217,7 +217,8 @@ def _encoded(
 
 def _states(ours: Any, theirs: Any, tokens: Tensor, batch: Any) -> States:
     """Hidden states of an encoder, ours and theirs."""
-    expected = theirs(**batch, output_hidden_states=True).hidden_states
+    given = theirs(**batch, output_hidden_states=True)
+    expected = given.hidden_states or [given.last_hidden_state]  # without any layer
     _, extra = ours(tokens, features_only=True, return_all_hiddens=True)
     found = [state.transpose(0, 1) for state in extra["inner_states"]]
     return list(zip(found, expected, strict=True))
