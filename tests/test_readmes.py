@@ -228,6 +228,9 @@ def check_python(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         ast.parse((ROOT / words[0]).read_text("utf-8"))
     elif words[1] == "fairseq_steady.inference.probing":
         assert refusal([*words[2:], "--user-dir", "user_dir"]) is None
+    elif words[1] == "fairseq_steady.inference.averaging":
+        flags = words[words.index("--") + 1 :]
+        assert refusal([*flags, "--user-dir", "user_dir"]) is None
     else:
         assert words[1] == "fairseq_steady"
         check_steady(words[2:], monkeypatch)

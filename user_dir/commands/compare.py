@@ -35,11 +35,13 @@ USAGE = "--out DIR --methods METHOD ... --seeds SEED ...\n       [options] -- FL
 OUT = """\
 what comes out:
   the table, on standard output, and in DIR as CSV, Markdown and LaTeX, with what
-  was decided and what it would take (decisions.csv), with
-  pictures, the winner's card (card.md), and a folder for each run: its log and one
+  was decided and what it would take (decisions.csv), how much the seeds of each method
+  differ (instability.md), pictures, the winner's card (card.md), everything in one
+  page for a browser (report.html), and a folder for each run: its log and one
   result.json (configuration, scores, predictions, versions, costs), and with --keep
-  its checkpoint_best.pt. Run again, the command fills gaps only; killed, it loses
-  nothing that had ended, and runs still going are waited for.
+  its checkpoint_best.pt, of whose averages over seeds there is a row. Run again, the
+  command fills gaps only; killed, it loses nothing that had ended, and runs still
+  going are waited for.
 
 exit status:
   1 if a run crashed, 130 after Ctrl-C; the same command goes on from there.

@@ -29,6 +29,8 @@ _LETTERS, _NAME = 40, 20
 _TITLE = 30
 #: Methods beside an inch of a panel, and inches that each takes in one.
 _ROWS_AN_INCH, _BOX_WIDE = 5, 0.3
+#: Inches that a letter of a slanted name takes downwards.
+_LETTER_HIGH = 0.06
 _MARKERS = "osD^v"
 _BOX: dict[str, Any] = {
     "widths": 0.5,
@@ -113,10 +115,18 @@ def _single(run: Result, value: float, scored: Scored, place: str = "") -> Point
 
 def _name_ticks(axis: Any, names: Sequence[str]) -> None:
     """Names under an axis, slanted where they would touch."""
-    shown = [n if len(n) <= _NAME else f"{n[:_NAME]}…" for n in map(label, names)]
-    slanted = len(shown) * max(map(len, shown), default=0) > _LETTERS
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axis.set_xticks(range(len(shown)), shown, **(turned if slanted else {}))
+    shown = _short(names)
+    axis.set_xticks(range(len(shown)), shown, **(turned if _slanted(shown) else {}))
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    return [n if len(n) <= _NAME else f"{n[:_NAME]}…" for n in map(label, names)]
+
+
+def _slanted(shown: Sequence[str]) -> bool:
+    """Whether names are too long to lie side by side."""
+    return len(shown) * max(map(len, shown), default=0) > _LETTERS
 
 
 def best_of(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> None:
@@ -203,12 +213,16 @@ def drawn(results: Sequence[Result], scored: Scored, panel: Panel) -> Any:
 
     settings = unique([r.setting for r in results])
     across = subsets(results)
-    boxed = len(styles(results)) * _BOX_WIDE if panel is boxes else 0
+    names = _short([*styles(results)]) if panel is boxes else []
+    deep = _LETTER_HIGH * max(map(len, names)) if _slanted(names) else 0
     figure, axes = pyplot.subplots(
         len(settings),
         len(across),
         squeeze=False,
-        figsize=(max(_INCHES, boxed) * len(across), _INCHES * len(settings)),
+        figsize=(
+            max(_INCHES, len(names) * _BOX_WIDE) * len(across),
+            (_INCHES + deep) * len(settings),
+        ),
         layout="constrained",
     )
     for row, setting in zip(axes, settings, strict=True):

@@ -30,8 +30,10 @@ for (const button of document.querySelectorAll("thead button")) {
 // --- pictures: one stop for the Tab key each, arrow keys from point to point ---
 
 const tip = document.getElementById("tip");
+let told = null; // the point that the tip is of
 
 function show(point) {
+  told = point;
   tip.textContent = point.getAttribute("aria-label");
   tip.hidden = false;
   const at = point.getBoundingClientRect();
@@ -43,6 +45,7 @@ function show(point) {
 }
 
 function hide() {
+  told = null;
   tip.hidden = true;
 }
 
@@ -79,4 +82,5 @@ function enter(picture) {
 
 document.querySelectorAll("figure svg").forEach(enter);
 document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
-document.addEventListener("scroll", hide, { passive: true });
+// Focus scrolls a point into view; what is said of it goes along.
+document.addEventListener("scroll", () => told && show(told), { capture: true, passive: true });

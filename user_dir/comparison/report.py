@@ -27,7 +27,7 @@ _HERE = Path(__file__).parent
 #: A cell that is a number, a mean with its deviation, a difference, a ratio.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|nan|inf)(e[+-]?\d+)?\b.*|")
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-_USE, _METADATA = f"{_SVG}use", f"{_SVG}metadata"
+_USE, _METADATA, _STYLE = f"{_SVG}use", f"{_SVG}metadata", f"{_SVG}style"
 #: matplotlib's colours as the style sheet has them, in light and in dark.
 _COLOURS = {
     colour: f"var(--c{place})"
@@ -188,8 +188,9 @@ def _say(line: Any, said: Sequence[str]) -> None:
 
 def _adapt(root: Any, name: str) -> None:
     """Make an SVG of its own a part of a page: no namespaces, ids that are its own."""
-    for metadata in root.findall(_METADATA):
-        root.remove(metadata)
+    for parent in root.iter():  # what it says of itself, and of the whole page
+        for other in (*parent.findall(_METADATA), *parent.findall(_STYLE)):
+            parent.remove(other)
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
         if target := element.attrib.pop(_LINK, None):
@@ -203,7 +204,9 @@ def _adapt(root: Any, name: str) -> None:
 def _restyled(value: str, name: str) -> str:
     for colour, variable in _COLOURS.items():
         value = value.replace(mpl.colors.to_hex(colour), variable)
-    return value.replace("#000000", "currentColor").replace("url(#", f"url(#{name}-")
+    for colour, variable in (("#000000", "currentColor"), ("#ffffff", "var(--page)")):
+        value = value.replace(colour, variable)
+    return value.replace("url(#", f"url(#{name}-")
 
 
 # --- sections -------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Trained checkpoints at work: predicting, summarising, probing."""
+"""Trained checkpoints at work: predicting, averaging, summarising, probing."""
