@@ -586,6 +586,8 @@ def test_differences_pair_seeds() -> None:
     assert p_value([0.1] * 5) == 2 / 2**5
     assert p_value([0.0] * 5) == 1
     # What is equal but for rounding has no spread either.
+    rounded = difference({1: 0.3, 2: 0.1}, {1: 0.2, 2: 0.0})
+    assert rounded.spread == 0 != 0.3 - 0.2 - 0.1
     assert p_value([0.1, 0.1 + 1e-17, 0.3 - 0.2, 0.1, 0.1]) == 2 / 2**5
     assert all(map(math.isnan, interval([0.1, 0.2, 0.3, 0.4])))
     assert math.isnan(difference({1: 0.5}, {2: 0.5}).p)
