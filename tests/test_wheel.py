@@ -109,7 +109,7 @@ def test_the_wheel_has_every_file_of_every_room(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {n for n in archive.namelist() if ".dist-info/" not in n}
     source = ROOT / "user_dir"
-    kept = (".py", ".md", ".typed", ".yaml")
+    kept = (".py", ".md", ".typed", ".yaml", ".css", ".jinja", ".js")
     wanted = {
         f"fairseq_steady/{path.relative_to(source)}"
         for path in source.rglob("*")
