@@ -26,7 +26,10 @@ SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 EXTRAS = ("matplotlib", "mpl_toolkits", "statsmodels", "submitit", "transformers")
 #: Modules that import an extra as they are imported: figures, after extras.require;
 #: triton, which torch's CUDA builds bring, where kernels.py has found it.
-NEEDY = {"comparison/figures.py", "regularizers/triton_kl.py"}
+NEEDY = {
+    *("comparison/figures.py", "comparison/report.py"),
+    "regularizers/triton_kl.py",
+}
 WITH_TORCH = {"triton"}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
