@@ -107,6 +107,13 @@ def test_certain_and_right_is_calibrated() -> None:
     assert instability.calibration_error(Answers(sure.outputs, 1 - gold)) == 1
 
 
+def test_a_bin_has_its_upper_end() -> None:
+    """Wrong at confidence 1 and right at 0.95 are in one: |0 + 1 - 1 - 0.95| / 2."""
+    outputs = np.array([[900.0, -900.0], [np.log(19), 0.0]])
+    one = Answers(outputs, np.array([1, 0]))
+    assert instability.calibration_error(one) == pytest.approx(0.95 / 2)
+
+
 def test_the_table_has_every_subset_and_the_worst(tmp_path: Path) -> None:
     made = [result("plain", s, v) for s, v in ((1, 0.25), (2, 0.5), (3, -0.5))]
     made += [result("sift", 1, 0.75), result("sift", 2, status="crashed: x")]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from browser import Browser
+from conftest import ROOT
 from fairseq_steady.comparison import figures, report, table
 from fairseq_steady.comparison.results import Result
 from fairseq_steady.errors import visible
@@ -201,6 +202,8 @@ def test_colours_can_be_told_in_light_and_in_dark() -> None:
 
 # --- in a browser -----------------------------------------------------------------
 
+#: Where screenshots are kept.
+ARTEFACTS = ROOT / ".pytest_cache" / "artefacts"
 #: What is focused: its class, what it says, the id of its picture.
 FOCUS = """(() => { const at = document.activeElement;
 return [at.getAttribute("class"), at.getAttribute("aria-label")]; })()"""
@@ -209,9 +212,7 @@ COLUMN = """[...document.querySelectorAll("#runs tbody tr")].map(
   (row) => row.cells[3].textContent)"""
 
 
-def test_a_browser_shows_it_without_network(
-    plain: Path, tmp_path: Path, pytestconfig: pytest.Config
-) -> None:
+def test_a_browser_shows_it_without_network(plain: Path, tmp_path: Path) -> None:
     with Browser(tmp_path) as browser:
         browser.size(1200)
         browser.open(plain)
@@ -240,8 +241,8 @@ def test_a_browser_shows_it_without_network(
         said = "sift: mcc 0.2350 ± 0.1061, 10 s a run; --criterion sift"
         assert browser.js(FOCUS) == ["point", said]
         assert browser.js(TIP) == said
-        folder = pytestconfig.cache.mkdir("artefacts")  # type: ignore[union-attr]
-        browser.screenshot(folder / "report-light.png")
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        browser.screenshot(ARTEFACTS / "report-light.png")
         browser.press("Escape")
         assert browser.js(TIP) is None
         # What a screen reader is told.
@@ -255,7 +256,7 @@ def test_a_browser_shows_it_without_network(
         assert browser.js(colour) == "rgb(255, 255, 255)"
         browser.prefer("dark")
         assert browser.js(colour) == "rgb(20, 23, 26)"
-        browser.screenshot(folder / "report-dark.png")
+        browser.screenshot(ARTEFACTS / "report-dark.png")
         browser.size(360)
         wide = "document.documentElement.scrollWidth"
         assert browser.js(wide) == 360

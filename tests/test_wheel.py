@@ -26,7 +26,10 @@ SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 EXTRAS = ("matplotlib", "mpl_toolkits", "statsmodels", "submitit", "transformers")
 #: Modules that import an extra as they are imported: figures, after extras.require;
 #: triton, which torch's CUDA builds bring, where kernels.py has found it.
-NEEDY = {"comparison/figures.py", "regularizers/triton_kl.py"}
+NEEDY = {
+    *("comparison/figures.py", "comparison/report.py"),
+    "regularizers/triton_kl.py",
+}
 WITH_TORCH = {"triton"}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -109,7 +112,7 @@ def test_the_wheel_has_every_file_of_every_room(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {n for n in archive.namelist() if ".dist-info/" not in n}
     source = ROOT / "user_dir"
-    kept = (".py", ".md", ".typed", ".yaml")
+    kept = (".py", ".md", ".typed", ".yaml", ".css", ".jinja", ".js")
     wanted = {
         f"fairseq_steady/{path.relative_to(source)}"
         for path in source.rglob("*")
