@@ -10,11 +10,7 @@ HERE = Path(__file__).parent
 INIT = (HERE / "user_dir" / "__init__.py").read_text("utf-8")
 ROOMS = find_packages(str(HERE / "user_dir"))
 #: What one command each needs, and is large: see commands/extras.py.
-<<<<<<< HEAD
-COMPARE = ["jinja2", "matplotlib", "submitit"]
-=======
-COMPARE = ["jinja2", "markupsafe", "matplotlib", "statsmodels", "submitit"]
->>>>>>> views
+COMPARE = ["jinja2", "markupsafe", "matplotlib", "submitit"]
 EXPORT = ["transformers"]
 
 setup(
