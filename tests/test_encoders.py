@@ -288,6 +288,8 @@ def test_a_classifier_comes_in_and_goes_out_with_its_head(
     source, directory = headed
     assert directory.manifest.head == {"labels": NAMES}
     assert assert_equal(source, directory) <= 1e-5
+    (found,) = Predictor(directory.path)(["naïve, can't"])
+    assert list(found.probabilities) == NAMES
     assert export_hf(directory.path, tmp_path / "out") <= 1e-5
     config = json.loads((tmp_path / "out/config.json").read_text())
     theirs = json.loads((source / "config.json").read_text())
