@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 INIT = (HERE / "user_dir" / "__init__.py").read_text("utf-8")
 ROOMS = find_packages(str(HERE / "user_dir"))
 #: What one command each needs, and is large: see commands/extras.py.
-COMPARE = ["jinja2", "markupsafe", "matplotlib", "statsmodels", "submitit"]
+COMPARE = ["jinja2", "markupsafe", "matplotlib", "submitit"]
 EXPORT = ["transformers"]
 
 setup(
@@ -73,6 +73,7 @@ setup(
             "pytest-timeout",
             "pytest-xdist",
             "ruff",
+            "statsmodels",
             # Tests interpret the kernel. torch's CUDA builds bring it, others do not;
             # it is made for Linux alone.
             "triton; platform_system == 'Linux'",

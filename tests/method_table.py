@@ -44,13 +44,16 @@ class Method:
 METHODS = {
     "plain": Method(),
     "sift": Method(
-        live={"init": 0.1, "step": 0.1},
+        live={"init": 0.1, "step": 0.1, "warmup": 0.0},
         off={"lambda": 0.0},
         radius=("init", "step"),
         bad={"lambda": -1.0, "eps": 0.0},
         trained={"init": 0.05, "step": 0.05},
         variants={
-            "sift-cached": {"init": 0.05, "step": 0.05, "cache": 2, "fraction": 0.6}
+            "sift-cached": {
+                **{"init": 0.05, "step": 0.05, "cache": 2, "fraction": 0.6},
+                "warmup": 0.0,  # whose length is not the same where a run is broken off
+            }
         },
         stock={"init": 0.05, "step": 0.05},
         divergence=True,

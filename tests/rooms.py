@@ -47,6 +47,7 @@ ROOMS = {
     "escaping": Room("errors", "yaml"),
     "files": Room("errors", "pydantic"),
     "plugins": Room("errors"),
+    "presets": Room(),
     "seeds": Room("", "numpy"),
     "precision": Room("errors", "fairseq torch"),
     "fused": Room("models precision regularizers", "torch", "fairseq"),
@@ -55,11 +56,13 @@ ROOMS = {
     "scores": Room("", "numpy torch", "rouge_score scipy"),
     "model_dir": Room("errors files models patches", f"fairseq torch {_READ}"),
     "patches": Room(
-        "errors files flags fused model_dir models plugins tasks",
+        "errors files flags fused model_dir models plugins presets tasks",
         f"{_FAIRSEQ} fairseq_cli psutil {_READ}",
     ),
     "data": Room(
-        "errors files model_dir", f"fairseq tokenizers torch {_READ}", "google sklearn"
+        "errors files model_dir scores",
+        f"fairseq tokenizers torch {_READ}",
+        "google sklearn",
     ),
     "models": Room(
         "errors files flags model_dir optim regularizers seeds", f"{_FAIRSEQ} {_READ}"
@@ -70,7 +73,7 @@ ROOMS = {
     "optimizers": Room("errors flags optim", _FAIRSEQ),
     "tasks": Room(
         "criterions data errors files flags inference model_dir models optim optimizers"
-        " patches plugins precision regularizers scores",
+        " patches plugins precision presets regularizers scores",
         f"{_FAIRSEQ} numpy typing_extensions",
     ),
     "inference": Room(
@@ -85,7 +88,7 @@ ROOMS = {
     "comparison": Room(
         "errors escaping files scores",
         f"jinja2 markupsafe matplotlib rich scipy sklearn tabulate torch {_READ}",
-        "fairseq statsmodels submitit tasks",
+        "fairseq submitit tasks",
     ),
     "commands": Room("errors escaping files patches plugins", "", ANY),
 }

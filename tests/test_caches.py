@@ -274,7 +274,7 @@ class Pairs:
 
         def read() -> Any:
             self.reads += 1
-            return read_pairs(files, "", "")
+            return read_pairs(files)
 
         return encode_pairs(files, read, "x", (self.tokenizer, self.tokenizer), None)
 
@@ -338,7 +338,7 @@ def test_stories_with_other_content_are_read_again(
     def encode() -> Any:
         def pairs() -> Any:
             read.append(1)
-            return read_pairs(files, "", "")
+            return read_pairs(files)
 
         return encode_pairs(files, pairs, "x", (tokenizer, tokenizer), None)
 

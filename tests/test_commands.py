@@ -324,7 +324,10 @@ def test_the_list_names_every_component_with_flags_defaults_and_help() -> None:
         *("--task uci_sentiment", "--optimizer sage"),
     ):
         assert f"\n{name}\n" in text
-    assert "--sift-lambda (default: 5.0)\n        factor of the regulariser" in text
+    assert (
+        "--sift-lambda (default: 2.5; paper: 2.5)\n        factor of the regulariser"
+        in text
+    )
     assert "--uci-twitter-dev (default: 0.1)\n" in text
     assert "--bert-adam-anchor (default: 0.0)\n" in text
     assert "\n    --sage-bias-correction\n" in text  # a switch has no default

@@ -46,6 +46,7 @@ from fairseq_steady.errors import UserError
 from helpers import MCC, Instant, result
 from pydantic import TypeAdapter
 from sklearn.metrics import matthews_corrcoef
+from statsmodels.stats.multitest import multipletests
 
 #: A comparison adds it where it is missing.
 PLUGIN = ["--user-dir", str(Path(worker.__file__).parents[1])]
@@ -591,6 +592,8 @@ def test_differences_pair_seeds() -> None:
 
 
 def test_holms_correction() -> None:
+    drawn = list(np.random.default_rng(1).uniform(0, 0.2, 9))
+    assert holm(drawn) == pytest.approx(multipletests(drawn, method="holm")[1])
     assert holm([0.01, 0.04, math.nan, 0.03]) == pytest.approx(
         [0.03, 0.06, math.nan, 0.06], nan_ok=True
     )

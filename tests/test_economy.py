@@ -133,7 +133,7 @@ def test_the_chosen_ones_have_their_own_term_over_the_fraction(
     """
     model, sample = build(models[family]), batch(make_dataset(models[family]))
     sizes = set()
-    for seed in range(6):
+    for seed in (0, 3, 7, 12):
         # Without dropout a sentence's term does not depend on the others.
         terms = each(ready(method, model, dropout=mode), model, sample, seed)
         made = ready(method, model, dropout=mode, fraction=0.4)
@@ -148,7 +148,7 @@ def test_the_chosen_ones_have_their_own_term_over_the_fraction(
         if rows:
             wanted = float(terms[rows].sum().detach()) / 0.4 / unit
             assert float(found.logged["divergence"]) == pytest.approx(wanted, rel=1e-3)
-    assert len(sizes) > 2
+    assert sizes == {1, 2, 3, 4}
 
 
 def test_each_sentence_is_drawn_as_often_as_the_fraction_says() -> None:

@@ -1,6 +1,7 @@
 """MPNet and other small encoders equal transformers', gradients included."""
 
 import json
+import re
 import shutil
 import tempfile
 from contextlib import suppress
@@ -27,6 +28,8 @@ from fairseq_steady.models.building import load_encoder
 from fairseq_steady.models.families.base import ACTIVATIONS
 from fairseq_steady.models.relative import RelativeBias, bucket
 from fairseq_steady.models.steady import HEAD, take_pooler
+from fairseq_steady.optim import tag_parameters
+from fairseq_steady.optimizers.groups import parameter_groups
 from fairseq_steady.regularizers import (
     derived,
     draw,
@@ -205,8 +208,11 @@ def test_a_configuration_may_leave_its_defaults_out(tmp_path: Path) -> None:
     """They are transformers', of each family its own."""
     left = {
         "electra": ["classifier_dropout"],
-        "albert": ["hidden_act", "classifier_dropout_prob", "num_hidden_groups"],
-        "distilbert": ["seq_classif_dropout"],
+        "albert": [
+            *("hidden_act", "classifier_dropout_prob", "num_hidden_groups"),
+            *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        ],
+        "distilbert": ["seq_classif_dropout", "dropout", "attention_dropout"],
     }
     found = {}
     for kind, names in left.items():
@@ -220,6 +226,10 @@ def test_a_configuration_may_leave_its_defaults_out(tmp_path: Path) -> None:
     assert found["albert"]["activation_fn"] == "gelu_accurate"
     rates = {kind: form["pooler_dropout"] for kind, form in found.items()}
     assert rates == {"electra": 0.1, "albert": 0.1, "distilbert": 0.2}
+    for name in ("dropout", "attention_dropout"):
+        assert [form[name] for form in found.values()] == [0.1, 0.0, 0.1]
+    assert {form["layer_norm_eps"] for form in found.values()} == {1e-12, 1e-6}
+    assert found["distilbert"]["layer_norm_eps"] == 1e-12
     source = make_small(tmp_path / "own", "electra", classifier_dropout=0.3)
     form = import_hf(source, tmp_path / "own-model").manifest.architecture
     assert form["pooler_dropout"] == 0.3
@@ -311,6 +321,21 @@ def test_choices_go_out_under_electras_own_names(
 # --- what training knows of it --------------------------------------------------------
 
 NEW = ("mpnet", "electra", "distilbert", "albert")
+
+
+def test_electras_own_layer_decay_is_asked_for_as_the_readme_says(
+    models: dict[str, Path],
+) -> None:
+    """Its paper's 0.8, as its code counts: embeddings 0, layers from 1, head n + 2."""
+    model = tiny.build(models["electra"])
+    tag_parameters(model, layer_decay=0.8)
+    for group in parameter_groups(model.parameters()):
+        for name in group["names"]:
+            layer = re.search(r"\.layers\.(\d)\.", name)
+            depth = int(layer[1]) + 1 if layer else 0
+            if "classification_heads" not in name:
+                theirs = 0.8 ** (2 + 2 - depth)
+                assert 0.64 * group["lr_scale"] == pytest.approx(theirs), name
 
 
 def test_perturbations_enter_before_the_projection(models: dict[str, Path]) -> None:

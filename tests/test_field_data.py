@@ -528,7 +528,7 @@ def test_two_files_that_differ_are_refused_and_named(tmp_path: Path) -> None:
 def test_pairs_of_two_forms_are_refused_and_upper_case_is_read(tmp_path: Path) -> None:
     table = file(tmp_path / "TRAIN.CSV", "source,target\na,b\n")
     assert find_pairs(tmp_path, "train") == [table]
-    (pair,) = read_pairs([table], "source", "target")
+    (pair,) = read_pairs([table])
     assert (pair.source, pair.target) == ("a", "b")
     for side in ("source", "target"):
         file(tmp_path / f"train.{side}", "a\n")
@@ -537,7 +537,7 @@ def test_pairs_of_two_forms_are_refused_and_upper_case_is_read(tmp_path: Path) -
     file(table, '{"source": ["a"], "target": "b"}')
     table = table.rename(tmp_path / "train.jsonl")
     with pytest.raises(UserError, match=r"train\.jsonl:1: column 'source' holds \[\"a"):
-        list(read_pairs([table], "source", "target"))
+        list(read_pairs([table]))
 
 
 def test_mrpc_without_a_dev_file_names_the_other_split(tmp_path: Path) -> None:

@@ -119,9 +119,9 @@ def test_aligned_files_of_other_lengths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.target").write_text("a\nb")
     files = find_pairs(tmp_path, "train")
     with pytest.raises(UserError, match="has 3 lines and .*target has 2; line n"):
-        list(read_pairs(files, "", ""))
+        list(read_pairs(files))
     (tmp_path / "train.target").write_text("a\nb\nc")
-    assert [pair.target for pair in read_pairs(files, "", "")] == ["a", "b", "c"]
+    assert [pair.target for pair in read_pairs(files)] == ["a", "b", "c"]
 
 
 # --- memory ---------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_a_wrong_row_after_the_first_piece_leaves_nothing(
     empty.touch()
     both = tokenizer, tokenizer
     with pytest.raises(UserError, match=r"train\.bin holds no rows; get it again"):
-        encode_pairs([empty], lambda: read_pairs([empty], "", ""), "", both, None)
+        encode_pairs([empty], lambda: read_pairs([empty]), "", both, None)
     assert not list((tmp_path / "fairseq-steady").iterdir())
 
 

@@ -179,9 +179,32 @@ def q_to_p(a: Tensor, b: Tensor) -> Tensor:
 MEASURES = {"auto": sym, "kl": q_to_p, "mse": lambda a, b: (a - b).pow(2).sum(-1)}
 
 
+def rms_of(x: Tensor, sample: dict[str, Any]) -> Tensor:
+    """Of each sentence's real tokens alone, shape (B, 1, 1)."""
+    mask = sample["net_input"]["src_tokens"].ne(1)
+    rows = [e[real].pow(2).mean().sqrt() for e, real in zip(x, mask, strict=True)]
+    return torch.stack(rows).detach()[:, None, None]
+
+
+def lengths(
+    ref: Reference, sample: dict[str, Any], method: str, flags: dict[str, Any]
+) -> dict[str, Any]:
+    """The flags with relative lengths in embedding units, one per sentence."""
+    if "eps_relative" not in flags or method == "hype":
+        return flags
+    unit = rms_of(ref.word, sample)
+    words = sample["net_input"]["src_tokens"].ne(1).sum(1).view(-1, 1, 1)
+    over = {"smart": 16 if flags.get("norm") == "l2" else 1, "freelb": 16 * words}
+    length = unit * torch.as_tensor(over.get(method, 1)).double().sqrt()
+    found = {"eps": flags["eps_relative"] * length, "unit": unit}
+    found |= {"step": flags["step"] * length} if "step" in flags else {}
+    return flags | found | {"length": length}
+
+
 def smart_reference(
     ref: Reference, start: Tensor, flags: dict[str, Any], clean: Tensor
 ) -> Tensor:
+    start = start * flags.get("unit", 1)
     step, eps, norm = flags["step"], flags["eps"], flags.get("norm", "linf")
     measure = MEASURES[flags.get("divergence", "auto")]
     climbed = MEASURES[flags["inner"]] if "inner" in flags else measure
@@ -215,6 +238,7 @@ def freelb_reference(ref: Reference, sample: dict[str, Any], flags: Any) -> Tens
     keys = noise_keys(sample["id"])
     noise = flags.get("noise", "uniform")
     delta = sentence_start(noise, flags["init"], keys, mask, 16).double()
+    delta = delta * flags.get("length", 1)
 
     def ball(d: Tensor) -> Tensor:
         size = d.flatten(1).norm(dim=1)[:, None, None]
@@ -244,13 +268,14 @@ def reference_loss(
         model = bound_by_svd(model)
     ref = in_double(model, sample)
     clean = ref.logits(ref.norm)
+    flags = lengths(ref, sample, method, flags)
     plain = task_loss(clean, sample)
     if method == "smart":
         start = start_of(sample, "normal", flags["init"])
         term = smart_reference(ref, start, flags, clean).sum()
         return plain + flags.get("lambda", 1) * term
     if method in ("r3f", "r4f"):
-        z = start_of(sample, flags.get("noise", "uniform"), flags["eps"])
+        z = start_of(sample, flags.get("noise", "uniform"), 1.0) * flags["eps"]
         noised = ref.from_words(z, not flags.get("live_embeddings"))
         measure = MEASURES[flags.get("divergence", "auto")]
         return plain + flags.get("lambda", 1) * measure(noised, clean).sum()
@@ -258,10 +283,12 @@ def reference_loss(
         mask = sample["net_input"]["src_tokens"].ne(1)
         torch.manual_seed(11)
         keys = noise_keys(sample["id"])
-        noise = []
-        for i in range(2):
-            kind = flags.get("noise", "normal")
-            noise.append(draw(kind, derived(keys, i), mask, 16, flags["eps"]).double())
+        kind, relative = flags.get("noise", "normal"), flags.get("eps_relative")
+        size = flags.get("eps", relative)
+        drawn = [draw(kind, derived(keys, i), mask, 16, 1.0) * size for i in range(2)]
+        noise: list[Any] = [z.double() for z in drawn]
+        if relative:
+            noise = [lambda h, z=z: z * rms_of(h, sample) for z in noise]
         return task_loss(ref.logits(ref.norm, noise), sample)
     return freelb_reference(ref, sample, flags)
 
@@ -289,6 +316,8 @@ REFERENCES = [
     ("hype", {"noise": "uniform"}),
     ("freelb", {}),
     ("freelb", {"noise": "normal"}),
+    *((m, {"eps_relative": 0.4}) for m in ("smart", "r3f", "r4f", "hype", "freelb")),
+    ("smart", {"eps_relative": 0.4, "norm": "l2", "steps": 2}),
 ]
 
 
@@ -297,6 +326,8 @@ def test_loss_and_gradient_equal_a_float64_reference(
     models: dict[str, Path], method: str, extra: dict[str, Any]
 ) -> None:
     flags = ROWS[method].live | extra
+    if "eps_relative" in extra:
+        del flags["eps"]
     model, sample = build(models["roberta"]), batch(dataset(models))
     made = ready(method, model, **flags)
     torch.manual_seed(11)

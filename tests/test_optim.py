@@ -528,7 +528,7 @@ def test_tags_know_layer_norm_head_and_scope(
     top = 4 if family == "bart" else 2
     for name, tag in tags.items():
         assert tag is not None
-        if "embed" in name:
+        if "embed" in name or ".projection." in name:
             assert tag.depth == 0
             assert tag.lr_scale == 0.5**top
             assert not tag.in_layer

@@ -120,7 +120,7 @@ def test_every_published_form_is_read(
     tmp_path: Path, write: Callable[[Path], None], expected: list[tuple[str, str]]
 ) -> None:
     write(tmp_path)
-    found = list(read_pairs(find_pairs(tmp_path, "train"), "source", "target"))
+    found = list(read_pairs(find_pairs(tmp_path, "train")))
     assert [(pair.source, pair.target) for pair in found] == expected
 
 
@@ -158,7 +158,7 @@ def test_bad_files_are_one_clear_error(
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(read_pairs(find_pairs(tmp_path, "train"), "source", "target"))
+        list(read_pairs(find_pairs(tmp_path, "train")))
 
 
 def test_tokens_are_cached_and_read_from_disk(
@@ -175,7 +175,7 @@ def test_tokens_are_cached_and_read_from_disk(
 
     def read() -> Any:
         reads.append(1)
-        return read_pairs(files, "", "")
+        return read_pairs(files)
 
     def encode() -> Any:
         return encode_pairs(files, read, "x", tokenizers, None)  # type: ignore[arg-type]
@@ -205,7 +205,7 @@ def test_rouge_is_rouge_scores() -> None:
     found = rouge(summary, reference)
     assert found == {name: score.fmeasure for name, score in expected.items()}
     assert rouge(summary, reference, stem=False)["rouge1"] < found["rouge1"]
-    sums = rouge_sums([summary, reference], [reference, reference])
+    sums = rouge_sums([summary, reference], [[reference], [reference]])
     assert sums["rouge1"] == pytest.approx(found["rouge1"] + 1)
     assert as_lines("a. b") == "a.\nb"
     assert as_lines("a. b\nc") == "a. b\nc"

@@ -135,12 +135,16 @@ class Reference:
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
         return a.out_proj(mixed)
 
-    def logits(self, norm: Tensor, layers: list[Tensor] | None = None) -> Tensor:
-        """From the value before the embedding LayerNorm; ``layers`` is their noise."""
+    def logits(self, norm: Tensor, layers: list[Any] | None = None) -> Tensor:
+        """From the value before the embedding LayerNorm.
+
+        ``layers`` is their noise, or what makes it of the hidden states.
+        """
         h = self.layer_norm(norm, self.encoder.layernorm_embedding)
         h = h * ~self.pad.unsqueeze(-1)
         for i, layer in enumerate(self.encoder.layers):
-            h = h if layers is None else h + layers[i]
+            if layers is not None:
+                h = h + (layers[i](h) if callable(layers[i]) else layers[i])
             h = self.layer_norm(
                 h + self.attention(h, layer.self_attn), layer.self_attn_layer_norm
             )

@@ -7,7 +7,7 @@ said on a command line.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
@@ -33,6 +33,8 @@ MANIFEST, WEIGHTS, DICTIONARY, TOKENIZER = (
     "tokenizer.json",
 )
 FORMAT: Literal[1] = 1
+#: The name that a manifest's source has of two copies of an encoder.
+BERT2BERT = "bert2bert"
 _MEND = "import the model again"
 
 #: The tokeniser's token for each of fairseq's.
@@ -126,6 +128,17 @@ class ModelDirectory:
         from .models.families import FAMILIES  # imports fairseq's models
 
         return FAMILIES[self.manifest.family]
+
+    def new_parts(self, names: Iterable[str]) -> set[str]:
+        """Names of a model's parameters that its pretraining did not make.
+
+        Heads for classes and scores, and the cross-attention of two copies of BERT,
+        from wherever its first values are.
+        """
+        parts = ["classification_heads."]
+        if self.manifest.source.get("name") == BERT2BERT:
+            parts.append(".encoder_attn")
+        return {name for name in names if any(part in name for part in parts)}
 
     @property
     def tokenizer_path(self) -> Path:

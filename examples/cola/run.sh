@@ -19,5 +19,5 @@ if [ -z "$lr" ]; then
     -- "${common[@]}" --valid-subset valid
 fi
 exec "$bin/fairseq-steady" compare --out "$out/seeds" --jobs 2 --seeds 1 2 3 \
-  --methods plain 'sift=--criterion sift --sift-lambda 1' \
+  --methods plain 'sift=--criterion sift --sift-lambda 1 --sift-warmup 0 --sift-init 1e-2 --sift-step 1e-4' \
   -- "${common[@]}" --lr "$lr" --valid-subset valid,test,ood

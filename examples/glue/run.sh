@@ -10,7 +10,7 @@ shift 4
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 for task in ${TASKS:-cola sst2 stsb}; do
   "$bin/fairseq-steady" compare --out "$out/$task" --jobs 2 --seeds "$@" \
-    --methods plain smart -- "$data" --user-dir user_dir --task glue \
+    --methods plain 'smart=--criterion smart --smart-eps 1e-5 --smart-init 1e-5 --smart-step 1e-3' -- "$data" --user-dir user_dir --task glue \
     --glue-task "$task" --steady-model "$model" --steady-train-size "${SIZE:-1000}" \
     --steady-split-dev --valid-subset valid,test --batch-size 32 --clip-norm 1 \
     --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-1e-4}" \

@@ -11,7 +11,8 @@ shift 6
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 glued="$glue --task glue --steady-train-size $size --steady-split-dev"
 exec "$bin/fairseq-steady" probe generalization --out "$out" --jobs 2 --seeds "$@" \
-  --methods plain smart r3f r4f --tasks \
+  --methods plain 'smart=--criterion smart --smart-eps 1e-5 --smart-init 1e-5 --smart-step 1e-3' \
+  'r3f=--criterion r3f --r3f-eps 1e-5' 'r4f=--criterion r4f --r4f-eps 1e-5' --tasks \
   "sst2=$glued --glue-task sst2 --valid-subset valid,test" \
   "cola=$glued --glue-task cola --valid-subset valid,test" \
   "stsb=$glued --glue-task stsb --valid-subset valid,test" \

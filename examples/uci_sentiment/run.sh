@@ -10,8 +10,8 @@ bin=$(dirname "${PYTHON:-.venv/bin/python}")
 common=("$data" --user-dir user_dir --task uci_sentiment --steady-model "$model"
   --batch-size 32 --optimizer bert_adam --bert-adam-bias-correction --lr 1e-4
   --lr-scheduler polynomial_decay)
-methods=("plain=--criterion plain" "sift=--criterion sift --sift-lambda 1"
-  "smart=--criterion smart" "r3f=--criterion r3f")
+methods=("plain=--criterion plain" "sift=--criterion sift --sift-lambda 1 --sift-warmup 0 --sift-init 1e-2 --sift-step 1e-4"
+  "smart=--criterion smart --smart-eps 1e-5 --smart-init 1e-5 --smart-step 1e-3" "r3f=--criterion r3f --r3f-eps 1e-5")
 "$bin/fairseq-steady" compare --out "$out/twitter" --keep --jobs 2 --seeds "$@" \
   --methods "${methods[@]}" -- "${common[@]}" --steady-train-size "$size" \
   --warmup-updates $((updates / 10)) --total-num-update "$updates" \

@@ -4,12 +4,15 @@
     fairseq-steady get-data uci data/sentiment
     fairseq-steady get-data twitter data/sentiment --from ~/Downloads/train.csv
     fairseq-steady get-data snli data/snli
+    fairseq-steady get-data dialogsum data/dialogsum
 
-The sha256 of every file, or of the archive of snli, anli and xnli, is checked; that of
-scitail's is not known and is shown. A broken download is resumed by the same command.
+The sha256 of every file, or of the archive of snli, anli and xnli, is checked (of one
+file of dialogsum git's own digest); that of scitail's is not known and is shown. A
+broken download is resumed by the same command.
 cola: CoLA public 1.1; uci: sentences about Amazon, IMDb and Yelp; twitter: tweets, which
 may not be redistributed, so that --from names the file you have; snli: SNLI 1.0;
-scitail: SciTail 1.1; anli: ANLI 1.0; xnli: XNLI 1.0, which has no training set.
+scitail: SciTail 1.1; anli: ANLI 1.0; xnli: XNLI 1.0, which has no training set;
+dialogsum: DialogSum; scitldr: SciTLDR-A, the abstracts.
 """
 
 import hashlib
@@ -46,6 +49,8 @@ _LARGEST_MEMBER = 2**30
 #: Files of one name that are looked into.
 _TRIED = 16
 _BLOCK = 2**16
+#: Digits of git's digests; sha256 has more.
+_GIT = 40
 _ZIP = b"PK\x03\x04"
 #: What zipfile raises for archives that are none.
 _BROKEN = (
@@ -59,8 +64,9 @@ class Source:
     """Where a data set comes from.
 
     Args:
-        address: of a zip archive; None where it may not be redistributed.
-        files: sha256 of each file that the tasks read.
+        address: of a zip archive, or with {} of each file; None where there is none
+            for programs.
+        files: sha256 of each file that the tasks read, or git's digest of it.
         licence: under what terms.
         ask: where a person gets it, when there is no address.
 
@@ -100,6 +106,26 @@ SOURCES = {
         "sign up for the practice problem 'Twitter Sentiment Analysis' (hatred speech) "
         "at Analytics Vidhya, or find the same train.csv at Kaggle, and pass it with "
         "--from PATH",
+    ),
+    "dialogsum": Source(
+        "https://raw.githubusercontent.com/cylnlp/dialogsum/"
+        "848cc8c05e0a04def79326539de827f1b28786a0/DialogSum_Data/{}",
+        {
+            "dialogsum.train.jsonl": "0a02b0f0cbe801a75384ba28364a7528b9340587",
+            "dialogsum.dev.jsonl": "436721e0a3571eef7072964f80e042fb151d8c6178db1a688ce8f803bbf0a13f",
+            "dialogsum.test.jsonl": "6de36eca7e7b9b10975fd5ea3f47391df172d8b3c15d03d84d763cbaab015fda",
+        },
+        "CC BY-NC-SA 4.0",
+    ),
+    "scitldr": Source(
+        "https://raw.githubusercontent.com/allenai/scitldr/"
+        "5ccad9c00a60ad75c9e04abf7f27d0f53f983b20/SciTLDR-Data/SciTLDR-A/{}",
+        {
+            "train.jsonl": "b222771d387be585cfdf5ae957b36757138415a352e0a3e3b23f73f87c3b1119",
+            "dev.jsonl": "3191fa98ccc09521332b7a1cd63b1930be4e8df125a235ccd31e40329709525e",
+            "test.jsonl": "fb42dd6cd4f4a1928ae8a01a189456fbfe994a07e938bd49f68653933f6503c9",
+        },
+        "Apache-2.0",
     ),
 }
 
@@ -171,6 +197,15 @@ class Found:
     def digest(self) -> str:
         """Its sha256."""
         return hashlib.sha256(self.content).hexdigest()
+
+    def differs(self, wanted: str) -> str | None:
+        """What it is instead of the file of a digest; None if it is that."""
+        found = self.digest
+        if len(wanted) == _GIT:
+            blob = b"blob %d\0" % len(self.content) + self.content
+            found = hashlib.sha1(blob).hexdigest()  # noqa: S324  git's own
+        kind = "git's" if len(wanted) == _GIT else "sha256"
+        return None if found == wanted else f"{kind} {found} instead of {wanted}"
 
 
 def read(file: IO[bytes], where: str) -> Found:
@@ -261,15 +296,14 @@ def choose(source: Source, given: Path) -> dict[str, Found]:
         first = None
         for found in islice(look(given, name), _TRIED):
             first = first or found
-            if found.digest == wanted:
+            if not found.differs(wanted):
                 chosen[name] = found
                 break
         else:
             if first is None:
                 raise UserError(f"{name} is missing in {given}")
             raise UserError(
-                f"{first.where} is not the published {name}: sha256 {first.digest} "
-                f"instead of {wanted}"
+                f"{first.where} is not the published {name}: {first.differs(wanted)}"
             )
     return chosen
 
@@ -435,17 +469,50 @@ def get(name: str, out: Path, given: Path | None) -> None:
     if given is not None:
         place(choose(source, given), out)
         return
-    if all(
-        (out / f).is_file() and sha256(out / f) == h for f, h in source.files.items()
-    ):
-        return
-    if source.address is None:
+    missing = {f: d for f, d in source.files.items() if not is_there(out / f, d)}
+    if missing and source.address is None:
         raise UserError(f"{name} is not free to redistribute: {source.ask}")
-    with downloaded(name, source.address, out) as part:
+    if source.address and "{}" in source.address:
+        for file, digest in missing.items():
+            get_file(source.address.format(file), file, digest, out)
+    elif source.address and missing:
+        get_zip(name, source, source.address, out)
+
+
+def get_zip(name: str, source: Source, address: str, out: Path) -> None:
+    """Have the files of an archive in ``out``.
+
+    Raises:
+        UserError: it cannot be had, or is another.
+
+    """
+    with downloaded(name, address, out) as part:
         if not is_archive(part):
             raise UserError("that is no zip archive")
         chosen = choose(source, part)
     place(chosen, out)
+
+
+def is_there(path: Path, wanted: str) -> bool:
+    """Whether a file is there and whole."""
+    if not path.is_file() or path.stat().st_size > _LARGEST:
+        return False
+    return not Found(str(path), path.read_bytes()).differs(wanted)
+
+
+def get_file(address: str, name: str, wanted: str, out: Path) -> None:
+    """Have one file in ``out``.
+
+    Raises:
+        UserError: it cannot be had, or is another.
+
+    """
+    with downloaded(name, address, out) as part:
+        with part.open("rb") as file:
+            found = read(file, str(part))
+        if wrong := found.differs(wanted):
+            raise UserError(f"that is not the published {name}: {wrong}")
+    place({name: found}, out)
 
 
 @contextmanager

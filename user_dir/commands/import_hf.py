@@ -57,6 +57,16 @@ def parser() -> Page:
         "--bert2bert", action="store_true",
         help="source is a model directory; encoder and decoder both start from it",
     )  # fmt: skip
+    add = found.add_argument_group("with --bert2bert").add_argument
+    add(
+        "--cross-attention", choices=("new", "self"), metavar="START",
+        help="the decoder's attention to the article starts new, or from the same "
+        "layer's self-attention; default new",
+    )  # fmt: skip
+    add(
+        "--separate-embeddings", action="store_true",
+        help="the decoder has a word table of its own",
+    )  # fmt: skip
     return found
 
 
@@ -85,6 +95,10 @@ def run(args: argparse.Namespace) -> None:
                 f"--{name} is for Hugging Face's directories, and {args.source} is "
                 "none; leave it out"
             )
+    for flag in ("cross_attention", "separate_embeddings"):
+        if getattr(args, flag) and not args.bert2bert:
+            name = flag.replace("_", "-")
+            raise UserError(f"--{name} is for --bert2bert; add that, or leave it out")
     if released:
         import_fairseq(args.source, args.gpt2_bpe, args.out)
         print(f"{args.out}: weights and tokeniser as fairseq released them")
@@ -92,7 +106,11 @@ def run(args: argparse.Namespace) -> None:
         from ..huggingface.bert2bert import bert2bert
         from ..model_dir import ModelDirectory
 
-        bert2bert(ModelDirectory.open(args.source), args.out)
+        bert2bert(
+            *(ModelDirectory.open(args.source), args.out),
+            cross_attention=args.cross_attention or "new",
+            separate=args.separate_embeddings,
+        )
         print(f"{args.out}: encoder and decoder start from {args.source}")
     else:
         print(f"{args.out}: {import_checked(args)}")

@@ -38,16 +38,22 @@ _WIDTH = 88
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag with its default, empty if there is none, and its meaning."""
+    """A flag with its default, empty if there is none, and its meaning.
+
+    Where the method's own paper sets it, ``paper`` is what to.
+    """
 
     name: str
     default: str
     text: str
+    paper: str = ""
 
     def lines(self) -> list[str]:
         """As it is listed."""
-        default = f" (default: {self.default})" if self.default else ""
-        return [f"    {self.name}{default}", *_wrapped(self.text, 8)]
+        said = {"default": self.default, "paper": self.paper}
+        shown = "; ".join(f"{what}: {value}" for what, value in said.items() if value)
+        first = f"    {self.name} ({shown})" if shown else f"    {self.name}"
+        return [first, *_wrapped(self.text, 8)]
 
 
 @dataclass(frozen=True)
@@ -98,12 +104,18 @@ def _shown(default: Any) -> str:
     return "" if nothing or default == "???" else str(default)
 
 
-def _of_config(config: Any) -> tuple[Flag, ...]:
+def _of_config(config: Any, name: str = "") -> tuple[Flag, ...]:
+    from ..presets import of_paper
+
+    paper = {
+        flag: _shown(value) or "none" for flag, value in of_paper(name, ()).items()
+    }
     return tuple(
         Flag(
             "--" + item.name.replace("_", "-"),
             _shown(item.default),
             item.metadata["help"],
+            paper.get(item.name, ""),
         )
         for item in dataclasses.fields(config)
         if item.metadata.get("help") and item.name not in _HIDDEN
@@ -143,7 +155,7 @@ def _registered() -> Iterator[Component]:
     for kind, (classes, configs) in kinds.items():
         for name, made in sorted(classes.items()):
             if is_ours(made):
-                flags = _of_config(configs[name]) if name in configs else ()
+                flags = _of_config(configs[name], name) if name in configs else ()
                 yield Component(kind, name, _what(made), flags)
 
 

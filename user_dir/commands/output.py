@@ -27,7 +27,7 @@ def write_lines(lines: Iterable[str]) -> None:
 
 
 def with_progress(lines: Iterable[str], what: str, total: int) -> Iterator[str]:
-    """The same lines, with a bar where somebody is watching."""
+    """The same lines, with a bar where somebody is watching and knows the total."""
     if total < 2 or not sys.stderr.isatty():
         yield from lines
         return

@@ -1,15 +1,20 @@
-"""ROUGE of summaries against references, with 95 % t intervals over articles.
+"""ROUGE of summaries against references, with 95 % t intervals over articles, and more.
 
     fairseq-steady rouge summaries.txt references.txt
     fairseq-steady rouge summaries.txt test.csv --column highlights
+    fairseq-steady rouge out.txt dialogsum.test.jsonl --references mean \\
+        --column summary1,summary2,summary3 --source-column dialogue
+    fairseq-steady rouge out.txt test.jsonl --column references --bertscore models/bert
 
 F1 by rouge-score in percent, means over articles. Text files have a summary a line;
 ROUGE-Lsum splits sentences at newlines, and text without them after . ! and ?
+Several columns, or a list in JSON lines, are references of one article.
 """
 
+import argparse
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UserError
@@ -18,9 +23,13 @@ from .page import Page, page
 USAGE = "SUMMARIES REFERENCES [options]"
 OUT = """\
 what comes out, on standard output:
-  the number of articles, then a line for each of rouge1, rouge2 and rougeLsum:
-  its mean and, from five articles on, [low, high].
+  the number of articles, then a line for each of rouge1, rouge2 and rougeLsum (and
+  bertscore): its mean and, from five articles on, [low, high]; then how long the
+  summaries are in words, by the references' length, how many percent of them are
+  different, and, where the articles are known, how many percent of their n-grams of
+  1 to 4 words the article does not have.
 """
+References = list[tuple[str, ...]]
 
 
 def parser() -> Page:
@@ -32,54 +41,150 @@ def parser() -> Page:
         "references", type=Path, metavar="REFERENCES", help="as many, in the same order"
     )
     add(
-        "--column", default="highlights", metavar="NAME",
+        "--column", default="highlights", metavar="NAME[,NAME]",
         help="of the summaries, in tables; default %(default)s",
     )  # fmt: skip
     add("--no-stem", action="store_true", help="no Porter stemming")
+    add(
+        "--references", dest="how", choices=("best", "mean"), default="best",
+        help="of several: the scores of that with the largest ROUGE-1, or the mean; "
+        "default %(default)s",
+    )  # fmt: skip
+    add = found.add_argument_group("the articles, for novel n-grams").add_argument
+    add("--source", type=Path, metavar="FILE", help="default: REFERENCES, if a table")
+    add("--source-column", metavar="NAME", help="of the articles, in a table")
+    add = found.add_argument_group("BERTScore").add_argument
+    add("--bertscore", type=Path, metavar="DIR", help="model directory of an encoder")
+    add(
+        "--layer", type=int, metavar="N",
+        help="whose states are compared, 0 for embeddings; default: the last",
+    )  # fmt: skip
+    add("--idf", action="store_true", help="rare words of the references count more")
+    add("--cpu", action="store_true", help="stay on the CPU where there is a GPU")
     return found
 
 
-def read(path: Path, column: str) -> list[str]:
-    """Summaries of a file; a line of a text file may be empty.
+def read(path: Path, column: str) -> References:
+    """Summaries of a file, one or several an article; a line of text may be empty.
 
     Raises:
         UserError: the file cannot be read, or lacks the column.
 
     """
+    from ..data.pairs import texts_cell
     from ..data.readers import is_table, read_text
-    from ..data.tables import read_named, text_cell
+    from ..data.tables import read_named
 
-    if is_table(path):
-        rows = read_named(path, (column,), "name yours with --column")
-        return [text_cell(path, number, row, column) for number, row in rows]
-    return read_text(path).removesuffix("\n").split("\n")
+    if not is_table(path):
+        lines = read_text(path).removesuffix("\n").split("\n")
+        return [(line,) for line in lines]
+    names, found = column.split(","), []
+    for number, row in read_named(path, names, "name yours with --column"):
+        texts = [t for name in names for t in texts_cell(path, number, row, name)]
+        found.append(tuple(texts) or ("",))
+    return found
 
 
-def report(ours: Sequence[str], theirs: Sequence[str], stem: bool) -> None:
-    """Score and print."""
+def read_sources(args: argparse.Namespace) -> list[str] | None:
+    """The articles, if anything names them.
+
+    Raises:
+        UserError: the file cannot be read, or lacks the column.
+
+    """
+    from ..data.pairs import texts_cell
+    from ..data.readers import is_table, read_text
+    from ..data.tables import read_named
+
+    path, column = args.source, args.source_column
+    if path is None and column is None:
+        return None
+    path = path or args.references
+    if not is_table(path):
+        return read_text(path).removesuffix("\n").split("\n")
+    if column is None:
+        raise UserError(f"{path} is a table; name its articles with --source-column")
+    rows = read_named(path, (column,), "name yours with --source-column")
+    return [" ".join(texts_cell(path, number, row, column)) for number, row in rows]
+
+
+def line(name: str, values: Sequence[float]) -> str:
+    """A mean, with its interval where there is one."""
     from ..comparison.significance import interval
-    from ..scores.rouge import NAMES, rouge
 
-    scores = [rouge(a, b, stem) for a, b in zip(ours, theirs, strict=True)]
-    stemming = "with" if stem else "without"
-    print(f"{len(scores)} summaries, {stemming} stemming")
+    low, high = interval(values)
+    shown = "" if math.isnan(low) else f"  [{low:.2f}, {high:.2f}]"
+    return f"{name:10} {statistics.mean(values):6.2f}{shown}"
+
+
+def report(
+    args: argparse.Namespace,
+    ours: Sequence[str],
+    theirs: References,
+    articles: Sequence[str] | None,
+) -> Iterator[str]:
+    """Lines of scores."""
+    from ..scores.rouge import NAMES, best_or_mean
+
+    pairs = zip(ours, theirs, strict=True)
+    scores = [best_or_mean(a, b, args.how, not args.no_stem) for a, b in pairs]
+    stemming = "without" if args.no_stem else "with"
+    several = max(map(len, theirs))
+    which = f", {args.how} of up to {several} references" if several > 1 else ""
+    yield f"{len(scores)} summaries, {stemming} stemming{which}"
     for name in NAMES:
-        values = [100 * score[name] for score in scores]
-        low, high = interval(values)
-        shown = "" if math.isnan(low) else f"  [{low:.2f}, {high:.2f}]"
-        print(f"{name:10} {statistics.mean(values):6.2f}{shown}")
+        yield line(name, [100 * score[name] for score in scores])
+    if args.bertscore:
+        yield line("bertscore", [100 * score for score in similar(args, ours, theirs)])
+    yield from others(ours, theirs, articles)
+
+
+def similar(
+    args: argparse.Namespace, ours: Sequence[str], theirs: References
+) -> list[float]:
+    """BERTScore of each summary."""
+    from .. import tasks as plugin  # noqa: F401  registers everything
+    from ..inference.embedding import Embedder, bert_scores
+    from ..model_dir import ModelDirectory
+
+    directory = ModelDirectory.open(args.bertscore)
+    embed = Embedder(directory, args.layer, args.cpu)
+    return bert_scores(embed, ours, theirs, args.idf, args.how)
+
+
+def others(
+    ours: Sequence[str], theirs: References, articles: Sequence[str] | None
+) -> Iterator[str]:
+    """Lines of what ROUGE does not see."""
+    from ..scores.summaries import measured, shares
+
+    sums: dict[str, float] = {}
+    for row, (summary, several) in enumerate(zip(ours, theirs, strict=True)):
+        article = None if articles is None else articles[row]
+        for name, count in measured(summary, several, article).items():
+            sums[name] = sums.get(name, 0) + count
+    found = {"unique": 100 * len({*ours}) / len(ours), **shares(sums)}
+    for name, value in found.items():
+        yield f"{name.removesuffix('_ratio'):10} {value:6.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read both, score, print."""
+    """Read all, score, print."""
     args = parser().parse_args(argv)
-    ours, theirs = (
-        read(path, args.column) for path in (args.summaries, args.references)
-    )
-    if len(ours) != len(theirs):
-        raise UserError(
-            f"{args.summaries} has {len(ours)} summaries and {args.references} has "
-            f"{len(theirs)}; there must be one for each"
-        )
-    report(ours, theirs, not args.no_stem)
+    if args.bertscore is None and (args.idf or args.layer is not None):
+        raise UserError("--idf and --layer are for --bertscore DIR; add it")
+    summaries = read(args.summaries, args.column)
+    ours, theirs = [s[0] for s in summaries], read(args.references, args.column)
+    articles = read_sources(args)
+    counts = {args.references: len(theirs)}
+    if articles is not None:
+        counts[args.source or args.references] = len(articles)
+    for path, count in counts.items():
+        if len(ours) != count:
+            raise UserError(
+                f"{args.summaries} has {len(ours)} summaries and {path} has {count}; "
+                "there must be one for each"
+            )
+    for text in report(args, ours, theirs, articles):
+        print(text)
     return 0

@@ -9,8 +9,8 @@ from .page import positive
 
 #: What the tables and pictures need, by --executor.
 FOR_TABLES = {
-    "local": ("matplotlib", "statsmodels"),
-    "slurm": ("matplotlib", "statsmodels", "submitit"),
+    "local": ("matplotlib",),
+    "slurm": ("matplotlib", "submitit"),
 }
 
 

@@ -3,28 +3,43 @@
     fairseq-steady summarize runs/cnn_dm/checkpoint_best.pt test.csv > summaries.txt
     some-program | fairseq-steady summarize CHECKPOINT > summaries.txt
     fairseq-steady summarize --lead 3 test.csv --column article > lead3.txt
+    fairseq-steady summarize --random train.csv --summary-column highlights test.csv
 
 Text files and standard input have an article a line; .csv, .tsv and .jsonl a column
-of them; a .story file is one article. --lead N needs no checkpoint: the first N
-sentences, a hard baseline to beat.
+of them; a .story file is one article. Files of any size are read as they are used.
+Two baselines need no checkpoint: --lead N, the first N sentences, is hard to beat;
+--random FILE, a summary drawn from those of another file, is what knowing no article
+scores.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .output import say_what_is_read, with_progress, write_lines
 from .page import Page, add_model, page, positive
 
-USAGE = "CHECKPOINT [FILE ...] [options]\n       %(prog)s --lead N [FILE ...]"
+USAGE = (
+    "CHECKPOINT [FILE ...] [options]\n       %(prog)s --lead N [FILE ...]"
+    "\n       %(prog)s --random FILE [FILE ...]"
+)
 OUT = """\
 what comes out, on standard output:
-  a line for each article, in order. fairseq-steady rouge scores such a file.
+  a line for each article, in order. fairseq-steady rouge scores such a file. On
+  standard error how many summaries of a checkpoint are different.
 """
 #: The flags of the search, as :class:`..inference.searching.Decoding` names them.
 DECODING = ("beam", "length_penalty", "min_length", "max_length", "no_repeat")
+
+
+class Article(NamedTuple):
+    """One to summarise, and where it is."""
+
+    where: Path | str
+    line: int
+    text: str
 
 
 def parser() -> Page:
@@ -39,20 +54,39 @@ def parser() -> Page:
         help="files; default: standard input",
     )
     add(
-        "--lead",
-        type=positive,
-        metavar="N",
-        help="no checkpoint: the first N sentences",
-    )
-    add(
         "--column",
         default="article",
         metavar="NAME",
         help="of the articles, in tables; default %(default)s",
     )
+    _add_baselines(found)
     _add_search(found)
     add_model(found)
     return found
+
+
+def _add_baselines(found: Page) -> None:
+    """Flags of what needs no checkpoint."""
+    add = found.add_argument_group("baselines, in place of a checkpoint").add_argument
+    add(
+        "--lead",
+        type=positive,
+        metavar="N",
+        help="the first N sentences",
+    )
+    add(
+        "--random",
+        type=Path,
+        metavar="FILE",
+        help="summaries drawn from a file of them",
+    )
+    add(
+        "--summary-column",
+        default="summary",
+        metavar="NAME",
+        help="of the summaries in that file, if a table; default %(default)s",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of --random; default 0")
 
 
 def _add_search(found: Page) -> None:
@@ -75,27 +109,41 @@ def _add_search(found: Page) -> None:
     )
 
 
-def read_articles(path: Path | None, column: str) -> Iterator[str]:
-    """The articles of one file, or of standard input.
+def read_articles(path: Path | None, column: str) -> Iterator[Article]:
+    """The articles of one file, or of standard input, as they are wanted.
 
     Raises:
         UserError: the file cannot be read, lacks the column, or has an empty article.
 
     """
-    from ..data.readers import filled, is_table, read_inputs, read_text
-    from ..data.tables import read_named, text_cell
+    from ..data.pairs import texts_cell
+    from ..data.readers import filled, is_table, read_text, stream_inputs
+    from ..data.tables import read_named
 
     if path is not None and path.suffix.lower() == ".story":
         text = read_text(path).partition("@highlight")[0]
-        yield filled(path, 1, [" ".join(text.split())])[0]
+        yield Article(path, 1, filled(path, 1, [" ".join(text.split())])[0])
     elif path is not None and is_table(path):
         for number, row in read_named(path, (column,), "name yours with --column"):
-            yield filled(path, number, [text_cell(path, number, row, column)])[0]
+            text = " ".join(texts_cell(path, number, row, column))
+            yield Article(path, number, filled(path, number, [text])[0])
     else:
-        yield from (line for _, _, line in read_inputs(path))
+        yield from (Article(*found) for found in stream_inputs(path))
 
 
-def lead(texts: Sequence[str], sentences: int) -> Iterator[str]:
+def count(paths: Sequence[Path | None], column: str) -> int:
+    """How many articles there are, all looked at; 0 where that would use them up.
+
+    Raises:
+        UserError: as :func:`read_articles`; nothing is written then.
+
+    """
+    if any(path is None or (path.exists() and not path.is_file()) for path in paths):
+        return 0
+    return sum(1 for path in paths for _ in read_articles(path, column))
+
+
+def lead(texts: Iterable[str], sentences: int) -> Iterator[str]:
     """The first sentences of each article."""
     from ..scores.rouge import as_lines
 
@@ -103,34 +151,66 @@ def lead(texts: Sequence[str], sentences: int) -> Iterator[str]:
         yield " ".join(as_lines(text).split("\n")[:sentences])
 
 
-def summaries(args: argparse.Namespace, texts: Sequence[str]) -> Iterator[str]:
+def drawn(texts: Iterable[str], path: Path, column: str, seed: int) -> Iterator[str]:
+    """A summary of a file for each article, whatever that is about."""
+    import numpy as np
+
+    from .rouge import read
+
+    known, draw = read(path, column), np.random.default_rng(seed)
+    yield from (known[draw.integers(len(known))][0] for _ in texts)
+
+
+def summaries(args: argparse.Namespace, texts: Iterable[str]) -> Iterator[str]:
     """One per article."""
     if args.lead:
         yield from lead(texts, args.lead)
-        return
+    elif args.random:
+        yield from drawn(texts, args.random, args.summary_column, args.seed)
+    else:
+        yield from of_checkpoint(args, texts)
+
+
+def of_checkpoint(args: argparse.Namespace, texts: Iterable[str]) -> Iterator[str]:
+    """Summaries of a trained model; says what was cut, and how many are different."""
     from ..inference.summarising import Summarizer
+    from ..scores.summaries import Sameness
 
     given = {name: getattr(args, name) for name in DECODING}
     changes: dict[str, Any] = {n: v for n, v in given.items() if v is not None}
     summarize = Summarizer(args.checkpoint, args.model, args.cpu, **changes)
-    yield from summarize(texts, args.max_tokens)
+    same = Sameness()
+    yield from same.watch(summarize(texts, args.max_tokens))
     if summarize.truncated:
-        print(f"{summarize.truncated} articles were cut to fit", file=sys.stderr)
+        print(
+            f"{summarize.truncated} of {same.count} articles were cut to the "
+            f"{summarize.tokenizer.max_length} tokens that the model reads",
+            file=sys.stderr,
+        )
+    for said in same.report():
+        print(said, file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, summarise, write as they come."""
+    from ..data.noticing import noticing
+
     page = parser()
     args = page.parse_args(argv)
     args.checkpoint = None
-    if not args.lead:
+    if args.lead and args.random:
+        page.error("--lead and --random: give one of them")
+    if not (args.lead or args.random):
         if not args.inputs:
-            page.error("name a checkpoint, or --lead N")
+            page.error("name a checkpoint, --lead N or --random FILE")
         args.checkpoint, *args.inputs = args.inputs
     if not args.inputs:
         say_what_is_read("articles")
     paths = args.inputs or [None]
-    texts = [text for path in paths for text in read_articles(path, args.column)]
-    shown = with_progress(summaries(args, texts), "summarising", len(texts))
+    total = count(paths, args.column)
+    articles = (found for path in paths for found in read_articles(path, args.column))
+    seen = noticing(articles, lambda found: found[:2], lambda found: (found.text,))
+    shown = summaries(args, (found.text for found in seen))
+    shown = with_progress(shown, "summarising", total)
     write_lines(" ".join(summary.split()) for summary in shown)
     return 0

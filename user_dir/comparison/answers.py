@@ -105,9 +105,9 @@ def _other(
 
 def _said(found: Difference, p: float, scored: "Scored", first: str) -> str:
     if found.pairs < FEWEST:
-        return f"undecided, as fewer than {FEWEST} seeds have both"
+        return f"undecided: fewer than {FEWEST} seeds ended in both"
     if math.isnan(p):
-        return "no answer, as a score is not finite"
+        return "no answer: a score is not finite"
     if p >= ERROR:
         return f"undecided (p {p:.3f})"
     return f"{towards(found, scored)} than {first} (p {p:.3f})"
@@ -159,7 +159,9 @@ def amount(size: float) -> str:
 
 
 def duration(hours: float) -> str:
-    """Hours for people."""
+    """Hours for people; nan are those of runs whose time is not known."""
+    if math.isnan(hours):
+        return "an unknown time"
     return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
 
 

@@ -18,8 +18,8 @@ from scipy import optimize, stats
 
 from .power import ERROR
 
-#: Points of the integrals, on each side of 0.
-_POINTS = 500
+#: Points of the integrals between two bounds.
+_POINTS = 300
 
 
 def spent(share: float, level: float) -> float:

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
+import torch
 from fairseq.criterions import register_criterion
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from ..flags import NOT_NEGATIVE, POSITIVE, one_of, option
 from ..regularizers import (
     DropoutMode,
     dropout_passes,
+    embeddings_rms,
     find_encoder,
     masked_rms,
     noise_keys,
@@ -21,24 +23,29 @@ from ..regularizers.ascent import Ascent, Norm
 from ..regularizers.freelb import FreeLB, sentence_start
 from ..regularizers.injection import capture, shift
 from .kinds import Classes
-from .options import Noise, dropout, noise
+from .options import Noise, dropout, noise, radius, relative
 from .plain import Outcome, PlainConfig, PlainCriterion, gradient_scale
+from .radii import radius_of
 
 
 @dataclass
 class FreeLBConfig(PlainConfig):
-    """Flags of freelb; sizes are in embedding units, per sentence."""
+    """Flags of freelb; lengths are a sentence's, in one unit: see eps-relative."""
 
     freelb_steps: int = option(
         3, "ascent steps (0 only adds the random start)", NOT_NEGATIVE
     )
-    freelb_step: float = option(5e-2, "length of an ascent step", POSITIVE)
-    freelb_init: float = option(
-        0.4,
-        "size of the random start, divided by the root of tokens * channels",
+    freelb_step: Optional[float] = option(
+        None, "length of an ascent step; default: the radius over the steps", POSITIVE
+    )
+    freelb_init: Optional[float] = option(
+        None,
+        "size of the random start, divided by the root of tokens * channels; default: "
+        "the radius",
         NOT_NEGATIVE,
     )
-    freelb_eps: float = option(0.3, "radius of the ball (0 trains plain)", NOT_NEGATIVE)
+    freelb_eps: Optional[float] = radius("radius of the ball (0 trains plain)")
+    freelb_eps_relative: float = relative(0.02)
     freelb_norm: Norm = option("l2", "norm of the ball", one_of("l2", "linf"))
     freelb_noise: Noise = noise("uniform", "distribution of the start")
     freelb_dropout: DropoutMode = dropout("shared")
@@ -50,7 +57,7 @@ class FreeLBCriterion(PlainCriterion):
 
     Costs K + 1 forwards and backwards. The last pass goes through the distributed
     wrapper, the others past it. See :class:`..regularizers.FreeLB` for the method and
-    its source; the defaults are its authors' for CoLA.
+    its source.
     """
 
     method = "freelb"
@@ -59,11 +66,15 @@ class FreeLBCriterion(PlainCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         cfg = self.cfg
+        self._radius = radius_of(cfg, self.method)
+        size, steps = self._radius.size or 0.0, cfg.freelb_steps
+        step, init = cfg.freelb_step, cfg.freelb_init
+        self._init = size if init is None else init
         self._freelb = FreeLB(
             Ascent(
-                cfg.freelb_steps,
-                cfg.freelb_step,
-                cfg.freelb_eps,
+                steps,
+                size / max(1, steps) if step is None else step,
+                size,
                 norm=cfg.freelb_norm,
                 level="sentence",
             )
@@ -72,7 +83,7 @@ class FreeLBCriterion(PlainCriterion):
     @property
     def active(self) -> bool:
         """Whether the radius is above 0."""
-        return self.cfg.freelb_eps > 0
+        return bool(self._radius.size)
 
     def check_model(self, model: nn.Module) -> None:
         """The encoder needs word embeddings."""
@@ -87,24 +98,40 @@ class FreeLBCriterion(PlainCriterion):
         mask = sample["net_input"]["src_tokens"] != encoder.padding_idx
         channels = encoder.embed_tokens.embedding_dim  # type: ignore[union-attr]
         keys = noise_keys(sample["id"])
-        form, size = self.cfg.freelb_noise, self.cfg.freelb_init
-        start = sentence_start(form, size, keys, mask, channels)  # type: ignore[arg-type]
+        form = self.cfg.freelb_noise
+        start = sentence_start(form, self._init, keys, mask, channels)  # type: ignore[arg-type]
         seen: list[Tensor] = []
-        losses = self._losses(model, sample, kind, mask, seen)
+        unit = self._unit(encoder, sample, mask)
+        losses = self._losses(model, sample, kind, unit, seen)
         trained = [p for p in inner.parameters() if p.requires_grad]
         loss, delta, refused = self._scaled(model)(losses, start, trained)
         logged = {
-            "rms": masked_rms(delta, mask).sum(),
+            "rms": masked_rms(delta * unit, mask).sum(),
             "refused": refused / max(1, self.cfg.freelb_steps),
         }
         return Outcome(seen[-1], loss, loss, logged)
+
+    def _unit(self, encoder: Any, sample: dict[str, Any], mask: Tensor) -> Tensor:
+        """What lengths are multiples of, 0 at padding, shape (B, T, 1).
+
+        In the L2 norm that of the sentence's embeddings, else their root mean square.
+        """
+        real = mask.unsqueeze(-1)
+        if not self._radius.relative:
+            return real.float()
+        with torch.no_grad():
+            words = encoder.embed_tokens(sample["net_input"]["src_tokens"])
+        unit = embeddings_rms(words, mask)
+        if self.cfg.freelb_norm == "l2":
+            unit = unit * (mask.sum(1) * words.shape[-1]).sqrt()[:, None, None]
+        return unit * real
 
     def _losses(
         self,
         model: nn.Module,
         sample: dict[str, Any],
         kind: Classes,
-        mask: Tensor,
+        unit: Tensor,
         seen: list[Tensor],
     ) -> Callable[[Tensor, int], Tensor]:
         inner, encoder = unwrap(model), find_encoder(model)
@@ -116,7 +143,7 @@ class FreeLBCriterion(PlainCriterion):
             repeats = k > 0 or dropped == "off"
             with (
                 a_pass() if repeats else nullcontext(),
-                shift(encoder, "word", delta * mask.unsqueeze(-1)),
+                shift(encoder, "word", delta * unit),
             ):
                 seen.append(kind.logits(through, sample))
             return kind.loss(seen[-1], sample["target"])

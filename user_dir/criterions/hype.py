@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.criterions import register_criterion
 from torch import nn
@@ -18,15 +18,17 @@ from ..regularizers import (
 )
 from ..regularizers.hype import layers_of, perturbed_layers
 from .kinds import Classes
-from .options import Noise, dropout, noise, radius
+from .options import NOISE, Noise, dropout, noise, radius, relative
 from .plain import Outcome, PlainConfig, PlainCriterion
+from .radii import radius_of
 
 
 @dataclass
 class HyPeConfig(PlainConfig):
     """Flags of hype; sizes are in units of the hidden states."""
 
-    hype_eps: float = radius(more=" (0 trains plain)")
+    hype_eps: Optional[float] = radius(f"{NOISE} (0 trains plain)")
+    hype_eps_relative: float = relative(0.01, whose="sentence's hidden states")
     hype_noise: Noise = noise("normal")
     hype_dropout: DropoutMode = dropout("off")
 
@@ -45,6 +47,7 @@ class HyPeCriterion(PlainCriterion):
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
+        self._radius = radius_of(self.cfg, self.method)
         if self.cfg.hype_dropout == "shared":
             raise UserError(
                 "--hype-dropout shared has no second pass to share a mask with; use "
@@ -54,7 +57,7 @@ class HyPeCriterion(PlainCriterion):
     @property
     def active(self) -> bool:
         """Whether the radius is above 0."""
-        return self.cfg.hype_eps > 0
+        return bool(self._radius.size)
 
     def check_model(self, model: nn.Module) -> None:
         """The encoder needs a list of layers."""
@@ -69,7 +72,8 @@ class HyPeCriterion(PlainCriterion):
         keys = noise_keys(sample["id"])
         off = self.cfg.hype_dropout == "off"
         quiet = dropout_passes(unwrap(model), "off") if off else nullcontext
-        form, eps = self.cfg.hype_noise, self.cfg.hype_eps
-        with quiet(), perturbed_layers(encoder, form, eps, keys, mask) as added:
+        form, (eps, relative) = self.cfg.hype_noise, self._radius
+        noised = perturbed_layers(encoder, form, eps or 0.0, keys, mask, relative)
+        with quiet(), noised as added:
             outcome = self.plain_outcome(model, sample, kind)
         return outcome._replace(logged={"rms": masked_rms(added[0], mask).sum()})

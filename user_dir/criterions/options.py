@@ -2,11 +2,24 @@
 
 from typing import Any, Literal
 
-from ..flags import FACTOR, NOT_NEGATIVE, POSITIVE, at_least, one_of, option
+from ..flags import (
+    FACTOR,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    Range,
+    at_least,
+    one_of,
+    option,
+)
 from ..regularizers import DIVERGENCES
 
 Noise = Literal["uniform", "normal"]
 Side = Literal["encoder", "decoder", "both"]
+
+
+#: What the size of noise is.
+NOISE = "standard deviation, or half the width of uniform noise"
 
 
 def strength(default: float) -> Any:
@@ -14,10 +27,32 @@ def strength(default: float) -> Any:
     return option(default, "factor of the regulariser (0 trains plain)", NOT_NEGATIVE)
 
 
-def radius(default: float = 1e-5, more: str = "") -> Any:
-    """How large noise is."""
-    text = f"standard deviation, or half the width of uniform noise{more}"
-    return option(default, text, NOT_NEGATIVE)
+def warmup(default: float = 0.0) -> Any:
+    """How long lambda rises."""
+    return option(
+        default,
+        "share of the updates over which lambda rises linearly from 0",
+        PROBABILITY,
+    )
+
+
+def radius(text: str, values: Range = NOT_NEGATIVE, more: str = "") -> Any:
+    """How large it is in units of the embeddings; by default it is relative."""
+    return option(None, f"{text}; in place of eps-relative{more}", values)
+
+
+def relative(
+    default: float,
+    values: Range = NOT_NEGATIVE,
+    whose: str = "sentence's embeddings",
+) -> Any:
+    """How large it is beside what it is added to."""
+    return option(
+        default,
+        f"radius as a multiple of the root mean square of the {whose}, the unit of the "
+        "method's other lengths too",
+        values,
+    )
 
 
 def noise(default: Noise, text: str = "distribution of the noise") -> Any:

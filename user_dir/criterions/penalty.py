@@ -31,7 +31,8 @@ from .choosing import chosen
 from .kinds import Classes
 from .options import Side
 from .passes import Passes
-from .plain import Outcome, PlainCriterion
+from .plain import Outcome
+from .warming import WeightedCriterion
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def _cut(logits: Tensor, rows: Tensor, spoken: Tensor) -> Tensor:
     return logits[rows][:, spoken] if len(spoken) else logits[rows]
 
 
-class PenaltyCriterion(PlainCriterion):
+class PenaltyCriterion(WeightedCriterion):
     """The clean pass through the distributed wrapper, every other past it.
 
     A subclass names its injection point and builds its regulariser; its flags are
@@ -144,9 +145,9 @@ class PenaltyCriterion(PlainCriterion):
             )
 
     @property
-    def active(self) -> bool:
-        """Whether lambda is above 0."""
-        return self.terms.strength > 0
+    def at_work(self) -> bool:
+        """Whether there is anything to add in this update."""
+        return self.strength > 0
 
     def regularizer(self, model: nn.Module) -> Callable[[View], Penalty]:
         """The method as its flags say, at the precision of the model."""
@@ -218,7 +219,7 @@ class PenaltyCriterion(PlainCriterion):
             self.terms.dropout == "shared" and rows is not None
         )
         clean = live
-        if again and self.terms.strength > 0:
+        if again and self.strength > 0:
             with torch.set_grad_enabled(self.terms.stop_gradient != "clean"):
                 clean = some.clean()
         return logits, Regularised(some, live, self._view(some, embedded, live, clean))
@@ -269,31 +270,34 @@ class PenaltyCriterion(PlainCriterion):
         if penalty.lost is not None:
             self._warn_lost(penalty.lost)
             logged["lost"] = penalty.lost * len(penalty.value)
-        return Term(self.terms.strength * divergence, logged, penalty.cost)
+        return Term(self.strength * divergence, logged, penalty.cost)
 
     def train_outcome(
         self, model: nn.Module, sample: dict[str, Any], kind: Classes
     ) -> Outcome:
         """Task loss of the clean pass plus lambda times the penalty."""
+        if not self.at_work:
+            return self.left_out(model, sample, kind)
         ids, terms = sample["id"], self.terms
         rows, total = chosen(ids, self.update, terms.every, terms.fraction), len(ids)
         count = total if rows is None else len(rows)
         if not count:
-            return self._left_out(model, sample, kind)
+            return self._none_chosen(model, sample, kind)
         logits, seen = self.clean(model, sample, kind, rows)
         term = self.term(model, seen)
         task_loss = kind.loss(logits, sample["target"])
         logged = {**term.logged, **self._probe(model, sample, kind, logits)}
         logged |= {"regularised": count, "passes": total + count * term.cost}
+        logged |= self.rising(total)
         loss = task_loss + terms.weight * term.loss
         return Outcome(logits, loss, task_loss, logged)
 
-    def _left_out(
+    def _none_chosen(
         self, model: nn.Module, sample: dict[str, Any], kind: Classes
     ) -> Outcome:
-        """A batch of which nothing is regularised, which costs what plain does."""
-        outcome = self.plain_outcome(model, sample, kind)
-        logged: dict[str, Any] = {"regularised": 0, "passes": len(sample["id"])}
+        """A batch without sentences of its update that are regularised."""
+        outcome = self.left_out(model, sample, kind)
+        logged = outcome.logged
         if self.update % self.terms.every == 0:
             # Workers add up what they log, and another may have chosen sentences.
             nothing = torch.zeros_like(outcome.loss.detach())
@@ -318,7 +322,7 @@ class PenaltyCriterion(PlainCriterion):
         """Divergence of a pass that differs by its dropout masks alone."""
         every, self._batches = self.terms.probe_interval, self._batches + 1
         due = every > 0 and (self._batches - 1) % every == 0
-        due = due and self.terms.strength > 0
+        due = due and self.strength > 0
         if not due or self.terms.dropout != "independent":
             return {}
         with torch.random.fork_rng([logits.device] if logits.is_cuda else []):

@@ -59,6 +59,7 @@ class PlainConfig(Flags, FairseqDataclass):
         SHARE,
     )
     sentence_avg: bool = II("optimization.sentence_avg")
+    max_update: int = II("optimization.max_update")
 
 
 class Outcome(NamedTuple):
@@ -201,7 +202,7 @@ class PlainCriterion(FairseqCriterion):
 
 
 _COUNTS = ("ntokens", "nsentences", "sample_size")
-_PER_SENTENCE = ("_rms", "_refused", "_lost", "_passes", "_regularised")
+_PER_SENTENCE = ("_rms", "_refused", "_lost", "_passes", "_regularised", "_lambda")
 
 
 def _counted_by(name: str, sums: Mapping[str, Any]) -> str:

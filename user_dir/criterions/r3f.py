@@ -1,7 +1,7 @@
 """Criterion ``r3f``: noise on the embeddings that arrives."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 from fairseq.criterions import register_criterion
 from torch import nn
@@ -13,6 +13,7 @@ from ..regularizers.divergence import Divergence
 from ..regularizers.r3f import R3F
 from .kinds import Classes, Tokens
 from .options import (
+    NOISE,
     Noise,
     Side,
     divergence,
@@ -22,20 +23,25 @@ from .options import (
     noise,
     probing,
     radius,
+    relative,
     side,
     stop_gradient,
     strength,
+    warmup,
 )
 from .penalty import PenaltyCriterion
 from .plain import PlainConfig
+from .radii import radius_of
 
 
 @dataclass
 class R3FConfig(PlainConfig):
-    """Flags of r3f; sizes are in embedding units."""
+    """Flags of r3f; sizes are multiples of the embeddings', unless eps is given."""
 
     r3f_lambda: float = strength(1.0)
-    r3f_eps: float = radius()
+    r3f_warmup: float = warmup()
+    r3f_eps: Optional[float] = radius(NOISE)
+    r3f_eps_relative: float = relative(2.0)
     r3f_noise: Noise = noise("uniform")
     r3f_divergence: str = divergence()
     r3f_reduction: Literal["token", "fairseq"] = option(
@@ -74,7 +80,9 @@ class R3FCriterion(PenaltyCriterion):
                 "--r3f-reduction fairseq counts the padding of whole batches, so it "
                 "does not go with --r3f-fraction; leave one of them out"
             )
-        self._r3f = R3F(cfg.r3f_noise, cfg.r3f_eps, cfg.r3f_live_embeddings)
+        size, relative = radius_of(cfg, self.method)
+        live = cfg.r3f_live_embeddings
+        self._r3f = R3F(cfg.r3f_noise, size or 0.0, live, relative)
 
     def regularizer(self, model: nn.Module) -> R3F:
         """R3F as its flags say."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.criterions import register_criterion
 from torch import nn
@@ -14,6 +14,7 @@ from ..regularizers.r3f import R3F
 from ..regularizers.spectral import Bound, bound_linear, spectral_bound
 from .kinds import Classes
 from .options import (
+    NOISE,
     Noise,
     divergence,
     dropout,
@@ -22,19 +23,24 @@ from .options import (
     noise,
     probing,
     radius,
+    relative,
     stop_gradient,
     strength,
+    warmup,
 )
 from .penalty import PenaltyCriterion
 from .plain import Outcome, PlainConfig
+from .radii import radius_of
 
 
 @dataclass
 class R4FConfig(PlainConfig):
-    """Flags of r4f; sizes are in embedding units."""
+    """Flags of r4f; sizes are multiples of the embeddings', unless eps is given."""
 
     r4f_lambda: float = strength(1.0)
-    r4f_eps: float = radius()
+    r4f_warmup: float = warmup()
+    r4f_eps: Optional[float] = radius(NOISE)
+    r4f_eps_relative: float = relative(2.0)
     r4f_noise: Noise = noise("uniform")
     r4f_norm: Bound = option(
         "bound",
@@ -66,7 +72,9 @@ class R4FCriterion(PenaltyCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         cfg = self.cfg
-        self._r3f = R3F(cfg.r4f_noise, cfg.r4f_eps, cfg.r4f_live_embeddings)
+        size, relative = radius_of(cfg, self.method)
+        live = cfg.r4f_live_embeddings
+        self._r3f = R3F(cfg.r4f_noise, size or 0.0, live, relative)
 
     def regularizer(self, model: nn.Module) -> R3F:
         """R3F as the flags say."""

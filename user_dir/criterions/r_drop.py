@@ -11,8 +11,9 @@ from ..regularizers import DropoutMode
 from ..regularizers.r_drop import doubled
 from .choosing import chosen
 from .kinds import Classes
-from .options import divergence, dropout, every, fraction, strength
-from .plain import Outcome, PlainConfig, PlainCriterion
+from .options import divergence, dropout, every, fraction, strength, warmup
+from .plain import Outcome, PlainConfig
+from .warming import WeightedCriterion
 
 
 @dataclass
@@ -20,6 +21,7 @@ class RDropConfig(PlainConfig):
     """Flags of r_drop."""
 
     r_drop_lambda: float = strength(1.0)
+    r_drop_warmup: float = warmup()
     r_drop_divergence: str = divergence()
     r_drop_dropout: DropoutMode = dropout()
     r_drop_every: int = every()
@@ -27,7 +29,7 @@ class RDropConfig(PlainConfig):
 
 
 @register_criterion("r_drop", dataclass=RDropConfig)
-class RDropCriterion(PlainCriterion):
+class RDropCriterion(WeightedCriterion):
     """Mean task loss of two dropout masks + lambda * KL_S between them.
 
     One forward and backward on the batch doubled: 2 and 2.
@@ -49,15 +51,12 @@ class RDropCriterion(PlainCriterion):
                 "the two passes differ by their masks alone; use independent"
             )
 
-    @property
-    def active(self) -> bool:
-        """Whether lambda is above 0."""
-        return self.cfg.r_drop_lambda > 0
-
     def train_outcome(
         self, model: nn.Module, sample: dict[str, Any], kind: Classes
     ) -> Outcome:
         """One forward: the batch, and behind it the sentences that are compared."""
+        if not self.strength:
+            return self.left_out(model, sample, kind)
         cfg, ids, target = self.cfg, sample["id"], sample["target"]
         rows = chosen(ids, self.update, cfg.r_drop_every, cfg.r_drop_fraction)
         twice = {**sample, "net_input": doubled(sample["net_input"], rows)}
@@ -74,8 +73,9 @@ class RDropCriterion(PlainCriterion):
         if count:
             self.watch(divergence)
         logged: dict[str, Any] = {"regularised": count, "passes": len(logits)}
+        logged |= self.rising(len(ids))
         if self.update % cfg.r_drop_every == 0:
             unit = kind.unit * cfg.r_drop_fraction
             logged["divergence"] = divergence.detach() / unit
-        weight = cfg.r_drop_lambda * cfg.r_drop_every / cfg.r_drop_fraction
+        weight = self.strength * cfg.r_drop_every / cfg.r_drop_fraction
         return Outcome(one, task_loss + weight * divergence, task_loss, logged)

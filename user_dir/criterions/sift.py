@@ -24,6 +24,7 @@ from .options import (
     side,
     stop_gradient,
     strength,
+    warmup,
 )
 from .plain import PlainConfig, gradient_scale
 
@@ -32,11 +33,12 @@ from .plain import PlainConfig, gradient_scale
 class SiFTConfig(PlainConfig):
     """Flags of sift; sizes are in units of the normalised embedding (rms 1)."""
 
-    sift_lambda: float = strength(5.0)
+    sift_lambda: float = strength(2.5)
+    sift_warmup: float = warmup(1.0)
     sift_init: float = option(
-        1e-2, "standard deviation of the random start", NOT_NEGATIVE
+        0.05, "standard deviation of the random start", NOT_NEGATIVE
     )
-    sift_step: float = option(1e-4, "L-infinity length of an ascent step", POSITIVE)
+    sift_step: float = option(0.1, "L-infinity length of an ascent step", POSITIVE)
     sift_steps: int = option(
         1, "ascent steps (0 leaves the random start)", NOT_NEGATIVE
     )

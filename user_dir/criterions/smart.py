@@ -5,7 +5,6 @@ from typing import Any, Literal, Optional
 
 import torch
 from fairseq.criterions import register_criterion
-from omegaconf import II
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -27,31 +26,42 @@ from .options import (
     every,
     fraction,
     probing,
+    radius,
+    relative,
     side,
     stop_gradient,
     strength,
+    warmup,
 )
 from .penalty import Regularised, Term
 from .plain import Outcome, PlainConfig, gradient_scale
+from .radii import Radius, radius_of
 
 
 @dataclass
 class SMARTConfig(PlainConfig):
-    """Flags of smart; sizes are in embedding units."""
+    """Flags of smart; lengths have one unit: see eps-relative."""
 
     smart_lambda: float = strength(1.0)
-    smart_init: float = option(
-        1e-5, "standard deviation of the random start", NOT_NEGATIVE
+    smart_warmup: float = warmup()
+    smart_init: Optional[float] = option(
+        None,
+        "standard deviation of the random start; default: half the radius, or 1e-5 for "
+        "normalize",
+        NOT_NEGATIVE,
     )
-    smart_step: float = option(1e-3, "length of an ascent step", POSITIVE)
+    smart_step: Optional[float] = option(
+        None,
+        "length of an ascent step; default: the radius, or 1e-3 for normalize",
+        POSITIVE,
+    )
     smart_steps: int = option(
         1, "ascent steps (0 leaves the random start)", NOT_NEGATIVE
     )
-    smart_eps: Optional[float] = option(
-        None,
-        "radius of the ball around each word; default: 1e-5 for clamp, 1 for normalize",
-        POSITIVE,
+    smart_eps: Optional[float] = radius(
+        "radius of the ball around each word", POSITIVE, ", and 1 for normalize"
     )
+    smart_eps_relative: float = relative(0.2, POSITIVE)
     smart_norm: Norm = option("linf", "norm of the ball", one_of("linf", "l2"))
     smart_projection: Projection = option(
         "clamp",
@@ -96,16 +106,29 @@ class SMARTConfig(PlainConfig):
     smart_start_update: int = option(
         0, "updates before the Bregman divergence counts", NOT_NEGATIVE
     )
-    max_update: int = II("optimization.max_update")
+
+
+def _radius(cfg: SMARTConfig) -> Radius:
+    """MT-DNN's 1 for its projection, unless another is given."""
+    otherwise = 1.0 if cfg.smart_projection == "normalize" else None
+    return radius_of(cfg, "smart", otherwise)
+
+
+def _or(given: float | None, cfg: SMARTConfig, share: float, theirs: float) -> float:
+    """What is given, else a share of the radius, or MT-DNN's own value."""
+    if given is not None:
+        return given
+    if cfg.smart_projection == "normalize":
+        return theirs
+    return share * (_radius(cfg).size or 0.0)
 
 
 def _ascent(cfg: SMARTConfig) -> Ascent:
     """Steps and ball."""
-    normalised = cfg.smart_projection == "normalize"
     return Ascent(
         cfg.smart_steps,
-        cfg.smart_step,
-        cfg.smart_eps or (1.0 if normalised else 1e-5),
+        _or(cfg.smart_step, cfg, 1.0, 1e-3),
+        _radius(cfg).size,
         norm=cfg.smart_norm,
         projection=cfg.smart_projection,
     )
@@ -154,7 +177,9 @@ class SMARTCriterion(AscentCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         cfg = self.cfg
-        self._smart = SMART(cfg.smart_init, self.ascent(), cfg.smart_live_embeddings)
+        init = _or(cfg.smart_init, cfg, 0.5, 1e-5)
+        live, relative = cfg.smart_live_embeddings, _radius(cfg).relative
+        self._smart = SMART(init, self.ascent(), live, relative)
         _check_copies(self.cfg)
         self._teacher: Teacher | None = None
         self._restored: dict[str, Any] | None = None
@@ -172,9 +197,14 @@ class SMARTCriterion(AscentCriterion):
         """Whether either term counts."""
         return super().active or self._proximal
 
+    @property
+    def at_work(self) -> bool:
+        """Whether either term counts in this update."""
+        return super().at_work or self._proximal
+
     def sums(self, model: nn.Module) -> tuple[str, ...]:
         """Those of each of the two terms that counts."""
-        smooth = super().sums(model) if super().active else ()
+        smooth = super().sums(model) if self.strength > 0 else ()
         near = self._teacher is not None and self._teacher.active
         return (*smooth, *(("bregman",) if near else ()))
 
@@ -199,7 +229,7 @@ class SMARTCriterion(AscentCriterion):
 
     def term(self, model: nn.Module, seen: Regularised) -> Term:
         """Both terms."""
-        smooth = super().active
+        smooth = self.strength > 0
         term = super().term(model, seen) if smooth else _nothing(seen.logits)
         teacher = self._teacher
         if teacher is None or not teacher.active:

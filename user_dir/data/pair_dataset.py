@@ -10,6 +10,7 @@ from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.data.data_utils import numpy_seed
 
 from ..files import sha256
+from ..scores.summaries import words
 from .cache import VERSION, default_folder, key_of
 from .dataset import EveryExample
 from .pairs import Pair
@@ -48,7 +49,7 @@ def encode_pairs(
     folder = (cache_dir or default_folder()) / f"{first.stem}-{key[:16]}"
     entry = Entry(first, folder, key, tokenizers[0].symbols, sides=2, classes=0)
     what = f"{first}: articles tokenised"
-    encoded = kept(entry, lambda: _chunks(counted(read(), what), tokenizers))
+    encoded = kept(entry, lambda: _chunks(counted(read(), what), tokenizers, first))
     for what, count, tokenizer in zip(
         ("articles", "summaries"), encoded.truncated, tokenizers, strict=True
     ):
@@ -61,14 +62,42 @@ def encode_pairs(
 
 
 def _chunks(
-    pairs: Iterable[Pair], tokenizers: tuple[SentenceTokenizer, SentenceTokenizer]
+    pairs: Iterable[Pair],
+    tokenizers: tuple[SentenceTokenizer, SentenceTokenizer],
+    where: Path,
 ) -> Iterator[Chunk]:
-    """Both sides of some pairs at a time."""
+    """Both sides of some pairs at a time; says how many lose what they are about."""
+    lost = cut_off = 0
     for some in chunked(pairs):
         texts = [[(pair.source,) for pair in some], [(pair.target,) for pair in some]]
         found = [t.encode(side) for t, side in zip(tokenizers, texts, strict=True)]
         ids, cut = zip(*found, strict=True)
+        for pair, row in zip(some, ids[0], strict=True) if cut[0] else ():
+            if len(row) == tokenizers[0].max_length and cut_off < _LOOKED_AT:
+                cut_off += 1
+                lost += _answer_is_cut(pair, row, tokenizers[0])
         yield Chunk(ids, np.empty((len(some), 0), np.int64), cut)
+    if lost:
+        logger.warning(
+            "%s: of the first %d articles that fill %d tokens, %d are cut before most "
+            "of the words that their summaries take from them; raise "
+            "--summarization-source-length, or take a model with more positions",
+            *(where, cut_off, tokenizers[0].max_length, lost),
+        )
+
+
+#: Articles that are looked into: text is made of their tokens again.
+_LOOKED_AT = 1000
+#: Letters that a word of the article must have to be told from all others'.
+_LONG = 4
+
+
+def _answer_is_cut(pair: Pair, ids: np.ndarray, tokenizer: SentenceTokenizer) -> bool:
+    """Whether the part that is kept has less than half of what a summary takes."""
+    wanted = {word for word in words(pair.target) if len(word) >= _LONG}
+    whole = wanted.intersection(words(pair.source))
+    left = whole.intersection(words(tokenizer.decode(ids.tolist())))
+    return 2 * len(left) < len(whole)
 
 
 def _fingerprint(path: Path) -> str:

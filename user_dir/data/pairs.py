@@ -6,39 +6,78 @@ Every error names the file, the line (or article), the offending value and the m
 import hashlib
 import itertools
 import json
+import logging
+import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import UserError
+from ..files import read_json
 from .readers import (
     TABLES,
     entries,
     error_at,
     is_table,
     read_text,
+    shown,
     text_lines,
     the_only,
     unpaired,
 )
-from .tables import read_named, text_cell
+from .tables import columns_of, read_named, text_cell
+
+logger = logging.getLogger(__name__)
 
 #: Other names that files of a split go by.
 STEMS = {
-    "train": ("train", "training"),
-    "valid": ("valid", "validation", "val", "dev"),
-    "test": ("test",),
+    "train": ("train", "training", "dialogsum.train"),
+    "valid": ("valid", "validation", "val", "dev", "dialogsum.dev"),
+    "test": ("test", "dialogsum.test"),
 }
 #: Suffixes of line-aligned files: articles, summaries.
 ALIGNED = (
     (".source", ".target"),
     (".src", ".tgt"),
+    (".document", ".summary"),
     (".article.txt", ".title.txt"),
     (".article.filter.txt", ".title.filter.txt"),
 )
 _HIGHLIGHT = "@highlight"
+#: XSum's own list of articles by split, and where its articles are.
+_XSUM = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
+_XSUM_FOLDERS = (
+    *("bbc-summary-data", "xsum-extracts-from-downloads", "xsum-preprocessed"),
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where tables have articles and summaries.
+
+    Args:
+        source: column of the articles.
+        targets: columns of the summaries, of each file the first of these that it has;
+            several columns are references of one article.
+        partial: whether there are articles without a summary, which are left out.
+        sentences: whether an article may be a list of sentences.
+
+    """
+
+    source: str
+    targets: tuple[tuple[str, ...], ...]
+    partial: bool = False
+    sentences: bool = False
+
+    def of(self, there: Container[str]) -> tuple[str, ...]:
+        """The summaries' columns, of a table that has these."""
+        found = (c for c in self.targets if all(name in there for name in c))
+        return next(found, self.targets[0])
+
+
+CUSTOM = Columns("source", (("target",),))
 
 
 @dataclass(frozen=True)
@@ -49,25 +88,33 @@ class Pair:
         source: the article, not empty.
         target: the summary, not empty.
         line: line of the file it ends on, or number of the article, from 1.
+        others: further summaries, to compare with and not to train on.
 
     """
 
     source: str
     target: str
     line: int
+    others: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All summaries."""
+        return (self.target, *self.others)
 
 
-def checked(path: Path, line: int, source: str, target: str) -> Pair:
+def checked(path: Path, line: int, source: str, target: str, *others: str) -> Pair:
     """A pair whose texts are there.
 
     Raises:
-        UserError: the article or the summary is empty.
+        UserError: the article or the first summary is empty.
 
     """
     for what, text in (("article", source), ("summary", target)):
         if not text.strip():
             raise error_at(path, line, f"an empty {what}", "remove the row or fill it")
-    return Pair(source.strip(), target.strip(), line)
+    more = tuple(text.strip() for text in others if text.strip())
+    return Pair(source.strip(), target.strip(), line, more)
 
 
 def find_pairs(folder: Path, split: str) -> list[Path]:
@@ -85,6 +132,8 @@ def find_pairs(folder: Path, split: str) -> list[Path]:
     found = [*alone, *(files for files in aligned if len(files) == 2)]
     if found:
         return list(the_only(found, split))
+    if (folder / _XSUM).is_file():
+        return [folder / _XSUM, *_xsum_folder(folder)]
     for stem in stems:
         for files in _candidates(folder, stem):
             if files and all(path.exists() for path in files):
@@ -97,6 +146,17 @@ def find_pairs(folder: Path, split: str) -> list[Path]:
         f"{stems[0]}.source with {stems[0]}.target, nor a folder or .bin of CNN/DM's "
         "stories"
     )
+
+
+def by_list(files: Sequence[Path]) -> bool:
+    """Whether the files are every split's, and one of them lists which has what."""
+    return files[0].name == _XSUM
+
+
+def of_all_splits(files: Sequence[Path]) -> bool:
+    """Whether the files are a table that nothing splits yet."""
+    first = files[0]
+    return is_table(first) and not (by_list(files) or named_after_split(first))
 
 
 def named_after_split(path: Path) -> bool:
@@ -117,21 +177,25 @@ def _candidates(folder: Path, stem: str) -> Iterator[list[Path]]:
     yield [folder / f"all_{stem}.txt", folder]
 
 
-def read_pairs(files: list[Path], source: str, target: str) -> Iterator[Pair]:
+def read_pairs(
+    files: list[Path], columns: Columns = CUSTOM, split: str = "train"
+) -> Iterator[Pair]:
     """Pairs of the files that :func:`find_pairs` found.
 
     Args:
         files: of one split.
-        source: column of the article, in tables.
-        target: column of the summary.
+        columns: of articles and summaries, in tables.
+        split: which, where :func:`by_list` files are of several.
 
     Raises:
         UserError: a file, row or article is wrong.
 
     """
     first = files[0]
+    if by_list(files):
+        return _xsum(first, files[1], split)
     if is_table(first):
-        return _table(first, source, target)
+        return _table(first, columns)
     if first.suffix == ".bin":
         return itertools.chain.from_iterable(map(_examples, files))
     if first.is_dir():
@@ -141,11 +205,38 @@ def read_pairs(files: list[Path], source: str, target: str) -> Iterator[Pair]:
     return _aligned(*files)
 
 
-def _table(path: Path, source: str, target: str) -> Iterator[Pair]:
+def _table(path: Path, columns: Columns) -> Iterator[Pair]:
     mend = "name yours with --summarization-source-column and -target-column"
-    for line, row in read_named(path, (source, target), mend):
-        article, summary = (text_cell(path, line, row, c) for c in (source, target))
-        yield checked(path, line, article, summary)
+    source, left_out, line = columns.source, 0, 0
+    targets = columns.of(columns_of(path))
+    required = (source,) if columns.partial else (source, *targets)
+    for line, row in read_named(path, required, mend):
+        if columns.partial and not all(row.get(name) for name in (source, *targets)):
+            left_out += 1
+            continue
+        read = texts_cell if columns.sentences else _text_cell
+        article = " ".join(read(path, line, row, source))
+        summaries = [t for name in targets for t in texts_cell(path, line, row, name)]
+        yield checked(path, line, article, *(summaries or [""]))
+    if left_out:
+        logger.info("%s: %d of %d rows have no summary", path, left_out, line)
+
+
+def _text_cell(path: Path, line: int, row: dict[str, Any], column: str) -> list[str]:
+    return [text_cell(path, line, row, column)]
+
+
+def texts_cell(path: Path, line: int, row: dict[str, Any], column: str) -> list[str]:
+    """A cell that is text, or in JSON lines a list of texts.
+
+    Raises:
+        UserError: it is something else.
+
+    """
+    value = row[column]
+    if not isinstance(value, list):
+        return [text_cell(path, line, row, column)]
+    return [text_cell(path, line, {column: text}, column) for text in value]
 
 
 def _aligned(source: Path, target: Path) -> Iterator[Pair]:
@@ -159,6 +250,87 @@ def _aligned(source: Path, target: Path) -> Iterator[Pair]:
     for line, (article, summary) in enumerate(sides, 1):
         empty = target if article.strip() else source
         yield checked(empty, line, article, summary)
+
+
+# --- XSum's own forms ----------------------------------------------------------------
+
+#: What separates the parts of an article, with the name of the part that follows.
+_PARTS = re.compile(r"\[(?:SN|XSUM)\]([A-Z-]+)\[(?:SN|XSUM)\]")
+#: Lines of the web page, not of the article; GEM's reader leaves them out too.
+_PAGE = frozenset(
+    {
+        *("Share this with", "Email", "Facebook", "Messenger", "Twitter", "Pinterest"),
+        *("WhatsApp", "Linkedin", "LinkedIn", "Copy this link"),
+        "These are external links and will open in a new window",
+    }
+)
+
+
+def _xsum_folder(folder: Path) -> list[Path]:
+    """Where XSum's articles are, beside the list of them.
+
+    Raises:
+        UserError: nowhere.
+
+    """
+    for name in _XSUM_FOLDERS:
+        if (folder / name).is_dir():
+            return [folder / name]
+    raise UserError(
+        f"{folder} has {_XSUM} and none of {', '.join(_XSUM_FOLDERS)}; unpack XSum's "
+        "articles there, or make tables of them"
+    )
+
+
+def _xsum(listed: Path, folder: Path, split: str) -> Iterator[Pair]:
+    """The articles that XSum's list has for a split; those without a text are counted.
+
+    Raises:
+        UserError: the list is not one.
+
+    """
+    splits = read_json(listed, dict[str, list[str]], "get it from XSum's repository")
+    names = next((splits[s] for s in STEMS.get(split, ()) if s in splits), None)
+    if names is None:
+        raise UserError(f"{listed} has no {split} split; get it from XSum's repository")
+    missing = 0
+    for number, name in enumerate(names, 1):
+        article, summary = _xsum_article(folder, name)
+        if article.strip() and summary.strip():
+            yield checked(folder, number, article, summary)
+        else:
+            missing += 1
+    if missing:
+        logger.warning(
+            "%s: %d of the %d articles of %s are not there or empty, and are left out",
+            *(folder, missing, len(names), split),
+        )
+
+
+def _xsum_article(folder: Path, name: str) -> tuple[str, str]:
+    """An article and its first sentence; empty where there is no file.
+
+    Raises:
+        UserError: its name leads out of the folder.
+
+    """
+    if PurePath(name).name != name:
+        raise UserError(f"{folder}: {shown(name)} is no article's name; mend the list")
+    sides = [folder / s / f"{name}.{s}" for s in ("document", "summary")]
+    if sides[0].is_file() and sides[1].is_file():
+        return _joined(read_text(sides[0]), " "), _joined(read_text(sides[1]), "\n")
+    for path in (folder / f"{name}.summary", folder / f"{name}.data"):
+        if path.is_file():
+            _, *parts = _PARTS.split(read_text(path))
+            found = dict(zip(parts[::2], parts[1::2], strict=True))
+            summary = found.get("FIRST-SENTENCE") or found.get("INTRODUCTION", "")
+            return _of_page(found.get("RESTBODY", ""), " "), _of_page(summary, "\n")
+    return "", ""
+
+
+def _of_page(text: str, separator: str) -> str:
+    lines = _joined(text, "\n").split("\n")
+    return separator.join(line for line in lines if line not in _PAGE)
 
 
 # --- CNN/DM's own forms --------------------------------------------------------------

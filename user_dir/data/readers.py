@@ -9,6 +9,7 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -319,6 +320,57 @@ def read_inputs(path: Path | None) -> Iterator[tuple[Where, int, str]]:
             mend = "each line has an answer: remove it or fill it"
             raise error_at(where, number, "an empty line", mend)
         yield where, number, line
+
+
+def stream_inputs(path: Path | None) -> Iterator[tuple[Where, int, str]]:
+    """As :func:`read_inputs`, a line at a time, whatever the size.
+
+    A file that can be read again is looked through before the first line is given;
+    standard input and pipes are not, so that an error may come after some lines.
+
+    Args:
+        path: a text file or pipe; None for standard input.
+
+    Raises:
+        UserError: as :func:`read_inputs`.
+
+    """
+    where: Where = path or STDIN
+    lines = text_lines(path) if path and path.is_file() else _piped(path)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            mend = "each line has an answer: remove it or fill it"
+            raise error_at(where, number, "an empty line", mend)
+        yield where, number, line.removesuffix("\n")
+
+
+def _piped(path: Path | None) -> Iterator[str]:
+    """Lines that come once, each checked as it comes."""
+    where: Where = path or STDIN
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb")) if path else sys.stdin.buffer
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        number = 0
+        for number, data in enumerate(file, 1):
+            yield _line(where, number, data)
+        if not number:
+            raise UserError(f"{where} is empty; it should hold sentences")
+
+
+def _line(where: Where, number: int, data: bytes) -> str:
+    if number == 1:
+        _refuse_other_forms(where, data)
+        data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"byte {data[error.start]:#04x} is not UTF-8"
+        raise error_at(where, number, problem, "make it UTF-8, as iconv does") from None
+    if "\0" in text:
+        raise error_at(where, number, "a NUL character", "is this a text file?")
+    return text.replace("\r\n", "\n")
 
 
 def filled(where: Where, line: int, texts: Sequence[str]) -> tuple[str, ...]:

@@ -222,8 +222,11 @@ def _special_ids(original: Original) -> dict[str, Any]:
     names = original.family.special_ids
     ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names}
     if original.family.decodes:
-        ids["decoder_start_token_id"] = tokenizer.encode("").ids[-1]
+        around = tokenizer.encode("").ids
+        ids["decoder_start_token_id"] = around[-1]
         ids["forced_eos_token_id"] = ids["eos_token_id"]
+        if around[0] != ids["eos_token_id"]:
+            ids["forced_bos_token_id"] = around[0]
     return ids
 
 
@@ -242,14 +245,15 @@ def _tokenizer_config(original: Original) -> dict[str, Any]:
 
 
 def _generation_config(original: Original) -> dict[str, Any]:
-    """fairseq counts neither the first token nor the last, transformers both."""
-    chosen = asdict(original.task.decoding)
+    """transformers counts the tokens that stand around a summary too, fairseq none."""
+    chosen, ids = asdict(original.task.decoding), _special_ids(original)
+    first = 1 + ("forced_bos_token_id" in ids)
     return {
-        **_special_ids(original),
+        **ids,
         "num_beams": chosen["beam"],
         "length_penalty": chosen["length_penalty"],
-        "min_length": chosen["min_length"] + 1,
-        "max_length": chosen["max_length"] + 2,
+        "min_length": chosen["min_length"] + first,
+        "max_length": chosen["max_length"] + first + 1,
         "no_repeat_ngram_size": chosen["no_repeat"],
         "early_stopping": True,
     }

@@ -1,11 +1,17 @@
-"""Summaries from a model: beam search, and its tokens as text."""
+"""Summaries from a model: beam search, and its tokens as text.
 
+The search is fairseq's with transformers' rules, so that a model gives the same
+summaries in both: a token that is forced costs nothing, and no n-gram occurs twice.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from fairseq.data import Dictionary
+from fairseq.search import BeamSearch as Beams
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
@@ -43,13 +49,93 @@ class Decoding:
             )
 
 
-#: By name. CNN/DM's are BART's and R3F's; the papers print none for the others.
+#: By name. CNN/DM's and XSum's are BART's (fairseq's examples/bart/summarize.py);
+#: SciTLDR's those of its evaluate.py and, for BART on abstracts, decoder_params.md;
+#: DialogSum's those of its repository's BART (Baseline/bart_train.py), with the n-grams
+#: of BART's own settings; TIFU-long's PEGASUS's (arXiv 1912.08777) as transformers has
+#: them. No paper prints any for the others.
 DECODINGS = {
     "cnn_dm": Decoding(4, 2.0, 55, 140, 3),
     "gigaword": Decoding(4, 1.0, 0, 48, 3),
     "reddit_tifu": Decoding(4, 1.0, 0, 128, 3),
+    "reddit_tifu_long": Decoding(8, 0.6, 0, 128, 0),
+    "reddit_tifu_short": Decoding(4, 1.0, 0, 32, 3),
+    "xsum": Decoding(6, 1.0, 10, 60, 3),
+    "dialogsum": Decoding(5, 1.0, 0, 128, 3),
+    "scitldr": Decoding(6, 1.0, 5, 30, 3),
     "custom": Decoding(),
 }
+#: What is made of several references, where it is not the best: see
+#: :data:`..scores.rouge.HOW`. SciTLDR takes the best, DialogSum the mean.
+REFERENCES = {"dialogsum": "mean"}
+
+
+class _Rules(Beams):
+    """Which tokens may follow, and what they cost.
+
+    fairseq's own blocker compares the end of its buffer, which is padding, with the
+    n-grams before, so that it blocks none.
+
+    Args:
+        dictionary: of the model.
+        no_repeat: length of n-grams that may not occur twice; 0: none.
+        forced: tokens that every summary begins with.
+
+    """
+
+    def __init__(self, dictionary: Dictionary, no_repeat: int, forced: int) -> None:
+        super().__init__(dictionary)
+        self.no_repeat = no_repeat
+        self.forced = forced
+        #: step at which nothing but the end is left
+        self.last = -1
+
+    def step(
+        self,
+        step: int,
+        lprobs: Tensor,
+        scores: Tensor | None,
+        prev_output_tokens: Tensor | None = None,
+        original_batch_idxs: Tensor | None = None,
+    ) -> Any:
+        """The best continuations; see fairseq's.
+
+        Args:
+            step: tokens so far, the one that decoding starts from left out.
+            lprobs: log-probabilities of the next token, shape (B, beam, V); -inf for
+                those that may not follow.
+            scores: of the hypotheses so far.
+            prev_output_tokens: those, shape (B * beam, step + 1).
+            original_batch_idxs: which sentences are left.
+
+        """
+        if step < self.forced or step == self.last:
+            lprobs = lprobs.where(lprobs.isneginf(), 0)
+        elif self.no_repeat and prev_output_tokens is not None:
+            banned = repeats(prev_output_tokens, self.no_repeat, lprobs.size(-1))
+            lprobs = lprobs.masked_fill(banned.view_as(lprobs), -math.inf)
+        return super().step(
+            step, lprobs, scores, prev_output_tokens, original_batch_idxs
+        )
+
+
+def repeats(tokens: Tensor, size: int, vocabulary: int) -> Tensor:
+    """Tokens that would end an n-gram that is there already, a mask of shape (N, V).
+
+    Args:
+        tokens: of N hypotheses, shape (N, T).
+        size: n.
+        vocabulary: V.
+
+    """
+    found = torch.zeros(len(tokens), vocabulary, dtype=torch.bool, device=tokens.device)
+    if tokens.size(1) < size:
+        return found
+    ngrams = tokens.unfold(1, size, 1)
+    begun = tokens[:, tokens.size(1) - size + 1 :].unsqueeze(1)
+    rows, places = (ngrams[..., :-1] == begun).all(-1).nonzero(as_tuple=True)
+    found[rows, ngrams[rows, places, -1]] = True
+    return found
 
 
 class BeamSearch:
@@ -75,19 +161,21 @@ class BeamSearch:
         form = tokenizer.form()
         self.start, end = form[-1], form.index(dictionary.eos())
         self.prefix = form[:end]
+        rules = _Rules(dictionary, decoding.no_repeat, len(self.prefix))
+        longest = decoding.max_length + len(self.prefix)
         self.generator = SequenceGenerator(
             [model],
             dictionary,
             beam_size=decoding.beam,
-            max_len_b=decoding.max_length + len(self.prefix),
+            max_len_b=longest,
             min_len=decoding.min_length + len(self.prefix),
             len_penalty=decoding.length_penalty,
-            no_repeat_ngram_size=decoding.no_repeat,
+            search_strategy=rules,
         )
+        rules.last = min(longest, self.generator.max_len - 1)
 
         _set_beam(model, 1)
 
-    @torch.no_grad()
     def __call__(self, net_input: dict[str, Tensor]) -> list[str]:
         """One summary per article.
 
@@ -95,6 +183,11 @@ class BeamSearch:
             net_input: ``src_tokens`` and ``src_lengths`` of B articles.
 
         """
+        return [self.tokenizer.decode(ids) for ids in self.tokens(net_input)]
+
+    @torch.no_grad()
+    def tokens(self, net_input: dict[str, Tensor]) -> list[list[int]]:
+        """The same as ids, the end with them and the start not."""
         tokens = net_input["src_tokens"]
         prefix = tokens.new_tensor(self.prefix).expand(len(tokens), -1)
         _set_beam(self.model, self.generator.beam_size)
@@ -107,7 +200,7 @@ class BeamSearch:
             )
         finally:
             _set_beam(self.model, 1)
-        return [self.tokenizer.decode(best[0]["tokens"].tolist()) for best in found]
+        return [best[0]["tokens"].tolist() for best in found]
 
 
 def _set_beam(model: Any, beam: int) -> None:

@@ -1,7 +1,7 @@
 """What an optimizer needs to know about a parameter besides its values."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,12 @@ def _norm_parameters(model: nn.Module) -> set[int]:
     return {id(p) for norm in norms for p in norm.parameters()}
 
 
-def tag_parameters(model: nn.Module, layer_decay: float = 1.0) -> None:
+def tag_parameters(
+    model: nn.Module,
+    layer_decay: float = 1.0,
+    new_scale: float = 1.0,
+    new: Container[str] = (),
+) -> None:
     """Put a :class:`Tag` on every parameter of an encoder or BART model.
 
     Args:
@@ -84,6 +89,8 @@ def tag_parameters(model: nn.Module, layer_decay: float = 1.0) -> None:
         layer_decay: the learning rate of depth d is scaled by layer_decay ** (top - d),
             in (0, 1]; the head, one above the top layer, is not scaled. Source: Zhang
             et al. (arXiv 2006.05987), after Howard and Ruder.
+        new_scale: the learning rate of what is not pretrained is scaled by this too.
+        new: names of the parameters that are not.
 
     """
     named = dict(model.named_parameters())
@@ -91,7 +98,7 @@ def tag_parameters(model: nn.Module, layer_decay: float = 1.0) -> None:
     top = sum(counts.values())
     for name, parameter in named.items():
         depth = _depth(name, counts)
-        scale = layer_decay ** max(0, top - depth)
+        scale = layer_decay ** max(0, top - depth) * (new_scale if name in new else 1)
         head = "classification_heads." in name
         tag: Any = Tag(name, depth, id(parameter) in norms, head, scale)
         parameter.param_group = tag  # type: ignore[attr-defined]

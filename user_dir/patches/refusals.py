@@ -11,7 +11,7 @@ import functools
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
 from ..errors import UserError
 from ..flags import at_least
+from ..presets import PAPER, of_paper
 from .durable import check_writable
 from .quiet import only_the_first
 
@@ -212,6 +213,25 @@ def _schedule(said: set[str], counted: bool) -> dict[str, Any]:
     return {"lr_scheduler": "polynomial_decay", **warm_up}
 
 
+def of_papers(names: Sequence[str | None], said: Collection[str]) -> dict[str, Any]:
+    """The papers' values of what nobody says.
+
+    Args:
+        names: of the criterion, and of the optimizer if one is named.
+        said: what the command line sets.
+
+    Raises:
+        UserError: the criterion is of no paper that is known here.
+
+    """
+    if names[0] not in PAPER:
+        raise UserError(
+            f"--steady-preset paper knows no values for --criterion {names[0]}; leave "
+            "it out, and give them flag by flag"
+        )
+    return {k: v for name in names for k, v in of_paper(name, said).items()}
+
+
 def _set_defaults(
     parser: argparse.ArgumentParser, words: Sequence[str]
 ) -> dict[str, Any]:
@@ -229,6 +249,8 @@ def _set_defaults(
     said = {flags.get(flag, flag.strip("-").replace("-", "_")) for flag in typed}
     optimizer = given.optimizer if "optimizer" in said else None
     new = unsaid(said, optimizer)
+    if getattr(given, "steady_preset", None) == "paper":
+        new |= of_papers([given.criterion, optimizer], said)
     parser.set_defaults(**new)
     return new
 

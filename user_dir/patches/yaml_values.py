@@ -1,14 +1,18 @@
 """A YAML file sets values: what in Hydra would have it name code to run is refused."""
 
+import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from fairseq.registry import REGISTRIES
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..errors import UserError
+from ..presets import of_paper
+from .refusals import of_papers
 
 #: Keys whose value Hydra, or logging's configuration, calls or imports.
 _CALLED = ("_target_", "class", "()", "factory")
@@ -60,6 +64,35 @@ def check_yaml(cfg: DictConfig) -> None:
             )
 
 
+def fill_in(cfg: DictConfig, words: Sequence[str]) -> None:
+    """Set the papers' values where a file has the default, or nothing.
+
+    Args:
+        cfg: composed of files and of words.
+        words: of the command line; what they set stays.
+
+    Raises:
+        UserError: the criterion is of no paper that is known here.
+
+    """
+    typed = {word.partition("=")[0].lstrip("+") for word in words}
+    for kind in ("criterion", "optimizer"):
+        node = cfg.get(kind) or {}
+        name = node.get("_name")
+        config = REGISTRIES[kind]["dataclass_registry"].get(name)
+        if name is None or config is None:
+            continue
+        defaults = {item.name: item.default for item in dataclasses.fields(config)}
+        said = {
+            key
+            for key, value in node.items()
+            if f"{kind}.{key}" in typed or value != defaults.get(key)
+        }
+        known = of_papers([name], said) if kind == "criterion" else of_paper(name, said)
+        with open_dict(cfg):
+            node.update(known)
+
+
 def checked(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
     """Hydra's composing, of a configuration that names no code."""
 
@@ -67,6 +100,8 @@ def checked(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
     def load_configuration(*args: Any, **kwargs: Any) -> DictConfig:
         cfg = load(*args, **kwargs)
         check_yaml(cfg)
+        if OmegaConf.select(cfg, "task.steady_preset") == "paper":
+            fill_in(cfg, sys.argv[1:])
         return cfg
 
     return load_configuration

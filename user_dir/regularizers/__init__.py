@@ -25,7 +25,7 @@ from .r_drop import doubled
 from .sift import SiFT, normalise_embeddings
 from .smart import SMART
 from .spectral import SpectralBound, bound_linear, spectral_bound
-from .view import Penalty, Stopped, View, masked_rms, rounded_away
+from .view import Penalty, Stopped, View, embeddings_rms, masked_rms, rounded_away
 
 __all__ = [
     "DIVERGENCES",
@@ -51,6 +51,7 @@ __all__ = [
     "doubled",
     "draw",
     "dropout_passes",
+    "embeddings_rms",
     "find_decoder",
     "find_encoder",
     "kl",

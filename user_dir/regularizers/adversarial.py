@@ -10,7 +10,11 @@ from .view import Penalty, View, masked_rms, rounded_away
 
 
 def adversarial_penalty(
-    view: View, base: Tensor, start: tuple[str, float], ascent: Ascent
+    view: View,
+    base: Tensor,
+    start: tuple[str, float],
+    ascent: Ascent,
+    unit: Tensor | None = None,
 ) -> Penalty:
     """Climb from a random start, or take a kept perturbation; compare with clean.
 
@@ -19,18 +23,19 @@ def adversarial_penalty(
         base: the value that is perturbed, shape (B, T, C); its gradient is kept.
         start: name and scale of the noise to start from.
         ascent: the steps.
+        unit: what lengths are multiples of, shape (B, 1, 1); None for 1.
 
     """
     name, scale = start
     noise = draw(name, view.keys, view.mask, base.shape[-1], scale)
     if view.cache is None:
-        delta, refused = _climbed(view, base.detach(), noise, ascent)
+        delta, refused = _climbed(view, base.detach(), noise, ascent, unit)
         ascents, again = float(ascent.steps), 0.0
     else:
-        sought = _Sought(view, base.detach(), noise, ascent)
+        sought = _Sought(view, base.detach(), noise, ascent, unit)
         delta, refused = sought.perturbation(view.cache)
         ascents, again = sought.ascents, sought.again
-    delta = delta * view.mask.unsqueeze(-1)
+    delta = _times(delta, unit) * view.mask.unsqueeze(-1)
     return Penalty(
         view.compared(base + delta),
         {
@@ -42,14 +47,18 @@ def adversarial_penalty(
     )
 
 
+def _times(delta: Tensor, unit: Tensor | None) -> Tensor:
+    return delta if unit is None else delta * unit
+
+
 def _climbed(
-    view: View, base: Tensor, start: Tensor, how: Ascent
+    view: View, base: Tensor, start: Tensor, how: Ascent, unit: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The perturbation that an ascent finds, and how often it was refused."""
     target, measure = view.clean.detach(), view.climbed or view.divergence
 
     def objective(delta: Tensor) -> Tensor:
-        return measure(view.forward(base + delta), target).sum()
+        return measure(view.forward(base + _times(delta, unit)), target).sum()
 
     return ascend(objective, start, how)
 
@@ -62,11 +71,20 @@ class _Sought:
         base: the value that is perturbed, detached, shape (B, T, C).
         start: where an ascent starts, shape (B, T, C).
         how: the ascent.
+        unit: what lengths, those that are kept too, are multiples of.
 
     """
 
-    def __init__(self, view: View, base: Tensor, start: Tensor, how: Ascent) -> None:
+    def __init__(
+        self,
+        view: View,
+        base: Tensor,
+        start: Tensor,
+        how: Ascent,
+        unit: Tensor | None,
+    ) -> None:
         self.view, self.base, self.start, self.how = view, base, start, how
+        self.unit = unit
         #: ascents, and clean passes made for them in plain updates, per sentence
         self.ascents, self.again = 0.0, 0.0
 
@@ -92,10 +110,11 @@ class _Sought:
         share = len(rows) / len(self.base)
         self.ascents = self.how.steps * share
         if share == 1:
-            return _climbed(self.view, self.base, self.start, self.how)
+            return _climbed(self.view, self.base, self.start, self.how, self.unit)
         part, columns = self.view.some(rows)
         self.again = part.repeated * share
         whole = torch.zeros_like(self.start[rows])
         base, start = (x[rows][:, columns] for x in (self.base, self.start))
-        whole[:, columns], refused = _climbed(part, base, start, self.how)
+        unit = None if self.unit is None else self.unit[rows]
+        whole[:, columns], refused = _climbed(part, base, start, self.how, unit)
         return whole, refused

@@ -44,6 +44,11 @@ class Ascent:
         """The same with another ``gradient_scale``, as a model's precision asks for."""
         return replace(self, gradient_scale=factor)
 
+    def longer(self, factor: float) -> "Ascent":
+        """The same with step and ball this many times as large."""
+        radius = None if self.radius is None else self.radius * factor
+        return replace(self, step_size=self.step_size * factor, radius=radius)
+
 
 def length(x: Tensor, how: Ascent) -> Tensor:
     """The norm of each token or sentence, (B, T, C) to (B, T or 1, 1)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .noise import derived, draw
+from .view import embeddings_rms
 
 
 def layers_of(encoder: nn.Module) -> nn.ModuleList:
@@ -26,7 +27,12 @@ def layers_of(encoder: nn.Module) -> nn.ModuleList:
 
 @contextmanager
 def perturbed_layers(
-    encoder: nn.Module, noise: str, eps: float, keys: Tensor, mask: Tensor
+    encoder: nn.Module,
+    noise: str,
+    eps: float,
+    keys: Tensor,
+    mask: Tensor,
+    relative: bool = False,
 ) -> Iterator[list[Tensor]]:
     """Add fresh noise to the hidden states that enter each layer of an encoder.
 
@@ -41,6 +47,8 @@ def perturbed_layers(
         eps: half the width, or the standard deviation, >= 0.
         keys: noise keys of the sentences, shape (B,).
         mask: True at real tokens, shape (B, T).
+        relative: eps is a multiple of the root mean square of a sentence's hidden
+            states before the layer.
 
     Yields:
         The noise added so far, one tensor of shape (B, T, C) per layer passed.
@@ -59,6 +67,9 @@ def perturbed_layers(
         def shift(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden = inputs[0]
             z = draw(noise, derived(keys, next(numbers)), mask, hidden.shape[-1], eps)
+            if relative:
+                states = hidden.transpose(0, 1).reshape(z.shape)
+                z = z * embeddings_rms(states, mask)
             added.append(z)
             rows = z.view(hidden.shape[1], hidden.shape[0], -1)
             moved = (hidden.float() + rows.transpose(0, 1)).to(hidden.dtype)

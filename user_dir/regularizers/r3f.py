@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .noise import draw
-from .view import Penalty, View, masked_rms, rounded_away
+from .view import Penalty, View, embeddings_rms, masked_rms, rounded_away
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class R3F:
         noise: ``uniform`` in [-eps, eps] or ``normal`` with standard deviation eps.
         eps: in embedding units, >= 0.
         live: let the noised pass train the word embeddings too.
+        relative: eps is a multiple of the root mean square of a sentence's embeddings.
 
     """
 
@@ -27,11 +28,14 @@ class R3F:
     noise: str
     eps: float
     live: bool = False
+    relative: bool = False
 
     def __call__(self, view: View) -> Penalty:
         """Add noise and compare."""
         base = view.embedded if self.live else view.embedded.detach()
         z = draw(self.noise, view.keys, view.mask, base.shape[-1], self.eps)
+        if self.relative:
+            z = z * embeddings_rms(base, view.mask)
         return Penalty(
             view.compared(base.float() + z),
             {"rms": masked_rms(z, view.mask).sum()},

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from .adversarial import adversarial_penalty
 from .ascent import Ascent
-from .view import Penalty, View
+from .view import Penalty, View, embeddings_rms
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class SMART:
         init: standard deviation of the random start, in embedding units, >= 0.
         ascent: steps, ball and norm.
         live: let the perturbed pass train the word embeddings too.
+        relative: every length is a multiple of the length that a vector has all of
+            whose entries are the root mean square of the sentence's embeddings.
 
     """
 
@@ -29,6 +31,7 @@ class SMART:
     init: float
     ascent: Ascent
     live: bool = False
+    relative: bool = False
 
     def scaled(self, factor: float) -> "SMART":
         """The same with the ascent's ``gradient_scale`` changed."""
@@ -37,5 +40,9 @@ class SMART:
     def __call__(self, view: View) -> Penalty:
         """Perturb and compare."""
         base = view.embedded if self.live else view.embedded.detach()
-        start = ("normal", self.init)
-        return adversarial_penalty(view, base.float(), start, self.ascent)
+        start, unit, ascent = ("normal", self.init), None, self.ascent
+        if self.relative:
+            unit = embeddings_rms(base, view.mask)
+            if ascent.norm == "l2":
+                ascent = ascent.longer(base.shape[-1] ** 0.5)
+        return adversarial_penalty(view, base.float(), start, ascent, unit)

@@ -101,6 +101,15 @@ def masked_rms(delta: Tensor, mask: Tensor) -> Tensor:
     return (energy / (mask.sum(1).clamp(min=1) * delta.shape[-1])).sqrt()
 
 
+def embeddings_rms(embedded: Tensor, mask: Tensor) -> Tensor:
+    """Root mean square of each sentence's embeddings, (B, T, C) to (B, 1, 1).
+
+    Of the sentence alone, so that no other one of the batch has a say, nor padding.
+    """
+    real = embedded.detach().float().masked_fill(~mask.unsqueeze(-1), 0)
+    return masked_rms(real, mask)[:, None, None]
+
+
 def multiplied(x: Tensor) -> torch.dtype:
     """The type that products with a tensor are made in: its own, or autocast's."""
     device = x.device.type

@@ -8,6 +8,8 @@ from typing import Any
 #: What is reported: unigrams, bigrams, and the longest common subsequence of
 #: sentences, each as F1.
 NAMES = ("rouge1", "rouge2", "rougeLsum")
+#: What is made of several references.
+HOW = ("best", "mean")
 
 
 @cache
@@ -40,12 +42,36 @@ def rouge(prediction: str, reference: str, stem: bool = True) -> dict[str, float
     return {name: float(scores[name].fmeasure) for name in NAMES}
 
 
-def rouge_sums(
-    predictions: Sequence[str], references: Sequence[str], stem: bool = True
+def best_or_mean(
+    prediction: str, references: Sequence[str], how: str = "best", stem: bool = True
 ) -> dict[str, float]:
-    """Sums over pairs, by name."""
+    """:func:`rouge` where there are several references.
+
+    Source: SciTLDR's evaluate.py (Cachola et al., arXiv 2004.15011) for ``best``: all
+    scores are of the reference with the largest ROUGE-1.
+
+    Args:
+        prediction: a summary.
+        references: at least one.
+        how: ``best``, or ``mean`` for the mean over references.
+        stem: as in :func:`rouge`.
+
+    """
+    found = [rouge(prediction, reference, stem) for reference in references]
+    if how == "best":
+        return max(found, key=lambda scores: scores["rouge1"])
+    return {name: sum(one[name] for one in found) / len(found) for name in NAMES}
+
+
+def rouge_sums(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    how: str = "best",
+    stem: bool = True,
+) -> dict[str, float]:
+    """Sums over summaries, each with its references, by name."""
     found = [
-        rouge(prediction, reference, stem)
-        for prediction, reference in zip(predictions, references, strict=True)
+        best_or_mean(prediction, several, how, stem)
+        for prediction, several in zip(predictions, references, strict=True)
     ]
     return {name: sum(one[name] for one in found) for name in NAMES}

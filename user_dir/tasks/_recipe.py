@@ -64,6 +64,22 @@ def count_updates(epochs: float, sentences: int, batch: int) -> int:
     return round(epochs * math.ceil(sentences / batch))
 
 
+def length_of(root: Any, updates: Callable[[float], int]) -> int:
+    """Updates until the training ends, by flags that say so; 0 where none does.
+
+    Args:
+        root: fairseq's configuration.
+        updates: counts those of some passes over the data.
+
+    """
+    length = root.optimization
+    ends = [length.max_update] if length.max_update else []
+    if length.max_epoch and not (ends and root.dataset.batch_size is None):
+        ends.append(updates(length.max_epoch))
+    total = OmegaConf.select(root, "lr_scheduler.total_num_update")
+    return int(min(ends, default=0 if total in _SILENT else total))
+
+
 def name_schedule(root: Any) -> None:
     """Give a YAML file without a schedule the command line's: a constant rate.
 

@@ -23,6 +23,7 @@ from ..files import sha256
 from ..flags import (
     FACTOR,
     NOT_NEGATIVE,
+    POSITIVE,
     SHARE,
     Flags,
     Range,
@@ -43,6 +44,7 @@ from ..models.steady import (
 from ..optim import tag_parameters
 from ..patches.announcing import RUN
 from ..precision import CHOICES, Autocast, autocast, prepare
+from ..presets import NAMES
 from ..scores.metrics import (
     COUNTS,
     LABELED,
@@ -60,6 +62,7 @@ from ._recipe import (
     apply,
     count_updates,
     end_schedule,
+    length_of,
     name_schedule,
     warn_of_schedule,
 )
@@ -110,6 +113,12 @@ class SteadyTaskConfig(Flags, FairseqDataclass):
         "plugin's optimizers",
         FACTOR,
     )
+    steady_new_lr_scale: float = option(
+        1.0,
+        "factor on the learning rate of what is not pretrained: heads, and BERT2BERT's "
+        "cross-attention; for this plugin's optimizers",
+        POSITIVE,
+    )
     steady_reinit_layers: int = option(
         0, "re-initialise this many layers from the top, and the head", NOT_NEGATIVE
     )
@@ -134,6 +143,12 @@ class SteadyTaskConfig(Flags, FairseqDataclass):
         0.0,
         "the same, for as many updates as these passes over the data take",
         NOT_NEGATIVE,
+    )
+    steady_preset: str = option(
+        "steady",
+        "flags of the criterion and of the optimizer that are not given: steady, this "
+        "plugin's defaults, or paper, the values of the method's own paper",
+        one_of(*NAMES),
     )
     steady_record: Optional[str] = option(
         None,
@@ -347,6 +362,11 @@ class SteadyTask(FairseqTask):
 
         return count
 
+    def updates_in_all(self) -> int:
+        """Updates of the whole training, 0 where no flag ends it."""
+        root: Any = getattr(self.cfg, "_get_root", dict)()
+        return length_of(root, self._updates_of(root))
+
     def train_size(self) -> int:
         """Examples of the training set, after sub-sampling."""
         raise NotImplementedError
@@ -384,13 +404,38 @@ class SteadyTask(FairseqTask):
             )
         model = models.build_model(cfg, self, from_checkpoint)
         self.finish_model(model, pretrained)
-        tag_parameters(model, self.cfg.steady_layer_decay)
+        tag_parameters(
+            *(model, self.cfg.steady_layer_decay, self.cfg.steady_new_lr_scale),
+            self._new_parts(model),
+        )
         if pretrained:
             self._change_start(model)
         if self._autocast.dtype:
             prepare(model)
         self._model, self._trains = model, not from_checkpoint
         return model
+
+    def _new_parts(self, model: Any) -> set[str]:
+        """Names of the parameters that ``--steady-new-lr-scale`` is about.
+
+        Raises:
+            UserError: it is given and there are none, or there is nothing else.
+
+        """
+        scale, directory = self.cfg.steady_new_lr_scale, self.directory
+        if scale == 1:
+            return set()
+        flag = f"--steady-new-lr-scale {scale:g} has no effect"
+        if self.cfg.steady_from_scratch:
+            raise UserError(
+                f"{flag} with --steady-from-scratch, where every part is new; set --lr"
+            )
+        found = directory.new_parts(name for name, _ in model.named_parameters())
+        if not found:
+            raise UserError(
+                f"{flag}: every part of {directory.path} is pretrained; leave it out"
+            )
+        return found
 
     def _change_start(self, model: Any) -> None:
         """Before optimizer and fp32 copies exist, so that nothing undoes it."""
@@ -473,13 +518,17 @@ class SteadyTask(FairseqTask):
         subset = self.evaluated
         sums = {n: agg[n].sum for n in (COUNTS, LABELED, SCATTERED) if n in agg}
         labels = self.labels_of(subset)
-        same = _same_answer(sums, labels)
+        same = _same_answer(sums, labels) or self.remarkable(agg)
         RUN.evaluated(subset, stats, same)
         self._remark(subset, same)
         if self.recorder:
             of = getattr(self._evaluated, "encoded", None)
             self.recorder.evaluation(subset, stats, sums, labels, of)
         metrics.reset_meters("valid")  # else checkpoints keep every prediction
+
+    def remarkable(self, agg: Mapping[str, Any]) -> str | None:
+        """What else is to be said of an evaluation, from its meters."""
+        return None
 
     def _remark(self, subset: str, said: str | None) -> None:
         """Warn of a subset that gets one answer; once, until it gets more."""
@@ -549,11 +598,12 @@ def leave_out_epochs(root: Any) -> None:
 def _check_start(cfg: SteadyTaskConfig) -> None:
     made = OPTIMIZER_REGISTRY.items()
     scaling = [name for name, kind in made if getattr(kind, "scales_layers", False)]
-    if cfg.steady_layer_decay != 1 and cfg.optimizer not in scaling:
-        raise UserError(
-            f"--steady-layer-decay {cfg.steady_layer_decay} has no effect with "
-            f"--optimizer {cfg.optimizer}; use one of: {', '.join(scaling)}"
-        )
+    for name in ("steady_layer_decay", "steady_new_lr_scale"):
+        if getattr(cfg, name) != 1 and cfg.optimizer not in scaling:
+            raise UserError(
+                f"--{name.replace('_', '-')} {getattr(cfg, name)} has no effect with "
+                f"--optimizer {cfg.optimizer}; use one of: {', '.join(scaling)}"
+            )
     changed = [
         "--" + name.replace("_", "-")
         for name in ("steady_reinit_layers", "steady_reinit_head", "steady_noisytune")

@@ -1,41 +1,78 @@
 """Summarization: raw articles in, a fine-tuned encoder-decoder and ROUGE out."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 import numpy as np
+import torch
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
+from torch import Tensor
 
 from ..data import Encoded, SentenceTokenizer
+from ..data.noticing import noticing
 from ..data.pair_dataset import PairDataset, encode_pairs
-from ..data.pairs import find_pairs, named_after_split, read_pairs
-from ..data.readers import is_table
+from ..data.pairs import (
+    CUSTOM,
+    Columns,
+    Pair,
+    by_list,
+    find_pairs,
+    of_all_splits,
+    read_pairs,
+)
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
 from ..flags import NOT_NEGATIVE, one_of, option
-from ..inference.searching import DECODINGS, BeamSearch, Decoding, select
+from ..inference.embedding import Embedder, bert_scores
+from ..inference.searching import (
+    DECODINGS,
+    REFERENCES,
+    BeamSearch,
+    Decoding,
+    select,
+)
 from ..model_dir import ModelDirectory
 from ..patches.announcing import DETAIL
 from ..regularizers import unwrap
-from ..scores.rouge import NAMES, rouge_sums
+from ..scores.rouge import HOW, NAMES, rouge_sums
+from ..scores.summaries import (
+    SAID,
+    SIZES,
+    distinct,
+    few_outputs,
+    measured,
+    said,
+    shares,
+)
 from ._steady import SteadyTask, SteadyTaskConfig
 
 logger = logging.getLogger(__name__)
 
 #: Columns of articles and summaries, as each data set is published in tables.
 COLUMNS = {
-    "cnn_dm": ("article", "highlights"),
-    "gigaword": ("document", "summary"),
-    "reddit_tifu": ("documents", "tldr"),
-    "custom": ("source", "target"),
+    "cnn_dm": Columns("article", (("highlights",),)),
+    "gigaword": Columns("document", (("summary",),)),
+    "reddit_tifu": Columns("documents", (("tldr",),)),
+    "reddit_tifu_long": Columns("selftext_without_tldr", (("tldr",),), partial=True),
+    "reddit_tifu_short": Columns(
+        "selftext_without_tldr", (("trimmed_title",),), partial=True
+    ),
+    "xsum": Columns("document", (("summary",),)),
+    "dialogsum": Columns(
+        "dialogue", (("summary",), ("summary1", "summary2", "summary3"))
+    ),
+    "scitldr": Columns("source", (("target",),), sentences=True),
+    "custom": CUSTOM,
 }
-#: Logged sums of ROUGE, and of the summaries they are over.
-_ROUGE, _DECODED = "_rouge_", "_rouge_decoded"
+#: Logged sums of ROUGE, and of the summaries they are over; and of other measures.
+_ROUGE, _DECODED, _MEASURED = "_rouge_", "_rouge_decoded", "_rouge_of_"
 
 
 def _searching(name: str) -> Any:
@@ -54,7 +91,9 @@ class SummarizationConfig(SteadyTaskConfig):
     summarization_source_column: Optional[str] = option(
         None, "column of the articles in a table; default: as the form has it"
     )
-    summarization_target_column: Optional[str] = option(None, "column of the summaries")
+    summarization_target_column: Optional[str] = option(
+        None, "column of the summaries; several, with commas, are references"
+    )
     summarization_source_length: Optional[int] = option(
         None, "tokens kept of an article; default: the model's positions"
     )
@@ -65,6 +104,15 @@ class SummarizationConfig(SteadyTaskConfig):
         200,
         "examples of each evaluated split that are decoded for ROUGE; 0: all of them",
         NOT_NEGATIVE,
+    )
+    summarization_references: Optional[str] = option(
+        None,
+        "ROUGE with several references: of the best by ROUGE-1, or their mean; "
+        "default: the form's",
+        one_of(*HOW),
+    )
+    summarization_bertscore: Optional[str] = option(
+        None, "model directory of an encoder, whose BERTScore is logged too"
     )
     summarization_no_stem: bool = option(False, "ROUGE without Porter stemming")
     summarization_beam: Optional[int] = _searching("beam")
@@ -112,7 +160,8 @@ class SummarizationTask(SteadyTask):
             for length in self._lengths(cfg, directory)
         )
         self._summarizer: tuple[Any, BeamSearch] | None = None
-        self._references: dict[str, list[str]] = {}
+        self._pairs: dict[str, list[Pair]] = {}
+        self._embedder: Embedder | None = None
         self._encoded: dict[tuple[Path, ...], Encoded] = {}
 
     @staticmethod
@@ -143,40 +192,55 @@ class SummarizationTask(SteadyTask):
         super().check(cfg, directory)
 
     @property
-    def columns(self) -> tuple[str, str]:
-        """Of articles and of summaries."""
-        source, target = COLUMNS[str(self.cfg.summarization_form)]
-        cfg = self.cfg
-        return (
-            cfg.summarization_source_column or source,
-            cfg.summarization_target_column or target,
-        )
+    def tables(self) -> Columns:
+        """Columns of articles and of summaries."""
+        found, cfg = COLUMNS[str(self.cfg.summarization_form)], self.cfg
+        if cfg.summarization_source_column:
+            found = replace(found, source=cfg.summarization_source_column)
+        if cfg.summarization_target_column:
+            named = tuple(cfg.summarization_target_column.split(","))
+            found = replace(found, targets=(named,))
+        return found
+
+    @property
+    def references(self) -> str:
+        """What is made of several: one of :data:`..scores.rouge.HOW`."""
+        form = str(self.cfg.summarization_form)
+        return str(self.cfg.summarization_references or REFERENCES.get(form, HOW[0]))
 
     def _read(self, split: str) -> tuple[list[Path], np.ndarray | None, Encoded]:
         """The files of a split, the rows of them that it has, and its pairs."""
         files = find_pairs(Path(self.cfg.data), split)
-        encoded = self._encode(files)
+        encoded = self._encode(files, split)
         rows = None
-        if is_table(files[0]) and not named_after_split(files[0]):
+        if of_all_splits(files):
             rows = self._part(split, len(encoded))
         elif split == "train":
             rows = self._subset(np.arange(len(encoded)))
         return files, rows, encoded if rows is None else encoded.take(rows)
 
-    def _encode(self, files: list[Path]) -> Encoded:
+    def _encode(self, files: list[Path], split: str) -> Encoded:
         """Tokenised and cached; once in a run, however often they are asked for."""
-        known = tuple(files)
+        known = (*files, Path(split)) if by_list(files) else tuple(files)
         if known not in self._encoded:
             for file in files:
                 self.reads(file)
             self._encoded[known] = encode_pairs(
                 files,
-                partial(read_pairs, files, *self.columns),
-                f"pairs {self.columns}",
+                partial(self._noticed, files, split),
+                f"pairs {self.tables} {split if by_list(files) else ''}",
                 (self.tokenizers[0], self.tokenizers[1]),
                 self.cache_dir,
             )
         return self._encoded[known]
+
+    def _noticed(self, files: list[Path], split: str) -> Iterator[Pair]:
+        """The pairs; what is doubtful in them is said."""
+        return noticing(
+            read_pairs(files, self.tables, split),
+            lambda pair: (files[0], pair.line),
+            lambda pair: (pair.source, pair.target),
+        )
 
     def _part(self, split: str, count: int) -> np.ndarray:
         order = np.random.default_rng(self.cfg.steady_subset_seed).permutation(count)
@@ -207,6 +271,8 @@ class SummarizationTask(SteadyTask):
         A form's own maximum is a bound that a smaller model cuts short; a minimum
         that it cannot reach, or a maximum that was asked for, is an error.
         """
+        if self.cfg.summarization_bertscore:
+            ModelDirectory.open(self.cfg.summarization_bertscore)
         form = self.directory.manifest.architecture
         tokens = self.tokenizers[1].form()
         most = form.get("max_target_positions") or form["max_positions"]
@@ -240,11 +306,21 @@ class SummarizationTask(SteadyTask):
             encoded, self.dictionary, start, self.cfg.seed if training else None
         )
         if not training:
-            texts = [pair.target for pair in read_pairs(files, *self.columns)]
-            chosen = range(len(texts)) if rows is None else rows
-            self._references[split] = [texts[row] for row in chosen]
+            self._pairs[split] = self._compared(files, split, rows)
         self.described[split] = f"{count:,} articles with summaries"
         logger.info("%s: %s: %s", split, sources, self.described[split], extra=DETAIL)
+
+    def _compared(
+        self, files: list[Path], split: str, rows: np.ndarray | None
+    ) -> list[Pair]:
+        """The first pairs of a split, as many as are decoded."""
+        pairs = read_pairs(files, self.tables, split)
+        most = self.cfg.summarization_decode or None
+        if rows is None:
+            return list(islice(pairs, most))
+        wanted = dict.fromkeys(rows[:most].tolist())
+        found = {n: pair for n, pair in enumerate(pairs) if n in wanted}
+        return [found[row] for row in wanted]
 
     def max_positions(self) -> tuple[int, int]:
         """Tokens an article and a summary may have."""
@@ -268,27 +344,82 @@ class SummarizationTask(SteadyTask):
         most = min(self.cfg.summarization_decode or known, known)
         ids = sample["id"].tolist()
         rows = [row for row, index in enumerate(ids) if index < most]
-        sums = dict.fromkeys(NAMES, 0.0)
+        texts = []
         if rows:
             texts = self.summarizer(model)(select(sample["net_input"], rows))
-            sums = self._score(texts, [ids[row] for row in rows])
-        logged |= {f"{_ROUGE}{name}": value for name, value in sums.items()}
-        return loss, size, logged | {_DECODED: len(rows)}
+        chosen = [ids[row] for row in rows]
+        logged |= self._measured(texts, chosen)
+        return loss, size, logged | {SAID: said(texts, chosen, most)}
 
-    def _score(self, texts: Sequence[str], ids: Sequence[int]) -> dict[str, float]:
-        references = [self._references[self.evaluated][index] for index in ids]
-        return rouge_sums(texts, references, not self.cfg.summarization_no_stem)
+    def _measured(self, texts: Sequence[str], ids: Sequence[int]) -> dict[str, Any]:
+        """Sums over summaries of these articles."""
+        pairs = [self._pairs[self.evaluated][index] for index in ids]
+        references = [pair.references for pair in pairs]
+        stem = not self.cfg.summarization_no_stem
+        sums = rouge_sums(texts, references, self.references, stem)
+        if self.cfg.summarization_bertscore:
+            sums["bertscore"] = sum(self._similar(texts, references))
+        found = {f"{_ROUGE}{name}": value for name, value in sums.items()}
+        counts = dict.fromkeys(measured("", [""], ""), 0.0)
+        for text, pair in zip(texts, pairs, strict=True):
+            for name, count in measured(text, pair.references, pair.source).items():
+                counts[name] += count
+        found |= {f"{_MEASURED}{name}": count for name, count in counts.items()}
+        return found | {_DECODED: len(texts)}
+
+    def _similar(
+        self, texts: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> list[float]:
+        """BERTScore of each, by the encoder of ``--summarization-bertscore``."""
+        if self._embedder is None:
+            directory = ModelDirectory.open(str(self.cfg.summarization_bertscore))
+            with torch.random.fork_rng([]):  # building draws weights
+                cpu = not next(self._model.parameters()).is_cuda
+                self._embedder = Embedder(directory, cpu=cpu)
+        return bert_scores(self._embedder, texts, references, how=self.references)
 
     def reduce_metrics(
         self, logging_outputs: list[dict[str, Any]], criterion: Any
     ) -> None:
-        """ROUGE over the decoded examples of all workers, in percent."""
+        """ROUGE and the rest over the decoded examples of all workers."""
         ours = [
-            {name: log.pop(name) for name in list(log) if name.startswith(_ROUGE)}
+            {n: log.pop(n) for n in list(log) if n.startswith(_ROUGE) or n == SAID}
             for log in logging_outputs
         ]
         super().reduce_metrics(logging_outputs, criterion)
-        count = sum(float(log.get(_DECODED, 0)) for log in ours)
-        for name in NAMES if count else ():
-            total = sum(float(log[f"{_ROUGE}{name}"]) for log in ours)
-            metrics.log_scalar(name, 100 * total / count, count, round=None)
+        names = dict.fromkeys(name for log in ours for name in log)
+        sums = {name: sum(log.get(name, 0) for log in ours) for name in names}
+        count = float(sums.get(_DECODED, 0))
+        if not count:
+            return
+        for name in (n for n in (*NAMES, "bertscore") if f"{_ROUGE}{n}" in sums):
+            share = 100 * float(sums[f"{_ROUGE}{name}"]) / count
+            metrics.log_scalar(name, share, count, round=None)
+        for name in names:
+            if name.startswith(_MEASURED) or name == SAID:
+                metrics.log_scalar_sum(name, sums[name])
+        metrics.log_derived("unique", _unique)
+        for name in (*(f"novel{size}" for size in SIZES), "length_ratio"):
+            metrics.log_derived(name, partial(_share, name))
+
+    def remarkable(self, agg: Mapping[str, Any]) -> str | None:
+        """That many articles get the same summary."""
+        summed = agg[SAID].sum if SAID in agg else None
+        return few_outputs(*distinct(summed)) if isinstance(summed, Tensor) else None
+
+
+def _unique(meters: Any) -> float:
+    """Different summaries, in percent of all."""
+    summed = meters[SAID].sum
+    # A meter that was reset and saw no batch since holds 0.
+    different, count = distinct(summed) if isinstance(summed, Tensor) else (0, 0)
+    return 100 * different / count if count else math.nan
+
+
+def _share(name: str, meters: Any) -> float:
+    """One of :func:`..scores.summaries.shares`; NaN where there is none."""
+    start = len(_MEASURED)
+    sums = {
+        n[start:]: float(m.sum) for n, m in meters.items() if n.startswith(_MEASURED)
+    }
+    return shares(sums).get(name, math.nan)

@@ -148,9 +148,14 @@ class BartFamily(Family):
         """Refuse two copies of BERT; see :meth:`Family.check_export`.
 
         Raises:
-            UserError: LayerNorm's epsilon is not BART's.
+            UserError: LayerNorm's epsilon is not BART's, or there are two word tables.
 
         """
+        if not form.get("share_all_embeddings", True):
+            raise UserError(
+                "a decoder with a word table of its own (--separate-embeddings) has no "
+                "form in transformers' BART, which has one table"
+            )
         if form.get("layer_norm_eps", 1e-5) != 1e-5:
             raise UserError(
                 "two copies of BERT (--bert2bert) have no form in transformers: BART's "

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# DialogSum with BERT2BERT: lead-1, lead-3 and a random training summary, plain with three
+# times the updates, plain, r3f, r_drop, and r3f at a radius that counts, three seeds each;
+# ROUGE of the test set against its three references. Run again, it fills gaps only.
+#   bash examples/summarization/dialogsum.sh DATA ENCODER OUT UPDATES
+# DATA is what get-data dialogsum gives, ENCODER a model directory of a BERT or RoBERTa.
+# START is the cross-attention's (self), TABLES --separate-embeddings or nothing, FAST the
+# scale of new parts' rate (5), RATE the rate (2e-4), LENGTH the tokens kept of a dialogue
+# (256), BATCH its size (16), SEEDS (1 2 3), JOBS runs at a time (2), MORE further flags,
+# as --steady-autocast bf16.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+data=$1 encoder=$2 out=$3 updates=$4
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
+read -ra seeds <<<"${SEEDS:-1 2 3}"
+read -ra tables <<<"${TABLES:-}"
+read -ra more <<<"${MORE:-}"
+model=$out/model test=$data/dialogsum.test.jsonl
+names=(plain plain3x r3f r3f-far r_drop)
+mkdir -p "$out"
+[ -f "$model/manifest.json" ] || "$bin/fairseq-steady" import "$encoder" "$model" \
+  --bert2bert --cross-attention "${START:-self}" ${tables[@]+"${tables[@]}"}
+
+"$bin/fairseq-steady" compare --out "$out" --jobs "${JOBS:-2}" --seeds "${seeds[@]}" \
+  --keep --methods "plain=--criterion plain --steady-updates $updates" \
+  "plain3x=--criterion plain --steady-updates $((3 * updates))" \
+  "r3f=--criterion r3f --steady-updates $updates" \
+  "r3f-far=--criterion r3f --r3f-eps 0.1 --r3f-lambda 0.1 --steady-updates $updates" \
+  "r_drop=--criterion r_drop --steady-updates $updates" \
+  -- "$data" --user-dir user_dir --task summarization --summarization-form dialogsum \
+  --summarization-source-length "${LENGTH:-256}" --summarization-target-length 96 \
+  --summarization-max-length 80 --steady-model "$model" --label-smoothing 0.1 \
+  --batch-size "${BATCH:-16}" --clip-norm 1 --optimizer bert_adam \
+  --bert-adam-bias-correction --lr "${RATE:-2e-4}" --steady-new-lr-scale "${FAST:-5}" \
+  --summarization-decode "${DECODE:-100}" --valid-subset valid ${more[@]+"${more[@]}"}
+
+# Each file is whole or not there.
+summarise() {
+  [ -s "$out/$1.txt" ] || "$bin/fairseq-steady" summarize "${@:2}" "$test" \
+    --column dialogue >"$out/$1.part"
+  [ -s "$out/$1.txt" ] || mv "$out/$1.part" "$out/$1.txt"
+}
+summarise lead1 --lead 1
+summarise lead3 --lead 3
+summarise random --random "$data/dialogsum.train.jsonl"
+written=(lead1 lead3 random)
+for name in "${names[@]}"; do
+  for seed in "${seeds[@]}"; do
+    summarise "$name-$seed" --model "$model" "$out/$name/seed$seed/checkpoint_best.pt"
+    written+=("$name-$seed")
+  done
+done
+for name in "${written[@]}"; do
+  echo "$name"
+  "$bin/fairseq-steady" rouge "$out/$name.txt" "$test" --references mean \
+    --column summary1,summary2,summary3 --source-column dialogue \
+    ${BERTSCORE:+--bertscore "$BERTSCORE"}
+done | tee "$out/rouge.txt"

@@ -1,0 +1,169 @@
+"""What ROUGE does not see of summaries: copying, length, and sameness, as sums."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+#: Lengths of the n-grams that may be novel.
+SIZES = (1, 2, 3, 4)
+#: Logged digests of the outputs of a split.
+SAID = "_said"
+#: Summaries that must be there before equal ones are remarkable, and the share of
+#: different ones that is.
+MANY, FEW = 10, 0.5
+
+
+def words(text: str) -> list[str]:
+    """Its words in lower case, punctuation left out."""
+    return re.findall(r"\w+", text.lower())
+
+
+def novel_ngrams(summary: str, article: str) -> dict[str, int]:
+    """N-grams of a summary, and how many of them its article does not have.
+
+    Source: See et al. (arXiv 1704.04368), section 6, for n from 1 to 4.
+
+    Returns:
+        By name, ``novel1`` and ``ngrams1`` and so on: counts, each occurrence one.
+
+    """
+    said, known = words(summary), words(article)
+    counts = {}
+    for size in SIZES:
+        there = set(_ngrams(known, size))
+        found = list(_ngrams(said, size))
+        counts[f"ngrams{size}"] = len(found)
+        counts[f"novel{size}"] = sum(ngram not in there for ngram in found)
+    return counts
+
+
+def _ngrams(tokens: Sequence[str], size: int) -> Iterable[tuple[str, ...]]:
+    return zip(*(tokens[start:] for start in range(size)), strict=False)
+
+
+def lengths(summary: str, references: Sequence[str]) -> dict[str, float]:
+    """Words of a summary, and of its references in the mean."""
+    counts = [len(words(reference)) for reference in references]
+    return {"words": len(words(summary)), "reference_words": sum(counts) / len(counts)}
+
+
+def measured(
+    summary: str, references: Sequence[str], article: str | None
+) -> dict[str, float]:
+    """Counts of one summary, to be added up for :func:`shares`.
+
+    Args:
+        summary: what a model wrote.
+        references: at least one.
+        article: None where it is not known, so that nothing is novel.
+
+    """
+    counts: dict[str, float] = dict(lengths(summary, references))
+    return counts | (novel_ngrams(summary, article) if article is not None else {})
+
+
+def shares(sums: dict[str, float]) -> dict[str, float]:
+    """What is reported of sums of :func:`measured`, where there is any.
+
+    Returns:
+        ``novel1`` and so on, in percent of the n-grams, and ``length_ratio``.
+
+    """
+    found = {
+        f"novel{n}": 100 * sums[f"novel{n}"] / sums[f"ngrams{n}"]
+        for n in SIZES
+        if sums.get(f"ngrams{n}")
+    }
+    if sums.get("reference_words"):
+        found["length_ratio"] = sums["words"] / sums["reference_words"]
+    return found
+
+
+# --- are they different? --------------------------------------------------------------
+
+
+def digest(text: str) -> int:
+    """A number below 2^52, which a float holds, of a text."""
+    whole = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(whole, "big") >> 12
+
+
+def said(texts: Sequence[str], ids: Sequence[int], total: int) -> Tensor:
+    """Digests of outputs at their places in a data set, zero elsewhere.
+
+    Added up over batches and workers this is each output once.
+
+    Args:
+        texts: B of them.
+        ids: their indices in the data set.
+        total: N, size of the data set.
+
+    Returns:
+        Digests, and a 1 where there is one, shape (2, N).
+
+    """
+    found = torch.zeros(2, total, dtype=torch.float64)
+    for text, index in zip(texts, ids, strict=True):
+        found[:, index] = torch.tensor([digest(text), 1.0], dtype=torch.float64)
+    return found
+
+
+def distinct(summed: Tensor) -> tuple[int, int]:
+    """How many different outputs there are, and how many outputs.
+
+    Args:
+        summed: :func:`said`, added up; fairseq repeats some to fill up workers.
+
+    """
+    digests, times = summed.cpu()
+    known = times > 0
+    return len((digests[known] / times[known]).unique()), int(known.sum())
+
+
+def few_outputs(different: int, count: int) -> str | None:
+    """What is to be said where many articles get the same summary; None else."""
+    if count < MANY or different >= FEW * count:
+        return None
+    return f"{_counted(different, count)}: {_FEW}"
+
+
+_FEW = (
+    "the model hardly reads what it summarises; train it longer or on more articles, "
+    "and see --steady-new-lr-scale for BERT2BERT"
+)
+
+
+def _counted(different: int, count: int) -> str:
+    share = 100 * different / count
+    return f"{different} different summaries of {count} articles ({share:.0f} %)"
+
+
+class Sameness:
+    """Counts summaries and different ones as they pass.
+
+    Args:
+        most: summaries that are compared, so that memory does not grow for ever.
+
+    """
+
+    def __init__(self, most: int = 100_000) -> None:
+        self.most = most
+        self.count = 0
+        self._digests: set[int] = set()
+
+    def watch(self, texts: Iterable[str]) -> Iterator[str]:
+        """The same texts."""
+        for text in texts:
+            self.count += 1
+            if self.count <= self.most:
+                self._digests.add(digest(text))
+            yield text
+
+    def report(self) -> Iterator[str]:
+        """A line with how many there were, and what to do where they are few."""
+        count, different = min(self.count, self.most), len(self._digests)
+        if count > 1:
+            yield few_outputs(different, count) or _counted(different, count)
