@@ -26,11 +26,8 @@ common=("$data" --task cola --steady-model "$model"
   --optimizer bert_adam --bert-adam-bias-correction --lr 3e-4
   --lr-scheduler polynomial_decay --warmup-updates 6 --total-num-update 60
   --max-update 60)
-# The default lambda of 5 holds so short a training near chance.
-sift="--criterion sift --sift-lambda 1"
 echo "quickstart: training plain and sift, 3 seeds each, about 4 minutes on 2 cores" >&2
-$bin/fairseq-steady compare --out "$out" --jobs 2 --methods plain \
-  "sift=$sift" --seeds 1 2 3 --keep \
+$bin/fairseq-steady compare --out "$out" --jobs 2 --methods plain sift --seeds 1 2 3 --keep \
   -- "${common[@]}"
 
 checkpoint=$out/sift/seed1/checkpoint_best.pt
@@ -46,7 +43,7 @@ picture: $out/scores.png
 models:  $out/*/seed*/checkpoint_best.pt
 
 One of these runs, as fairseq knows it:
-  .venv/bin/fairseq-train ${shown}$sift --seed 1 --user-dir user_dir
+  .venv/bin/fairseq-train ${shown}--criterion sift --seed 1 --user-dir user_dir
 
 Next, the real CoLA (8,551 sentences), and your own:
   .venv/bin/fairseq-steady get-data cola data/cola
