@@ -24,7 +24,7 @@ from helpers import (
     train_on_workers,
 )
 
-SIFT = ["--criterion=sift", "--sift-init=0.05", "--sift-step=0.05"]
+SIFT = ["--criterion=sift", "--sift-init=0.05", "--sift-step=0.05", "--sift-warmup=0"]
 
 
 # --- it trains, and reports ------------------------------------------------------

@@ -30,7 +30,7 @@ class Paper:
 PAPER = {
     "plain": Paper(),
     "sift": Paper(
-        "DeBERTa's code (arXiv 2006.03654 section 5 has no numbers); its lambda of 5 "
+        "the code of arXiv 2006.03654, whose section 5 has no numbers; its lambda of 5 "
         "goes with detached targets and is worth 2.5 here",
         {
             "sift_lambda": 2.5,

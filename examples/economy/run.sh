@@ -5,6 +5,8 @@
 #   bash examples/economy/run.sh DATA MODEL OUT SEEDS...
 # DATA is GLUE's folder. TASKS (sst2 stsb), SIZE (1000 training sentences), UPDATES (96),
 # RATE (1e-4) and JOBS (2) may be changed; MORE is added to every run's flags.
+# Each epoch ends with an evaluation, which chooses the checkpoint: ten of them, as the
+# recipe --steady-updates has, would take longer than the training.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
@@ -25,11 +27,13 @@ methods=(
   "r3f-quarter=$r3f --r3f-fraction 0.25"
   "r3f-one-side=$r3f --r3f-stop-gradient perturbed --r3f-lambda 2"
 )
+updates=${UPDATES:-96}
 for task in ${TASKS:-sst2 stsb}; do
   "$bin/fairseq-steady" compare --out "$out/$task" --jobs "${JOBS:-2}" --seeds "$@" \
     --methods "${methods[@]}" -- "$data" --user-dir user_dir --task glue \
     --glue-task "$task" --steady-model "$model" --steady-train-size "${SIZE:-1000}" \
     --steady-split-dev --valid-subset valid,test --batch-size 32 --clip-norm 1 \
     --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-1e-4}" \
-    --steady-updates "${UPDATES:-96}" ${MORE:-}
+    --max-update "$updates" --lr-scheduler polynomial_decay \
+    --warmup-updates $((updates / 10)) ${MORE:-}
 done

@@ -193,10 +193,10 @@ def of_checkpoint(args: argparse.Namespace, texts: Iterable[str]) -> Iterator[st
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, summarise, write as they come."""
-    from ..data.noticing import noticing
-
     page = parser()
     args = page.parse_args(argv)
+    from ..data.noticing import noticing
+
     args.checkpoint = None
     if args.lead and args.random:
         page.error("--lead and --random: give one of them")
