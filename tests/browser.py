@@ -82,7 +82,9 @@ class Browser:
         while b"\0" not in self.rest:
             more = os.read(self.read, 2**20)
             if not more:
-                pytest.skip(f"the browser ended with {self.process.wait()}")
+                said = f"the browser ended with {self.process.wait()}"
+                # One that never began is no fault of the page's.
+                pytest.fail(said) if self.session else pytest.skip(said)
             self.rest += more
         message, self.rest = self.rest.split(b"\0", 1)
         found: dict[str, Any] = json.loads(message)

@@ -25,7 +25,14 @@ from conftest import (
 from fairseq_steady.comparison.plan import Run
 from fairseq_steady.comparison.results import Result
 from fairseq_steady.comparison.results import write as write_result
-from fairseq_steady.comparison.table import Scored
+from fairseq_steady.comparison.table import (
+    Scored,
+    definitions,
+    notes,
+    tables,
+    write_rows,
+    write_tables,
+)
 from fairseq_steady.data import SentenceTokenizer, encode_cached
 from fairseq_steady.data.glue import LAYOUTS
 from fairseq_steady.data.readers import read_sentence_tab_label
@@ -292,6 +299,13 @@ CONFIG = {
     },
     "task": {"_name": "cola", "data": "data/cola", "steady_model": "models/x"},
 }
+
+
+def write_all(out: Path, results: list[Result], scored: Scored) -> None:
+    """The files of a comparison's tables, without ensembles."""
+    write_rows(out, results, scored)
+    said = notes(results, scored)
+    write_tables(out, tables(results, scored), definitions(scored), said)
 
 
 def result(method: str, seed: int, *scores: float, **changed: Any) -> Result:

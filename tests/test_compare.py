@@ -43,7 +43,7 @@ from fairseq_steady.comparison.significance import (
 from fairseq_steady.comparison.table import Scored
 from fairseq_steady.comparison.worker import locked
 from fairseq_steady.errors import UserError
-from helpers import MCC, Instant, result
+from helpers import MCC, Instant, result, write_all
 from pydantic import TypeAdapter
 from sklearn.metrics import matthews_corrcoef
 from statsmodels.stats.multitest import multipletests
@@ -636,7 +636,7 @@ def stored() -> list[Result]:
 
 
 def test_tables_say_everything(stored: list[Result], tmp_path: Path) -> None:
-    table.write_all(tmp_path, stored, MCC)
+    write_all(tmp_path, stored, MCC)
     found = {(r["method"], r["subset"]): r for r in rows(tmp_path / "table.csv")}
     plain, sift = found["plain", "valid"], found["sift", "valid"]
     # Seed 3 of plain is best at its first evaluation.

@@ -30,7 +30,7 @@ from fairseq_steady.comparison.results import Result
 from fairseq_steady.comparison.sequential import decided, levels, spent
 from fairseq_steady.comparison.significance import Difference, holm, interval, p_value
 from fairseq_steady.comparison.table import Scored
-from helpers import Instant, result
+from helpers import Instant, result, write_all
 from scipy import stats
 from sklearn import metrics
 from statsmodels.stats.power import TTestPower
@@ -283,7 +283,7 @@ class Arena:
         monkeypatch.setattr(comparing, "make_executor", lambda _: self.executor)
         monkeypatch.setattr(comparing, "check", lambda _: None)
         # No pictures, ensembles or report.
-        tables = lambda *args: table.write_all(*args[:3])  # noqa: E731
+        tables = lambda *args: write_all(*args[:3])  # noqa: E731
         monkeypatch.setattr(comparing, "_write", tables)
         monkeypatch.setattr("fairseq_steady.comparison.execution._POLL", 0)
 
@@ -476,7 +476,7 @@ def test_every_form_says_what_was_decided_and_what_it_would_take(
     scores = {m: ACCURACY.scores([r for r in made if r.method == m], "valid")
               for m in ("plain", "more")}  # fmt: skip
     gaps = [scores["more"][s] - scores["plain"][s] for s in range(1, 6)]
-    table.write_all(tmp_path, made, ACCURACY)
+    write_all(tmp_path, made, ACCURACY)
     (_, row) = rows(tmp_path / "table.csv")
     low, high = interval(gaps)
     assert row["difference [95 %]"] == f"{np.mean(gaps):+.3f} [{low:+.3f}, {high:+.3f}]"

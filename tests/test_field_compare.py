@@ -38,7 +38,7 @@ from fairseq_steady.comparison.table import Scored
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import own_file
 from fairseq_steady.huggingface import model_card as exporting_card
-from helpers import MCC, Instant, result
+from helpers import MCC, Instant, result, write_all
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from matplotlib import pyplot
@@ -449,7 +449,7 @@ def test_results_take_the_place_of_links(tmp_path: Path) -> None:
     for name in [*names, "result.json"]:
         (out / name).symlink_to(victim)
     made = stored("b")
-    table.write_all(out, made, MCC)
+    write_all(out, made, MCC)
     figures.draw(out / "x", made, MCC, figures.boxes)
     results.write(out / "result.json", made[0])
     assert victim.read_text() == "keep"

@@ -27,7 +27,7 @@ from fairseq_steady.huggingface.checking import load_encoder
 from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
-from helpers import LOOSE, is_clear
+from helpers import LOOSE, is_clear, write_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import make_source
@@ -330,7 +330,7 @@ def test_results(tmp_path: Path, examples: int) -> None:
 
     def report(read: Any) -> None:
         everything = [read, *made[1:]]
-        table.write_all(tmp_path, everything, scored)
+        write_all(tmp_path, everything, scored)
         (tmp_path / "card.md").write_text(winner_card.describe(everything, scored))
 
     explore(edits(good), check, examples)

@@ -117,7 +117,7 @@ def test_a_bin_has_its_upper_end() -> None:
 def test_the_table_has_every_subset_and_the_worst(tmp_path: Path) -> None:
     made = [result("plain", s, v) for s, v in ((1, 0.25), (2, 0.5), (3, -0.5))]
     made += [result("sift", 1, 0.75), result("sift", 2, status="crashed: x")]
-    instability.write_all(tmp_path, made, MCC)
+    instability.write(tmp_path, instability.tables(made, MCC), MCC)
     with (tmp_path / "instability.csv").open(encoding="utf-8") as file:
         rows = {(r["method"], r["subset"]): r for r in csv.DictReader(file)}
     assert list(rows) == [
@@ -147,9 +147,9 @@ def test_groups_are_subsets_of_accuracy() -> None:
 
 def test_a_long_table_is_in_its_file_only(capsys: pytest.CaptureFixture[str]) -> None:
     made = [result(f"m{i}", 1, 0.5) for i in range(9)]
-    instability.show(made, MCC)
+    instability.show(instability.tables(made, MCC), MCC)
     assert capsys.readouterr().out == ""
-    instability.show(made[:8], MCC)
+    instability.show(instability.tables(made[:8], MCC), MCC)
     assert "calibration error" in capsys.readouterr().out
 
 

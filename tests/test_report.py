@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from browser import Browser
 from conftest import ROOT
-from fairseq_steady.comparison import figures, report, table
+from fairseq_steady.comparison import figures, instability, report, table
 from fairseq_steady.comparison.results import Result
 from fairseq_steady.errors import visible
 from helpers import MCC, result
@@ -39,7 +39,8 @@ def crashed() -> Result:
 
 
 def write(out: Path, made: list[Result]) -> str:
-    tables, notes = table.tables(made, MCC), table.notes(made, MCC)
+    tables = table.tables(made, MCC), instability.tables(made, MCC)
+    notes = table.notes(made, MCC)
     report.write(out, made, MCC, tables, table.definitions(MCC), notes)
     return (out / "report.html").read_text("utf-8")
 

@@ -24,7 +24,7 @@ mkdir -p "$out"
 "$bin/fairseq-steady" compare --out "$out" --jobs "${JOBS:-2}" --seeds "${seeds[@]}" \
   --keep --methods "plain=--criterion plain --steady-updates $updates" \
   "plain3x=--criterion plain --steady-updates $((3 * updates))" \
-  "r3f=--criterion r3f --steady-updates $updates" \
+  "r3f=--criterion r3f --r3f-eps 1e-5 --steady-updates $updates" \
   "r3f-far=--criterion r3f --r3f-eps 0.1 --r3f-lambda 0.1 --steady-updates $updates" \
   "r_drop=--criterion r_drop --steady-updates $updates" \
   -- "$data" --user-dir user_dir --task summarization --summarization-form dialogsum \

@@ -69,8 +69,8 @@ def parser() -> Page:
     return found
 
 
-def read(path: Path, column: str) -> References:
-    """Summaries of a file, one or several an article; a line of text may be empty.
+def read(path: Path, column: str, flag: str = "--column") -> References:
+    """Texts of a file, one or several an article; a line of text may be empty.
 
     Raises:
         UserError: the file cannot be read, or lacks the column.
@@ -84,7 +84,7 @@ def read(path: Path, column: str) -> References:
         lines = read_text(path).removesuffix("\n").split("\n")
         return [(line,) for line in lines]
     names, found = column.split(","), []
-    for number, row in read_named(path, names, "name yours with --column"):
+    for number, row in read_named(path, names, f"name yours with {flag}"):
         texts = [t for name in names for t in texts_cell(path, number, row, name)]
         found.append(tuple(texts) or ("",))
     return found
@@ -97,20 +97,15 @@ def read_sources(args: argparse.Namespace) -> list[str] | None:
         UserError: the file cannot be read, or lacks the column.
 
     """
-    from ..data.pairs import texts_cell
-    from ..data.readers import is_table, read_text
-    from ..data.tables import read_named
+    from ..data.readers import is_table
 
     path, column = args.source, args.source_column
     if path is None and column is None:
         return None
     path = path or args.references
-    if not is_table(path):
-        return read_text(path).removesuffix("\n").split("\n")
-    if column is None:
+    if column is None and is_table(path):
         raise UserError(f"{path} is a table; name its articles with --source-column")
-    rows = read_named(path, (column,), "name yours with --source-column")
-    return [" ".join(texts_cell(path, number, row, column)) for number, row in rows]
+    return [" ".join(texts) for texts in read(path, column or "", "--source-column")]
 
 
 def line(name: str, values: Sequence[float]) -> str:
@@ -127,6 +122,7 @@ def report(
     ours: Sequence[str],
     theirs: References,
     articles: Sequence[str] | None,
+    against: Sequence[str] | None,
 ) -> Iterator[str]:
     """Lines of scores."""
     from ..scores.rouge import NAMES
@@ -141,8 +137,8 @@ def report(
     if args.bertscore:
         yield line("bertscore", [100 * score for score in similar(args, ours, theirs)])
     yield from others(ours, theirs, articles)
-    if args.against:
-        before = scored(args, [s[0] for s in read(args.against, args.column)], theirs)
+    if against is not None:
+        before = scored(args, against, theirs)
         yield f"better than {args.against} by"
         for name in NAMES:
             pairs = zip(scores, before, strict=True)
@@ -176,13 +172,9 @@ def others(
     ours: Sequence[str], theirs: References, articles: Sequence[str] | None
 ) -> Iterator[str]:
     """Lines of what ROUGE does not see."""
-    from ..scores.summaries import measured, shares
+    from ..scores.summaries import measured_sums, shares
 
-    sums: dict[str, float] = {}
-    for row, (summary, several) in enumerate(zip(ours, theirs, strict=True)):
-        article = None if articles is None else articles[row]
-        for name, count in measured(summary, several, article).items():
-            sums[name] = sums.get(name, 0) + count
+    sums = measured_sums(ours, theirs, articles)
     found = {"unique": 100 * len({*ours}) / len(ours), **shares(sums)}
     for name, value in found.items():
         yield f"{name.removesuffix('_ratio'):10} {value:6.2f}"
@@ -193,12 +185,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.bertscore is None and (args.idf or args.layer is not None):
         raise UserError("--idf and --layer are for --bertscore DIR; add it")
-    summaries = read(args.summaries, args.column)
-    ours, theirs = [s[0] for s in summaries], read(args.references, args.column)
-    articles = read_sources(args)
+    ours, against = (
+        path and [several[0] for several in read(path, args.column)]
+        for path in (args.summaries, args.against)
+    )
+    theirs, articles = read(args.references, args.column), read_sources(args)
     counts = {args.references: len(theirs)}
-    if args.against:
-        counts[args.against] = len(read(args.against, args.column))
+    if against is not None:
+        counts[args.against] = len(against)
     if articles is not None:
         counts[args.source or args.references] = len(articles)
     for path, count in counts.items():
@@ -207,6 +201,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{args.summaries} has {len(ours)} summaries and {path} has {count}; "
                 "there must be one for each"
             )
-    for text in report(args, ours, theirs, articles):
+    for text in report(args, ours, theirs, articles, against):
         print(text)
     return 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ..errors import UserError
 from .answers import Stop, seconds, towards
 from .execution import Executor, run_all
-from .plan import Plan, Run, following
+from .plan import Plan, Run, every, following
 from .power import ERROR
 from .results import Result, standing
 from .sequential import decided, levels
@@ -186,8 +186,7 @@ def until_decided(
             f"{', '.join(has)}; name one of them"
         )
     state = _State(plan, rule, scored, list(results))
-    tuning = [run for grid in plan.tuning().values() for runs in grid for run in runs]
-    tried = list(standing(tuning).values()) if plan.tuned else []
+    tried = list(standing(every(plan.tuning())).values()) if plan.tuned else []
     for seed in state.order[len(plan.seeds) :]:
         wanted = _wanted(plan, chosen, seed, state.open())
         if not wanted or _seconds(state, tried, wanted) > rule.budget:
@@ -211,5 +210,5 @@ def _wanted(
 def _seconds(state: _State, tried: Sequence[Result], wanted: Sequence[Run]) -> float:
     """Of all runs so far, and of the next if they take what such runs took."""
     past = sum(r.seconds or 0 for r in [*tried, *state.results])
-    following_ = [seconds(state.of(run.setting, run.method)) for run in wanted]
-    return past + sum(one for one in following_ if not math.isnan(one))
+    each = [seconds(state.of(run.setting, run.method)) for run in wanted]
+    return past + sum(one for one in each if not math.isnan(one))

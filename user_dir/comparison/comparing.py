@@ -15,7 +15,7 @@ from . import report as page
 from .adding import Rule, until_decided
 from .command import check, make_executor, reasons
 from .execution import Executor, run_all
-from .plan import Plan, Run, distinct, named
+from .plan import Plan, distinct, every, named
 from .results import Result
 from .table import Scored
 
@@ -76,7 +76,7 @@ def make_rule(args: argparse.Namespace, plan: Plan) -> Rule | None:
     return rule
 
 
-def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
+def measure(args: argparse.Namespace, plan: Plan, results: Sequence[Result]) -> Scored:
     """What to compare on.
 
     Raises:
@@ -89,7 +89,7 @@ def measure(args: argparse.Namespace, results: Sequence[Result]) -> Scored:
     metric, larger = ended[0].own_metric
     if args.metric and args.metric != metric:
         metric, larger = args.metric, larger_is_better(args.metric)
-    return Scored(metric, larger, args.select, make_plan(args).tuning_runs)
+    return Scored(metric, larger, args.select, plan.tuning_runs)
 
 
 def tune(
@@ -98,7 +98,7 @@ def tune(
     """Choose each method's grid point on the selecting subset, and write it down."""
     tried = plan.tuning()
     results = run_all(every(tried), executor)
-    scored = measure(args, results)
+    scored = measure(args, plan, results)
     found = {tuple(result.command): result for result in results}
     chosen, notes = {}, []
     for key, grid in tried.items():
@@ -139,11 +139,6 @@ def _notes(
     ]
 
 
-def every(tried: dict[tuple[str, str], list[list[Run]]]) -> list[Run]:
-    """All tuning runs."""
-    return [run for grid in tried.values() for runs in grid for run in runs]
-
-
 def _differing(grid: Sequence[tuple[str, ...]], flags: tuple[str, ...]) -> list[str]:
     """What tells a grid point from the others, with the flag before it."""
     shown = []
@@ -168,7 +163,7 @@ def report(args: argparse.Namespace) -> int:
     check(every(plan.tuning()) if plan.tuned else plan.runs())
     chosen = tune(plan, executor, args) if plan.tuned else {}
     results = run_all(plan.runs(chosen), executor)
-    scored = measure(args, results)
+    scored = measure(args, plan, results)
     averaged: list[Result] = []
     if args.plan:
         _plan(args, results, scored)
@@ -204,9 +199,10 @@ def _write(
     said = table.notes(results, scored)
     table.write_rows(out, results, scored)
     table.write_tables(out, made, described, said)
-    instability.write_all(out, results, scored)
+    unstable = instability.tables(results, scored)
+    instability.write(out, unstable, scored)
     figures.draw_all(out, results, scored)
     write_text(out / "card.md", winner_card.describe(results, scored))
-    page.write(out, results, scored, made, described, said)
+    page.write(out, results, scored, (made, unstable), described, said)
     table.show(made, described, said)
-    instability.show(results, scored)
+    instability.show(unstable, scored)

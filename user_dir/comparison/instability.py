@@ -13,13 +13,22 @@ from ..files import write_text
 from . import table
 from .recorded import Answers, Array, usable
 from .results import Result
-from .table import Row, Scored, Tables, Title, failed, subsets, unique
+from .table import (
+    OF_GROUP,
+    Row,
+    Scored,
+    Tables,
+    Title,
+    failed,
+    number,
+    subsets,
+    unique,
+)
 
 #: Bins of the confidence (Guo et al. use 15).
 _BINS = 15
 #: Rows that the console shows; more are in the file.
 _SHORT = 24
-_OF_GROUP = "accuracy_"
 
 
 def disagreement(answers: Sequence[Answers]) -> float:
@@ -66,18 +75,14 @@ def calibration_error(answers: Answers) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"
-
-
 def _spread(scores: Sequence[float]) -> Row:
     """Mean and standard deviation; nan if a score is no finite number."""
     if not scores:
         return {}
     finite = all(map(math.isfinite, scores))
     spread = statistics.stdev(scores) if finite and len(scores) > 1 else math.nan
-    mean = _number(statistics.mean(scores)) if finite else "nan"
-    return {"n": str(len(scores)), "mean": mean, "std": _number(spread)}
+    mean = number(statistics.mean(scores)) if finite else "nan"
+    return {"n": str(len(scores)), "mean": mean, "std": number(spread)}
 
 
 def _row(results: Sequence[Result], scored: Scored, subset: str) -> Row:
@@ -89,8 +94,8 @@ def _row(results: Sequence[Result], scored: Scored, subset: str) -> Row:
     return {
         **_spread(scores),
         "failed": "" if count is None or not scores else f"{count / len(scores):.2f}",
-        "disagreement": _number(disagreement([*answers.values()])),
-        "calibration error": _number(statistics.mean(errors) if errors else math.nan),
+        "disagreement": number(disagreement([*answers.values()])),
+        "calibration error": number(statistics.mean(errors) if errors else math.nan),
     }
 
 
@@ -102,10 +107,10 @@ def _parts(one: dict[str, dict[str, float]], scored: Scored) -> dict[str, float]
             parts[subset] = float(metrics[scored.metric])
             if scored.metric == "accuracy":
                 parts |= {
-                    f"{subset} {name.removeprefix(_OF_GROUP)}": value
+                    f"{subset} {name.removeprefix(OF_GROUP)}": value
                     for name, value in metrics.items()
-                    if name.startswith(_OF_GROUP)
-                    and name.removeprefix(_OF_GROUP) not in ("mean", "worst")
+                    if name.startswith(OF_GROUP)
+                    and name.removeprefix(OF_GROUP) not in ("mean", "worst")
                 }
     return parts
 
@@ -155,17 +160,15 @@ def definitions(scored: Scored) -> str:
     )
 
 
-def write_all(out: Path, results: Sequence[Result], scored: Scored) -> None:
-    """instability.md and instability.csv."""
-    made = tables(results, scored)
+def write(out: Path, made: Tables, scored: Scored) -> None:
+    """instability.md and instability.csv, of :func:`tables`."""
     long = [{**title._asdict(), **row} for title, rows in made.items() for row in rows]
     described = definitions(scored)
     write_text(out / "instability.md", table.markdown(made, described))
     table.write_csv(out / "instability.csv", long)
 
 
-def show(results: Sequence[Result], scored: Scored) -> None:
+def show(made: Tables, scored: Scored) -> None:
     """The same on the console, if it is short."""
-    made = tables(results, scored)
     if sum(map(len, made.values())) <= _SHORT:
         table.show(made, definitions(scored))

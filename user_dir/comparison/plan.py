@@ -222,6 +222,11 @@ class Plan:
         ]
 
 
+def every(tried: Mapping[tuple[str, str], Sequence[Sequence[Run]]]) -> list[Run]:
+    """All tuning runs."""
+    return [run for grid in tried.values() for runs in grid for run in runs]
+
+
 def named(texts: Sequence[str], kind: str) -> dict[str, Flags]:
     """Methods or settings by name.
 

@@ -9,17 +9,7 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 
-from ..scores.metrics import (
-    COUNTS,
-    LABELED,
-    SCATTERED,
-    class_counts,
-    classification_scores,
-    correlation_scores,
-    label_counts,
-    label_scores,
-    scattered_scores,
-)
+from ..scores.metrics import scores_of
 from .results import Predictions, Result
 
 Array = np.ndarray[Any, Any]
@@ -76,15 +66,7 @@ def metric_of(given: Array, like: Answers, metric: str) -> float:
 
     """
     answers, gold = torch.from_numpy(given), torch.from_numpy(like.gold)
-    if like.several:
-        found = label_scores(label_counts(answers, gold.long())[LABELED])
-    elif like.scores:
-        ids = torch.arange(len(gold))
-        table = scattered_scores(answers[:, None], gold, ids, len(gold))
-        found = correlation_scores(table[SCATTERED])
-    else:
-        counts = class_counts(answers, gold.long(), like.outputs.shape[1])
-        found = classification_scores(counts[COUNTS])
+    found = scores_of(answers, gold, like.outputs.shape[1])
     return found.get(metric, math.nan)
 
 

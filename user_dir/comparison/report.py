@@ -297,7 +297,7 @@ def write(
     out: Path,
     results: Sequence[Result],
     scored: Scored,
-    made: Tables,
+    made: tuple[Tables, Tables],
     described: str,
     said: Notes,
 ) -> None:
@@ -307,7 +307,7 @@ def write(
         out: results folder.
         results: every run, one of which ended at least.
         scored: what they are compared on.
-        made: the tables, with all their rows.
+        made: the tables, with all their rows, and those of instability.
         described: what their columns mean.
         said: what stands under each.
 
@@ -316,7 +316,7 @@ def write(
     pictures = [picture(name, results, scored, settings) for name in figures.PANELS]
     meanings = [described, instability.definitions(scored)]
     sections = [
-        *_tables(made, said, instability.tables(results, scored)),
+        *_tables(made[0], said, made[1]),
         Section("pictures", "Pictures", pictures=pictures),
         _plan(results, scored, settings),
         _runs(results, scored, settings),

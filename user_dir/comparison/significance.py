@@ -1,4 +1,4 @@
-"""Are two methods different? answers for paired seeds, most of them scipy's."""
+"""Are two methods different? Answers for paired seeds, most of them scipy's."""
 
 import math
 from collections import Counter

@@ -29,7 +29,7 @@ Row = dict[str, str]
 #: The interval over both.
 OTHER = "seeds x sentences [95 %]"
 #: What names of the groups' metrics begin with.
-_OF_GROUP = "accuracy_"
+OF_GROUP = "accuracy_"
 
 #: The rules that tabulate itself has for cells.
 _LATEX = str.maketrans({**LATEX_ESCAPE_RULES, "±": r"$\pm$"})
@@ -98,7 +98,8 @@ def failed(results: Sequence[Result], scored: Scored, subset: str) -> int | None
     return sum(not baseline + 1e-9 < score < math.inf for score in scores)
 
 
-def _number(value: float, digits: int = 3) -> str:
+def number(value: float, digits: int = 3) -> str:
+    """Of a cell; empty where there is none."""
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
@@ -107,8 +108,8 @@ def _spread(scores: Sequence[float]) -> str:
         return "nan"
     mean = statistics.mean(scores)
     if len(scores) < 2:
-        return _number(mean)
-    return f"{_number(mean)} ± {_number(statistics.stdev(scores))}"
+        return number(mean)
+    return f"{number(mean)} ± {number(statistics.stdev(scores))}"
 
 
 def _described(scores: Sequence[float], scored: Scored) -> Row:
@@ -118,8 +119,8 @@ def _described(scores: Sequence[float], scored: Scored) -> Row:
     ordered = sorted(scores, key=scored.rank)
     return {
         "mean ± std": _spread(scores),
-        "median": _number(_middle(ordered)),
-        "best": _number(ordered[-1]),
+        "median": number(_middle(ordered)),
+        "best": number(ordered[-1]),
     }
 
 
@@ -169,7 +170,7 @@ def _costs(mine: Sequence[Result], first: Sequence[Result]) -> Row:
         [r.peak_gpu_mb or r.peak_mb for r in rs] for rs in (mine, first)
     )
     return {
-        "s/update": _number(_median(pace), 2),
+        "s/update": number(_median(pace), 2),
         "time": ratio(pace, pace_of_first),
         "memory": ratio(memory, memory_of_first),
     }
@@ -271,11 +272,11 @@ def _groups_of(results: Sequence[Result], scored: Scored, subset: str) -> list[R
         if result.ok and subset in result.evaluations[0]:
             found.setdefault(result.method, []).append(scored.best(result)[subset])
     every = [name for mine in found.values() for one in mine for name in one]
-    names = unique([name for name in every if name.startswith(_OF_GROUP)])
+    names = unique([name for name in every if name.startswith(OF_GROUP)])
 
     def row(mine: Sequence[Mapping[str, float]]) -> Row:
         of = {name: [one.get(name, math.nan) for one in mine] for name in names}
-        return {name.removeprefix(_OF_GROUP): _spread(of[name]) for name in names}
+        return {name.removeprefix(OF_GROUP): _spread(of[name]) for name in names}
 
     return [{"method": m, **row(mine)} for m, mine in found.items()] if names else []
 
@@ -394,19 +395,10 @@ def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
                 f"{scored.metric} {subset}": repr(score(best, subset, scored.metric))
                 for subset in subsets([result])
             }
-            row["s/update"] = _number(result.seconds_per_update or math.nan, 4)
-            row["peak MB"] = _number(
-                result.peak_gpu_mb or result.peak_mb or math.nan, 0
-            )
+            row["s/update"] = number(result.seconds_per_update or math.nan, 4)
+            row["peak MB"] = number(result.peak_gpu_mb or result.peak_mb or math.nan, 0)
         rows.append(row | {"status": result.status})
     return rows
-
-
-def write_all(out: Path, results: Sequence[Result], scored: Scored) -> None:
-    """All of these: a row for each run and each decision, and the tables."""
-    write_rows(out, results, scored)
-    said = notes(results, scored)
-    write_tables(out, tables(results, scored), definitions(scored), said)
 
 
 def write_rows(out: Path, results: Sequence[Result], scored: Scored) -> None:

@@ -67,7 +67,7 @@ class FreeLBCriterion(PlainCriterion):
         super().__init__(cfg, task)
         cfg = self.cfg
         self._radius = radius_of(cfg, self.method)
-        size, steps = self._radius.size or 0.0, cfg.freelb_steps
+        size, steps = self._radius.size, cfg.freelb_steps
         step, init = cfg.freelb_step, cfg.freelb_init
         self._init = size if init is None else init
         self._freelb = FreeLB(
@@ -83,7 +83,7 @@ class FreeLBCriterion(PlainCriterion):
     @property
     def active(self) -> bool:
         """Whether the radius is above 0."""
-        return bool(self._radius.size)
+        return self._radius.size > 0
 
     def check_model(self, model: nn.Module) -> None:
         """The encoder needs word embeddings."""

@@ -57,7 +57,7 @@ class HyPeCriterion(PlainCriterion):
     @property
     def active(self) -> bool:
         """Whether the radius is above 0."""
-        return bool(self._radius.size)
+        return self._radius.size > 0
 
     def check_model(self, model: nn.Module) -> None:
         """The encoder needs a list of layers."""
@@ -73,7 +73,7 @@ class HyPeCriterion(PlainCriterion):
         off = self.cfg.hype_dropout == "off"
         quiet = dropout_passes(unwrap(model), "off") if off else nullcontext
         form, (eps, relative) = self.cfg.hype_noise, self._radius
-        noised = perturbed_layers(encoder, form, eps or 0.0, keys, mask, relative)
+        noised = perturbed_layers(encoder, form, eps, keys, mask, relative)
         with quiet(), noised as added:
             outcome = self.plain_outcome(model, sample, kind)
         return outcome._replace(logged={"rms": masked_rms(added[0], mask).sum()})

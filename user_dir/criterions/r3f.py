@@ -82,7 +82,7 @@ class R3FCriterion(PenaltyCriterion):
             )
         size, relative = radius_of(cfg, self.method)
         live = cfg.r3f_live_embeddings
-        self._r3f = R3F(cfg.r3f_noise, size or 0.0, live, relative)
+        self._r3f = R3F(cfg.r3f_noise, size, live, relative)
 
     def regularizer(self, model: nn.Module) -> R3F:
         """R3F as its flags say."""

@@ -74,7 +74,7 @@ class R4FCriterion(PenaltyCriterion):
         cfg = self.cfg
         size, relative = radius_of(cfg, self.method)
         live = cfg.r4f_live_embeddings
-        self._r3f = R3F(cfg.r4f_noise, size or 0.0, live, relative)
+        self._r3f = R3F(cfg.r4f_noise, size, live, relative)
 
     def regularizer(self, model: nn.Module) -> R3F:
         """R3F as the flags say."""

@@ -10,13 +10,13 @@ class Radius(NamedTuple):
     """The radius of a perturbation.
 
     Args:
-        size: of the ball or the noise; None where neither flag names one.
+        size: of the ball or the noise.
         relative: whether it and all other lengths of the method are multiples of the
             embeddings' root mean square.
 
     """
 
-    size: float | None
+    size: float
     relative: bool
 
 
@@ -48,5 +48,5 @@ def radius_of(cfg: Any, method: str, otherwise: float | None = None) -> Radius:
         )
     if otherwise is not None and not any(said):
         return Radius(otherwise, relative=False)
-    relative = said[1] or (sizes[0] is None and sizes[1] is not None)
+    relative = said[1] or sizes[0] is None
     return Radius(sizes[relative], relative)

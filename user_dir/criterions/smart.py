@@ -120,7 +120,7 @@ def _or(given: float | None, cfg: SMARTConfig, share: float, theirs: float) -> f
         return given
     if cfg.smart_projection == "normalize":
         return theirs
-    return share * (_radius(cfg).size or 0.0)
+    return share * _radius(cfg).size
 
 
 def _ascent(cfg: SMARTConfig) -> Ascent:

@@ -33,17 +33,7 @@ from ..data.readers import shown
 from ..errors import UserError, install_excepthook
 from ..models.steady import HEAD
 from ..patches.checkpoints import load_safely
-from ..scores.metrics import (
-    COUNTS,
-    LABELED,
-    SCATTERED,
-    class_counts,
-    classification_scores,
-    correlation_scores,
-    label_counts,
-    label_scores,
-    scattered_scores,
-)
+from ..scores.metrics import SCATTERED, label_counts, scattered_scores, scores_of
 
 logger = logging.getLogger(__name__)
 
@@ -196,11 +186,9 @@ def score(predicted: Tensor, targets: np.ndarray, classes: int) -> dict[str, flo
     """The metrics of a task; ``classes`` is 1 for scores."""
     gold = torch.from_numpy(targets)
     if gold.dim() == 2:
-        return label_scores(label_counts(likely(predicted), gold)[LABELED])
-    if classes > 1:
-        counts = class_counts(predicted.argmax(1), gold, classes)
-        return classification_scores(counts[COUNTS])
-    return correlation_scores(_table(predicted, gold))
+        return scores_of(likely(predicted), gold, classes)
+    given = predicted.argmax(1) if classes > 1 else predicted[:, 0]
+    return scores_of(given, gold, classes)
 
 
 def _table(predicted: Tensor, gold: Tensor) -> Tensor:

@@ -247,11 +247,11 @@ class Padded:
             split = x.view(len(self._padding), -1, heads, x.size(-1) // heads)
             return split.transpose(1, 2)
 
-        seen, scale = (
-            (by_head(q), by_head(k), by_head(v)),
+        own, scale = (
+            bias if bias is not None else self._bias,
             (q.size(-1) // heads) ** -0.5,
         )
-        mixed = self._attend(*seen, self._bias if bias is None else bias, scale, p)
+        mixed = self._attend(by_head(q), by_head(k), by_head(v), own, scale, p)
         return mixed.transpose(1, 2).reshape(q.shape)
 
 

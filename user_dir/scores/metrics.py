@@ -304,3 +304,22 @@ def correlation_scores(scattered: Tensor) -> dict[str, float]:
         "pearson": float(pearsonr(predicted, gold).statistic),
         "spearman": float(spearmanr(predicted, gold).statistic),
     }
+
+
+def scores_of(given: Tensor, gold: Tensor, classes: int) -> dict[str, float]:
+    """The metrics of answers that are all here.
+
+    Args:
+        given: class indices or scores, shape (N,), or which labels are given, (N, L).
+        gold: the same of the right answers.
+        classes: how many there are; 1 for scores.
+
+    """
+    if gold.dim() == 2:
+        return label_scores(label_counts(given, gold.long())[LABELED])
+    if classes > 1:
+        counts = class_counts(given, gold.long(), classes)
+        return classification_scores(counts[COUNTS])
+    ids = torch.arange(len(gold))
+    table = scattered_scores(given[:, None], gold, ids, len(gold))
+    return correlation_scores(table[SCATTERED])

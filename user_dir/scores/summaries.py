@@ -65,6 +65,21 @@ def measured(
     return counts | (novel_ngrams(summary, article) if article is not None else {})
 
 
+def measured_sums(
+    summaries: Sequence[str],
+    references: Sequence[Sequence[str]],
+    articles: Sequence[str] | None,
+) -> dict[str, float]:
+    """Sums of :func:`measured`, 0 of no summary; articles may not be known."""
+    none = None if articles is None else ""
+    sums = dict.fromkeys(measured("", [""], none), 0.0)
+    for place, (summary, several) in enumerate(zip(summaries, references, strict=True)):
+        article = None if articles is None else articles[place]
+        for name, count in measured(summary, several, article).items():
+            sums[name] += count
+    return sums
+
+
 def shares(sums: dict[str, float]) -> dict[str, float]:
     """What is reported of sums of :func:`measured`, where there is any.
 

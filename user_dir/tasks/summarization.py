@@ -47,7 +47,7 @@ from ..scores.summaries import (
     SIZES,
     distinct,
     few_outputs,
-    measured,
+    measured_sums,
     said,
     shares,
 )
@@ -360,10 +360,7 @@ class SummarizationTask(SteadyTask):
         if self.cfg.summarization_bertscore:
             sums["bertscore"] = sum(self._similar(texts, references))
         found = {f"{_ROUGE}{name}": value for name, value in sums.items()}
-        counts = dict.fromkeys(measured("", [""], ""), 0.0)
-        for text, pair in zip(texts, pairs, strict=True):
-            for name, count in measured(text, pair.references, pair.source).items():
-                counts[name] += count
+        counts = measured_sums(texts, references, [pair.source for pair in pairs])
         found |= {f"{_MEASURED}{name}": count for name, count in counts.items()}
         return found | {_DECODED: len(texts)}
 
