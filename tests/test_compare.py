@@ -436,6 +436,22 @@ def test_what_follows_a_crash_crashes_with_it(tmp_path: Path) -> None:
     ]
 
 
+def test_runs_that_all_crash_alike_are_not_all_tried(tmp_path: Path) -> None:
+    """Three tell enough; one that trains, now or before, says the rest may too."""
+    executor = Instant(lambda _: None, jobs=1)
+    runs = [Run("", name, 1, tmp_path / name, ("c", name)) for name in "abcde"]
+    said = r"the first 3 runs crashed: lightning \(log: .*/c/train.log\); mend that"
+    with pytest.raises(UserError, match=said):
+        run_all(runs, executor)
+    assert executor.started == ["a seed 1", "b seed 1", "c seed 1"]
+
+    some = Instant(lambda run: 0.5 if run.method == "b" else None)
+    assert [result.ok for result in run_all(runs, some)] == [0, 1, 0, 0, 0]
+    executor.started.clear()
+    assert sum(result.ok for result in run_all(runs, executor)) == 1
+    assert executor.started == ["a seed 1", "c seed 1", "d seed 1", "e seed 1"]
+
+
 def test_what_started_from_a_lost_run_is_made_again(tmp_path: Path) -> None:
     executor = Instant(lambda _: 0.5)
     runs = chain(tmp_path, "a", "b")

@@ -42,6 +42,8 @@ from .table import printed
 from .worker import TASK, gpus, locked, train
 
 _POLL = 0.3
+#: So many runs that crash in one way, and none that does not, end a comparison.
+_ALIKE = 3
 
 
 class Job(Protocol):
@@ -328,7 +330,8 @@ def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
     A run that starts ``after`` another waits for it, and crashes with it.
 
     Raises:
-        UserError: a folder holds a result of another plan.
+        UserError: a folder holds a result of another plan, or the first runs crashed
+            in one way before they trained, so that all of them would.
         KeyboardInterrupt: after stopping what was running.
 
     """
@@ -350,6 +353,8 @@ class _Loop:
         self.display = display
         self.known = known
         self.running: dict[int, tuple[Run, Job]] = {}
+        self.trained = any(result.ok for result in known.values())
+        self.crashes: list[str] = []
 
     def work(self, waiting: list[Run]) -> None:
         try:
@@ -392,7 +397,19 @@ class _Loop:
         path = run.folder / RESULT
         result = load(path) if path.is_file() else crashed(run, job.reason())
         self._record(run, result)
+        self._judge(run, result)
 
     def _record(self, run: Run, result: Result) -> None:
         self.known[run.folder] = result
         self.display.finish(run, result)
+
+    def _judge(self, run: Run, result: Result) -> None:
+        """Give up where the first runs all crash alike; one that trains settles it."""
+        self.trained |= result.ok or result.seconds_per_update is not None
+        self.crashes.append(result.status)
+        if self.trained or len(self.crashes) < _ALIKE or len({*self.crashes}) > 1:
+            return
+        raise UserError(
+            f"the first {_ALIKE} runs {result.status} (log: {run.folder / LOG}); mend "
+            "that and give the same command again"
+        )
