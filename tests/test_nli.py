@@ -421,6 +421,34 @@ def test_every_language_is_scored_recorded_and_picks_checkpoints(
     assert "valid.sw_accuracy_worst" in logged(done, "valid.sw")[-1]
 
 
+@pytest.mark.parametrize(
+    ("subset", "metric", "there"),
+    [
+        ("valid", "accuracy_sw", "_ur, accuracy_en, accuracy_mean, accuracy_worst"),
+        ("mine", "accuracy_worst", ""),
+    ],
+)
+def test_a_group_that_is_not_there_picks_no_checkpoints(
+    models: dict[str, Path],
+    folder: Path,
+    fairseq_train: Trainer,
+    subset: str,
+    metric: str,
+    there: str,
+) -> None:
+    done = fairseq_train(
+        *flags(models, folder, "--nli-task=xnli", "--nli-languages=ur,en"),
+        *(f"--nli-train={folder}/more/mine.jsonl", f"--valid-subset={subset}"),
+        f"--steady-also=mine={folder}/more/mine.jsonl",
+        f"--best-checkpoint-metric={metric}",
+        status=1,
+    )
+    known = f"accuracy, accuracy{there}" if there else "accuracy"
+    said = f"{metric} is nothing that evaluations of {subset} log; choose from {known}"
+    assert done.stderr.splitlines()[-1].endswith(said)
+    assert "train_inner" not in done.stderr
+
+
 def test_uneven_workers_score_groups_as_one_process(
     models: dict[str, Path],
     folder: Path,

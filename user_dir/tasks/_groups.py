@@ -8,7 +8,10 @@ from typing import Any
 from fairseq.logging import metrics
 from torch import Tensor
 
+from ..errors import UserError
 from ..scores.groups import GROUPS, MEAN, WORST, group_scores
+
+_OF_A_GROUP = "accuracy_"
 
 
 def log_groups(
@@ -23,7 +26,27 @@ def log_groups(
     """
     if any(GROUPS in log for log in logging_outputs):
         for name in (*names, MEAN, WORST):
-            metrics.log_derived(f"accuracy_{name}", partial(_score, names, name))
+            metrics.log_derived(f"{_OF_A_GROUP}{name}", partial(_score, names, name))
+
+
+def check_group(metric: str, subset: str, names: Sequence[str]) -> None:
+    """Refuse at once a group that picks checkpoints and is not in their subset.
+
+    Args:
+        metric: of ``--best-checkpoint-metric``.
+        subset: the first of those evaluated, which picks them.
+        names: of its groups.
+
+    Raises:
+        UserError: names what there is.
+
+    """
+    known = [f"{_OF_A_GROUP}{name}" for name in (*names, MEAN, WORST) if names]
+    if metric.startswith(_OF_A_GROUP) and metric not in known:
+        raise UserError(
+            f"--best-checkpoint-metric {metric} is nothing that evaluations of "
+            f"{subset} log; choose from {', '.join(['accuracy', *known])}"
+        )
 
 
 def _score(names: Sequence[str], name: str, meters: Any) -> float:

@@ -27,7 +27,7 @@ from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
 from ._also import AlsoConfig, Form, check_there, further, reading
 from ._classes import check_score, class_weights, how_many, log_score, of_a_class
-from ._groups import log_groups
+from ._groups import check_group, log_groups
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
 
@@ -116,6 +116,8 @@ class SentenceTask(SteadyTask):
         self.state.add_factory("class_weights", self._weigh)
         #: what picks checkpoints, if it is a score of one class
         self._class_metric: str | None = None
+        #: the subset and the metric that pick checkpoints, where any are
+        self._picking = "", ""
         #: files read for the latest split
         self._sources: list[str] = []
         #: what was read so far, for the schedule first and the data set then
@@ -176,6 +178,7 @@ class SentenceTask(SteadyTask):
             metric = root.checkpoint.best_checkpoint_metric
             self._class_metric = of_a_class(metric, self.labels)
             check_score(metric, self.labels, self.several, bool(self.also))
+            self._picking = root.dataset.valid_subset.split(",")[0], metric
 
     def train_size(self) -> int:
         """Sentences to train on."""
@@ -290,6 +293,9 @@ class SentenceTask(SteadyTask):
             form=self.form,
             pairs=pairs,
         )
+        first, metric = self._picking
+        if split == first:
+            check_group(metric, split, encoded.names)
         said = f"{len(encoded):,} sentences ({self._mix(encoded)})"
         self.described[split] = said
         logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
