@@ -63,7 +63,7 @@ method_flags() {
 }
 
 compare() {
-  "$bin/fairseq-steady" compare --jobs "${JOBS:-2}" --tuning-seeds "${tuning[@]}" "$@"
+  "$bin/fairseq-steady" compare --out "$1" --jobs "${JOBS:-2}" --tuning-seeds "${tuning[@]}" "${@:2}"
 }
 
 for task in ${TASKS:-sst2 stsb}; do
@@ -73,7 +73,7 @@ for task in ${TASKS:-sst2 stsb}; do
   flags=("$data/glue" --user-dir user_dir --task glue "${flags[@]}" --steady-model "$model"
     --steady-split-dev --batch-size 32 --clip-norm 1 --max-update "$updates"
     --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)))
-  compare --out "$out/$task-rate" --seeds "$1" --methods \
+  compare "$out/$task-rate" --seeds "$1" --methods \
     "plain=--criterion plain --optimizer bert_adam --bert-adam-bias-correction $rates" \
     -- "${flags[@]}" --valid-subset valid
   rate=$(sed -n 's/.*--lr \([0-9.e-]*\),.*,yes.*/\1/p' "$out/$task-rate/tuning.csv")
@@ -83,6 +83,6 @@ for task in ${TASKS:-sst2 stsb}; do
   done
   more=()
   [ "$task" != sst2 ] || read -ra more <<<"$(further)"
-  compare --out "$out/$task" --seeds "$@" --methods "${methods[@]}" \
+  compare "$out/$task" --seeds "$@" --methods "${methods[@]}" \
     -- "${flags[@]}" --valid-subset valid,test ${more[@]+"${more[@]}"}
 done
