@@ -342,7 +342,8 @@ class Instant:
         self.started.append(run.name)
         score = self.score(run)
         if score is not None:
-            made = result(run.method, run.seed, score, command=list(run.command))
+            named = {"setting": run.setting, "command": list(run.command)}
+            made = result(run.method, run.seed, score, **named)
             write_result(run.folder / "result.json", made)
         methods = {"done": True, "reason": "lightning", "stop": None}
         return type(

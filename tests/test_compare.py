@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,17 @@ from fairseq_steady.comparison import (
     comparing,
     execution,
     figures,
+    instability,
     reading,
+    results,
     table,
     winner_card,
     worker,
 )
+from fairseq_steady.comparison.command import reasons
 from fairseq_steady.comparison.execution import Local, run_all
 from fairseq_steady.comparison.plan import Plan, Run, named, points
+from fairseq_steady.comparison.recorded import majority_baseline
 from fairseq_steady.comparison.results import Result, seconds_per_update
 from fairseq_steady.comparison.results import write as write_result
 from fairseq_steady.comparison.significance import (
@@ -37,12 +43,12 @@ from fairseq_steady.comparison.significance import (
     expected_best,
     holm,
     interval,
-    majority_baseline,
     p_value,
 )
 from fairseq_steady.comparison.table import Scored
 from fairseq_steady.comparison.worker import locked
 from fairseq_steady.errors import UserError
+from fairseq_steady.patches import finite
 from helpers import MCC, Instant, result, write_all
 from pydantic import TypeAdapter
 from sklearn.metrics import matthews_corrcoef
@@ -342,6 +348,19 @@ def test_tuning_sees_the_selecting_subset_only(tmp_path: Path) -> None:
             assert run.seed == 5
             assert run.command[-4:] == ("--valid-subset", "valid", "--seed", "5")
             assert run.folder.is_relative_to(tmp_path / "tuning")
+    common = ("D", "--steady-also=x=f,y=g", "--steady-also-labels", "0=neg")
+    for select, further in (("valid", ()), ("y", common[1:])):
+        tried = plan(tmp_path, "a=--l {1,2}", common=common, select=select).tuning()
+        expected = ("D", *further, "--l", "1", "--valid-subset", select)
+        assert tried["", "a"][0][0].command[1:-2] == expected
+
+
+def test_grids_may_stand_in_settings(tmp_path: Path) -> None:
+    made = plan(tmp_path, "a=--x", settings={"s": ("--l", "{1,2}")})
+    assert (made.tuned, made.trying, made.tuning_runs) == (True, [3], 2)
+    message = "s a 2, t a 1.*same number"
+    with pytest.raises(UserError, match=message):
+        plan(tmp_path, "a=--x", settings={"s": ("--l", "{1,2}"), "t": ()})
 
 
 @pytest.mark.parametrize(
@@ -452,6 +471,119 @@ def test_runs_that_all_crash_alike_are_not_all_tried(tmp_path: Path) -> None:
     assert executor.started == ["a seed 1", "c seed 1", "d seed 1", "e seed 1"]
 
 
+def test_healthy_runs_go_on_beside_three_that_crash(tmp_path: Path) -> None:
+    """Only the first three that were started tell of all."""
+    runs = [
+        Run("", name, seed, tmp_path / name / f"{seed}", ("c", name))
+        for seed in (1, 2, 3)
+        for name in ("bad", "plain")
+    ]
+
+    class Slow(Instant):
+        """The healthy ones end when the others have crashed."""
+
+        def start(self, run: Run, slot: int) -> Any:
+            job = super().start(run, slot)
+            if run.method == "plain":
+                (run.folder / "result.json").rename(run.folder / "late")
+                job.done = lambda: len(self.started) > 5 and self._end(run)
+            return job
+
+        def _end(self, run: Run) -> bool:
+            if (run.folder / "late").exists():
+                (run.folder / "late").rename(run.folder / "result.json")
+            return True
+
+    executor = Slow(lambda run: 0.5 if run.method == "plain" else None, jobs=3)
+    assert [one.ok for one in run_all(runs, executor)] == [False, True] * 3
+    # So are runs that follow others, as averages do.
+    last = [Run("", "x", s, tmp_path / f"x{s}", ("c",)) for s in (1, 2, 3)]
+    assert not any(one.ok for one in run_all(last, executor, trained=True))
+
+
+def test_what_another_program_made_meanwhile_stands(tmp_path: Path) -> None:
+    """Its result is taken if it is of the same plan, and not made again."""
+    one, other = (Run("", n, 1, tmp_path / n, ("c", n)) for n in ("a", "b"))
+
+    def score(run: Run) -> float:
+        if run is one:
+            command = [*other.command, *more]
+            made = result("b", 1, 0.7, command=command)
+            other.folder.mkdir(exist_ok=True)
+            results.write(other.folder / "result.json", made)
+        return 0.5
+
+    more: list[str] = []
+    executor = Instant(score, jobs=1)
+    assert run_all([one, other], executor)[1].evaluations[0]["valid"] == {"mcc": 0.7}
+    assert executor.started == ["a seed 1"]
+    shutil.rmtree(tmp_path)
+    more.append("--lr=1")
+    with pytest.raises(UserError, match="b/result.json is of another plan"):
+        run_all([one, other], executor)
+
+
+def test_a_run_that_another_program_is_at_is_checked_too(tmp_path: Path) -> None:
+    (run,) = chain(tmp_path, "a")
+    run.folder.mkdir()
+    with locked(run.folder):
+        job = execution._Elsewhere(run.folder)
+        assert not job.done()
+    nobody: Any = None
+    loop = execution._Loop(Instant(lambda _: 0.5), nobody, {}, trained=False)
+    results.write(run.folder / "result.json", result("a", 1, 0.7, command=["d"]))
+    with pytest.raises(UserError, match="is of another plan"):
+        loop._finish(0, run, job)
+    (run.folder / "result.json").unlink()
+    with locked(run.folder):  # our worker came second, and left nothing
+        loop._finish(0, run, job)
+        assert isinstance(loop.running[0][1], execution._Elsewhere)
+    assert loop.known == {}
+
+
+def test_a_diverged_run_is_an_outcome(tmp_path: Path) -> None:
+    """It has no score, and is not tried again; a crash is."""
+    executor = Instant(lambda _: None)
+    runs = [Run("", n, 1, tmp_path / n, ("c", n), keep=True) for n in "ab"]
+    for run, status in zip(runs, ("diverged: nan", "crashed: rain"), strict=True):
+        run.folder.mkdir()
+        made = result(run.method, 1, status=status, command=[*run.command])
+        results.write(run.folder / "result.json", made)
+    assert [one.status for one in run_all(runs, executor)] == [
+        "diverged: nan",
+        "crashed: lightning",
+    ]
+    assert executor.started == ["b seed 1"]
+    lost = [result("lost", s, 0.5) for s in (1, 2)]
+    lost.append(result("lost", 3, status="diverged: nan"))
+    row = table.tables([result("plain", 1, 0.4), *lost], MCC)[
+        table.Title("", "valid", "mcc")
+    ][1]
+    assert (row["mean ± std"], row["n"], row["failed"]) == ("nan", "3 of 3", "1")
+    assert reasons(lost) == ""
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_what_finite_says_is_divergence(evaluated: bool) -> None:
+    """The plugin's own words, whatever the method, are known again."""
+    cfg = SimpleNamespace(
+        criterion=SimpleNamespace(_name="sift"),
+        optimization=SimpleNamespace(lr=[1.0], clip_norm=1),
+    )
+    trainer = SimpleNamespace(cfg=cfg, get_num_updates=lambda: 7)
+
+    def train() -> None:
+        if evaluated:
+            finite.of_losses(lambda _: {"loss": math.nan})(trainer)
+        with finite.naming_the_update(trainer):
+            raise finite.NotFinite("the gradient is NaN or infinite")
+
+    with pytest.raises(UserError) as error:
+        train()
+    assert worker._LOST.search(f"error: {error.value}")
+    assert not worker._LOST.search("error: --sift-step -1.0 is out of range")
+
+
 def test_what_started_from_a_lost_run_is_made_again(tmp_path: Path) -> None:
     executor = Instant(lambda _: 0.5)
     runs = chain(tmp_path, "a", "b")
@@ -522,9 +654,14 @@ def test_an_interrupt_stops_what_runs(tmp_path: Path) -> None:
 
 def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    shares = [Local(2)._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)]
-    assert shares == ["4,6", "5,7"]
-    assert Local(1)._environment(0)["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
+    for jobs, expected in (
+        (1, ["4,5,6,7"]),
+        (2, ["4,5", "6,7"]),
+        (3, ["4", "5", "6"]),  # as many for each, or their batches would differ
+        (5, ["4", "5", "6", "7", "4"]),
+    ):
+        shares = [Local(jobs)._environment(slot) for slot in range(jobs)]
+        assert [one["CUDA_VISIBLE_DEVICES"] for one in shares] == expected
 
 
 def arguments(out: Path, *methods: str, **changed: Any) -> Any:
@@ -546,7 +683,7 @@ def test_the_best_grid_point_is_chosen_and_written_down(
     executor = Instant(score)
     args = arguments(tmp_path, "a=--l {1,2}", "b=--m {3,4}")
     made = comparing.make_plan(args)
-    chosen = comparing.tune(made, executor, args)
+    chosen, _ = comparing.tune(made, executor, args)
     assert chosen == {("", "a"): 1, ("", "b"): 0}
     found = {(r["method"], r["flags"]): r for r in rows(tmp_path / "tuning.csv")}
     # A spreadsheet would read the flags as a formula; a negative number is one.
@@ -559,18 +696,21 @@ def test_the_best_grid_point_is_chosen_and_written_down(
     ]
 
 
-def test_data_with_one_class_are_one_error(
+def test_a_point_with_a_crashed_seed_is_not_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    only = {"valid": {"gold": [1, 1, 1], "outputs": [[0, 1]] * 3}}
-    stored = [result("plain", seed, 0.0, predictions=only) for seed in (1, 2)]
-    monkeypatch.setattr(comparing, "run_all", lambda *_: stored)
+    """The mean of the seeds that are left is not that of both; a crash is said."""
+    scores = {("1", 8): 0.2, ("1", 9): 0.3, ("2", 9): 0.9, ("1", 1): 0.4}
+    executor = Instant(lambda run: scores.get((run.command[3], run.seed)))
+    monkeypatch.setattr(comparing, "make_executor", lambda _: executor)
     monkeypatch.setattr(comparing, "check", lambda _: None)
-    command = ["--out", str(tmp_path), "--methods", "plain"]
-    assert compare.main([*command, "--seeds", "1", "2", "--", "D"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: valid has one class only (1)")
-    assert len(said.splitlines()) == 1
+    command = ["--out", str(tmp_path), "--methods", "a=--x", "--seeds", "1"]
+    command += ["--tuning-seeds", "8", "9", "--", "D", "--l", "{1,2}"]
+    monkeypatch.setattr(comparing, "_write", lambda *_: None)
+    assert compare.main(command) == 1
+    assert [row["chosen"] for row in rows(tmp_path / "tuning.csv")] == ["yes", ""]
+    assert [row["mcc valid"] for row in rows(tmp_path / "tuning.csv")] == ["0.2500", ""]
+    assert capsys.readouterr().err.endswith("error: 1 crashed: lightning\n")
 
 
 # --- statistics, against scipy and by hand -------------------------------------------
@@ -618,15 +758,33 @@ def test_holms_correction() -> None:
     assert holm([]) == []
 
 
+def earned(metric: str, gold: list[Any], classes: int) -> float:
+    outputs = [[0.0] * classes] * len(gold)
+    return majority_baseline(metric, {"gold": gold, "outputs": outputs})
+
+
 @pytest.mark.parametrize(
-    ("metric", "expected"),
-    [("mcc", 0.0), ("accuracy", 0.75), ("f1", 6 / 7), ("pearson", 0.0)],
+    ("metric", "gold", "classes", "expected"),
+    [
+        ("mcc", [1, 1, 0, 1], 2, 0.0),
+        ("accuracy", [1, 1, 0, 1], 2, 0.75),
+        ("f1", [1, 1, 0, 1], 2, 6 / 7),
+        ("f1", [1, 0], 2, 2 / 3),  # of equally frequent ones the better answer
+        ("pearson", [0.1, 0.2], 1, 0.0),
+        ("balanced_accuracy", [0, 0, 1], 2, 0.5),
+        ("macro_f1", [0, 0, 1], 2, 0.4),
+        ("f1", [0, 0, 2], 3, 0.8 / 3),  # over all classes, as it is logged
+        ("subset_accuracy", [[1, 0], [1, 0], [1, 1], [0, 0]], 2, 0.5),
+        ("micro_f1", [[1, 0], [1, 0], [1, 1], [0, 0]], 2, 6 / 8),
+        ("macro_f1", [[1, 0], [1, 0], [1, 1], [0, 0]], 2, 6 / 7 / 2),
+        ("loss", [1, 0], 2, math.nan),
+        ("accuracy", [1, 1], 2, math.nan),  # no answer is told from the others
+    ],
 )
-def test_majority_baselines(metric: str, expected: float) -> None:
-    assert majority_baseline(metric, [1, 1, 0, 1]) == pytest.approx(expected)
-    assert math.isnan(majority_baseline("loss", [1, 0]))
-    with pytest.raises(UserError, match="dev has one class only"):
-        majority_baseline(metric, [1, 1], "dev")
+def test_majority_baselines(
+    metric: str, gold: list[Any], classes: int, expected: float
+) -> None:
+    assert earned(metric, gold, classes) == pytest.approx(expected, nan_ok=True)
 
 
 def test_expected_best_by_enumeration() -> None:
@@ -707,6 +865,44 @@ def test_figures_are_drawn_from_stored_results(
     assert (tmp_path / "scores.svg").read_text() == before
 
 
+def test_a_subset_without_the_metric_has_no_table(tmp_path: Path) -> None:
+    """As one without groups, by the worst of them; the others have theirs."""
+    made = [result(name, s, 0.1 * s) for name in ("a", "b") for s in (1, 2)]
+    for one in made:
+        metrics: Any = one.evaluations[0]
+        metrics["ood"] = {"accuracy": 0.5}
+    write_all(tmp_path, made, MCC)
+    assert {row["subset"] for row in rows(tmp_path / "table.csv")} == {"valid"}
+    assert "mcc ood" not in (tmp_path / "runs.csv").read_text()
+    unstable = instability.tables(made, MCC)
+    assert {row["subset"] for row in next(iter(unstable.values()))} == {"valid"}
+    figures.draw_all(tmp_path, made, MCC)
+    assert Scored("mcc", True, "valid").subsets(made) == ["valid"]
+
+
+def test_curves_leave_out_what_is_no_number() -> None:
+    from matplotlib import pyplot
+
+    axis = pyplot.figure().subplots()
+    figures.curves(axis, [result("a", 1, 0.1, math.nan, 0.3)], MCC, "valid")
+    assert [len(line.points) for line in axis.lines] == [2, 2]
+    pyplot.close()
+
+
+def test_the_card_of_several_settings_is_of_all_of_them() -> None:
+    scores = {"few": {"plain": 0.1, "sift": 0.5}, "many": {"plain": 0.7, "sift": 0.6}}
+    made = [
+        result(method, seed, score, setting=setting, command=["c", "--n", setting])
+        for setting, of in scores.items()
+        for method, score in of.items()
+        for seed in (1, 2)
+    ]
+    made.append(result("never", 1, status="crashed: rain", setting="few"))
+    assert winner_card.winner(made, MCC) == "sift"
+    said = "over all of few, many; the command is few's"
+    assert said in winner_card.describe(made, MCC)
+
+
 def test_a_plugin_that_a_command_names_is_left_alone(
     stored: list[Result], tmp_path: Path
 ) -> None:
@@ -730,10 +926,10 @@ def test_the_card_is_the_winners(stored: list[Result]) -> None:
 def test_results_survive_the_file(tmp_path: Path) -> None:
     one = result("plain", 1, 0.1 + 0.2)
     write_result(tmp_path / "result.json", one)
-    assert asdict(execution.load(tmp_path / "result.json")) == asdict(one)
+    assert asdict(results.load(tmp_path / "result.json")) == asdict(one)
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"result.json is not JSON.*train that run ag"):
-        execution.load(tmp_path / "result.json")
+        results.load(tmp_path / "result.json")
 
 
 # --- what a result says of its making ---------------------------------------------

@@ -349,8 +349,11 @@ def test_a_budget_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     arena = Arena(monkeypatch)
     assert arena.compare(tmp_path, "--until-decided", "--budget", "0.05h") == 0
     assert len(arena.executor.started) == 18
-    said = {r["decision"] for r in rows(tmp_path / "decisions.csv")}
-    assert said == {"undecided after 6 seeds: out of budget"}
+    said = {(r["subset"], r["decision"]) for r in rows(tmp_path / "decisions.csv")}
+    assert said == {
+        ("valid", "undecided after 6 seeds: out of budget"),
+        ("ood", "not decided: seeds were added by valid"),
+    }
     assert arena.compare(tmp_path, "--until-decided", "--budget", "0.05h") == 0
     assert arena.executor.started == []
 
@@ -361,7 +364,11 @@ def test_what_only_crashes_has_no_further_seeds(
     arena = Arena(monkeypatch, clear=math.nan)
     assert arena.compare(tmp_path, "--until-decided", "--at-most", "6") == 1
     assert arena.executor.started[15:] == ["plain seed 6", "alike1 seed 6"]
-    said = {r["method"]: r["decision"] for r in rows(tmp_path / "decisions.csv")}
+    said = {
+        r["method"]: r["decision"]
+        for r in rows(tmp_path / "decisions.csv")
+        if r["subset"] == "valid"
+    }
     assert said["clear"] == "no answer after 5 seeds: runs crashed or diverged"
 
 
@@ -416,9 +423,7 @@ def test_an_unknown_subset_decides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert Arena(monkeypatch).compare(tmp_path, "--until-decided", "test") == 1
-    said = (
-        "error: --until-decided test: the runs were evaluated on valid, ood; name one"
-    )
+    said = "error: --until-decided test: the runs have mcc on valid, ood; name one"
     assert said in capsys.readouterr().err
 
 

@@ -16,7 +16,6 @@ from conftest import TRAIN, Trainer, Zygote, run_command
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks import setup_task
-from fairseq_steady.comparison.significance import majority_baseline
 from fairseq_steady.criterions.kinds import MultiLabel, Scores, kind_of, kinds_of
 from fairseq_steady.criterions.objective import Objective
 from fairseq_steady.criterions.plain import PlainConfig
@@ -655,13 +654,3 @@ def test_probes_of_several_labels() -> None:
     targets[4:, 2] = False
     with pytest.raises(UserError, match="cannot learn label 'c', which holds for"):
         probing.check_labels(targets, ["a", "b", "c"])
-
-
-def test_what_the_commonest_set_of_labels_earns() -> None:
-    gold = [[1, 0], [1, 0], [1, 1], [0, 0]]
-    assert majority_baseline("subset_accuracy", gold) == 0.5
-    assert majority_baseline("micro_f1", gold) == 6 / 8
-    assert majority_baseline("macro_f1", gold) == 6 / 7 / 2
-    assert math.isnan(majority_baseline("loss", gold))
-    assert majority_baseline("balanced_accuracy", [0, 0, 1]) == 0.5
-    assert majority_baseline("macro_f1", [0, 0, 1]) == 0.4

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from ..errors import UserError
 from .answers import Stop, seconds, towards
 from .execution import Executor, run_all
-from .plan import Plan, Run, every, following
+from .plan import Plan, Run, following
 from .power import ERROR
-from .results import Result, standing
+from .results import Result
 from .sequential import decided, levels
 from .significance import FEWEST, Difference, difference
-from .table import Scored, subsets
+from .table import Scored
 
 Pair = tuple[str, str]
 Chosen = Mapping[tuple[str, str], int]
@@ -141,7 +141,7 @@ class _State:
         """How it ended for a method."""
         seen = self.seen(pair)
         confidence = 1 - levels(self.looks, ERROR)[self.looks.index(at or seen)]
-        return Stop(self._said(pair, at, seen), confidence)
+        return Stop(self.rule.subset, self._said(pair, at, seen), confidence)
 
     def _said(self, pair: Pair, at: int | None, seen: int) -> str:
         if at:
@@ -161,6 +161,7 @@ def until_decided(
     rule: Rule,
     scored: Scored,
     results: Sequence[Result],
+    tried: Sequence[Result] = (),
 ) -> tuple[list[Result], Scored]:
     """Add seeds to what is undecided, one at a time, and to the first method with it.
 
@@ -171,6 +172,7 @@ def until_decided(
         rule: when to stop.
         scored: what results are compared on.
         results: of the first seeds.
+        tried: that chose each method's flags.
 
     Returns:
         All results, and ``scored`` with where each method ended.
@@ -179,19 +181,19 @@ def until_decided(
         UserError: no run was evaluated on the subset that is to decide.
 
     """
-    has = subsets(results)
+    has = scored.subsets(results)
     if rule.subset not in has:
         raise UserError(
-            f"--until-decided {rule.subset}: the runs were evaluated on "
+            f"--until-decided {rule.subset}: the runs have {scored.metric} on "
             f"{', '.join(has)}; name one of them"
         )
     state = _State(plan, rule, scored, list(results))
-    tried = list(standing(every(plan.tuning())).values()) if plan.tuned else []
     for seed in state.order[len(plan.seeds) :]:
         wanted = _wanted(plan, chosen, seed, state.open())
         if not wanted or _seconds(state, tried, wanted) > rule.budget:
             break
-        state = replace(state, results=[*state.results, *run_all(wanted, executor)])
+        more = run_all(wanted, executor, trained=True)
+        state = replace(state, results=[*state.results, *more])
     told = state.told()
     stops = {pair: state.stop(pair, told.get(pair)) for pair in state.pairs}
     return list(state.results), replace(scored, stops=stops)

@@ -20,14 +20,22 @@ class Stop:
     """Where adding seeds ended for a method.
 
     Args:
+        subset: whose scores decided.
         said: what was decided, or why not.
         confidence: of the interval of the last look that makes it one of 95 % at
             whatever look it ended.
 
     """
 
+    subset: str
     said: str
     confidence: float
+
+    def on(self, subset: str) -> str:
+        """What is said of a subset: no other has a rule of its own."""
+        if subset == self.subset:
+            return self.said
+        return f"not decided: seeds were added by {self.subset}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def answers(
             corrected[method],
             _other(two, scored.metric, subset, one, both, levels[method]),
             need(one, len(others), sum(map(seconds, two))),
-            stop.said if stop else _said(one, corrected[method], scored, first),
+            stop.on(subset) if stop else _said(one, corrected[method], scored, first),
         )
     return made
 

@@ -18,12 +18,12 @@ def make_executor(args: argparse.Namespace) -> Executor:
     """Where runs are trained.
 
     Raises:
-        UserError: a SLURM setting is not KEY=VALUE, or jobs is not positive.
+        UserError: a SLURM setting is not KEY=VALUE, or is for another executor.
 
     """
-    if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs} is not positive")
     if args.executor == "local":
+        if args.slurm:
+            raise UserError("--slurm is for --executor slurm; add it")
         return Local(args.jobs)
     settings: dict[str, Any] = {}
     for text in args.slurm:
@@ -42,10 +42,11 @@ def check(runs: Sequence[Run]) -> None:
 
     """
     known = standing(runs)
-    kinds = {(r.setting, r.method): r for r in runs if r.folder not in known}
+    # Seeds apart, every run of a grid point has the same flags.
+    kinds = {r.folder.parent: r for r in runs if r.folder not in known}
     if not kinds:
         return
-    commands = {f"{s} {m}".strip(): r.command[1:] for (s, m), r in kinds.items()}
+    commands = [(f"{r.setting} {r.method}", r.command[1:]) for r in kinds.values()]
     done = subprocess.run(
         [sys.executable, "-m", "fairseq_steady.comparison.reading"],
         input=json.dumps(commands),
@@ -60,6 +61,11 @@ def check(runs: Sequence[Run]) -> None:
 
 def reasons(results: Sequence[Result]) -> str:
     """Why runs crashed, each reason once."""
+    return said_of([result for result in results if result.crashed])
+
+
+def said_of(results: Sequence[Result]) -> str:
+    """Why runs did not end, each reason once."""
     found = [visible(r.status) for r in results if not r.ok]
     return "; ".join(f"{found.count(one)} {one}" for one in dict.fromkeys(found))
 

@@ -1,6 +1,7 @@
 """Methods x seeds, side by side: what ``fairseq-steady compare`` does."""
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
@@ -13,7 +14,7 @@ from ..scores.metrics import larger_is_better
 from . import ensembles, figures, instability, planning, table, winner_card
 from . import report as page
 from .adding import Rule, until_decided
-from .command import check, make_executor, reasons
+from .command import check, make_executor, reasons, said_of
 from .execution import Executor, run_all
 from .plan import Plan, distinct, every, named
 from .results import Result
@@ -80,39 +81,53 @@ def measure(args: argparse.Namespace, plan: Plan, results: Sequence[Result]) -> 
     """What to compare on.
 
     Raises:
-        UserError: every run crashed.
+        UserError: every run crashed or diverged, or has no such metric.
 
     """
-    ended = [result for result in results if result.ok]
+    ended = table.ended(results)
     if not ended:
-        raise UserError(f"every run crashed; {reasons(results)}")
+        raise UserError(f"every run crashed or diverged; {said_of(results)}")
     metric, larger = ended[0].own_metric
     if args.metric and args.metric != metric:
         metric, larger = args.metric, larger_is_better(args.metric)
-    return Scored(metric, larger, args.select, plan.tuning_runs)
+    found = Scored(metric, larger, args.select, plan.tuning_runs)
+    found.best(ended[0])  # is there such a metric?
+    return found
 
 
 def tune(
     plan: Plan, executor: Executor, args: argparse.Namespace
-) -> dict[tuple[str, str], int]:
-    """Choose each method's grid point on the selecting subset, and write it down."""
+) -> tuple[dict[tuple[str, str], int], list[Result]]:
+    """Choose each method's grid point on the selecting subset, and write it down.
+
+    Returns:
+        The points by setting and method, and all that was tried. A point of which a run
+        crashed is not chosen.
+
+    """
     tried = plan.tuning()
     results = run_all(every(tried), executor)
     scored = measure(args, plan, results)
-    found = {tuple(result.command): result for result in results}
+    left = iter(results)
     chosen, notes = {}, []
     for key, grid in tried.items():
-        scores = [_mean([found[run.command] for run in runs], scored) for runs in grid]
+        scores = [_mean(list(itertools.islice(left, len(g))), scored) for g in grid]
         known = [score for score in scores if score is not None]
         if not known:
-            raise UserError(f"every grid point of {key[1]} crashed; {reasons(results)}")
+            raise UserError(
+                f"every grid point of {key[1]} has a run that crashed; "
+                f"{said_of(results)}"
+            )
         chosen[key] = scores.index(max(known, key=scored.rank))
         notes += _notes(plan, key, scores, chosen[key], scored)
     table.write_csv(args.out / "tuning.csv", notes)
-    return chosen
+    return chosen, results
 
 
 def _mean(results: Sequence[Result], scored: Scored) -> float | None:
+    """Of a grid point; None where seeds are missing that the others have."""
+    if any(result.crashed for result in results):
+        return None
     scores = list(scored.scores(results, scored.select).values())
     return statistics.mean(scores) if scores else None
 
@@ -151,7 +166,7 @@ def _differing(grid: Sequence[tuple[str, ...]], flags: tuple[str, ...]) -> list[
 def average(out: Path, results: Sequence[Result], executor: Executor) -> list[Result]:
     """Evaluations of each method's averaged weights, where checkpoints were kept."""
     todo = ensembles.averages(out, results)
-    return run_all(todo, executor) if todo else []
+    return run_all(todo, executor, trained=True) if todo else []
 
 
 def report(args: argparse.Namespace) -> int:
@@ -161,7 +176,7 @@ def report(args: argparse.Namespace) -> int:
     if args.plan == (args.expect is None):
         raise UserError("--plan and --expect go together; give both or neither")
     check(every(plan.tuning()) if plan.tuned else plan.runs())
-    chosen = tune(plan, executor, args) if plan.tuned else {}
+    chosen, tried = tune(plan, executor, args) if plan.tuned else ({}, [])
     results = run_all(plan.runs(chosen), executor)
     scored = measure(args, plan, results)
     averaged: list[Result] = []
@@ -169,11 +184,11 @@ def report(args: argparse.Namespace) -> int:
         _plan(args, results, scored)
     else:
         if rule:
-            made = until_decided(plan, chosen, executor, rule, scored, results)
+            made = until_decided(plan, chosen, executor, rule, scored, results, tried)
             results, scored = made
         averaged = average(args.out, results, executor) if args.keep else []
         _write(args.out, results, scored, averaged)
-    if crashes := reasons([*results, *averaged]):
+    if crashes := reasons([*tried, *results, *averaged]):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))
 

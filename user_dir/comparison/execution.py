@@ -33,8 +33,8 @@ from .results import (
     RECORD,
     RESULT,
     Result,
-    load,
     numbers,
+    of_run,
     read_log_line,
     standing,
 )
@@ -117,7 +117,10 @@ class Local:
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = {"OMP_NUM_THREADS": threads, **os.environ}
         if len(self.devices) > 1 and self.jobs > 1:
-            mine = self.devices[slot % len(self.devices) :: self.jobs]
+            # As many for each: fairseq's batch grows with them.
+            each = max(1, len(self.devices) // self.jobs)
+            first = slot * each % len(self.devices)
+            mine = self.devices[first : first + each]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
         return environment
 
@@ -324,10 +327,17 @@ def _progress() -> Progress:
     )
 
 
-def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
+def run_all(
+    runs: Sequence[Run], executor: Executor, trained: bool = False
+) -> list[Result]:
     """Every run's result, old or new, in order.
 
     A run that starts ``after`` another waits for it, and crashes with it.
+
+    Args:
+        runs: to be made where they are not yet.
+        executor: where.
+        trained: runs like these have been trained, so that all of them are tried.
 
     Raises:
         UserError: a folder holds a result of another plan, or the first runs crashed
@@ -339,7 +349,7 @@ def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
     waiting = [run for run in runs if run.folder not in known]
     with interruptible(), _progress() as progress:
         display = Display(progress, len(runs), len(runs) - len(waiting))
-        _Loop(executor, display, known).work(waiting)
+        _Loop(executor, display, known, trained).work(waiting)
     return [known[run.folder] for run in runs]
 
 
@@ -347,16 +357,23 @@ class _Loop:
     """Keeps as many runs going as the executor takes."""
 
     def __init__(
-        self, executor: Executor, display: Display, known: dict[Path, Result]
+        self,
+        executor: Executor,
+        display: Display,
+        known: dict[Path, Result],
+        trained: bool,
     ) -> None:
         self.executor = executor
         self.display = display
         self.known = known
         self.running: dict[int, tuple[Run, Job]] = {}
-        self.trained = any(result.ok for result in known.values())
-        self.crashes: list[str] = []
+        self.trained = trained or bool(known)
+        self.first: list[Path] = []
+        #: results that are to be made again
+        self.old: set[Path] = set()
 
     def work(self, waiting: list[Run]) -> None:
+        self.old = {run.folder for run in waiting if (run.folder / RESULT).is_file()}
         try:
             while waiting or self.running:
                 self._start(waiting)
@@ -364,7 +381,7 @@ class _Loop:
                     self.display.update(run)
                     if job.done():
                         del self.running[slot]
-                        self._finish(run, job)
+                        self._finish(slot, run, job)
                 time.sleep(_POLL)
         except BaseException:
             for _, job in self.running.values():
@@ -382,32 +399,43 @@ class _Loop:
             if run.after and not self.known[run.after.folder].ok:
                 self._record(run, crashed(run, f"{run.after.name} did"))
                 continue
-            self.running[free[0]] = run, self._job(run, free[0])
+            self._begin(run, free[0])
 
-    def _job(self, run: Run, slot: int) -> Job:
+    def _begin(self, run: Run, slot: int) -> None:
+        """Start a run, unless another process has made it meanwhile, or is at it."""
         run.folder.mkdir(parents=True, exist_ok=True)
         with locked(run.folder) as mine:
             if not mine:
-                return _Elsewhere(run.folder)
+                self.running[slot] = run, _Elsewhere(run.folder)
+                return
+            made = None if run.folder in self.old else of_run(run)
+            if made and not made.crashed:
+                self._record(run, made)
+                return
             (run.folder / RESULT).unlink(missing_ok=True)
             prepare(run)
-        return self.executor.start(run, slot)
+        self.first = [*self.first, run.folder][:_ALIKE]
+        self.running[slot] = run, self.executor.start(run, slot)
 
-    def _finish(self, run: Run, job: Job) -> None:
-        path = run.folder / RESULT
-        result = load(path) if path.is_file() else crashed(run, job.reason())
-        self._record(run, result)
-        self._judge(run, result)
+    def _finish(self, slot: int, run: Run, job: Job) -> None:
+        result, other = of_run(run), _Elsewhere(run.folder)
+        if result is None and not other.done():  # which was faster
+            self.running[slot] = run, other
+            return
+        self._record(run, result or crashed(run, job.reason()))
+        self._judge(run)
 
     def _record(self, run: Run, result: Result) -> None:
         self.known[run.folder] = result
         self.display.finish(run, result)
 
-    def _judge(self, run: Run, result: Result) -> None:
+    def _judge(self, run: Run) -> None:
         """Give up where the first runs all crash alike; one that trains settles it."""
-        self.trained |= result.ok or result.seconds_per_update is not None
-        self.crashes.append(result.status)
-        if self.trained or len(self.crashes) < _ALIKE or len({*self.crashes}) > 1:
+        result = self.known[run.folder]
+        self.trained |= not result.crashed or result.seconds_per_update is not None
+        said = {self.known[f].status for f in self.first if f in self.known}
+        ended = all(folder in self.known for folder in self.first)
+        if self.trained or len(self.first) < _ALIKE or not ended or len(said) > 1:
             return
         raise UserError(
             f"the first {_ALIKE} runs {result.status} (log: {run.folder / LOG}); mend "

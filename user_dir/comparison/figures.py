@@ -15,7 +15,7 @@ from ..errors import visible
 from ..files import whole_file
 from .results import Result, score
 from .significance import FEWEST, expected_best
-from .table import Scored, subsets, unique
+from .table import Scored, unique
 
 mpl.use("agg")
 # The same file for the same results.
@@ -162,7 +162,11 @@ def curves(axis: Any, results: Sequence[Result], scored: Scored, subset: str) ->
             if r.method == method and r.ok and subset in r.evaluations[0]
         ]
         mine = [
-            {one["updates"]: score(one, subset, scored.metric) for one in r.evaluations}
+            {
+                one["updates"]: value
+                for one in r.evaluations
+                if math.isfinite(value := score(one, subset, scored.metric))
+            }
             for r in runs
         ]
         pale = {**style[method], "alpha": 0.25, "ms": 3, "lw": 0.7}
@@ -212,7 +216,7 @@ def drawn(results: Sequence[Result], scored: Scored, panel: Panel) -> Any:
     from matplotlib import pyplot
 
     settings = unique([r.setting for r in results])
-    across = subsets(results)
+    across = scored.subsets(results)
     names = _short([*styles(results)]) if panel is boxes else []
     deep = _LETTER_HIGH * max(map(len, names)) if _slanted(names) else 0
     figure, axes = pyplot.subplots(

@@ -21,7 +21,6 @@ from .table import (
     Title,
     failed,
     number,
-    subsets,
     unique,
 )
 
@@ -133,7 +132,7 @@ def tables(results: Sequence[Result], scored: Scored) -> Tables:
         rows = []
         for method in unique([r.method for r in results]):
             mine = [r for r in results if (r.setting, r.method) == (setting, method)]
-            for subset in subsets(mine):
+            for subset in scored.subsets(mine):
                 row = {"method": method, "subset": subset}
                 rows.append(row | _row(mine, scored, subset))
             if worst := _worst(mine, scored):
@@ -146,10 +145,10 @@ def definitions(scored: Scored) -> str:
     """What the columns mean, and whose they are."""
     return (
         f"Instability over seeds, of {scored.metric} and of the recorded predictions. "
-        "n, mean, std: of the runs that ended, ddof 1. failed: share of these at or "
-        "below what always answering the most frequent class scores, or without a "
-        "finite score (Mosbach et al., arXiv 2006.04884). disagreement: mean over "
-        "pairs of seeds of the share of sentences that get different answers, of "
+        "n, mean, std: of the runs that ended or diverged, ddof 1. failed: share of "
+        "these at or below what always answering the most frequent class scores, or "
+        "without a finite score (Mosbach et al., arXiv 2006.04884). disagreement: mean "
+        "over pairs of seeds of the share of sentences that get different answers, of "
         "scores the mean absolute difference (churn: Milani Fard et al. 2016; over "
         "pairs: Du and Nguyen, arXiv 2302.07778). calibration error: mean over seeds "
         "of the expected calibration error in 15 bins of equal width of the largest "

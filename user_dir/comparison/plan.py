@@ -20,6 +20,8 @@ _NAME = re.compile(r"[\w+][\w.+-]{0,59}")
 _RESERVED = re.compile(r"tuning|lock|submitit|.*\.(csv|json|log|md|png|pt|svg|tex)")
 #: fairseq's flag for a plugin.
 _USER_DIR = re.compile(r"--user-dir(=.*)?", re.DOTALL)
+#: Flags of further files that are evaluated.
+_ALSO = ("--steady-also", "--steady-also-labels")
 #: numpy's seeds.
 _SEEDS = 2**32
 
@@ -114,6 +116,21 @@ def _filled(flags: Flags, values: Sequence[str]) -> Flags:
     return tuple(_GRID.sub(lambda _: next(left), flag) for flag in flags)
 
 
+def _without_others(flags: Flags, select: str) -> Flags:
+    """Flags that have no further file evaluated; all if one of those selects."""
+    kept: list[str] = []
+    words = iter(flags)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in _ALSO:
+            kept.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if select in (part.partition("=")[0].strip() for part in value.split(",")):
+            return flags
+    return tuple(kept)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything one comparison trains.
@@ -143,13 +160,20 @@ class Plan:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        budgets = {name: len(self.grid("", name)) for name in self.methods}
+        budgets = {key: len(self.grid(*key)) for key in self._pairs}
         if len(set(budgets.values())) > 1:
-            shown = ", ".join(f"{name} {count}" for name, count in budgets.items())
+            shown = ", ".join(
+                f"{' '.join(key).strip()} {count}" for key, count in budgets.items()
+            )
             raise UserError(
                 f"grids of different sizes ({shown}) would favour a method; give each "
                 "the same number of settings"
             )
+
+    @property
+    def _pairs(self) -> list[tuple[str, str]]:
+        """Every setting with every method."""
+        return list(itertools.product(self.settings, self.methods))
 
     def grid(self, setting: str, method: str) -> list[Flags]:
         """Whole flag lists to choose from."""
@@ -159,7 +183,7 @@ class Plan:
     @property
     def tuned(self) -> bool:
         """Whether there is a choice to make before the runs."""
-        return any(len(self.grid("", method)) > 1 for method in self.methods)
+        return len(self.grid(*self._pairs[0])) > 1
 
     @property
     def trying(self) -> Sequence[int]:
@@ -171,7 +195,7 @@ class Plan:
     @property
     def tuning_runs(self) -> int:
         """Runs that choose a method's flags in a setting."""
-        return len(self.grid("", next(iter(self.methods)))) * len(self.trying)
+        return len(self.grid(*self._pairs[0])) * len(self.trying)
 
     def _run(
         self, base: Path, setting: str, method: str, seed: int, flags: Flags
@@ -188,18 +212,14 @@ class Plan:
                 self._tries(number, setting, method, flags)
                 for number, flags in enumerate(self.grid(setting, method), 1)
             ]
-            for setting in self.settings
-            for method in self.methods
+            for setting, method in self._pairs
         }
 
     def _tries(self, number: int, setting: str, method: str, flags: Flags) -> list[Run]:
         """A grid point with each tuning seed."""
         base = self.out / "tuning" / f"point{number}"
-        only = ("--valid-subset", self.select)
-        runs = [
-            self._run(base, setting, method, seed, (*flags, *only))
-            for seed in self.trying
-        ]
+        alone = (*_without_others(flags, self.select), "--valid-subset", self.select)
+        runs = [self._run(base, setting, method, seed, alone) for seed in self.trying]
         return [replace(run, keep=False) for run in runs]
 
     def runs(self, chosen: Mapping[tuple[str, str], int] | None = None) -> list[Run]:
@@ -210,10 +230,7 @@ class Plan:
 
         """
         pick = chosen or {}
-        flags = {
-            key: self.grid(*key)[pick.get(key, 0)]
-            for key in itertools.product(self.settings, self.methods)
-        }
+        flags = {key: self.grid(*key)[pick.get(key, 0)] for key in self._pairs}
         return [
             self._run(self.out, setting, method, seed, flags[setting, method])
             for setting in self.settings

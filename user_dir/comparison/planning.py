@@ -8,7 +8,7 @@ from .answers import Answer, amount, answers, counted, duration, seconds
 from .power import ERROR, POWER, floor, hours, pairs_for, upper_spread
 from .results import Result
 from .significance import FEWEST
-from .table import Notes, Row, Scored, Tables, Title, by_name, subsets, unique
+from .table import Notes, Row, Scored, Tables, Title, by_name, unique
 
 _ByMethod = Mapping[str, Sequence[Result]]
 
@@ -31,7 +31,7 @@ def planned(
     said: dict[Title, list[str]] = {}
     for setting in unique([r.setting for r in results]):
         mine = by_name([r for r in results if r.setting == setting])
-        for subset in subsets([r for of in mine.values() for r in of]):
+        for subset in scored.subsets([r for of in mine.values() for r in of]):
             found = {
                 method: one
                 for method, one in answers(mine, scored, subset).items()

@@ -28,9 +28,11 @@ def refusal(flags: list[str]) -> str | None:
 
 def main() -> int:
     """Read flags by name from standard input; stop at the first that is refused."""
-    for name, flags in json.load(sys.stdin).items():
+    for name, flags in json.load(sys.stdin):
         if reason := refusal(flags):
-            print(f"{name}: fairseq-train refuses it: {reason}", file=sys.stderr)
+            print(
+                f"{name.strip()}: fairseq-train refuses it: {reason}", file=sys.stderr
+            )
             return 1
     return 0
 

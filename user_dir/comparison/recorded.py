@@ -70,6 +70,30 @@ def metric_of(given: Array, like: Answers, metric: str) -> float:
     return found.get(metric, math.nan)
 
 
+def majority_baseline(metric: str, found: Predictions) -> float:
+    """What always giving the most frequent answer (any one score) earns.
+
+    Args:
+        metric: as a task logs it.
+        found: the gold answers are read, and how many classes or labels there are.
+
+    Returns:
+        The score, the best of equally frequent answers'; nan for a metric without such
+        a baseline, as a loss, and where all gold answers are the same.
+
+    """
+    gold = np.array(found["gold"])
+    like = Answers(np.zeros((len(gold), len(found["outputs"][0]))), gold)
+    answers, counts = np.unique(gold, axis=0, return_counts=True)
+    if len(answers) < 2:
+        return math.nan
+    frequent = answers[:1] if like.scores else answers[counts == counts.max()]
+    dtype = float if like.scores else bool if like.several else int
+    return max(
+        metric_of(np.array([one] * len(gold), dtype), like, metric) for one in frequent
+    )
+
+
 def _reason(found: Predictions | None) -> str | None:
     """Why predictions cannot be used, or None."""
     if found is None:

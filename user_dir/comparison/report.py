@@ -52,8 +52,7 @@ class Shown:
     @property
     def columns(self) -> list[str]:
         """Those that say anything, in order of appearance."""
-        names = unique([name for row in self.rows for name in row])
-        return [name for name in names if any(row.get(name) for row in self.rows)]
+        return table.columns_of(self.rows)
 
     @property
     def numbers(self) -> list[str]:
@@ -240,7 +239,7 @@ def _plan(results: Sequence[Result], scored: Scored, settings: Settings) -> Sect
                         "method": method,
                         "setting": setting,
                         "seeds": ", ".join(str(r.seed) for r in mine),
-                        "crashed": str(sum(not r.ok for r in mine)),
+                        "crashed": str(sum(r.crashed for r in mine)),
                         "flags": settings.of(mine),
                     }
                 )
@@ -312,7 +311,7 @@ def write(
         said: what stands under each.
 
     """
-    settings, ended = Settings(results), [r for r in results if r.ok]
+    settings, ended = Settings(results), table.ended(results)
     pictures = [picture(name, results, scored, settings) for name in figures.PANELS]
     meanings = [described, instability.definitions(scored)]
     sections = [
@@ -324,7 +323,8 @@ def write(
         _commands(results, _typed()),
     ]
     software = ", ".join(f"{name} {v}" for name, v in ended[0].versions.items())
-    counts = f"{len(results)} runs, {len(results) - len(ended)} of them crashed"
+    crashes = sum(r.crashed for r in results)
+    counts = f"{len(results)} runs, {crashes} of them crashed"
     context = {
         "title": f"Comparison {out.resolve().name}",
         "summary": f"{counts}; compared by {scored.metric}.",

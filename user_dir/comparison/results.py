@@ -24,6 +24,8 @@ RESULT, LOG, RECORD, BEST = (
     "checkpoint_best.pt",
 )
 _MEND = "remove it to train that run again"
+#: What the status of a run begins with whose numbers were no numbers any more.
+DIVERGED = "diverged: "
 
 #: Time or memory.
 Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -104,7 +106,7 @@ class Result:
         method: as in the plan.
         seed: as in the plan.
         command: as in the plan.
-        status: ``ok``, or ``crashed: `` and the reason.
+        status: ``ok``; ``diverged: `` or ``crashed: `` and the reason.
         config: fairseq's whole configuration.
         evaluations: ``{"updates": ..., subset: {metric: value}}`` in order.
         predictions: by subset, ``outputs`` and ``gold`` in the data's order, at the
@@ -141,6 +143,16 @@ class Result:
     def ok(self) -> bool:
         """Whether it ended as it should."""
         return self.status == "ok"
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training itself ended it: an outcome, with a score that is nan."""
+        return self.status.startswith(DIVERGED)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it says nothing, and is to be tried again."""
+        return not (self.ok or self.diverged)
 
     @property
     def own_metric(self) -> tuple[str, bool]:
@@ -225,7 +237,8 @@ def standing(runs: Sequence[Run]) -> dict[Path, Result]:
 
     """
     runs = sorted(runs, key=_depth)
-    found = {run.folder: result for run in runs if (result := _earlier(run))}
+    held = {run.folder: of_run(run) for run in runs}
+    found = {folder: one for folder, one in held.items() if one and not one.crashed}
     following: dict[Path, list[Path]] = defaultdict(list)
     for run in runs:
         if run.after:
@@ -233,8 +246,9 @@ def standing(runs: Sequence[Run]) -> dict[Path, Result]:
     for run in reversed(runs):
         later = following[run.folder]
         needed = run.keep and not (later and all(folder in found for folder in later))
-        if needed and not (run.folder / BEST).is_file():
-            found.pop(run.folder, None)
+        lost = needed and not (run.folder / BEST).is_file()
+        if lost and run.folder in found and found[run.folder].ok:
+            del found[run.folder]
     for run in runs:
         if run.after and run.after.folder not in found:
             found.pop(run.folder, None)
@@ -245,13 +259,19 @@ def _depth(run: Run) -> int:
     return 1 + _depth(run.after) if run.after else 0
 
 
-def _earlier(run: Run) -> Result | None:
+def of_run(run: Run) -> Result | None:
+    """What a run's folder holds, or None.
+
+    Raises:
+        UserError: it is of another command, unless that crashed.
+
+    """
     path = run.folder / RESULT
     if not path.is_file():
         return None
     result = load(path)
-    if not result.ok:
-        return None
+    if result.crashed:
+        return result
     made = (result.setting, result.method, result.seed, tuple(result.command))
     if made != (run.setting, run.method, run.seed, run.command):
         raise UserError(

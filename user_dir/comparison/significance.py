@@ -1,21 +1,11 @@
 """Are two methods different? Answers for paired seeds, most of them scipy's."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
-from sklearn.metrics import (
-    accuracy_score,
-    balanced_accuracy_score,
-    f1_score,
-    matthews_corrcoef,
-)
-
-from ..errors import UserError
 
 CONFIDENCE = 0.95
 #: Seeds without which there is neither interval nor p.
@@ -118,61 +108,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     times = np.arange(len(order), 0, -1)
     found[order] = np.maximum.accumulate(found[order] * times).clip(max=1)
     return [float(p) for p in found]
-
-
-def majority_baseline(
-    metric: str,
-    gold: Sequence[Any],
-    subset: str = "the data",
-) -> float:
-    """What always giving the most frequent class (any one score) earns.
-
-    Args:
-        metric: as a task logs it.
-        gold: labels, class indices where the metric is one of classes, or whether each
-            of several labels holds, of which the commonest set is always given.
-        subset: what they are of, for the error.
-
-    Returns:
-        The score; nan for a metric without such a baseline, as a loss.
-
-    Raises:
-        UserError: there is one class only.
-
-    """
-    if isinstance(gold[0], list):
-        return _commonest_labels(metric, gold)
-    if len(set(gold)) < 2:
-        raise UserError(
-            f"{subset} has one class only ({gold[0]:g}); no score can tell methods "
-            "apart there, so evaluate on other data"
-        )
-    if metric in ("pearson", "spearman"):
-        return 0.0
-    labels = [int(label) for label in gold]
-    answer = [max(set(labels), key=labels.count)] * len(labels)
-    average = "binary" if len(set(labels)) == 2 else "macro"
-    scores: dict[str, Any] = {
-        "accuracy": accuracy_score,
-        "mcc": matthews_corrcoef,
-        "balanced_accuracy": balanced_accuracy_score,
-        "macro_f1": lambda g, a: f1_score(g, a, average="macro", zero_division=0),
-        "f1": lambda g, a: f1_score(g, a, average=average, zero_division=0),
-    }
-    return float(scores[metric](labels, answer)) if metric in scores else math.nan
-
-
-def _commonest_labels(metric: str, gold: Sequence[Any]) -> float:
-    """What always giving the most frequent set of labels earns."""
-    always = Counter(map(tuple, gold)).most_common(1)[0][0]
-    scores: dict[str, Any] = {
-        "micro_f1": lambda g, a: f1_score(g, a, average="micro", zero_division=0),
-        "macro_f1": lambda g, a: f1_score(g, a, average="macro", zero_division=0),
-        "subset_accuracy": accuracy_score,
-    }
-    if metric not in scores:
-        return math.nan
-    return float(scores[metric](np.array(gold), np.array([always] * len(gold))))
 
 
 def expected_best(scores: Sequence[float], k: int) -> float:

@@ -22,8 +22,9 @@ from .answers import Answer, Stop, answers, sentence
 from .answers import row as answer_row
 from .crossed import Crossed
 from .power import ERROR, POWER
+from .recorded import majority_baseline
 from .results import Result, rank, score
-from .significance import FEWEST, majority_baseline
+from .significance import FEWEST
 
 Row = dict[str, str]
 #: The interval over both.
@@ -55,12 +56,26 @@ class Scored:
     tuning_runs: int = 0
     stops: Mapping[tuple[str, str], Stop] = field(default_factory=dict)
 
+    def subsets(self, results: Sequence[Result]) -> list[str]:
+        """What the runs were evaluated on by this metric, in their order."""
+        return [n for n in subsets(results) if any(self.has(r, n) for r in results)]
+
+    def has(self, result: Result, subset: str) -> bool:
+        """Whether a run ended and has the metric on a subset."""
+        if not result.ok or subset not in result.evaluations[0]:
+            return False
+        metrics: Any = result.evaluations[0]
+        return self.metric in metrics[subset]
+
     def scores(self, results: Sequence[Result], subset: str) -> dict[int, float]:
-        """Score on a subset by seed, at each run's best evaluation."""
+        """Score on a subset by seed, at each run's best evaluation.
+
+        nan of a run that diverged; none of one that crashed, or has no such metric.
+        """
         return {
-            r.seed: score(self.best(r), subset, self.metric)
+            r.seed: score(self.best(r), subset, self.metric) if r.ok else math.nan
             for r in results
-            if r.ok and subset in r.evaluations[0]
+            if r.diverged or self.has(r, subset)
         }
 
     def best(self, result: Result) -> dict[str, Any]:
@@ -78,6 +93,11 @@ def subsets(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(seen))
 
 
+def ended(results: Sequence[Result]) -> list[Result]:
+    """Runs that were trained to their end."""
+    return [result for result in results if result.ok]
+
+
 def unique(values: Sequence[str]) -> list[str]:
     """Each once, in order of appearance."""
     return list(dict.fromkeys(values))
@@ -88,10 +108,8 @@ def failed(results: Sequence[Result], scored: Scored, subset: str) -> int | None
 
     None where there is no such baseline.
     """
-    golds = [r.predictions[subset]["gold"] for r in results if subset in r.predictions]
-    if not golds:
-        return None
-    baseline = majority_baseline(scored.metric, golds[0], subset)
+    found = [r.predictions[subset] for r in results if subset in r.predictions]
+    baseline = majority_baseline(scored.metric, found[0]) if found else math.nan
     if math.isnan(baseline):
         return None
     scores = scored.scores(results, subset).values()
@@ -230,7 +248,9 @@ def tables(results: Sequence[Result], scored: Scored) -> Tables:
     for setting in unique([r.setting for r in results]):
         mine = [r for r in results if r.setting == setting]
         for subset in subsets(mine):
-            made[Title(setting, subset, scored.metric)] = _rows_of(mine, scored, subset)
+            if subset in scored.subsets(mine):
+                title = Title(setting, subset, scored.metric)
+                made[title] = _rows_of(mine, scored, subset)
             if groups := _groups_of(mine, scored, subset):
                 made[Title(setting, subset, "accuracy by group")] = groups
     return made
@@ -243,7 +263,7 @@ def _judged(
     for setting in unique([r.setting for r in results]):
         mine = [r for r in results if r.setting == setting]
         by_method = by_name(mine)
-        for subset in subsets(mine):
+        for subset in scored.subsets(mine):
             title = Title(setting, subset, scored.metric)
             yield title, next(iter(by_method)), answers(by_method, scored, subset)
 
@@ -287,12 +307,13 @@ def definitions(scored: Scored) -> str:
     return (
         f"Scores: {scored.metric} ({better}), each run at the evaluation that is best "
         f"on {scored.select}, the first of equals. mean ± std: over seeds, ddof 1. n: "
-        "runs that ended, of those planned; crashed runs are in no other column. "
-        "failed: runs at or below what always answering the most frequent class "
-        "scores, and those without a finite score, which also make the mean nan and "
-        "rank last. difference: mean over seeds of the score minus the first method's "
-        f"with the same seed, with its 95 % t interval over seeds; none below {FEWEST} "
-        "seeds. It speaks of other seeds on these sentences. "
+        "runs that ended or diverged, of those planned; crashed runs are in no other "
+        "column. failed: runs at or below what always answering the most frequent "
+        "class scores, and those without a finite score, as after diverging, which "
+        "also make the mean nan and rank last. difference: mean over seeds of the "
+        "score minus the first method's with the same seed, with its 95 % t interval "
+        f"over seeds; none below {FEWEST} seeds. It speaks of other seeds on these "
+        "sentences. "
         f"{OTHER.partition(' [')[0]}: the interval of the same difference for other "
         "seeds and other sentences like these (two-way analysis of variance of each "
         "sentence's share in the score, Dorfman, Berbaum and Metz 1992, degrees of "
@@ -328,20 +349,20 @@ def _rule(scored: Scored) -> str:
     )
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
+def columns_of(rows: Sequence[Row]) -> list[str]:
     """Those that say anything, in order of appearance."""
     columns = unique([name for row in rows for name in row])
     return [name for name in columns if any(row.get(name) for row in rows)]
 
 
 def _filled(rows: Sequence[Row]) -> list[list[str]]:
-    columns = _columns(rows)
+    columns = columns_of(rows)
     return [[row.get(column, "") for column in columns] for row in rows]
 
 
 def _tabulated(rows: Sequence[Row], form: str, escape: Escape) -> str:
     cells = [[*map(escape, row)] for row in _filled(rows)]
-    columns = [*map(escape, _columns(rows))]
+    columns = [*map(escape, columns_of(rows))]
     return str(tabulate(cells, columns, form, disable_numparse=True))
 
 
@@ -377,7 +398,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Rows as CSV; columns in order of appearance."""
     text = io.StringIO()
     writer = csv.writer(text)
-    for row in (_columns(rows), *_filled(rows)):
+    for row in (columns_of(rows), *_filled(rows)):
         writer.writerow(map(escaping.csv_cell, row))
     write_text(path, text.getvalue())
 
@@ -393,7 +414,7 @@ def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
             row["updates"] = str(best["updates"])
             row |= {
                 f"{scored.metric} {subset}": repr(score(best, subset, scored.metric))
-                for subset in subsets([result])
+                for subset in scored.subsets([result])
             }
             row["s/update"] = number(result.seconds_per_update or math.nan, 4)
             row["peak MB"] = number(result.peak_gpu_mb or result.peak_mb or math.nan, 0)
@@ -439,7 +460,7 @@ def _width(rows: Sequence[Row], columns: Sequence[str]) -> int:
 
 def _blocks(rows: Sequence[Row], width: int | None) -> list[list[str]]:
     """Columns that fit side by side, the first of all again at the head of each."""
-    first, *rest = _columns(rows)
+    first, *rest = columns_of(rows)
     blocks = [[first]]
     for name in rest:
         wider = _width(rows, [*blocks[-1], name])

@@ -13,18 +13,27 @@ from ..escaping import markdown as text
 from ..files import read_json
 from .plan import names_plugin
 from .results import Result
-from .table import Scored, definitions, markdown, notes, tables, unique
+from .table import Scored, definitions, ended, markdown, notes, tables, unique
 
 
 def winner(results: Sequence[Result], scored: Scored) -> str:
-    """Method with the best mean score on the selecting subset; the first of equals."""
+    """Method with the best mean score on the selecting subset; the first of equals.
+
+    The mean is over the runs of all settings.
+    """
 
     def mean(method: str) -> float:
-        mine = [r for r in results if r.method == method]
-        scores = scored.scores(mine, scored.select).values()
-        return scored.rank(sum(scores) / len(scores)) if scores else float("-inf")
+        found = [
+            score
+            for setting in unique([r.setting for r in results])
+            for score in scored.scores(
+                [r for r in results if (r.setting, r.method) == (setting, method)],
+                scored.select,
+            ).values()
+        ]
+        return scored.rank(sum(found) / len(found))
 
-    return max(unique([r.method for r in results]), key=mean)
+    return max(unique([r.method for r in ended(results)]), key=mean)
 
 
 class _Manifest(TypedDict):
@@ -42,14 +51,13 @@ def _licence(model: str) -> str:
 def describe(results: Sequence[Result], scored: Scored) -> str:
     """Markdown: task, data, method with its flags, scores, limits, licence."""
     best = winner(results, scored)
-    mine = [r for r in results if r.method == best and r.ok]
+    mine = ended([r for r in results if r.method == best])
     one = mine[0]
     task = one.config["task"]
     model = task["steady_model"]
     software = ", ".join(f"{name} {v}" for name, v in one.versions.items())
-    tried = ", ".join(unique([r.method for r in results]))
     seeds = unique([str(r.seed) for r in mine])
-    chosen = f"{best}, the best of {tried} by mean {scored.metric} on {scored.select}"
+    chosen = _chosen(one, results, scored)
     select = text(scored.select)
     _, *flags = one.command
     program = ["fairseq-train"] if names_plugin(flags) else ["fairseq-steady", "train"]
@@ -71,9 +79,19 @@ def describe(results: Sequence[Result], scored: Scored) -> str:
 
 The method was chosen by its scores on {select}, so these flatter it; subsets
 that chose nothing do not. Standard deviations and intervals over seeds say how training
-varies on one sample of data, not how the scores would vary on another. Nothing was
+varies on one sample of data; the intervals over seeds and sentences, where there are
+some, also how scores would vary on other sentences like these. Nothing was
 tested beyond the subsets above, nor for bias against groups of people.
 """
+
+
+def _chosen(one: Result, results: Sequence[Result], scored: Scored) -> str:
+    """What the method of a run was the best of."""
+    tried = ", ".join(unique([r.method for r in results]))
+    said = f"{one.method}, the best of {tried} by mean {scored.metric}"
+    settings = unique([r.setting for r in results])
+    several = f", over all of {', '.join(settings)}; the command is {one.setting}'s"
+    return f"{said} on {scored.select}" + several * (len(settings) > 1)
 
 
 def _sizes(result: Result) -> str:

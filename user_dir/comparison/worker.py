@@ -10,6 +10,7 @@ is held meanwhile.
 import fcntl
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from ..files import own_file, read_json
 from .plan import names_plugin
 from .results import (
     BEST,
+    DIVERGED,
     LOG,
     RECORD,
     RESULT,
@@ -41,6 +43,8 @@ from .results import (
 _PLUGIN = Path(__file__).parents[1]
 TASK, LOCK = "run.json", "lock"
 _KEPT = (TASK, LOCK, "submitit")
+#: What a run says last whose loss, gradient or weights are no numbers any more.
+_LOST = re.compile(r"\bupdate [0-9]+ of --criterion [^:]*: ")
 #: Characters of a reason that are kept.
 _LONGEST = 500
 _VERSIONS = ("fairseq-fixed", "fairseq-steady", "numpy", "torch")
@@ -155,7 +159,8 @@ def _train(folder: Path, task: Task, result: Result) -> None:
     lines = (folder / LOG).read_text("utf-8", "replace").splitlines()
     if process.returncode:
         reason = lines[-1].strip() if lines else f"exit status {process.returncode}"
-        result.status = f"crashed: {reason[:_LONGEST]}"
+        kind = DIVERGED if _LOST.search(reason) else "crashed: "
+        result.status = f"{kind}{reason[:_LONGEST]}"
     result.seconds_per_update = seconds_per_update(lines)
 
 
