@@ -35,8 +35,14 @@ class Grouped(torch.optim.Optimizer):
         super().__init__(params, {**scales, **defaults})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; in those of version 0.1 ``in_scope`` is ``noisy``."""
+        """Go on from a state; in those of version 0.1 ``in_scope`` is ``noisy``.
+
+        Steps are numbers. BertAdam's were tensors, which torch leaves on the CPU, where
+        the fused kernel of a GPU does not take them.
+        """
         super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["step"] = int(state["step"])
         for group in self.param_groups:
             if "noisy" in group:
                 group["in_scope"] = group.pop("noisy")
