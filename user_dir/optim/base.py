@@ -47,6 +47,16 @@ class Grouped(torch.optim.Optimizer):
             if "noisy" in group:
                 group["in_scope"] = group.pop("noisy")
 
+    def lacking(self) -> set[str]:
+        """What groups need of a state that was loaded, and that is not there."""
+        found: set[str] = set()
+        for group in self.param_groups:
+            pulled = group["anchor"] * group["anchor_scale"] > 0
+            needed = {*self.start(torch.empty(0), group), *(["anchor"] * pulled)}
+            states = (self.state[p] for p in group["params"] if p in self.state)
+            found |= {name for state in states for name in needed - state.keys()}
+        return found
+
     def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """State of a parameter before its first step."""
         raise NotImplementedError
