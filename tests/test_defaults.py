@@ -103,7 +103,6 @@ def test_a_teacher_counts_while_lambda_is_0(models: dict[str, Path]) -> None:
         ({"max_epoch": 3}, 30),
         ({"max_update": 50, "max_epoch": 3}, 30),
         ({"max_update": 20, "max_epoch": 3, "total_num_update": 40}, 20),
-        ({"max_update": 20, "max_epoch": 3, "batch_size": None}, 20),
         ({"total_num_update": 40}, 40),
         ({"total_num_update": UNSAID}, 0),
         ({}, 0),
@@ -114,7 +113,6 @@ def test_a_trainings_length_is_what_ends_it(said: dict[str, Any], length: int) -
         {
             "optimization": {"max_update": 0, "max_epoch": 0},
             "lr_scheduler": {"total_num_update": None},
-            "dataset": {"batch_size": 8},
         }
     )
     for section in root.values():

@@ -558,7 +558,7 @@ def test_a_task_tokenises_its_data_once(
         data=str(table.parent), steady_model=str(models["roberta"]), seed=1
     )
     task = TextClassificationTask.setup_task(cfg)
-    assert task.train_size() == task.train_size() == 4
+    assert len(task.training_set()) == len(task.training_set()) == 4
     task.load_dataset("train")
     assert len(calls) == 1
     assert task.labels == ["maybe", "no", "yes"]

@@ -63,7 +63,7 @@ from fairseq_steady.regularizers import (
     unwrap,
 )
 from fairseq_steady.regularizers.ascent import length
-from fairseq_steady.tasks._recipe import Recipe, count_updates
+from fairseq_steady.tasks._recipe import Recipe
 from fairseq_steady.tasks._record import predictions
 from fairseq_steady.tasks._sentence import SentenceTaskConfig
 from fairseq_steady.tasks.cola import ColaTask
@@ -982,11 +982,10 @@ def test_glues_classes_metrics_and_submissions() -> None:
     assert found == GLUE
 
 
-def test_a_recipe_counts_the_last_small_batch(
+def test_a_recipe_is_of_ten_updates_or_more(
     models: dict[str, Path], cola_data: Path
 ) -> None:
-    assert count_updates(10, 33, 8) == 50
-    assert Recipe.of_epochs(count_updates(0.1, 8, 8)).updates == 10
+    assert Recipe.of_epochs(3).updates == 10
     settings = Recipe(57).settings()
     assert settings["lr_scheduler.warmup_updates"] == 6
     assert settings["lr_scheduler.total_num_update"] == 57
@@ -994,11 +993,14 @@ def test_a_recipe_counts_the_last_small_batch(
     assert settings["checkpoint.save_interval_updates"] == 5
     task = cola(models, cola_data, steady_epochs=20)
     root = SimpleNamespace(
-        dataset=SimpleNamespace(batch_size=4),
+        dataset=SimpleNamespace(batch_size=4, max_tokens=None),
         distributed_training=SimpleNamespace(distributed_world_size=2),
         optimization=SimpleNamespace(update_freq=[4]),
     )
     assert task._updates_of(root)(20) == 20 * 64 // 32
+    root.dataset.max_tokens = 3
+    with pytest.raises(UserError, match=r"of train \(.* more than --max-tokens 3: "):
+        task._updates_of(root)(20)
 
 
 def test_a_sentence_that_came_twice_is_recorded_once() -> None:

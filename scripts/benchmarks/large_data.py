@@ -74,7 +74,7 @@ def load(model: Path, folder: Path) -> Any:
     )
     task = TextClassificationTask.setup_task(cfg)
     task.settle_data()
-    task.train_size()  # for the schedule
+    task.training_set()  # for the schedule
     task.load_dataset("train")
     batches = task.get_batch_iterator(
         task.datasets["train"],

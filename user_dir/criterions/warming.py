@@ -80,6 +80,14 @@ class WeightedCriterion(PlainCriterion):
             self._settled = True
             share, length = self._warmup.share, self._length()
             self._warmup = Warmup(share, round(share * length))
+            if not length:
+                logger.warning(
+                    "%s: lambda is %g from the first update, for this training has no "
+                    "end that a rise could be a share of: give --max-update or "
+                    "--max-epoch",
+                    *(self.method, self.whole),
+                )
+                return
             logger.info(
                 "%s: lambda rises to %g over the first %d updates",
                 *(self.method, self.whole, self._warmup.updates),
@@ -88,12 +96,7 @@ class WeightedCriterion(PlainCriterion):
     def _length(self) -> int:
         """Updates of the whole training; 0 where nothing tells and nobody asked."""
         count = getattr(self.task, "updates_in_all", lambda: self.cfg.max_update)
-        try:
-            length = int(count())
-        except UserError:
-            if self._asked:
-                raise
-            return 0
+        length = int(count())
         if not length and self._asked:
             raise UserError(
                 f"--{self.method.replace('_', '-')}-warmup {self._warmup.share:g} is a "

@@ -35,11 +35,27 @@ class Grouped(torch.optim.Optimizer):
         super().__init__(params, {**scales, **defaults})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; in those of version 0.1 ``in_scope`` is ``noisy``."""
+        """Go on from a state; in those of version 0.1 ``in_scope`` is ``noisy``.
+
+        Steps are numbers. BertAdam's were tensors, which torch leaves on the CPU, where
+        the fused kernel of a GPU does not take them.
+        """
         super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["step"] = int(state["step"])
         for group in self.param_groups:
             if "noisy" in group:
                 group["in_scope"] = group.pop("noisy")
+
+    def lacking(self) -> set[str]:
+        """What groups need of a state that was loaded, and that is not there."""
+        found: set[str] = set()
+        for group in self.param_groups:
+            pulled = group["anchor"] * group["anchor_scale"] > 0
+            needed = {*self.start(torch.empty(0), group), *(["anchor"] * pulled)}
+            states = (self.state[p] for p in group["params"] if p in self.state)
+            found |= {name for state in states for name in needed - state.keys()}
+        return found
 
     def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """State of a parameter before its first step."""

@@ -1,11 +1,10 @@
 """Adam as BERT was fine-tuned with: no bias correction unless asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from ..flags import NOT_NEGATIVE
 from .base import RANGES, Grouped, anchors_of, clip_each, gradient_of, pull_
@@ -26,7 +25,7 @@ class BertAdam(Grouped):
     Deviations: no schedule and, by default, no clipping inside.
 
     Args:
-        params: parameters or groups, fp32 or fp64.
+        params: parameters or groups, fp32 or fp64, of one kind in a group.
         lr: learning rate, >= 0.
         betas: decay rates of the two averages, in [0, 1).
         eps: added to the root of the second average, > 0.
@@ -66,9 +65,9 @@ class BertAdam(Grouped):
         )
 
     def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """Averages at 0 and the step count, on the parameter's device."""
+        """Averages at 0."""
         return {
-            "step": torch.zeros((), device=parameter.device),
+            "step": 0,
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.zeros_like(parameter),
         }
@@ -76,25 +75,33 @@ class BertAdam(Grouped):
     def update(self, params: list[Tensor], group: dict[str, Any]) -> None:
         """One step of the parameters of one group that have gradients."""
         states = [self.state[p] for p in params]
-        steps: list[Tensor] = [s["step"] for s in states]
-        if not group["bias_correction"]:
-            torch._foreach_add_(steps, 1)
-            steps = [torch.full_like(step, LATE) for step in steps]
+        for state in states:
+            state["step"] += 1
         lr = group["lr"] * group["lr_scale"]
         pull_(params, anchors_of(states, group), group)
-        adamw(
+        torch._fused_adamw_(
             params,
             clip_each([gradient_of(p) for p in params], group["tensor_clip"]),
             [s["exp_avg"] for s in states],
             [s["exp_avg_sq"] for s in states],
             [],
-            steps,
-            fused=True,
-            amsgrad=False,
+            step_tensors(params, states, group),
+            lr=lr,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
-            lr=lr,
             weight_decay=group["weight_decay"] * group["decay_scale"],
             eps=group["eps"],
+            amsgrad=False,
             maximize=False,
         )
+
+
+def step_tensors(
+    params: Sequence[Tensor],
+    states: Sequence[Mapping[str, Any]],
+    group: Mapping[str, Any],
+) -> list[Tensor]:
+    """Step count of each parameter, a tensor as the fused kernel wants it."""
+    counts = [state["step"] if group["bias_correction"] else LATE for state in states]
+    made = {n: torch.full((), float(n), device=params[0].device) for n in set(counts)}
+    return [made[n] for n in counts]

@@ -1,6 +1,6 @@
 """SAGE: learning rates that follow how surprising a parameter's sensitivity is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from ..flags import POSITIVE, SHARE, one_of
 from .adamax import adamax_, rates
 from .base import RANGES, Grouped
-from .bert_adam import LATE
+from .bert_adam import step_tensors
 from .blocks import Piece, blocks
 from .lists import Lists
 
@@ -91,7 +91,7 @@ class Sage(Grouped):
         adam = group["base"] == "adam"
         second = "exp_avg_sq" if adam else "exp_inf"
         lists = Lists.of_states(params, states, second, group)
-        every = _steps(params, states, group) if adam else rates(states, group)
+        every = step_tensors(params, states, group) if adam else rates(states, group)
         for block in blocks(params):
             surprises = _surprises(lists, block, group) if group["in_scope"] else None
             lists.pull(block, group)
@@ -109,17 +109,6 @@ def _surprises(
     torch._foreach_abs_(surprises)
     torch._foreach_div_(surprises, torch._foreach_add(averages, group["guard"]))
     return surprises
-
-
-def _steps(
-    params: Sequence[Tensor],
-    states: Sequence[Mapping[str, Any]],
-    group: Mapping[str, Any],
-) -> list[Tensor]:
-    """Step count of each parameter, a tensor as the fused kernel wants it."""
-    counts = [state["step"] if group["bias_correction"] else LATE for state in states]
-    made = {n: torch.full((), float(n), device=params[0].device) for n in set(counts)}
-    return [made[n] for n in counts]
 
 
 def _adam_(

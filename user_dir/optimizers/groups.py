@@ -1,7 +1,7 @@
 """The thin layer between fairseq and our optimizers."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, List  # noqa: UP035  fairseq reads List
 
@@ -71,6 +71,27 @@ def parameter_groups(
     ]
 
 
+#: What a group has of its run, not of the command line.
+_SAVED = ("params", "lr", "initial_lr")
+#: What decides whether a parameter's state has something.
+_SETS = {"anchor": "anchor", "exp_avg_sq": "base", "exp_inf": "base"}
+
+
+def _check_groups(
+    then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse a state of parameters that were grouped in another way."""
+    known = all("names" in group for group in then)
+    key = (lambda g: g["names"]) if known else (lambda g: len(g["params"]))
+    if [key(group) for group in then] != [key(group) for group in now]:
+        raise UserError(
+            f"the run of this checkpoint had its parameters in {len(then)} groups by "
+            f"learning rate and decay, and the command line makes {len(now)}: give "
+            "--steady-layer-decay and --steady-new-lr-scale as that run had them, or "
+            "leave its optimizer behind with --reset-optimizer"
+        )
+
+
 class SteadyOptimizer(FairseqOptimizer):
     """Builds a pure optimizer from its config's fields."""
 
@@ -78,8 +99,7 @@ class SteadyOptimizer(FairseqOptimizer):
     name = ""
     #: whether the method is about the layers of a model only
     scoped = False
-    #: whether each layer's own factor on the learning rate counts: tasks ask for it
-    #: whether --steady-layer-decay has an effect, as it has on our groups
+    #: whether a layer's factor on the learning rate, as of --steady-layer-decay, counts
     scales_layers: ClassVar[bool] = True
     #: whether a learning rate that suits Adam does here, so that it is the default
     adams_rates: ClassVar[bool] = True
@@ -106,6 +126,38 @@ class SteadyOptimizer(FairseqOptimizer):
         """Constructor arguments from the flags."""
         raise NotImplementedError
 
+    def load_state_dict(
+        self, state_dict: dict[str, Any], optimizer_overrides: Any = None
+    ) -> None:
+        """Go on from a state, with the settings that the command line has now.
+
+        The learning rate alone is the state's: some schedules keep it nowhere else.
+
+        Raises:
+            UserError: the state is of other groups, or lacks what a setting needs.
+
+        """
+        now = self._optimizer.param_groups
+        _check_groups(state_dict["param_groups"], now)
+        own = [{k: v for k, v in g.items() if k not in _SAVED} for g in now]
+        super().load_state_dict(state_dict)
+        for group, settings in zip(self._optimizer.param_groups, own, strict=True):
+            group.update(settings | (optimizer_overrides or {}))
+        for missing in sorted(self._optimizer.lacking()):
+            flag = self._flag_of(_SETS.get(missing, missing))
+            raise UserError(
+                f"{flag} needs what the run of this checkpoint did not keep (an "
+                f"optimizer state with '{missing}'): give it as that run had it, or "
+                "start anew with --finetune-from-model and another --save-dir"
+            )
+
+    def _flag_of(self, setting: str) -> str:
+        """The flag of a constructor argument, with its value."""
+        for name, value in vars(self.cfg).items():
+            if name.endswith(f"_{setting}"):
+                return f"--{name.replace('_', '-')} {value}"
+        return f"--optimizer {self.name}"
+
     def _refuse(self) -> None:
         cfg = self.cfg
         if str(cfg.ddp_backend) == "fully_sharded":
@@ -126,7 +178,7 @@ class SteadyOptimizer(FairseqOptimizer):
 
     @property
     def optimizer_config(self) -> dict[str, Any]:
-        """What the command line overrides in a checkpoint's groups."""
+        """Constructor arguments, as fairseq's wrappers ask for them."""
         return self.settings()
 
     @property

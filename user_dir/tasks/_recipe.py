@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fairseq.data import FairseqDataset
 from fairseq.optim.lr_scheduler.fixed_schedule import FixedLRScheduleConfig
 from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
     PolynomialDecayLRScheduleConfig,
@@ -59,9 +60,28 @@ UNSAID = 1000000
 _SILENT = (None, 0, UNSAID)
 
 
-def count_updates(epochs: float, sentences: int, batch: int) -> int:
-    """Updates in some passes over the data."""
-    return round(epochs * math.ceil(sentences / batch))
+def count_updates(epochs: float, data: FairseqDataset, root: Any) -> int:
+    """Updates in some passes over the data, in the batches that fairseq makes.
+
+    Args:
+        epochs: passes, > 0.
+        data: what is trained on; no example is above ``--max-tokens``.
+        root: fairseq's configuration.
+
+    """
+    varies = root.dataset.max_tokens or len(root.optimization.update_freq) > 1
+    passes = math.ceil(epochs) if varies else 1
+    counts = [_updates_in(epoch, data, root) for epoch in range(1, passes + 1)]
+    return round(epochs * (sum(counts) / passes))
+
+
+def _updates_in(epoch: int, data: FairseqDataset, root: Any) -> int:
+    data.set_epoch(epoch)
+    most = root.dataset.max_tokens, root.dataset.batch_size
+    batches = len(data.batch_by_size(data.ordered_indices(), *most))
+    each: list[int] = root.optimization.update_freq
+    workers: int = root.distributed_training.distributed_world_size
+    return math.ceil(math.ceil(batches / workers) / each[min(epoch, len(each)) - 1])
 
 
 def length_of(root: Any, updates: Callable[[float], int]) -> int:
@@ -74,7 +94,7 @@ def length_of(root: Any, updates: Callable[[float], int]) -> int:
     """
     length = root.optimization
     ends = [length.max_update] if length.max_update else []
-    if length.max_epoch and not (ends and root.dataset.batch_size is None):
+    if length.max_epoch:
         ends.append(updates(length.max_epoch))
     total = OmegaConf.select(root, "lr_scheduler.total_num_update")
     return int(min(ends, default=0 if total in _SILENT else total))
@@ -117,9 +137,7 @@ def end_schedule(root: Any, updates: Callable[[float], int]) -> None:
     if OmegaConf.select(root, "lr_scheduler._name") != "polynomial_decay":
         return
     if OmegaConf.select(root, "lr_scheduler.total_num_update") in _SILENT:
-        end = root.optimization.max_update
-        if not end and root.optimization.max_epoch:
-            end = updates(root.optimization.max_epoch)
+        end = length_of(root, updates)
         if not end:
             raise UserError(
                 "--lr-scheduler polynomial_decay needs an end: give --max-update, "
@@ -146,7 +164,7 @@ def warn_of_schedule(root: Any, updates: Callable[[float], int]) -> None:
             "nothing ends this training but Ctrl-C: give --max-epoch or --max-update"
         )
     last = length.max_update or total
-    if warm_up and length.max_epoch and root.dataset.batch_size:
+    if warm_up and length.max_epoch:
         last = min(last or math.inf, updates(length.max_epoch))
     if last and warm_up and warm_up >= last:
         logger.warning(
@@ -154,7 +172,7 @@ def warn_of_schedule(root: Any, updates: Callable[[float], int]) -> None:
             "all; lower --warmup-updates (the rate gets to %.2g)",
             *(f"{length.lr[0]:g}", warm_up, last, length.lr[0] * last / warm_up),
         )
-    if total and length.max_update > total:
+    if total and length.max_update > total and length_of(root, updates) > total:
         logger.warning(
             "--total-num-update %d is before --max-update %d: the learning rate is %g "
             "for all updates after it",

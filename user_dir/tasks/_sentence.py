@@ -180,9 +180,9 @@ class SentenceTask(SteadyTask):
             check_score(metric, self.labels, self.several, bool(self.also))
             self._picking = root.dataset.valid_subset.split(",")[0], metric
 
-    def train_size(self) -> int:
+    def training_set(self) -> SentenceDataset:
         """Sentences to train on."""
-        return len(self._subset(self.read("train")))
+        return self._dataset(self._subset(self.read("train")), training=True)
 
     @property
     def num_classes(self) -> int:
@@ -284,15 +284,7 @@ class SentenceTask(SteadyTask):
             encoded = self._subset(encoded)
         if not len(encoded):
             raise UserError(f"the {split} set is empty: {sources} has nothing for it")
-        self.datasets[split] = SentenceDataset(
-            encoded,
-            self.dictionary,
-            decoder_input=hasattr(self._model, "decoder"),
-            shuffle_seed=self.cfg.seed if training else None,
-            recorded=self.recorder is not None,
-            form=self.form,
-            pairs=pairs,
-        )
+        self.datasets[split] = self._dataset(encoded, training, pairs)
         first, metric = self._picking
         if split == first:
             check_group(metric, split, encoded.names)
@@ -301,6 +293,19 @@ class SentenceTask(SteadyTask):
         logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
         if training and self.labels and not self.several:
             logger.info("f1 is of: %s", f1_of(self.labels), extra=DETAIL)
+
+    def _dataset(
+        self, encoded: Encoded, training: bool, pairs: bool = False
+    ) -> SentenceDataset:
+        return SentenceDataset(
+            encoded,
+            self.dictionary,
+            decoder_input=hasattr(self._model, "decoder"),
+            shuffle_seed=self.cfg.seed if training else None,
+            recorded=self.recorder is not None,
+            form=self.form,
+            pairs=pairs,
+        )
 
     def _read_any(self, split: str) -> tuple[Encoded, bool]:
         """A split, or a file of ``--steady-also``; and whether it is minimal pairs."""

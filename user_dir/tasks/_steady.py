@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Optional
 import numpy as np
 import torch
 from fairseq import models
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, FairseqDataset
 from fairseq.dataclass import FairseqDataclass
 from fairseq.distributed.utils import is_master
 from fairseq.logging import metrics
@@ -350,15 +350,10 @@ class SteadyTask(FairseqTask):
         """Counts the updates of some passes over the training data."""
 
         def count(epochs: float) -> int:
-            if not root.dataset.batch_size:
-                raise UserError(
-                    f"{epochs:g} epochs are no number of updates with --max-tokens: "
-                    "give --batch-size, or --max-update in place of --max-epoch and "
-                    "--steady-updates in place of --steady-epochs"
-                )
-            workers = root.distributed_training.distributed_world_size
-            batch = root.dataset.batch_size * workers * root.optimization.update_freq[0]
-            return count_updates(epochs, self.train_size(), batch)
+            data = self.training_set()
+            if root.dataset.max_tokens is not None:
+                self._check_fits(data, root.dataset.max_tokens, "train")
+            return count_updates(epochs, data, root)
 
         return count
 
@@ -367,8 +362,8 @@ class SteadyTask(FairseqTask):
         root: Any = getattr(self.cfg, "_get_root", dict)()
         return length_of(root, self._updates_of(root))
 
-    def train_size(self) -> int:
-        """Examples of the training set, after sub-sampling."""
+    def training_set(self) -> FairseqDataset:
+        """What is trained on, to be counted before there is a model."""
         raise NotImplementedError
 
     @property
@@ -486,12 +481,12 @@ class SteadyTask(FairseqTask):
         self._evaluated = dataset
         most = args[0] if args else kwargs.get("max_tokens")
         if most is not None:
-            self._check_fits(dataset, most)
+            self._check_fits(dataset, most, self.evaluated)
         # Otherwise fairseq adds one subset's sums to the next one's.
         metrics.reset_meters("valid")
         return super().get_batch_iterator(dataset, *args, **kwargs)
 
-    def _check_fits(self, dataset: Any, most: int) -> None:
+    def _check_fits(self, dataset: Any, most: int, split: str) -> None:
         lengths = np.reshape(dataset.sizes, (len(dataset), -1)).max(1)
         lengths = lengths * getattr(dataset, "rows", 1)
         if not len(lengths) or lengths.max() <= most:
@@ -501,7 +496,7 @@ class SteadyTask(FairseqTask):
         flag = "--max-tokens-valid" if own else "--max-tokens"
         longest = int(lengths.argmax())
         raise UserError(
-            f"the longest sentence of {self.evaluated} (number {longest + 1} of "
+            f"the longest sentence of {split} (number {longest + 1} of "
             f"{len(lengths)}, from {self.cfg.data}) has {lengths[longest]} tokens, "
             f"more than {flag} {most}: raise it to {lengths[longest]} or more, use "
             f"--batch-size, or cut sentences with {self.cuts}"

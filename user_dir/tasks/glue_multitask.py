@@ -10,6 +10,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from omegaconf import OmegaConf
 
+from ..data import SentenceDataset
 from ..data.glue import LAYOUTS
 from ..data.mixture import Mixture, shares
 from ..errors import UserError
@@ -89,9 +90,14 @@ class MultitaskTask(SteadyTask):
         """One a task."""
         return {name: part.heads()[name] for name, part in self.parts.items()}
 
-    def train_size(self) -> int:
-        """Examples in an epoch."""
-        return sum(part.train_size() for part in self.parts.values())
+    def training_set(self) -> Mixture:
+        """Every task's training set."""
+        return self._mixture({n: part.training_set() for n, part in self.parts.items()})
+
+    def _mixture(self, found: dict[str, SentenceDataset]) -> Mixture:
+        sizes = {name: len(data) for name, data in found.items()}
+        drawn = shares(sizes, self.cfg.multitask_temperature)
+        return Mixture(found, drawn, self.cfg.seed)
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Every task's training set, or one split of one task."""
@@ -99,15 +105,14 @@ class MultitaskTask(SteadyTask):
             for part in self.parts.values():
                 part.load_dataset("train")
             found = {name: part.datasets["train"] for name, part in self.parts.items()}
-            sizes = {name: len(data) for name, data in found.items()}
-            drawn = shares(sizes, self.cfg.multitask_temperature)
+            mixture = self.datasets[split] = self._mixture(found)
             self.described |= {
                 f"{name} {split}": part.described[split]
                 for name, part in self.parts.items()
             }
-            said = ", ".join(f"{count:,} of {name}" for name, count in drawn.items())
+            drawn = (mixture.shares or {}).items()
+            said = ", ".join(f"{count:,} of {name}" for name, count in drawn)
             logger.info("examples in an epoch: %s", said, extra=DETAIL)
-            self.datasets[split] = Mixture(found, drawn, self.cfg.seed)
             return
         name, _, inside = split.partition(".")
         if name not in self.parts:

@@ -290,9 +290,13 @@ class SummarizationTask(SteadyTask):
                     f"a summary: give --summarization-{which}-length {room} or less"
                 )
 
-    def train_size(self) -> int:
+    def training_set(self) -> PairDataset:
         """Pairs to train on."""
-        return len(self._read("train")[2])
+        return self._dataset(self._read("train")[2], training=True)
+
+    def _dataset(self, encoded: Encoded, training: bool) -> PairDataset:
+        start, seed = self.tokenizers[1].form()[-1], self.cfg.seed
+        return PairDataset(encoded, self.dictionary, start, seed if training else None)
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Read a split and make it a data set."""
@@ -300,11 +304,8 @@ class SummarizationTask(SteadyTask):
         sources, count = ", ".join(map(str, files[:2])), len(encoded)
         if not count:
             raise UserError(f"the {split} set is empty: {sources} has nothing for it")
-        start = self.tokenizers[1].form()[-1]
         training = split == "train"
-        self.datasets[split] = PairDataset(
-            encoded, self.dictionary, start, self.cfg.seed if training else None
-        )
+        self.datasets[split] = self._dataset(encoded, training)
         if not training:
             self._pairs[split] = self._compared(files, split, rows)
         self.described[split] = f"{count:,} articles with summaries"

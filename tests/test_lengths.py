@@ -1,0 +1,89 @@
+"""How long a training is, counted before it begins."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Trainer
+from fairseq.data import Dictionary, FairseqDataset
+from fairseq.data.iterators import GroupedIterator
+from fairseq.tasks import FairseqTask
+from fairseq_steady.data import Encoded, Ragged, SentenceDataset
+from fairseq_steady.data.mixture import Mixture
+from fairseq_steady.tasks._recipe import count_updates
+from helpers import checkpoint, cola
+
+
+def varied(size: int, seed: int) -> SentenceDataset:
+    lengths = np.random.default_rng(seed).integers(3, 30, size)
+    tokens = [np.arange(length, dtype=np.int32) for length in lengths]
+    encoded = Encoded((Ragged.of(tokens),), np.arange(size), (0,))
+    return SentenceDataset(encoded, Dictionary(), shuffle_seed=1)
+
+
+def trained(data: FairseqDataset, root: Any, epoch: int) -> int:
+    """Updates of one epoch, by what fairseq trains with."""
+    workers, each = (
+        root.distributed_training.distributed_world_size,
+        root.optimization.update_freq,
+    )
+    batches = FairseqTask(SimpleNamespace()).get_batch_iterator(
+        data,
+        max_tokens=root.dataset.max_tokens,
+        max_sentences=root.dataset.batch_size,
+        required_batch_size_multiple=8,
+        num_shards=workers,
+        epoch=epoch,
+    )
+    freq = each[epoch - 1] if epoch <= len(each) else each[-1]
+    return len(GroupedIterator(batches.next_epoch_itr(), freq))
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens", "workers", "each"),
+    [
+        (8, None, 1, [1]),
+        (5, None, 2, [3]),
+        (8, 100, 1, [1]),
+        (None, 100, 2, [2]),
+        (8, None, 1, [2, 1]),
+    ],
+)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_updates_are_counted_as_fairseq_makes_batches(
+    batch: int | None, tokens: int | None, workers: int, each: list[int], mixed: bool
+) -> None:
+    """With --max-tokens each epoch's order has a number of batches of its own."""
+    data: FairseqDataset = varied(203, 0)
+    if mixed:
+        parts = {"a": varied(101, 1), "b": varied(39, 2)}
+        data = Mixture(parts, {"a": 90, "b": 50})
+    root = SimpleNamespace(
+        dataset=SimpleNamespace(batch_size=batch, max_tokens=tokens),
+        distributed_training=SimpleNamespace(distributed_world_size=workers),
+        optimization=SimpleNamespace(update_freq=each),
+    )
+    found = [trained(data, root, epoch) for epoch in (1, 2, 3)]
+    assert count_updates(3, data, root) == sum(found)
+    assert count_updates(1, data, root) == found[0]
+    assert count_updates(2.5, data, root) == round(2.5 * sum(found) / 3)
+
+
+def test_a_decay_and_a_rise_end_with_a_training_in_batches_of_tokens(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    """After two epochs, long before --max-update."""
+    done = fairseq_train(
+        *cola(models, cola_data, "r3f"),
+        *("--disable-validation", "--r3f-warmup=0.5", f"--save-dir={tmp_path}"),
+        *("--batch-size=16", "--max-tokens=60", "--max-epoch=2", "--max-update=200"),
+        *("--lr-scheduler=polynomial_decay", "--lr=1e-4"),
+    )
+    saved = checkpoint(tmp_path)
+    made = saved["optimizer_history"][-1]["num_updates"]
+    assert made > 2 * 64 // 16
+    assert saved["cfg"]["lr_scheduler"]["total_num_update"] == made
+    assert f"over the first {round(made / 2)} updates" in done.stderr
+    assert "is before --max-update" not in done.stderr
