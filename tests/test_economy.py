@@ -188,9 +188,8 @@ def test_a_batch_with_none_is_bitwise_plain_and_logs_the_same_names(
     ):
         torch.testing.assert_close(one, other, **tolerance)
     # Workers add up what they log, name by name.
-    made._batches = other_batches = 1  # past the first measurement of dropout
+    made._updates = 1  # past the first measurement of dropout
     other = outcome(made, model, sample, some)
-    made._batches = other_batches
     assert other.logged.keys() == outcome(made, model, sample, none).logged.keys()
 
 
@@ -593,7 +592,7 @@ def test_operations_are_those_of_the_passes(
     def operations(name: str, **given: Any) -> tuple[int, float]:
         model = build(models["roberta"])
         made = ready(name, model, **given)
-        made._batches = 1  # past the first measurement of dropout
+        made._updates = 1  # past the first measurement of dropout
         with FlopCounterMode(display=False) as counted:
             torch.manual_seed(seed)
             loss, _, log = made(model, sample)

@@ -394,13 +394,24 @@ def test_each_pass_of_a_shared_layer_gets_its_own_noise(
     encoder = find_encoder(tiny.build(models["albert"]))
     tokens, keys = torch.tensor([[0, 9, 8, 2]]), noise_keys(torch.tensor([3]))
     mask = torch.ones(1, 4, dtype=torch.bool)
-    with perturbed_layers(encoder, "normal", 0.1, keys, mask) as added:
+    seen: list[torch.Tensor] = []
+
+    def see(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(inputs[0].transpose(0, 1))
+
+    for layer in encoder.layers:  # type: ignore[union-attr]
+        layer.register_forward_pre_hook(see)
+    with perturbed_layers(encoder, "normal", 0.1, keys, mask) as known:
+        for layer in encoder.layers:  # type: ignore[union-attr]
+            layer.register_forward_pre_hook(see)
         encoder(tokens)
-    assert len(added) == 3
     once = [draw("normal", derived(keys, i), mask, 16, 0.1) for i in range(3)]
-    assert torch.equal(added[0], once[0])
-    assert torch.equal(added[1], once[2])
-    assert torch.equal(added[2], once[1])
+    added = [
+        after - before for before, after in zip(seen[::2], seen[1::2], strict=True)
+    ]
+    for noise, wanted in zip(added, (once[0], once[2], once[1]), strict=True):
+        torch.testing.assert_close(noise, wanted, rtol=0, atol=1e-6)
+    torch.testing.assert_close(known.rms, once[0].square().mean().sqrt().view(1))
 
 
 TRAINED = {

@@ -599,6 +599,7 @@ def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> Non
 
     class Trainer:
         model, updates, retries, overflows = None, 0, 0, False
+        is_fsdp = False
 
         def get_num_updates(self) -> int:
             return self.updates
@@ -606,10 +607,10 @@ def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> Non
         def get_criterion(self) -> Any:
             return SimpleNamespace(after_update=lambda _, update: heard.append(update))
 
-        def train_step(self) -> None:
+        def train_step(self, samples: list[Any]) -> None:
             if self.retries > 0:
                 self.retries -= 1
-                return self.train_step()
+                return self.train_step(samples)
             self.updates += not self.overflows
             return None
 
@@ -623,8 +624,30 @@ def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> Non
         (0, False),
     ):
         trainer.retries, trainer.overflows = retries, overflows
-        trainer.train_step()
+        trainer.train_step([{"id": 0}])
     assert heard == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "fsdp", "stepped"),
+    [
+        (["a", "b"], False, ["a", "b"]),
+        (["a", {}], False, ["a"]),
+        ([None, "b", {}], False, ["b"]),
+        ([{}, {}], False, [{}]),
+        (["a", {}], True, ["a", {}]),  # whose every pass is an exchange
+    ],
+)
+def test_missing_batches_are_left_out_beside_real_ones(
+    given: list[Any], fsdp: bool, stepped: list[Any]
+) -> None:
+    from fairseq_steady.patches.updates import telling_the_criterion
+
+    trainer = SimpleNamespace(
+        is_fsdp=fsdp, get_num_updates=lambda: 0, get_criterion=lambda: None
+    )
+    step = telling_the_criterion(lambda _, samples: samples)
+    assert step(trainer, given) == stepped
 
 
 def test_r4f_without_its_head_prepared_is_refused(models: dict[str, Path]) -> None:

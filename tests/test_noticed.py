@@ -463,10 +463,14 @@ def test_what_is_logged_is_what_it_says(models: dict[str, Path]) -> None:
     assert found["task_loss"] == pytest.approx(plain["total"] / bit)
     divergence = (found["total"] - plain["total"]) / 3
     assert found["r3f_divergence"] == pytest.approx(divergence / bit, rel=1e-4)
-    # Dropout's own share is measured at every third batch.
-    logs = [found, *(tiny.loss_of(made, model, sample) for _ in range(6))]
+    # Dropout's own share is measured at every third update, in its first batch, whose
+    # names are those that workers add up.
+    logs = [found, tiny.loss_of(made, model, sample)]
+    for update in range(1, 7):
+        made.before_update(model, update)
+        logs += [tiny.loss_of(made, model, sample) for _ in range(2)]
     probed = ["r3f_dropout_divergence" in log for log in logs]
-    assert probed == [True, False, False, True, False, False, True]
+    assert probed == [n in (0, 6, 12) for n in range(14)]
     # Training reports how often it was right.
     log = make_criterion("plain")(model, sample)[2]
     right = Classes(HEAD, CLASSES).logits(model, sample).argmax(1).eq(sample["target"])

@@ -22,6 +22,7 @@ from ..regularizers import (
 from ..regularizers.ascent import Ascent, Norm
 from ..regularizers.freelb import FreeLB, sentence_start
 from ..regularizers.injection import capture, shift
+from ..regularizers.view import rounded_away
 from .kinds import Classes
 from .options import Noise, dropout, noise, radius, relative
 from .plain import Outcome, PlainConfig, PlainCriterion, gradient_scale
@@ -101,17 +102,20 @@ class FreeLBCriterion(PlainCriterion):
         form = self.cfg.freelb_noise
         start = sentence_start(form, self._init, keys, mask, channels)  # type: ignore[arg-type]
         seen: list[Tensor] = []
-        unit = self._unit(encoder, sample, mask)
+        with torch.no_grad():
+            words: Tensor = encoder.embed_tokens(sample["net_input"]["src_tokens"])  # type: ignore[operator]
+        unit = self._unit(words, mask)
         losses = self._losses(model, sample, kind, unit, seen)
         trained = [p for p in inner.parameters() if p.requires_grad]
         loss, delta, refused = self._scaled(model)(losses, start, trained)
         logged = {
             "rms": masked_rms(delta * unit, mask).sum(),
             "refused": refused / max(1, self.cfg.freelb_steps),
+            **self.lost(rounded_away(words, delta * unit, mask), len(keys)),
         }
         return Outcome(seen[-1], loss, loss, logged)
 
-    def _unit(self, encoder: Any, sample: dict[str, Any], mask: Tensor) -> Tensor:
+    def _unit(self, words: Tensor, mask: Tensor) -> Tensor:
         """What lengths are multiples of, 0 at padding, shape (B, T, 1).
 
         In the L2 norm that of the sentence's embeddings, else their root mean square.
@@ -119,8 +123,6 @@ class FreeLBCriterion(PlainCriterion):
         real = mask.unsqueeze(-1)
         if not self._radius.relative:
             return real.float()
-        with torch.no_grad():
-            words = encoder.embed_tokens(sample["net_input"]["src_tokens"])
         unit = embeddings_rms(words, mask)
         if self.cfg.freelb_norm == "l2":
             unit = unit * (mask.sum(1) * words.shape[-1]).sqrt()[:, None, None]
@@ -141,6 +143,7 @@ class FreeLBCriterion(PlainCriterion):
         def loss(delta: Tensor, k: int) -> Tensor:
             through = model if k == steps else inner
             repeats = k > 0 or dropped == "off"
+            seen.clear()  # the last are asked for, and a pass of many words is large
             with (
                 a_pass() if repeats else nullcontext(),
                 shift(encoder, "word", delta * unit),

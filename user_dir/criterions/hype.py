@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Optional
 
+import torch
 from fairseq.criterions import register_criterion
 from torch import nn
 
@@ -12,14 +13,13 @@ from ..regularizers import (
     DropoutMode,
     dropout_passes,
     find_encoder,
-    masked_rms,
     noise_keys,
     unwrap,
 )
 from ..regularizers.hype import layers_of, perturbed_layers
 from .kinds import Classes
 from .options import NOISE, Noise, dropout, noise, radius, relative
-from .plain import Outcome, PlainConfig, PlainCriterion
+from .plain import Outcome, PlainConfig, PlainCriterion, halved
 from .radii import radius_of
 
 
@@ -74,6 +74,11 @@ class HyPeCriterion(PlainCriterion):
         quiet = dropout_passes(unwrap(model), "off") if off else nullcontext
         form, (eps, relative) = self.cfg.hype_noise, self._radius
         noised = perturbed_layers(encoder, form, eps, keys, mask, relative)
-        with quiet(), noised as added:
+        with quiet(), noised as known:
             outcome = self.plain_outcome(model, sample, kind)
-        return outcome._replace(logged={"rms": masked_rms(added[0], mask).sum()})
+        rms, lost = known.rms, known.lost
+        if rms is None:  # layerdrop took every layer
+            rms = torch.zeros(len(keys), device=mask.device)
+            lost = rms.sum() if halved(model) else None
+        logged = {"rms": rms.sum(), **self.lost(lost, len(keys))}
+        return outcome._replace(logged=logged)

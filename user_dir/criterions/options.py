@@ -91,7 +91,7 @@ def probing() -> Any:
     """How often dropout's own share of the divergence is measured."""
     return option(
         100,
-        "batches between measurements of dropout's share of the divergence (0: never)",
+        "updates between measurements of dropout's share of the divergence (0: never)",
         NOT_NEGATIVE,
     )
 

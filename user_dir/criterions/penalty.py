@@ -26,18 +26,14 @@ from ..regularizers import (
 )
 from ..regularizers.cached import PerturbationCache
 from ..regularizers.divergence import Divergence
-from ..regularizers.view import HALF, multiplied
 from .choosing import chosen
 from .kinds import Classes
 from .options import Side
 from .passes import Passes
-from .plain import Outcome
+from .plain import Outcome, halved
 from .warming import WeightedCriterion
 
 logger = logging.getLogger(__name__)
-
-#: Share of a perturbation lost to rounding that is worth a warning.
-_LOST = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Terms:
         strength: lambda.
         divergence: what compares the passes, or ``auto``.
         dropout: masks of the extra passes.
-        probe_interval: batches between measurements of dropout's share; 0 for never.
+        probe_interval: updates between measurements of dropout's share; 0 for never.
         side: whose embeddings are perturbed.
         every: updates from one that is regularised to the next.
         fraction: share of the sentences that are regularised, in (0, 1].
@@ -123,8 +119,8 @@ class PenaltyCriterion(WeightedCriterion):
         for kind in self.kinds.values():
             kind.divergence(self.terms.divergence, torch.zeros(1, 1), self.method)
         self._check_sides()
-        self._batches = 0
-        self._warned = False
+        #: updates that were regularised, and whether none of this one's batches was yet
+        self._updates, self._first = 0, True
 
     def _check_sides(self) -> None:
         name = self.method
@@ -144,6 +140,11 @@ class PenaltyCriterion(WeightedCriterion):
                 *(name.replace("_", "-"), name.replace("_", "-"), masks),
             )
 
+    def before_update(self, model: nn.Module, update: int) -> None:
+        """An update begins."""
+        super().before_update(model, update)
+        self._first = True
+
     @property
     def at_work(self) -> bool:
         """Whether there is anything to add in this update."""
@@ -155,9 +156,8 @@ class PenaltyCriterion(WeightedCriterion):
 
     def sums(self, model: nn.Module) -> tuple[str, ...]:
         """What is logged of the sentences that are regularised."""
-        halved = multiplied(next(unwrap(model).parameters())) in HALF
         logs = getattr(self.regularizer(model), "logs", ())
-        return ("divergence", *logs, *(("lost",) if halved else ()))
+        return ("divergence", *logs, *(("lost",) if halved(model) else ()))
 
     def sides(self, model: nn.Module) -> list[tuple[nn.Module, str]]:
         """Each module that embeds perturbed tokens, and their name in ``net_input``."""
@@ -267,9 +267,7 @@ class PenaltyCriterion(WeightedCriterion):
         self.watch(divergence)
         unit = seen.passes.kind.unit * self.terms.fraction
         logged = {"divergence": divergence.detach() / unit, **penalty.logged}
-        if penalty.lost is not None:
-            self._warn_lost(penalty.lost)
-            logged["lost"] = penalty.lost * len(penalty.value)
+        logged |= self.lost(penalty.lost, len(penalty.value))
         return Term(self.strength * divergence, logged, penalty.cost)
 
     def train_outcome(
@@ -305,24 +303,18 @@ class PenaltyCriterion(WeightedCriterion):
             logged |= self._probe(model, sample, kind, outcome.logits)
         return outcome._replace(logged=logged)
 
-    def _warn_lost(self, lost: Tensor) -> None:
-        if not self._warned and float(lost) > _LOST:
-            self._warned = True
-            logger.warning(
-                "%s: rounding removes %.0f %% of the perturbation's entries at this "
-                "precision; use a larger radius or fp32",
-                self.method,
-                100 * float(lost),
-            )
-
     @torch.no_grad()
     def _probe(
         self, model: nn.Module, sample: dict[str, Any], kind: Classes, logits: Tensor
     ) -> dict[str, Tensor]:
-        """Divergence of a pass that differs by its dropout masks alone."""
-        every, self._batches = self.terms.probe_interval, self._batches + 1
-        due = every > 0 and (self._batches - 1) % every == 0
+        """Divergence of a pass that differs by its dropout masks alone.
+
+        In an update's first batch: workers add up what that one logs.
+        """
+        every, first = self.terms.probe_interval, self._first
+        due = first and every > 0 and self._updates % every == 0
         due = due and self.strength > 0
+        self._updates, self._first = self._updates + first, False
         if not due or self.terms.dropout != "independent":
             return {}
         with torch.random.fork_rng([logits.device] if logits.is_cuda else []):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..flags import SHARE, Flags, option, read_flags
 from ..models.steady import HEAD
 from ..regularizers import unwrap
+from ..regularizers.view import HALF, multiplied
 from ..scores.groups import GROUPS
 from ..scores.metrics import (
     CLASSIFICATION,
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: Batches from the start with a regulariser of exactly 0 before it is called dead.
 _DEAD_AFTER = 10
+#: Share of a perturbation lost to rounding that is worth a warning.
+_LOST = 0.1
 
 
 @dataclass
@@ -92,6 +95,7 @@ class PlainCriterion(FairseqCriterion):
         #: updates made so far
         self.update = 0
         self._zeros: int | None = 0
+        self._warned = False
 
     @property
     def active(self) -> bool:
@@ -181,6 +185,26 @@ class PlainCriterion(FairseqCriterion):
             )
             self._zeros = None
 
+    def lost(self, share: Tensor | None, sentences: int) -> dict[str, Any]:
+        """What is logged of a perturbation's entries that rounding removes.
+
+        Args:
+            share: of them; None in fp32, where nothing is logged.
+            sentences: that are perturbed.
+
+        """
+        if share is None:
+            return {}
+        if not self._warned and float(share) > _LOST:
+            self._warned = True
+            logger.warning(
+                "%s: rounding removes %.0f %% of the perturbation's entries at this "
+                "precision; use a larger radius or fp32",
+                self.method,
+                100 * float(share),
+            )
+        return {"lost": share * sentences}
+
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         """Everything logged is a tensor or a number to be added up."""
@@ -260,6 +284,11 @@ def idle(model: nn.Module) -> Tensor:
     inner: Any = unwrap(model)
     nothing = [p.flatten()[:0].sum() for p in inner.classification_heads.parameters()]
     return torch.stack(nothing).sum()
+
+
+def halved(model: nn.Module) -> bool:
+    """Whether products are made in half precision, which rounds small steps away."""
+    return multiplied(next(unwrap(model).parameters())) in HALF
 
 
 def gradient_scale(model: nn.Module) -> float:

@@ -114,7 +114,8 @@ TABLE: tuple[Row, ...] = (
     # --- training ---
     Change(
         _TRAINER + "train_step",
-        "A criterion hears of each update; lost workers and broken numbers are named.",
+        "A criterion hears of each update; lost workers and broken numbers are named; "
+        "a worker's batches count also where its last of an update is missing.",
         around=updates.telling_the_criterion,
         digest="8cbf0406b1fe",
     ),

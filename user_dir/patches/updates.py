@@ -15,15 +15,26 @@ def telling_the_criterion(train_step: Callable[..., Any]) -> Callable[..., Any]:
     """Call the criterion's hooks before and after each update of the weights."""
 
     @functools.wraps(train_step)
-    def step(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+    def step(trainer: Any, samples: Any, *args: Any, **kwargs: Any) -> Any:
         before = trainer.get_num_updates()
         _announce(trainer, before)
+        real = samples if trainer.is_fsdp else _without_missing(samples)
         with naming_the_lost(), naming_the_update(trainer):
-            result = train_step(trainer, *args, **kwargs)
+            result = train_step(trainer, real, *args, **kwargs)
         _tell(trainer, before)
         return result
 
     return step
+
+
+def _without_missing(samples: list[Any]) -> list[Any]:
+    """A worker's batches of one update; one that is missing if there are no others.
+
+    fairseq counts none of them where the last is missing, and keeps their gradient.
+    Workers exchange after their last batch only, however many they have; but for FSDP,
+    whose every pass is an exchange.
+    """
+    return [sample for sample in samples if sample] or samples[:1]
 
 
 def _announce(trainer: Any, before: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -9,7 +10,21 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .noise import derived, draw
-from .view import embeddings_rms
+from .view import embeddings_rms, masked_rms, rounded_away
+
+
+@dataclass
+class Noised:
+    """What is known of the noise on the first layer that a pass takes.
+
+    Args:
+        rms: root mean square in each sentence, shape (B,); None before that layer.
+        lost: share of its entries that rounding removed, None where it cannot.
+
+    """
+
+    rms: Tensor | None = None
+    lost: Tensor | None = None
 
 
 def layers_of(encoder: nn.Module) -> nn.ModuleList:
@@ -33,7 +48,7 @@ def perturbed_layers(
     keys: Tensor,
     mask: Tensor,
     relative: bool = False,
-) -> Iterator[list[Tensor]]:
+) -> Iterator[Noised]:
     """Add fresh noise to the hidden states that enter each layer of an encoder.
 
     Source: HyPe (arXiv 2212.08853), its method section: noise on the hidden states
@@ -51,14 +66,14 @@ def perturbed_layers(
             states before the layer.
 
     Yields:
-        The noise added so far, one tensor of shape (B, T, C) per layer passed.
+        What is known of it so far.
 
     Raises:
         UserError: the encoder has no list of layers.
 
     """
     layers = layers_of(encoder)
-    added: list[Tensor] = []
+    known = Noised()
 
     def hook(index: int) -> Any:
         # A layer that is passed several times gets other noise each time.
@@ -67,10 +82,12 @@ def perturbed_layers(
         def shift(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden = inputs[0]
             z = draw(noise, derived(keys, next(numbers)), mask, hidden.shape[-1], eps)
+            states = hidden.detach().transpose(0, 1).reshape(z.shape)
             if relative:
-                states = hidden.transpose(0, 1).reshape(z.shape)
                 z = z * embeddings_rms(states, mask)
-            added.append(z)
+            if known.rms is None:
+                known.rms = masked_rms(z, mask)
+                known.lost = rounded_away(states, z, mask)
             rows = z.view(hidden.shape[1], hidden.shape[0], -1)
             moved = (hidden.float() + rows.transpose(0, 1)).to(hidden.dtype)
             return (moved, *inputs[1:])
@@ -78,6 +95,7 @@ def perturbed_layers(
         return shift
 
     with ExitStack() as stack:
-        for index, layer in enumerate(layers):
+        # Iterated over, a list of layers with layerdrop leaves some out.
+        for index, layer in enumerate(layers.children()):
             stack.callback(layer.register_forward_pre_hook(hook(index)).remove)
-        yield added
+        yield known
