@@ -238,7 +238,7 @@ class SummarizationTask(SteadyTask):
         """The pairs; what is doubtful in them is said."""
         return noticing(
             read_pairs(files, self.tables, split),
-            lambda pair: (files[0], pair.line),
+            lambda pair: (pair.path, pair.line),
             lambda pair: (pair.source, pair.target),
         )
 
