@@ -3,9 +3,12 @@
 import csv
 import hashlib
 import json
+import os
 import random
 import re
 import struct
+import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +22,7 @@ from conftest import (
     WORDS,
     Trainer,
     Zygote,
+    environment,
     make_model_directory,
     run_command,
 )
@@ -491,6 +495,63 @@ def test_summaries_come_in_order_whatever_the_batches(
 # --- the examples ----------------------------------------------------------------
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "summarization"
+
+
+#: In place of fairseq-steady: makes models and checkpoints, writes one line of summary.
+STAND_IN = """#!/usr/bin/env bash
+echo "$*" >>"$LOG"
+case $1 in
+import) mkdir -p "$3" && touch "$3/manifest.json" ;;
+compare) for m in plain plain3x r3f r3f-far r_drop; do
+    mkdir -p "$3/$m/seed1" && [ -f "$3/$m/seed1/checkpoint_best.pt" ] ||
+      touch -d "1 hour ago" "$3/$m/seed1/checkpoint_best.pt"
+  done ;;
+summarize) echo summary ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("script", ["dialogsum.sh", "run.sh"])
+def test_a_script_run_again_keeps_what_is_of_the_same_model_and_checkpoint(
+    tmp_path: Path, script: str
+) -> None:
+    (tmp_path / "fairseq-steady").write_text(STAND_IN)
+    (tmp_path / "fairseq-steady").chmod(0o755)
+    out, log = tmp_path / "out", tmp_path / "log"
+
+    def run(**variables: str) -> tuple[int, str, list[str]]:
+        log.write_text("")
+        known = {"PYTHON": str(tmp_path / "python"), "LOG": str(log), "SEEDS": "1"}
+        done = subprocess.run(
+            ["bash", EXAMPLES / script, tmp_path / "data", "models/e", out, "9"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(**known, **variables),
+        )
+        calls = [line.split() for line in log.read_text().splitlines()]
+        made = [
+            Path(c[3]).parts[-3] for c in calls if c[:2] == ["summarize", "--model"]
+        ]
+        return done.returncode, done.stderr, made
+
+    names = ["plain", "plain3x", "r3f", "r3f-far", "r_drop"]
+    if script == "run.sh":
+        names = ["plain", "r3f"]
+    assert run() == (0, "", names)
+    assert run() == (0, "", [])
+    assert (out / "plain-1.txt" if len(names) > 2 else out / "plain.txt").read_text()
+    later = time.time() + 5
+    os.utime(out / "r3f" / "seed1" / "checkpoint_best.pt", (later, later))
+    assert run() == (0, "", ["r3f"])
+    if script == "dialogsum.sh":
+        status, said, made = run(START="new")
+        assert (status, made) == (1, [])
+        wanted = "'ENCODER models/e, START new, TABLES '"
+        assert said == (
+            f"error: {out}/model.txt does not say {wanted} of {out}/model: name "
+            "another OUT\n"
+        )
 
 
 @pytest.mark.parametrize("name", ["cnn_dm", "gigaword", "reddit_tifu"])
