@@ -26,6 +26,7 @@ from conftest import (
     make_model_directory,
     run_command,
 )
+from fairseq_steady.commands.rouge import main as rouge_command
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.data.pair_dataset import encode_pairs
 from fairseq_steady.data.pairs import (
@@ -311,6 +312,34 @@ def test_files_are_scored_with_intervals(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_blank_references_do_not_count_and_articles_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs.jsonl"
+    ours.write_text("A good summary.\nA bad one.\n")
+    rows = [{"t": ["A good summary.", ""], "u": " "}, {"t": [""], "u": ""}]
+    theirs.write_text("\n".join(map(json.dumps, rows)))
+    files = [str(ours), str(theirs)]
+    rouge_command([*files, "--column=t,u", "--references=mean"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["2 summaries, with stemming", "rouge1      50.00"]
+    assert said[4] == "unique     100.00"
+    assert said[5] == f"length     {6 / 3:6.2f}"
+    for more, mend in (([], "name the articles with --source"),
+                       (["--source", str(ours)], "leave it out")):  # fmt: skip
+        with pytest.raises(UserError, match=f"^--source-column a is of .*; {mend}$"):
+            rouge_command([str(ours), str(ours), "--source-column=a", *more])
+
+
+def test_bertscore_of_a_decoder_is_refused_before_training(
+    models: dict[str, Path],
+) -> None:
+    task: Any = SimpleNamespace()
+    task.cfg = SimpleNamespace(summarization_bertscore=str(models["bart"]))
+    with pytest.raises(UserError, match="bart is an encoder-decoder; BERTScore needs"):
+        SummarizationTask.settle_data(task)
+
+
 # --- training --------------------------------------------------------------------
 
 
@@ -430,6 +459,7 @@ def test_workers_equal_one(
             ["--summarization-source-length=99"],
             "--summarization-source-length 99 is not in 3 to 32",
         ),
+        (["--valid-subset=valid,train"], "--valid-subset train: summar.* valid,seen$"),
         (["--steady-model={roberta}"], "is an encoder without a decoder.*--bert2bert"),
     ],
 )
@@ -562,7 +592,9 @@ def test_every_yaml_starts(
     data = tmp_path / "data"
     data.mkdir()
     if name == "reddit_tifu":
-        lines = [json.dumps({"documents": a, "tldr": b}) for a, b in articles]
+        rows = [{"selftext_without_tldr": a, "tldr": b} for a, b in articles]
+        rows.append({"selftext_without_tldr": "w1", "tldr": None, "trimmed_title": "w"})
+        lines = [json.dumps(row) for row in rows]
         (data / "tifu.json").write_text("\n".join(lines))
     for split in ("train", "valid") if name != "reddit_tifu" else ():
         if name == "cnn_dm":

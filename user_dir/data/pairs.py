@@ -178,10 +178,11 @@ def by_list(files: Sequence[Path]) -> bool:
     return files[0].name == _XSUM
 
 
-def of_all_splits(files: Sequence[Path]) -> bool:
-    """Whether the files are a table that nothing splits yet."""
+def of_all_splits(files: Sequence[Path], split: str) -> bool:
+    """Whether the files of a split are a table that nothing splits yet."""
     first = files[0]
-    return is_table(first) and not (by_list(files) or named_after_split(first))
+    known = split not in STEMS or by_list(files) or named_after_split(first)
+    return is_table(first) and not known
 
 
 def named_after_split(path: Path) -> bool:
