@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from fairseq_steady.comparison import ensembles, worker
 from fairseq_steady.comparison.plan import Plan, named
 from fairseq_steady.comparison.results import write as write_result
 from fairseq_steady.errors import UserError
+from fairseq_steady.inference import averaging
 from fairseq_steady.inference.averaging import mean_weights
 from fairseq_steady.inference.predicting import Predictor
 from helpers import checkpoint, result
@@ -119,3 +122,38 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     other = save(tmp_path / "other.pt", v=torch.ones(2))
     with pytest.raises(UserError, match="v is of shape .2,., not not there"):
         mean_weights([one, other])
+
+
+def test_its_own_command_makes_the_folder_before_it_averages(
+    models: dict[str, Path],
+    cola_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reached: list[Any] = []
+
+    def stop(paths: Any) -> NoReturn:
+        reached.append(paths)
+        raise KeyboardInterrupt
+
+    def run(*words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["averaging", *map(str, words)])
+        averaging.main()
+
+    monkeypatch.setattr(averaging, "mean_weights", stop)
+    flags = ["--", cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
+    flags += ["--optimizer=adam", "--batch-size=8", "--lr=1e-3", "--save-dir"]
+    with pytest.raises(KeyboardInterrupt):
+        run("a.pt", "b.pt", *flags, tmp_path / "new" / "average")
+    assert (tmp_path / "new" / "average").is_dir()
+    assert reached == [[Path("a.pt"), Path("b.pt")]]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--save-dir .*file cannot be written to"):
+        run("a.pt", *flags, tmp_path / "file")
+    for words in (["a.pt", "b.pt"], flags, []):
+        with pytest.raises(UserError, match="^name checkpoints, then -- and fairseq"):
+            run(*words)
+    run("--help")
+    assert "CHECKPOINT CHECKPOINT ... -- " in capsys.readouterr().out
+    assert len(reached) == 1

@@ -389,6 +389,9 @@ def test_what_cannot_be_exported_is_one_line(
             export_hf(source, target, teacher=teacher, texts=["w1"])
         assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", there]
+    done = run_command("export", models["roberta"], out, "--table", there)
+    said = f"error: {there} cannot be read (Is a directory)"
+    assert (done.returncode, done.stderr.strip()) == (1, said)
     done = run_command("export", models["roberta"], tmp_path / "there")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

@@ -876,7 +876,7 @@ def test_another_reading_or_tokeniser_misses_the_cache(
 
     def read() -> Any:
         calls.append(path)
-        return [Pair("w1 w2", "w1", 1)]
+        return [Pair("w1 w2", "w1", 1, path)]
 
     def all_ways(description: str) -> int:
         before = len(calls)

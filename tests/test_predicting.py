@@ -88,7 +88,7 @@ def test_the_script_reads_files_and_standard_input(
     (tmp_path / "a.txt").write_text("w0 w1\nw2 w3\n")
     (tmp_path / "a.jsonl").write_text('{"text": "w0 w1"}\n{"text": "w2 w3"}\n')
     inputs = [tmp_path / "a.txt", tmp_path / "a.jsonl"]
-    done = run_command("predict", checkpoint, *inputs, "--cpu")
+    done = run_command("predict", checkpoint, "--cpu", *inputs)
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == 4

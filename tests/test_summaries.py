@@ -333,20 +333,24 @@ def write_tifu(folder: Path) -> None:
 
 
 def write_xsum(folder: Path) -> None:
-    write(folder, SPLITS, json.dumps({"train": ["1", "9"], "test": ["2"]}))
+    write(folder, SPLITS, json.dumps({"train": ["1", "9", "8"], "test": ["2"]}))
+    write(folder, "bbc-summary-data/8.summary", "")  # and 9 is not there
     bbc(folder, "1", "A", "Share this with\nOne.\n\nTwo.\n")
     bbc(folder, "2", "B", "Three.\n")
 
 
 def write_tokenised_xsum(folder: Path) -> None:
-    write(folder, SPLITS, json.dumps({"train": ["1"], "test": ["2"]}))
-    for name, summary, body in (("1", "A", "One.\nTwo.\n"), ("2", "B", "Three.\n")):
+    write(folder, SPLITS, json.dumps({"train": ["1", "8", "9"], "test": ["2"]}))
+    rows = [("1", "A", "One.\nTwo.\n"), ("2", "B", "Three.\n"), ("8", "C", "")]
+    for name, summary, body in (*rows, ("9", "\u00a0\n", "Four.")):
         write(folder, f"xsum-preprocessed/document/{name}.document", body)
         write(folder, f"xsum-preprocessed/summary/{name}.summary", summary)
 
 
 def write_extracts(folder: Path) -> None:
-    write(folder, SPLITS, json.dumps({"train": ["1"], "test": ["2"]}))
+    write(folder, SPLITS, json.dumps({"train": ["1", "8", "9"], "test": ["2"]}))
+    for name in "89":
+        write(folder, f"xsum-extracts-from-downloads/{name}.data", "\n" * (name > "8"))
     for name, summary, body in (("1", "A", "One.\nTwo."), ("2", "B", "Three.")):
         text = "[XSUM]URL[XSUM]\nhttp://x\n\n[XSUM]INTRODUCTION[XSUM]\n"
         text += f"{summary}\n\n[XSUM]RESTBODY[XSUM]\n{body}\n"
@@ -392,9 +396,12 @@ def test_each_data_sets_own_files_are_read(
         files = find_pairs(tmp_path, split)
         found = list(read_pairs(files, COLUMNS[form], split))
         assert [(pair.source, pair.references) for pair in found] == expected
-        assert of_all_splits(files) == (make is write_tifu)
-    if make is write_xsum:
-        assert "1 of the 2 articles of train are not there or empty" in caplog.text
+        assert of_all_splits(files, split) == (make is write_tifu)
+    hard = write(tmp_path, "hard.jsonl", lines({"source": "a", "target": "b"}))
+    assert find_pairs(tmp_path, "hard") == [hard]
+    assert not of_all_splits([hard], "hard")
+    if form == "xsum" and make is not write_flat_xsum:
+        assert "2 of the 3 articles of train are not there or empty" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -571,6 +578,8 @@ def test_any_number_of_articles_is_read_as_it_is_used(tmp_path: Path) -> None:
     path = write(tmp_path, "a.txt", line * 40_000)
     assert command.count([path], "") == 40_000
     assert list(command.lead(["One. Two."], 1)) == ["One."]  # what it imports, too
+    turns = "A: Hi.\n \n\nB: Ho. Yes.\nA: No."
+    assert list(command.lead([turns], 2)) == ["A: Hi. B: Ho. Yes."]
     tracemalloc.start()
     texts = (found.text for found in command.read_articles(path, ""))
     assert (
@@ -597,6 +606,48 @@ def test_a_summary_at_random_is_one_of_the_files(tmp_path: Path) -> None:
     assert set(done.stdout.splitlines()) == {f"sum {n}" for n in range(5)}
     assert run_command("summarize", *flags).stdout == done.stdout
     assert run_command("summarize", *flags, "--seed=1").stdout != done.stdout
+    twice = run_command("summarize", path, "--random", train, *flags[2:])
+    assert len(twice.stdout.splitlines()) == 60  # files may follow flags
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lead=1", "--random=f"], "--lead and --random: give one of them"),
+        (["--lead=1", "--beam=6"], "--beam is for a checkpoint, not for --lead"),
+        (["--random=f", "--no-repeat=0"], "--no-repeat is for a checkpoint, not for"),
+        (["--lead=1", "--max-tokens=9"], "--max-tokens is for a checkpoint"),
+        (["--lead=1", "--model=m"], "--model is for a checkpoint"),
+        (["--lead=1", "--cpu"], "--cpu is for a checkpoint"),
+        (["--lead=1", "--seed=0"], "--seed is for --random FILE: leave it out"),
+        (["c.pt", "--summary-column=s"], "--summary-column is for --random FILE"),
+        (["--random=f", "--seed=-1"], "--seed -1 is not a number from 0"),
+    ],
+)
+def test_flags_without_effect_are_refused(
+    capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="^2$"):
+        command.main([*flags, "a.txt"])
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"min_length": 40, "max_length": 50},
+            "--min-length 40 is more than the 30 tokens that this model's 32 posi",
+        ),
+        ({"max_length": 31}, r"--max-length 31 is .*: give --max-length 30 or less$"),
+        ({"length_penalty": math.nan}, "--length-penalty nan is out of range: finite"),
+    ],
+)
+def test_a_search_has_the_models_positions(
+    trained: tuple[Path, Any], changes: dict[str, float], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        Summarizer(trained[0] / "checkpoint_last.pt", cpu=True, **changes)
 
 
 @pytest.mark.parametrize(

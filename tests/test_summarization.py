@@ -3,11 +3,16 @@
 import csv
 import hashlib
 import json
+import os
 import random
 import re
 import struct
+import subprocess
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,17 +22,25 @@ from conftest import (
     WORDS,
     Trainer,
     Zygote,
+    environment,
     make_model_directory,
     run_command,
 )
+from fairseq_steady.commands.rouge import main as rouge_command
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.data.pair_dataset import encode_pairs
-from fairseq_steady.data.pairs import _example_class, find_pairs, read_pairs
+from fairseq_steady.data.pairs import (
+    CUSTOM,
+    _example_class,
+    find_pairs,
+    read_pairs,
+)
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.bert2bert import bert2bert
 from fairseq_steady.inference.summarising import Summarizer
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.scores.rouge import as_lines, rouge, rouge_sums
+from fairseq_steady.tasks.summarization import SummarizationTask
 from helpers import assert_equal_weights, checkpoint, logged, train_on_workers
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -36,6 +49,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 # --- files ------------------------------------------------------------------------
 
 PAIRS = [("first article , one .", "a summary"), ("second\u2028article", "b\nc")]
+#: As CNN/DM has 114 of them.
+WITH_EMPTY = [PAIRS[0], ("", "of no article"), PAIRS[1]]
 FLAT = [(article, summary.replace("\n", " ")) for article, summary in PAIRS]
 
 
@@ -64,17 +79,21 @@ def story(article: str, summary: str) -> str:
 
 def write_stories(folder: Path) -> None:
     (folder / "train").mkdir()
-    for number, pair in enumerate(PAIRS):
+    for number, pair in enumerate(WITH_EMPTY):
         (folder / "train" / f"{number}.story").write_text(story(*pair), "utf-8")
+
+
+def sha1(number: str) -> str:
+    return hashlib.sha1(f"http://example.org/{number}".encode()).hexdigest()  # noqa: S324
 
 
 def write_listed(folder: Path) -> None:
     """The url lists that came with CNN/DM, and stories by their hashes."""
-    urls = [f"http://example.org/{number}" for number in range(len(PAIRS))]
+    urls = [f"http://example.org/{number}" for number in range(len(WITH_EMPTY))]
     (folder / "all_train.txt").write_text("\n".join(urls) + "\n")
     (folder / "cnn" / "stories").mkdir(parents=True)
-    for url, pair in zip(urls, PAIRS, strict=True):
-        name = hashlib.sha1(url.encode()).hexdigest() + ".story"  # noqa: S324
+    for url, pair in zip(urls, WITH_EMPTY, strict=True):
+        name = f"{sha1(url[-1])}.story"
         (folder / "cnn" / "stories" / name).write_text(story(*pair), "utf-8")
 
 
@@ -92,36 +111,45 @@ def record(article: str, summary: str) -> bytes:
 def write_binary(folder: Path) -> None:
     chunks = folder / "finished_files" / "chunked"
     chunks.mkdir(parents=True)
-    for number, pair in enumerate(PAIRS):
-        (chunks / f"train_{number:03}.bin").write_bytes(record(*pair))
+    (chunks / "train_000.bin").write_bytes(record(*WITH_EMPTY[0]))
+    others = [record(*pair) for pair in WITH_EMPTY[1:]]
+    (chunks / "train_001.bin").write_bytes(b"".join(others))
 
 
 def write_json_stories(folder: Path) -> None:
     (folder / "finished_files" / "train").mkdir(parents=True)
-    for number, (article, summary) in enumerate(PAIRS):
+    for number, (article, summary) in enumerate(WITH_EMPTY):
         content = {"article": [article], "abstract": summary.split("\n")}
         path = folder / "finished_files" / "train" / f"{number}.json"
         path.write_text(json.dumps(content), "utf-8")
 
 
 @pytest.mark.parametrize(
-    ("write", "expected"),
+    ("write", "expected", "left_out", "last"),
     [
-        (write_csv, PAIRS),
-        (write_jsonl, PAIRS),
-        (write_aligned, FLAT),
-        (write_stories, PAIRS),
-        (write_listed, PAIRS),
-        (write_binary, PAIRS),
-        (write_json_stories, PAIRS),
+        (write_csv, PAIRS, None, "train.csv:4"),
+        (write_jsonl, PAIRS, None, "train.jsonl:2"),
+        (write_aligned, FLAT, None, "train.article.txt:2"),
+        (write_stories, PAIRS, "train", "2.story:1"),
+        (write_listed, PAIRS, "all_train.txt", f"{sha1('2')}.story:1"),
+        (write_binary, PAIRS, "finished_files/chunked", "train_001.bin:2"),
+        (write_json_stories, PAIRS, "finished_files/train", "2.json:1"),
     ],
 )
 def test_every_published_form_is_read(
-    tmp_path: Path, write: Callable[[Path], None], expected: list[tuple[str, str]]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    write: Callable[[Path], None],
+    expected: list[tuple[str, str]],
+    left_out: str | None,
+    last: str,
 ) -> None:
     write(tmp_path)
     found = list(read_pairs(find_pairs(tmp_path, "train")))
     assert [(pair.source, pair.target) for pair in found] == expected
+    assert f"{found[-1].path.name}:{found[-1].line}" == last
+    said = f"{tmp_path}/{left_out}: 1 of the 3 articles of train are not there or empty"
+    assert [f"{said}, and are left out"] * bool(left_out) == caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -195,6 +223,61 @@ def test_tokens_are_cached_and_read_from_disk(
     assert len(reads) == 2
 
 
+@pytest.mark.parametrize("form", ["listed stories", "folders of an archive"])
+def test_articles_below_a_folder_are_cached_by_what_they_hold(
+    models: dict[str, Path], tmp_path: Path, form: str
+) -> None:
+    directory = ModelDirectory.open(models["bart"])
+    tokenizer = SentenceTokenizer(directory, directory.dictionary(), 32)
+    data, reads = tmp_path / "data", []
+    below = data / "cnn" / "stories"
+    if form == "listed stories":
+        below.mkdir(parents=True)
+        (data / "all_train.txt").write_text("http://example.org/0\n")
+        (below / f"{sha1('0')}.story").write_text(story("w1 w2", "w1"))
+        change = partial((below / f"{sha1('0')}.story").write_text, story("w3", "w1"))
+    else:
+        base, below = data / "xsum-preprocessed", tmp_path / "document"
+        (base / "summary").mkdir(parents=True)
+        (base / "summary" / "0.summary").write_text("w1")
+        below.mkdir()
+        (base / "document").symlink_to(below)
+        (below / "0.document").write_text("w1 w2")
+        listed = data / "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
+        listed.write_text(json.dumps({"train": ["0"]}))
+        change = partial((below / "0.document").write_text, "w3")
+
+    def tokens() -> list[list[int]]:
+        files = find_pairs(data, "train")
+
+        def read() -> Any:
+            reads.append(1)
+            return read_pairs(files)
+
+        made = encode_pairs(files, read, "x", (tokenizer, tokenizer), None)
+        return [one.tolist() for one in made.tokens]
+
+    assert tokens() == [[0, 6, 7, 2]]
+    (below / "train.log").write_text("a run's log is no article")
+    assert tokens() == [[0, 6, 7, 2]]
+    assert len(reads) == 1
+    change()
+    assert tokens() == [[0, 8, 2]]
+
+
+def test_what_is_doubtful_is_said_of_its_own_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chunks = tmp_path / "chunked"
+    chunks.mkdir()
+    for number, article in enumerate(("first", "a <br/> b")):
+        (chunks / f"train_{number:03}.bin").write_bytes(record(article, "s"))
+    task: Any = SimpleNamespace(tables=CUSTOM)
+    files = find_pairs(tmp_path, "train")
+    assert len([*SummarizationTask._noticed(task, files, "train")]) == 2
+    assert f"{chunks / 'train_001.bin'}:1: HTML, '<br/>'" in caplog.text
+
+
 # --- ROUGE -----------------------------------------------------------------------
 
 
@@ -227,6 +310,34 @@ def test_files_are_scored_with_intervals(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "has 1 summaries and" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_blank_references_do_not_count_and_articles_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs.jsonl"
+    ours.write_text("A good summary.\nA bad one.\n")
+    rows = [{"t": ["A good summary.", ""], "u": " "}, {"t": [""], "u": ""}]
+    theirs.write_text("\n".join(map(json.dumps, rows)))
+    files = [str(ours), str(theirs)]
+    rouge_command([*files, "--column=t,u", "--references=mean"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["2 summaries, with stemming", "rouge1      50.00"]
+    assert said[4] == "unique     100.00"
+    assert said[5] == f"length     {6 / 3:6.2f}"
+    for more, mend in (([], "name the articles with --source"),
+                       (["--source", str(ours)], "leave it out")):  # fmt: skip
+        with pytest.raises(UserError, match=f"^--source-column a is of .*; {mend}$"):
+            rouge_command([str(ours), str(ours), "--source-column=a", *more])
+
+
+def test_bertscore_of_a_decoder_is_refused_before_training(
+    models: dict[str, Path],
+) -> None:
+    task: Any = SimpleNamespace()
+    task.cfg = SimpleNamespace(summarization_bertscore=str(models["bart"]))
+    with pytest.raises(UserError, match="bart is an encoder-decoder; BERTScore needs"):
+        SummarizationTask.settle_data(task)
 
 
 # --- training --------------------------------------------------------------------
@@ -348,6 +459,7 @@ def test_workers_equal_one(
             ["--summarization-source-length=99"],
             "--summarization-source-length 99 is not in 3 to 32",
         ),
+        (["--valid-subset=valid,train"], "--valid-subset train: summar.* valid,seen$"),
         (["--steady-model={roberta}"], "is an encoder without a decoder.*--bert2bert"),
     ],
 )
@@ -415,6 +527,63 @@ def test_summaries_come_in_order_whatever_the_batches(
 EXAMPLES = Path(__file__).parent.parent / "examples" / "summarization"
 
 
+#: In place of fairseq-steady: makes models and checkpoints, writes one line of summary.
+STAND_IN = """#!/usr/bin/env bash
+echo "$*" >>"$LOG"
+case $1 in
+import) mkdir -p "$3" && touch "$3/manifest.json" ;;
+compare) for m in plain plain3x r3f r3f-far r_drop; do
+    mkdir -p "$3/$m/seed1" && [ -f "$3/$m/seed1/checkpoint_best.pt" ] ||
+      touch -d "1 hour ago" "$3/$m/seed1/checkpoint_best.pt"
+  done ;;
+summarize) echo summary ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("script", ["dialogsum.sh", "run.sh"])
+def test_a_script_run_again_keeps_what_is_of_the_same_model_and_checkpoint(
+    tmp_path: Path, script: str
+) -> None:
+    (tmp_path / "fairseq-steady").write_text(STAND_IN)
+    (tmp_path / "fairseq-steady").chmod(0o755)
+    out, log = tmp_path / "out", tmp_path / "log"
+
+    def run(**variables: str) -> tuple[int, str, list[str]]:
+        log.write_text("")
+        known = {"PYTHON": str(tmp_path / "python"), "LOG": str(log), "SEEDS": "1"}
+        done = subprocess.run(
+            ["bash", EXAMPLES / script, tmp_path / "data", "models/e", out, "9"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(**known, **variables),
+        )
+        calls = [line.split() for line in log.read_text().splitlines()]
+        made = [
+            Path(c[3]).parts[-3] for c in calls if c[:2] == ["summarize", "--model"]
+        ]
+        return done.returncode, done.stderr, made
+
+    names = ["plain", "plain3x", "r3f", "r3f-far", "r_drop"]
+    if script == "run.sh":
+        names = ["plain", "r3f"]
+    assert run() == (0, "", names)
+    assert run() == (0, "", [])
+    assert (out / "plain-1.txt" if len(names) > 2 else out / "plain.txt").read_text()
+    later = time.time() + 5
+    os.utime(out / "r3f" / "seed1" / "checkpoint_best.pt", (later, later))
+    assert run() == (0, "", ["r3f"])
+    if script == "dialogsum.sh":
+        status, said, made = run(START="new")
+        assert (status, made) == (1, [])
+        wanted = "'ENCODER models/e, START new, TABLES '"
+        assert said == (
+            f"error: {out}/model.txt does not say {wanted} of {out}/model: name "
+            "another OUT\n"
+        )
+
+
 @pytest.mark.parametrize("name", ["cnn_dm", "gigaword", "reddit_tifu"])
 def test_every_yaml_starts(
     models: dict[str, Path], tmp_path: Path, zygote: Zygote, name: str
@@ -423,7 +592,9 @@ def test_every_yaml_starts(
     data = tmp_path / "data"
     data.mkdir()
     if name == "reddit_tifu":
-        lines = [json.dumps({"documents": a, "tldr": b}) for a, b in articles]
+        rows = [{"selftext_without_tldr": a, "tldr": b} for a, b in articles]
+        rows.append({"selftext_without_tldr": "w1", "tldr": None, "trimmed_title": "w"})
+        lines = [json.dumps(row) for row in rows]
         (data / "tifu.json").write_text("\n".join(lines))
     for split in ("train", "valid") if name != "reddit_tifu" else ():
         if name == "cnn_dm":

@@ -18,8 +18,16 @@ read -ra more <<<"${MORE:-}"
 model=$out/model test=$data/dialogsum.test.jsonl
 names=(plain plain3x r3f r3f-far r_drop)
 mkdir -p "$out"
-[ -f "$model/manifest.json" ] || "$bin/fairseq-steady" import "$encoder" "$model" \
-  --bert2bert --cross-attention "${START:-self}" ${tables[@]+"${tables[@]}"}
+# What the model is made from, so that it is never taken for another one.
+made="ENCODER $encoder, START ${START:-self}, TABLES ${TABLES:-}"
+if [ ! -f "$model/manifest.json" ]; then
+  echo "$made" >"$out/model.txt"
+  "$bin/fairseq-steady" import "$encoder" "$model" --bert2bert \
+    --cross-attention "${START:-self}" ${tables[@]+"${tables[@]}"}
+elif [ "$(cat "$out/model.txt" 2>&1)" != "$made" ]; then
+  echo "error: $out/model.txt does not say '$made' of $model: name another OUT" >&2
+  exit 1
+fi
 
 "$bin/fairseq-steady" compare --out "$out" --jobs "${JOBS:-2}" --seeds "${seeds[@]}" \
   --keep --methods "plain=--criterion plain --steady-updates $updates" \
@@ -34,19 +42,22 @@ mkdir -p "$out"
   --bert-adam-bias-correction --lr "${RATE:-2e-4}" --steady-new-lr-scale "${FAST:-5}" \
   --summarization-decode "${DECODE:-100}" --valid-subset valid ${more[@]+"${more[@]}"}
 
-# Each file is whole or not there.
+# NAME FILE FLAGS: a file of summaries, whole or not there, and not older than FILE, which
+# they are made with.
 summarise() {
-  [ -s "$out/$1.txt" ] || "$bin/fairseq-steady" summarize "${@:2}" "$test" \
-    --column dialogue >"$out/$1.part"
-  [ -s "$out/$1.txt" ] || mv "$out/$1.part" "$out/$1.txt"
+  if [ "$out/$1.txt" -nt "$2" ] && [ "$out/$1.txt" -nt "$test" ]; then return; fi
+  "$bin/fairseq-steady" summarize "${@:3}" "$test" --column dialogue >"$out/$1.part"
+  mv "$out/$1.part" "$out/$1.txt"
 }
-summarise lead1 --lead 1
-summarise lead3 --lead 3
-summarise random --random "$data/dialogsum.train.jsonl"
+train=$data/dialogsum.train.jsonl
+summarise lead1 "$test" --lead 1
+summarise lead3 "$test" --lead 3
+summarise random "$train" --random "$train"
 written=(lead1 lead3 random)
 for name in "${names[@]}"; do
   for seed in "${seeds[@]}"; do
-    summarise "$name-$seed" --model "$model" "$out/$name/seed$seed/checkpoint_best.pt"
+    best=$out/$name/seed$seed/checkpoint_best.pt
+    summarise "$name-$seed" "$best" --model "$model" "$best"
     written+=("$name-$seed")
   done
 done

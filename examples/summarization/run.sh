@@ -16,9 +16,10 @@ bin=$(dirname "${PYTHON:-.venv/bin/python}")
   --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-3e-4}" \
   --steady-updates "$updates" --summarization-decode 24 --valid-subset valid
 for method in plain r3f; do
-  [ -s "$out/$method.txt" ] || "$bin/fairseq-steady" summarize --model "$model" \
-    "$out/$method/seed1/checkpoint_best.pt" "$data/test.csv" >"$out/$method.part"
-  [ -s "$out/$method.txt" ] || mv "$out/$method.part" "$out/$method.txt"
+  best=$out/$method/seed1/checkpoint_best.pt text=$out/$method.txt
+  if [ "$text" -nt "$best" ] && [ "$text" -nt "$data/test.csv" ]; then continue; fi
+  "$bin/fairseq-steady" summarize --model "$model" "$best" "$data/test.csv" >"$text.part"
+  mv "$text.part" "$text"
 done
 "$bin/fairseq-steady" summarize --lead 3 "$data/test.csv" >"$out/lead3.txt"
 for method in lead3 plain r3f; do

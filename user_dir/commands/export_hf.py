@@ -69,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_source(args.source)
     require("export", "transformers")
     from .. import tasks as plugin  # noqa: F401  registers everything
-    from ..data.readers import read_lines
+    from ..data.readers import read_lines, read_text
     from ..huggingface.checking import SENTENCES
     from ..huggingface.exporting import export_hf
 
     texts = [line for _, line in read_lines(args.text)] if args.text else SENTENCES
-    table = args.table.read_text("utf-8") if args.table else ""
+    table = read_text(args.table, blank=True) if args.table else ""
     chosen = (args.model, args.teacher, args.head)
     worst = export_hf(args.source, args.out, *chosen, texts, table)
     print(f"{args.out}: logits equal transformers' within {worst:.1e}")

@@ -258,7 +258,7 @@ def answers(
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, predict, write as they come."""
     page = parser()
-    args = page.parse_args(argv)
+    args = page.parse_intermixed_args(argv)
     if args.text and args.inputs:
         page.error(f"--text and {args.inputs[0]}: give one of them")
     from ..inference.predicting import Predictor

@@ -70,7 +70,7 @@ def parser() -> Page:
 
 
 def read(path: Path, column: str, flag: str = "--column") -> References:
-    """Texts of a file, one or several an article; a line of text may be empty.
+    """Texts of a file, one or several an article; only a single one may be empty.
 
     Raises:
         UserError: the file cannot be read, or lacks the column.
@@ -86,7 +86,7 @@ def read(path: Path, column: str, flag: str = "--column") -> References:
     names, found = column.split(","), []
     for number, row in read_named(path, names, f"name yours with {flag}"):
         texts = [t for name in names for t in texts_cell(path, number, row, name)]
-        found.append(tuple(texts) or ("",))
+        found.append(tuple(filter(str.strip, texts)) or ("",))
     return found
 
 
@@ -94,7 +94,7 @@ def read_sources(args: argparse.Namespace) -> list[str] | None:
     """The articles, if anything names them.
 
     Raises:
-        UserError: the file cannot be read, or lacks the column.
+        UserError: the file cannot be read, lacks the column, or is no table.
 
     """
     from ..data.readers import is_table
@@ -105,6 +105,11 @@ def read_sources(args: argparse.Namespace) -> list[str] | None:
     path = path or args.references
     if column is None and is_table(path):
         raise UserError(f"{path} is a table; name its articles with --source-column")
+    if column is not None and not is_table(path):
+        mend = "leave it out" if args.source else "name the articles with --source"
+        raise UserError(
+            f"--source-column {column} is of a table, and {path} is none; {mend}"
+        )
     return [" ".join(texts) for texts in read(path, column or "", "--source-column")]
 
 

@@ -7,14 +7,15 @@
 
 Text files and standard input have an article a line; .csv, .tsv and .jsonl a column
 of them; a .story file is one article. Files of any size are read as they are used.
-Two baselines need no checkpoint: --lead N, the first N sentences, is hard to beat;
---random FILE, a summary drawn from those of another file, is what knowing no article
-scores.
+Two baselines need no checkpoint: --lead N, the first N sentences (of an article with
+lines, as a dialogue's turns, the first N lines), is hard to beat; --random FILE, a
+summary drawn from those of another file, is what knowing no article scores.
 """
 
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ def _add_baselines(found: Page) -> None:
         "--lead",
         type=positive,
         metavar="N",
-        help="the first N sentences",
+        help="the first N sentences, or lines where an article has lines",
     )
     add(
         "--random",
@@ -86,7 +87,7 @@ def _add_baselines(found: Page) -> None:
         metavar="NAME",
         help="of the summaries in that file, if a table; default %(default)s",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of --random; default 0")
+    add("--seed", type=int, metavar="N", help="of --random; default 0")
 
 
 def _add_search(found: Page) -> None:
@@ -144,11 +145,12 @@ def count(paths: Sequence[Path | None], column: str) -> int:
 
 
 def lead(texts: Iterable[str], sentences: int) -> Iterator[str]:
-    """The first sentences of each article."""
+    """The first sentences of each article; its first lines where it has lines."""
     from ..scores.rouge import as_lines
 
     for text in texts:
-        yield " ".join(as_lines(text).split("\n")[:sentences])
+        lines = filter(str.strip, as_lines(text).split("\n"))
+        yield " ".join(islice(lines, sentences))
 
 
 def drawn(texts: Iterable[str], path: Path, column: str, seed: int) -> Iterator[str]:
@@ -166,7 +168,7 @@ def summaries(args: argparse.Namespace, texts: Iterable[str]) -> Iterator[str]:
     if args.lead:
         yield from lead(texts, args.lead)
     elif args.random:
-        yield from drawn(texts, args.random, args.summary_column, args.seed)
+        yield from drawn(texts, args.random, args.summary_column, args.seed or 0)
     else:
         yield from of_checkpoint(args, texts)
 
@@ -191,15 +193,32 @@ def of_checkpoint(args: argparse.Namespace, texts: Iterable[str]) -> Iterator[st
         print(said, file=sys.stderr)
 
 
+def check(page: Page, args: argparse.Namespace) -> None:
+    """Refuse flags that have no effect on what is asked for."""
+    if args.lead and args.random:
+        page.error("--lead and --random: give one of them")
+    baseline = "--lead" if args.lead else "--random" if args.random else ""
+    useless: dict[str, str] = {}
+    if baseline:
+        names = (*DECODING, "model", "max_tokens", "cpu")
+        useless |= dict.fromkeys(names, f"is for a checkpoint, not for {baseline}")
+    if not args.random:
+        useless |= dict.fromkeys(("summary_column", "seed"), "is for --random FILE")
+    for name, why in useless.items():
+        if getattr(args, name) != page.get_default(name):
+            page.error(f"--{name.replace('_', '-')} {why}: leave it out")
+    if (args.seed or 0) < 0:
+        page.error(f"--seed {args.seed} is not a number from 0")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, summarise, write as they come."""
     page = parser()
-    args = page.parse_args(argv)
+    args = page.parse_intermixed_args(argv)
+    check(page, args)
     from ..data.noticing import noticing
 
     args.checkpoint = None
-    if args.lead and args.random:
-        page.error("--lead and --random: give one of them")
     if not (args.lead or args.random):
         if not args.inputs:
             page.error("name a checkpoint, --lead N or --random FILE")

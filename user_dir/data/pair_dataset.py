@@ -9,11 +9,10 @@ import numpy as np
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.data.data_utils import numpy_seed
 
-from ..files import sha256
 from ..scores.summaries import words
-from .cache import VERSION, default_folder, key_of
+from .cache import VERSION, default_folder, digest_of, key_of
 from .dataset import EveryExample
-from .pairs import Pair
+from .pairs import ARTICLES, Pair
 from .ragged import Encoded
 from .stored import Chunk, Entry, kept
 from .tokenizing import SentenceTokenizer, chunked
@@ -101,11 +100,14 @@ def _answer_is_cut(pair: Pair, ids: np.ndarray, tokenizer: SentenceTokenizer) ->
 
 
 def _fingerprint(path: Path) -> str:
-    """Of the content, also of each file of a folder."""
-    if path.is_file():
-        return sha256(path)
-    inside = sorted(p for p in path.iterdir() if p.is_file())
-    return key_of([(p.name, sha256(p)) for p in inside])
+    """Of the content; of a folder, of its files and of all articles below it."""
+    if not path.is_dir():
+        return digest_of(path)
+    below = {*path.rglob("*"), *path.glob("*/*")}  # rglob follows no links to folders
+    inside = sorted(
+        p for p in below if (p.suffix in ARTICLES or p.parent == path) and p.is_file()
+    )
+    return key_of([(str(p.relative_to(path)), digest_of(p)) for p in inside])
 
 
 class PairDataset(EveryExample, LanguagePairDataset):

@@ -7,9 +7,10 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import re
 import struct
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -45,6 +46,8 @@ ALIGNED = (
     (".article.txt", ".title.txt"),
     (".article.filter.txt", ".title.filter.txt"),
 )
+#: Suffixes of files that hold an article or its summary, anywhere below a folder.
+ARTICLES = (".story", ".document", ".summary", ".data")
 _HIGHLIGHT = "@highlight"
 #: XSum's own list of articles by split, and where its articles are.
 _XSUM = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
@@ -87,7 +90,8 @@ class Pair:
     Args:
         source: the article, not empty.
         target: the summary, not empty.
-        line: line of the file it ends on, or number of the article, from 1.
+        line: line of the file it ends on, or number of the article there, from 1.
+        path: that file.
         others: further summaries, to compare with and not to train on.
 
     """
@@ -95,6 +99,7 @@ class Pair:
     source: str
     target: str
     line: int
+    path: Path
     others: tuple[str, ...] = ()
 
     @property
@@ -114,7 +119,27 @@ def checked(path: Path, line: int, source: str, target: str, *others: str) -> Pa
         if not text.strip():
             raise error_at(path, line, f"an empty {what}", "remove the row or fill it")
     more = tuple(text.strip() for text in others if text.strip())
-    return Pair(source.strip(), target.strip(), line, more)
+    return Pair(source.strip(), target.strip(), line, path, more)
+
+
+#: An article's file, its line or number there, its text and summary.
+_Found = tuple[Path, int, str, str]
+
+
+def _filled(found: Iterable[_Found], where: Path, split: str) -> Iterator[Pair]:
+    """Pairs of the articles that have both texts; the others are counted."""
+    there = missing = 0
+    for path, line, article, summary in found:
+        if article.strip() and summary.strip():
+            there += 1
+            yield checked(path, line, article, summary)
+        else:
+            missing += 1
+    if missing:
+        logger.warning(
+            "%s: %d of the %d articles of %s are not there or empty, and are left out",
+            *(where, missing, there + missing, split),
+        )
 
 
 def find_pairs(folder: Path, split: str) -> list[Path]:
@@ -153,10 +178,11 @@ def by_list(files: Sequence[Path]) -> bool:
     return files[0].name == _XSUM
 
 
-def of_all_splits(files: Sequence[Path]) -> bool:
-    """Whether the files are a table that nothing splits yet."""
+def of_all_splits(files: Sequence[Path], split: str) -> bool:
+    """Whether the files of a split are a table that nothing splits yet."""
     first = files[0]
-    return is_table(first) and not (by_list(files) or named_after_split(first))
+    known = split not in STEMS or by_list(files) or named_after_split(first)
+    return is_table(first) and not known
 
 
 def named_after_split(path: Path) -> bool:
@@ -193,15 +219,16 @@ def read_pairs(
     """
     first = files[0]
     if by_list(files):
-        return _xsum(first, files[1], split)
+        return _filled(_xsum(first, files[1], split), files[1], split)
     if is_table(first):
         return _table(first, columns)
     if first.suffix == ".bin":
-        return itertools.chain.from_iterable(map(_examples, files))
+        examples = itertools.chain.from_iterable(map(_examples, files))
+        return _filled(examples, first if len(files) == 1 else first.parent, split)
     if first.is_dir():
-        return _stories(sorted(first.iterdir()))
+        return _filled(_stories(sorted(first.iterdir())), first, split)
     if len(files) == 2 and files[1].is_dir():
-        return _stories(_listed(*files))
+        return _filled(_stories(_listed(*files)), first, split)
     return _aligned(*files)
 
 
@@ -248,7 +275,7 @@ def _aligned(source: Path, target: Path) -> Iterator[Pair]:
         )
     sides = zip(text_lines(source), text_lines(target), strict=True)
     for line, (article, summary) in enumerate(sides, 1):
-        empty = target if article.strip() else source
+        empty = target if article.strip() and not summary.strip() else source
         yield checked(empty, line, article, summary)
 
 
@@ -282,8 +309,8 @@ def _xsum_folder(folder: Path) -> list[Path]:
     )
 
 
-def _xsum(listed: Path, folder: Path, split: str) -> Iterator[Pair]:
-    """The articles that XSum's list has for a split; those without a text are counted.
+def _xsum(listed: Path, folder: Path, split: str) -> Iterator[_Found]:
+    """The articles that XSum's list has for a split.
 
     Raises:
         UserError: the list is not one.
@@ -293,21 +320,11 @@ def _xsum(listed: Path, folder: Path, split: str) -> Iterator[Pair]:
     names = next((splits[s] for s in STEMS.get(split, ()) if s in splits), None)
     if names is None:
         raise UserError(f"{listed} has no {split} split; get it from XSum's repository")
-    missing = 0
-    for number, name in enumerate(names, 1):
-        article, summary = _xsum_article(folder, name)
-        if article.strip() and summary.strip():
-            yield checked(folder, number, article, summary)
-        else:
-            missing += 1
-    if missing:
-        logger.warning(
-            "%s: %d of the %d articles of %s are not there or empty, and are left out",
-            *(folder, missing, len(names), split),
-        )
+    for name in names:
+        yield _xsum_article(folder, name)
 
 
-def _xsum_article(folder: Path, name: str) -> tuple[str, str]:
+def _xsum_article(folder: Path, name: str) -> _Found:
     """An article and its first sentence; empty where there is no file.
 
     Raises:
@@ -318,14 +335,16 @@ def _xsum_article(folder: Path, name: str) -> tuple[str, str]:
         raise UserError(f"{folder}: {shown(name)} is no article's name; mend the list")
     sides = [folder / s / f"{name}.{s}" for s in ("document", "summary")]
     if sides[0].is_file() and sides[1].is_file():
-        return _joined(read_text(sides[0]), " "), _joined(read_text(sides[1]), "\n")
+        article, summary = (read_text(side, blank=True) for side in sides)
+        return sides[0], 1, _joined(article, " "), _joined(summary, "\n")
     for path in (folder / f"{name}.summary", folder / f"{name}.data"):
         if path.is_file():
-            _, *parts = _PARTS.split(read_text(path))
+            _, *parts = _PARTS.split(read_text(path, blank=True))
             found = dict(zip(parts[::2], parts[1::2], strict=True))
             summary = found.get("FIRST-SENTENCE") or found.get("INTRODUCTION", "")
-            return _of_page(found.get("RESTBODY", ""), " "), _of_page(summary, "\n")
-    return "", ""
+            article = _of_page(found.get("RESTBODY", ""), " ")
+            return path, 1, article, _of_page(summary, "\n")
+    return folder / name, 1, "", ""
 
 
 def _of_page(text: str, separator: str) -> str:
@@ -350,7 +369,7 @@ def _listed(urls: Path, folder: Path) -> list[Path]:
     return found
 
 
-def _stories(paths: list[Path]) -> Iterator[Pair]:
+def _stories(paths: list[Path]) -> Iterator[_Found]:
     readers: dict[str, Callable[[Path], tuple[str, str]]] = {
         ".story": _story,
         ".json": _json_story,
@@ -359,15 +378,13 @@ def _stories(paths: list[Path]) -> Iterator[Pair]:
     if not known:
         where = paths[0].parent if paths else "the folder"
         raise UserError(f"{where} holds no .story or .json files; see the README")
-    for number, path in enumerate(known, 1):
-        article, summary = readers[path.suffix](path)
-        found = checked(path, 1, article, summary)
-        yield Pair(found.source, found.target, number)
+    for path in known:
+        yield path, 1, *readers[path.suffix](path)
 
 
 def _story(path: Path) -> tuple[str, str]:
     """Paragraphs, then highlights, each announced by a line of its own."""
-    article, *highlights = read_text(path).split(_HIGHLIGHT)
+    article, *highlights = read_text(path, blank=True).split(_HIGHLIGHT)
     return _joined(article, " "), _joined("\n".join(highlights), "\n")
 
 
@@ -420,24 +437,29 @@ def _example_class() -> Any:
     return message_factory.GetMessageClass(found)
 
 
-def _examples(path: Path) -> Iterator[Pair]:
+def _examples(path: Path) -> Iterator[_Found]:
     """Length-prefixed tf.train.Examples with ``article`` and ``abstract``."""
     from google.protobuf.message import DecodeError  # of this form of file alone
 
-    example_class, data, position, number = _example_class(), path.read_bytes(), 0, 0
-    while position < len(data):
-        number += 1
-        start = position + 8
-        (size,) = struct.unpack("<q", data[position:start].ljust(8, b"\0"))
-        position = start + size
+    example_class = _example_class()
+    for number, data in enumerate(_records(path), 1):
         try:
-            if size < 0 or position > len(data):
+            if data is None:
                 raise DecodeError("it is cut off")
-            article, abstract = _sides(example_class.FromString(data[start:position]))
+            yield path, number, *_sides(example_class.FromString(data))
         except (DecodeError, KeyError, IndexError, UnicodeDecodeError) as error:
             mend = "make or fetch the file again"
             raise error_at(path, number, f"not an article ({error})", mend) from None
-        yield checked(path, number, article, abstract)
+
+
+def _records(path: Path) -> Iterator[bytes | None]:
+    """Each record as it is wanted; None for one that is longer than the file."""
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size
+        while prefix := file.read(8):
+            (size,) = struct.unpack("<q", prefix.ljust(8, b"\0"))
+            left -= 8 + size
+            yield file.read(size) if size >= 0 and left >= 0 else None
 
 
 def _sides(example: Any) -> tuple[str, str]:

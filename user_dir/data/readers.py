@@ -206,11 +206,11 @@ def _not_utf8(where: Where, data: bytes, error: UnicodeDecodeError) -> UserError
     return error_at(where, line, problem, mend)
 
 
-def decoded(where: Where, data: bytes) -> str:
+def decoded(where: Where, data: bytes, blank: bool = False) -> str:
     r"""Bytes as text, a byte-order mark removed, line ends as "\n".
 
     Raises:
-        UserError: they are empty, or not UTF-8.
+        UserError: they are not UTF-8, or empty where they may not be ``blank``.
 
     """
     _refuse_other_forms(where, data)
@@ -221,7 +221,7 @@ def decoded(where: Where, data: bytes) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise error_at(where, line, "a NUL character", "is this a text file?")
-    if not text.strip():
+    if not (blank or text.strip()):
         raise UserError(f"{where} is empty; it should hold sentences")
     if "\r" in text.strip() and "\n" not in text:
         mend = f"make them line feeds: tr '\\r' '\\n' < {_file(where)} > NEW"
@@ -229,15 +229,15 @@ def decoded(where: Where, data: bytes) -> str:
     return text.replace("\r\n", "\n")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, blank: bool = False) -> str:
     """The whole file, :func:`decoded`.
 
     Raises:
-        UserError: it is missing, empty or not UTF-8.
+        UserError: it is missing, not UTF-8, or empty where it may not be ``blank``.
 
     """
     try:
-        return decoded(path, path.read_bytes())
+        return decoded(path, path.read_bytes(), blank)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
 

@@ -26,6 +26,7 @@ from .. import tasks as plugin  # noqa: F401  registers everything
 from ..errors import UserError, install_excepthook
 from ..files import whole_file
 from ..patches.checkpoints import KEPT_FILES, load_safely
+from ..patches.durable import check_writable
 
 BEST = "checkpoint_best.pt"
 _Weights = dict[str, Tensor]
@@ -93,10 +94,19 @@ def main() -> None:
     """Average, write, evaluate."""
     install_excepthook()
     program, *words = sys.argv
-    place = words.index("--")
+    if words[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return
+    place = words.index("--") if "--" in words else 0
+    if not place:
+        raise UserError(
+            "name checkpoints, then -- and fairseq-train's flags: python -m "
+            "fairseq_steady.inference.averaging CHECKPOINT CHECKPOINT ... -- DATA ..."
+        )
     sys.argv = [program, *words[place + 1 :]]  # where fairseq looks for --user-dir
     args = options.parse_args_and_arch(options.get_training_parser())
     cfg = convert_namespace_to_omegaconf(args)
+    check_writable(cfg.checkpoint.save_dir)
     state = mean_weights([Path(path) for path in words[:place]])
     path = Path(cfg.checkpoint.save_dir) / BEST
     with whole_file(path) as file:

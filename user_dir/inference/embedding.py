@@ -20,6 +20,19 @@ from ..scores.bertscore import bert_score, inverse_frequencies, weights
 Embedded = tuple[list[int], Tensor]
 
 
+def check_encoder(directory: ModelDirectory) -> None:
+    """Refuse a model whose states BERTScore cannot compare.
+
+    Raises:
+        UserError: it has a decoder.
+
+    """
+    if directory.family.decodes:
+        raise UserError(
+            f"{directory.path} is an encoder-decoder; BERTScore needs an encoder"
+        )
+
+
 class Embedder:
     """An encoder's states of texts.
 
@@ -36,11 +49,8 @@ class Embedder:
     def __init__(
         self, directory: ModelDirectory, layer: int | None = None, cpu: bool = False
     ) -> None:
+        check_encoder(directory)
         form = directory.manifest.architecture
-        if directory.family.decodes:
-            raise UserError(
-                f"{directory.path} is an encoder-decoder; BERTScore needs an encoder"
-            )
         top = form["encoder_layers"] * form.get("encoder_passes", 1)
         if layer is not None and not 0 <= layer <= top:
             raise UserError(f"--layer {layer} is not in 0 to {top}, what it has")

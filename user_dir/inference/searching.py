@@ -42,6 +42,10 @@ class Decoding:
 
         """
         check_flags(self, Decoding, prefix)
+        if not math.isfinite(self.length_penalty):
+            raise UserError(
+                f"{prefix}length-penalty {self.length_penalty} is out of range: finite"
+            )
         if self.min_length > self.max_length:
             raise UserError(
                 f"{prefix}min-length {self.min_length} is out of range: more than "

@@ -24,7 +24,8 @@ class Summarizer(Trained):
         changes: settings of :class:`.searching.Decoding` to change.
 
     Raises:
-        UserError: the checkpoint is missing, damaged or of another task.
+        UserError: the checkpoint is missing, damaged or of another task, or it has no
+            positions for such summaries.
 
     """
 
@@ -38,6 +39,7 @@ class Summarizer(Trained):
         super().__init__(checkpoint, model, cpu)
         self.task.decoding = replace(self.task.decoding, **changes)
         self.task.decoding.check("--")
+        self.task.check_room("--", changes)
         if self.cuda:
             self.model = self.model.half()
         self.tokenizer = self.task.tokenizers[0]

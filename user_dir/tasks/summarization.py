@@ -30,7 +30,7 @@ from ..data.pairs import (
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
 from ..flags import NOT_NEGATIVE, one_of, option
-from ..inference.embedding import Embedder, bert_scores
+from ..inference.embedding import Embedder, bert_scores, check_encoder
 from ..inference.searching import (
     DECODINGS,
     REFERENCES,
@@ -122,6 +122,16 @@ class SummarizationConfig(SteadyTaskConfig):
     summarization_no_repeat: Optional[int] = _searching("no_repeat")
 
 
+_PREFIX = "--summarization-"
+
+
+def changes_of(cfg: Any) -> dict[str, Any]:
+    """What flags change of the form's decoding."""
+    names = ("beam", "length_penalty", "min_length", "max_length", "no_repeat")
+    given = {name: getattr(cfg, f"summarization_{name}") for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def decoding_of(cfg: Any) -> Decoding:
     """The form's decoding with what flags change.
 
@@ -129,11 +139,8 @@ def decoding_of(cfg: Any) -> Decoding:
         UserError: a flag is out of range.
 
     """
-    names = ("beam", "length_penalty", "min_length", "max_length", "no_repeat")
-    given = {name: getattr(cfg, f"summarization_{name}") for name in names}
-    changed = {name: value for name, value in given.items() if value is not None}
-    found = replace(DECODINGS[str(cfg.summarization_form)], **changed)
-    found.check("--summarization-")
+    found = replace(DECODINGS[str(cfg.summarization_form)], **changes_of(cfg))
+    found.check(_PREFIX)
     return found
 
 
@@ -213,7 +220,7 @@ class SummarizationTask(SteadyTask):
         files = find_pairs(Path(self.cfg.data), split)
         encoded = self._encode(files, split)
         rows = None
-        if of_all_splits(files):
+        if of_all_splits(files, split):
             rows = self._part(split, len(encoded))
         elif split == "train":
             rows = self._subset(np.arange(len(encoded)))
@@ -238,7 +245,7 @@ class SummarizationTask(SteadyTask):
         """The pairs; what is doubtful in them is said."""
         return noticing(
             read_pairs(files, self.tables, split),
-            lambda pair: (files[0], pair.line),
+            lambda pair: (pair.path, pair.line),
             lambda pair: (pair.source, pair.target),
         )
 
@@ -266,28 +273,48 @@ class SummarizationTask(SteadyTask):
         return chosen
 
     def settle_data(self) -> None:
+        """Refuse what evaluations could not do."""
+        if self.cfg.summarization_bertscore:
+            check_encoder(ModelDirectory.open(self.cfg.summarization_bertscore))
+        self.check_room(_PREFIX, changes_of(self.cfg))
+        root: Any = getattr(self.cfg, "_get_root", dict)()
+        if "train" in root.dataset.valid_subset.split(","):
+            # fairseq would take one iterator for both, and mix up what is trained on.
+            raise UserError(
+                "--valid-subset train: summarization does not evaluate what it trains "
+                "on; put a table of some of its rows beside it, as seen.jsonl, and "
+                "name that: --valid-subset valid,seen"
+            )
+
+    def check_room(self, prefix: str, changes: Mapping[str, Any]) -> None:
         """Refuse summaries that the decoder has no positions for.
 
         A form's own maximum is a bound that a smaller model cuts short; a minimum
         that it cannot reach, or a maximum that was asked for, is an error.
+
+        Args:
+            prefix: what the flags begin with.
+            changes: what they changed of :attr:`decoding`.
+
+        Raises:
+            UserError: names the flag and how many tokens there is room for.
+
         """
-        if self.cfg.summarization_bertscore:
-            ModelDirectory.open(self.cfg.summarization_bertscore)
         form = self.directory.manifest.architecture
         tokens = self.tokenizers[1].form()
         most = form.get("max_target_positions") or form["max_positions"]
         room = most - tokens.index(self.dictionary.eos()) - 1
         asked = {"min": self.decoding.min_length}
-        if self.cfg.summarization_max_length is not None:
+        if "max_length" in changes:
             asked["max"] = self.decoding.max_length
         for which, length in asked.items():
             if length > room:
                 own = f" (of --summarization-form {self.cfg.summarization_form})"
-                said = getattr(self.cfg, f"summarization_{which}_length") is None
+                said = f"{which}_length" not in changes
                 raise UserError(
-                    f"--summarization-{which}-length {length}{own * said} is more "
+                    f"{prefix}{which}-length {length}{own * said} is more "
                     f"than the {room} tokens that this model's {most} positions leave "
-                    f"a summary: give --summarization-{which}-length {room} or less"
+                    f"a summary: give {prefix}{which}-length {room} or less"
                 )
 
     def training_set(self) -> PairDataset:
