@@ -77,3 +77,15 @@ def test_what_half_precision_rounds_away_is_said(
     caplog.clear()
     assert lost(1.0 if method == "hype" else 50.0) < 0.1
     assert "rounding" not in caplog.text
+
+
+@pytest.mark.parametrize(("length", "early"), [(0, 0), (40, 4)])
+def test_the_teachers_early_part_is_a_share_of_whatever_ends_the_training(
+    models: dict[str, Path], length: int, early: int
+) -> None:
+    """Here epochs do: --max-update is 0."""
+    made = make_criterion("smart", bregman="momentum")
+    made.cfg.max_update = 0
+    made.task.updates_in_all = lambda: length
+    made(build(models["roberta"]), batch(make_dataset(models["roberta"])))
+    assert made._teacher.schedule.early == early

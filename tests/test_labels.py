@@ -306,7 +306,7 @@ def test_the_divergence_of_labels_is_that_of_each_ones_two_outcomes(
         "mse": (a.double() - b.double()).square().sum(1),
     }
     for name, wanted in expected.items():
-        found = kind.divergence(name, torch.zeros(1), "r3f")(a, b)
+        found = kind.divergence(name, torch.zeros(1))(a, b)
         assert found.shape == (9,)
         # A KL near 0 is the difference of two sums near size each.
         rough = 1e-4 if name != "kl" else max(1e-4, 1e-10 / size**2)

@@ -584,11 +584,19 @@ def test_values_that_cannot_be_meant_are_refused(
         make_criterion(method, **{name: value})
 
 
-@pytest.mark.parametrize("method", PENALTIES)
-def test_a_divergence_that_is_always_0_is_refused(method: str) -> None:
-    flag = f"--{method}-divergence kl".replace("_", "-")
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [*((m, "divergence") for m in (*PENALTIES, "r_drop")), ("smart", "inner")],
+)
+def test_a_divergence_that_is_always_0_is_refused(method: str, name: str) -> None:
+    flag = f"--{method}-{name} kl is always 0 for".replace("_", "-")
     with pytest.raises(UserError, match=flag):
-        make_criterion(method, outputs=1, divergence="kl")
+        make_criterion(method, outputs=1, **{name: "kl"})
+
+
+def test_fairseqs_reduction_without_tokens_is_refused() -> None:
+    with pytest.raises(UserError, match="--r3f-reduction fairseq is about target tok"):
+        make_criterion("r3f", reduction="fairseq")
 
 
 def test_a_batch_that_amp_repeats_is_one_update_and_an_overflow_is_none() -> None:
@@ -652,7 +660,7 @@ def test_missing_batches_are_left_out_beside_real_ones(
 
 def test_r4f_without_its_head_prepared_is_refused(models: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="a task of this plugin"):
-        make_criterion("r4f")(build(models["roberta"]), batch(dataset(models)))
+        make_criterion("r4f").before_update(build(models["roberta"]), 0)
 
 
 # --- the ball -------------------------------------------------------------------
@@ -914,12 +922,10 @@ def test_fairseqs_reduction_is_the_padded_length_times_more(
     sample["target"] = sample["target"].masked_fill(sample["target"] == 1, 7)
     sample["ntokens"] = sample["target"].numel()
     ours = tiny.loss_of(seq2seq("r3f", eps=0.1), model, sample)["r3f_divergence"]
-    made = seq2seq("r3f", eps=0.1, reduction="fairseq")
+    made = seq2seq("r3f", eps=0.1)
+    made.cfg.r3f_reduction = "fairseq"
     theirs = tiny.loss_of(made, model, sample)["r3f_divergence"]
     assert theirs == pytest.approx(ours * sample["target"].shape[1], rel=1e-5)
-    made = make_criterion("r3f", reduction="fairseq")
-    with pytest.raises(UserError, match="about target tokens"):
-        made.compare({"target": torch.zeros(1)}, made.kinds[None])
 
 
 def test_a_seq2seq_task_is_recognised() -> None:

@@ -360,6 +360,6 @@ def test_a_dead_regulariser_warns_once(
 def test_the_criterion_is_symmetric_kl_by_default_and_mse_for_scores() -> None:
     target = torch.zeros(1)
     kinds = [criterion(outputs=n).kinds[None] for n in (CLASSES, 1)]
-    assert kinds[0].divergence("auto", target, "sift") is symmetric_kl
+    assert kinds[0].divergence("auto", target) is symmetric_kl
     a, b = torch.tensor([[1.0]]), torch.tensor([[3.0]])
-    assert kinds[1].divergence("auto", target, "sift")(a, b) == 4
+    assert kinds[1].divergence("auto", target)(a, b) == 4

@@ -77,6 +77,7 @@ def test_bart_translates_with_every_criterion(
 def test_r4f_without_a_head_is_refused(
     translation: Path, tmp_path: Path, zygote: Zygote
 ) -> None:
+    """Before the first batch: nothing is written."""
     done = run(
         zygote,
         *("fairseq-train", *TRAIN, translation, "--task=translation"),
@@ -85,9 +86,10 @@ def test_r4f_without_a_head_is_refused(
         status=1,
     )
     assert any(
-        line.startswith("error: --criterion r4f bounds the classification head")
+        line.startswith("error: --criterion r4f bounds the weights of a classification")
         for line in done.stderr.splitlines()
     )
+    assert not list(tmp_path.glob("*.pt"))
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,20 @@ class Classes:
         """Number of items that the loss sums over."""
         return int(sample["target"].size(0))
 
+    def check_divergence(self, name: str, flag: str) -> None:
+        """Refuse a divergence that says nothing of what is predicted.
+
+        Args:
+            name: of the divergence, or ``auto``.
+            flag: whose value it is.
+
+        Raises:
+            UserError: names both.
+
+        """
+
     def divergence(
-        self, name: str, target: Tensor, method: str, consume: bool = False
+        self, name: str, target: Tensor, consume: bool = False
     ) -> Divergence:
         """Compare two sets of logits, one value per sentence, shape (B,).
 
@@ -108,16 +120,10 @@ class Scores(Classes):
         scores = logits.float().view(-1)
         return F.mse_loss(scores, target.float().view(-1), reduction="sum")
 
-    def divergence(
-        self, name: str, target: Tensor, method: str, consume: bool = False
-    ) -> Divergence:
-        """Squared difference; a softmax over one output is always 1."""
+    def check_divergence(self, name: str, flag: str) -> None:
+        """Squared difference alone; a softmax over one output is always 1."""
         if name not in ("auto", "mse"):
-            raise UserError(
-                f"--{method.replace('_', '-')}-divergence {name} is always 0 for a "
-                "single score; use mse"
-            )
-        return DIVERGENCES["mse"]
+            raise UserError(f"{flag} {name} is always 0 for a single score; use mse")
 
     def scores(
         self, logits: Tensor, sample: dict[str, Any], training: bool
@@ -163,10 +169,10 @@ class MultiLabel(Classes):
         return objective.of_labels(logits.float(), target)
 
     def divergence(
-        self, name: str, target: Tensor, method: str, consume: bool = False
+        self, name: str, target: Tensor, consume: bool = False
     ) -> Divergence:
         """Summed over labels, each a choice of two: it holds or not."""
-        measure = super().divergence(name, target, method)
+        measure = super().divergence(name, target)
         return lambda a, b: measure(_either(a), _either(b)).sum(-1)
 
     def scores(
@@ -234,10 +240,10 @@ class Tokens(Classes):
         return int(sample["target"].size(0) if self.per_sentence else sample["ntokens"])
 
     def divergence(
-        self, name: str, target: Tensor, method: str, consume: bool = False
+        self, name: str, target: Tensor, consume: bool = False
     ) -> Divergence:
         """Summed over the real target tokens of each sentence, shape (B,)."""
-        measure = super().divergence(name, target, method)
+        measure = super().divergence(name, target)
         real = target.ne(self.pad)
         return lambda a, b: chunked(measure, a, b, real, consume)
 
@@ -247,7 +253,7 @@ class Tokens(Classes):
         Its sum takes in padded positions, is divided by sentences and multiplied by
         the sample size: per real token about the padded target length times more.
         """
-        measure = super().divergence(name, sample["target"], "")
+        measure = super().divergence(name, sample["target"])
         factor = self.size(sample) / sample["target"].size(0)
         return lambda a, b: measure(a, b).sum(1) * factor
 

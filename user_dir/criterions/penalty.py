@@ -115,9 +115,7 @@ class PenaltyCriterion(WeightedCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         self.terms = Terms.of(self.cfg, self.method)
-        # A divergence that does not fit the task is refused before any training.
-        for kind in self.kinds.values():
-            kind.divergence(self.terms.divergence, torch.zeros(1, 1), self.method)
+        self.check_divergence("divergence")
         self._check_sides()
         #: updates that were regularised, and whether none of this one's batches was yet
         self._updates, self._first = 0, True
@@ -179,8 +177,7 @@ class PenaltyCriterion(WeightedCriterion):
         self, sample: dict[str, Any], kind: Classes, consume: bool = False
     ) -> Divergence:
         """The divergence for this batch, one value per sentence."""
-        name, target = self.terms.divergence, sample["target"]
-        return kind.divergence(name, target, self.method, consume)
+        return kind.divergence(self.terms.divergence, sample["target"], consume)
 
     def climbed(self, sample: dict[str, Any], kind: Classes) -> Divergence | None:
         """What an ascent maximises; None for the divergence itself."""

@@ -95,12 +95,26 @@ class PlainCriterion(FairseqCriterion):
         #: updates made so far
         self.update = 0
         self._zeros: int | None = 0
-        self._warned = False
+        self._warned = self._checked_model = False
 
     @property
     def active(self) -> bool:
         """Whether training differs from plain fine-tuning."""
         return False
+
+    def check_divergence(self, name: str) -> None:
+        """Refuse a divergence that says nothing of what is predicted.
+
+        Args:
+            name: of the flag, without the method.
+
+        Raises:
+            UserError: names flag and value.
+
+        """
+        flag = f"--{self.method}-{name}".replace("_", "-")
+        for kind in self.kinds.values():
+            kind.check_divergence(getattr(self.cfg, f"{self.method}_{name}"), flag)
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse a model that lacks what the method needs.
@@ -114,8 +128,17 @@ class PlainCriterion(FairseqCriterion):
         """Change a model that passed, before its checkpoint is loaded."""
 
     def before_update(self, model: nn.Module, update: int) -> None:
-        """Called before every update with how many there were."""
+        """Called before every update with how many there were.
+
+        Raises:
+            UserError: the model lacks what the method needs, which tasks that are not
+                this plugin's do not ask before.
+
+        """
         self.update = update
+        if self.active and not self._checked_model:
+            self.check_model(model)
+            self._checked_model = True
 
     def after_update(self, model: nn.Module, update: int) -> None:
         """Called after every update that changed the weights, from 1."""

@@ -80,6 +80,11 @@ class R3FCriterion(PenaltyCriterion):
                 "--r3f-reduction fairseq counts the padding of whole batches, so it "
                 "does not go with --r3f-fraction; leave one of them out"
             )
+        tokens = all(isinstance(kind, Tokens) for kind in self.kinds.values())
+        if cfg.r3f_reduction == "fairseq" and not tokens:
+            raise UserError(
+                "--r3f-reduction fairseq is about target tokens; this task has none"
+            )
         size, relative = radius_of(cfg, self.method)
         live = cfg.r3f_live_embeddings
         self._r3f = R3F(cfg.r3f_noise, size, live, relative)
@@ -92,10 +97,6 @@ class R3FCriterion(PenaltyCriterion):
         self, sample: dict[str, Any], kind: Classes, consume: bool = False
     ) -> Divergence:
         """Per sentence; by fairseq's reduction if asked for."""
-        if self.cfg.r3f_reduction == "token":
+        if self.cfg.r3f_reduction == "token" or not isinstance(kind, Tokens):
             return super().compare(sample, kind, consume)
-        if not isinstance(kind, Tokens):
-            raise UserError(
-                "--r3f-reduction fairseq is about target tokens; this task has none"
-            )
         return kind.padded_divergence(self.terms.divergence, sample)

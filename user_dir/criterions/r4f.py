@@ -12,7 +12,6 @@ from ..flags import one_of, option
 from ..regularizers import DropoutMode, Stopped, unwrap
 from ..regularizers.r3f import R3F
 from ..regularizers.spectral import Bound, bound_linear, spectral_bound
-from .kinds import Classes
 from .options import (
     NOISE,
     Noise,
@@ -29,7 +28,7 @@ from .options import (
     warmup,
 )
 from .penalty import PenaltyCriterion
-from .plain import Outcome, PlainConfig
+from .plain import PlainConfig
 from .radii import radius_of
 
 
@@ -102,17 +101,19 @@ class R4FCriterion(PenaltyCriterion):
                 modules = heads[name].modules()
                 yield from (m for m in modules if isinstance(m, nn.Linear))
 
-    def train_outcome(
-        self, model: nn.Module, sample: dict[str, Any], kind: Classes
-    ) -> Outcome:
-        """As r3f, on a bounded head only."""
-        bounds = [spectral_bound(linear) for linear in self._head(model)]
-        if not bounds or None in bounds:
+    def before_update(self, model: nn.Module, update: int) -> None:
+        """On a bounded head only.
+
+        Raises:
+            UserError: nobody prepared the model.
+
+        """
+        super().before_update(model, update)
+        if None in (spectral_bound(linear) for linear in self._head(model)):
             raise UserError(
                 "--criterion r4f bounds the classification head before training, which "
-                "needs a model with a head and a task of this plugin; use one, or r3f"
+                "needs a task of this plugin; use one, or r3f"
             )
-        return super().train_outcome(model, sample, kind)
 
     def after_update(self, model: nn.Module, update: int) -> None:
         """One power iteration, so that u and v follow the weights."""

@@ -44,6 +44,7 @@ class RDropCriterion(WeightedCriterion):
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
+        self.check_divergence("divergence")
         given = self.cfg.r_drop_dropout
         if given != "independent":
             raise UserError(
@@ -68,7 +69,7 @@ class RDropCriterion(WeightedCriterion):
         task_loss = (first + second) / 2
         if rows is not None:
             task_loss = kind.loss(one, target) + (second - first) / 2
-        compare = kind.divergence(cfg.r_drop_divergence, wanted, self.method)
+        compare = kind.divergence(cfg.r_drop_divergence, wanted)
         divergence = compare(other, again).sum()
         if count:
             self.watch(divergence)

@@ -98,7 +98,7 @@ class SMARTConfig(PlainConfig):
         0.99, "momentum: the same, early in training", SHARE
     )
     smart_early: float = option(
-        0.1, "momentum: share of --max-update that is early", SHARE
+        0.1, "momentum: share of the training that is early", SHARE
     )
     smart_refresh: int = option(
         10, "vanilla: updates between copies of the teacher", at_least(1)
@@ -134,13 +134,13 @@ def _ascent(cfg: SMARTConfig) -> Ascent:
     )
 
 
-def _schedule(cfg: SMARTConfig) -> Schedule:
-    """How the teacher follows."""
+def _schedule(cfg: SMARTConfig, length: int) -> Schedule:
+    """How the teacher follows in a training of so many updates."""
     return Schedule(
         "vanilla" if cfg.smart_bregman == "vanilla" else "momentum",
         cfg.smart_beta,
         cfg.smart_early_beta,
-        round(cfg.smart_early * max(0, cfg.max_update)),
+        round(cfg.smart_early * length),
         cfg.smart_refresh,
         cfg.smart_start_update,
     )
@@ -181,6 +181,7 @@ class SMARTCriterion(AscentCriterion):
         live, relative = cfg.smart_live_embeddings, _radius(cfg).relative
         self._smart = SMART(init, self.ascent(), live, relative)
         _check_copies(self.cfg)
+        self.check_divergence("inner")
         self._teacher: Teacher | None = None
         self._restored: dict[str, Any] | None = None
 
@@ -217,7 +218,7 @@ class SMARTCriterion(AscentCriterion):
         name = self.cfg.smart_inner
         if name == "auto":
             return None
-        return kind.divergence(name, sample["target"], self.method)
+        return kind.divergence(name, sample["target"])
 
     def train_outcome(
         self, model: nn.Module, sample: dict[str, Any], kind: Classes
@@ -249,7 +250,7 @@ class SMARTCriterion(AscentCriterion):
     def _follow_from(self, model: nn.Module) -> Teacher:
         """The teacher; made at the first batch, when the checkpoint is loaded."""
         if self._teacher is None:
-            self._teacher = Teacher(model, _schedule(self.cfg))
+            self._teacher = Teacher(model, _schedule(self.cfg, self._length()))
             if self._restored is not None:
                 self._teacher.load_state_dict(self._restored)
                 self._restored = None
