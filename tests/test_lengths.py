@@ -70,6 +70,8 @@ def test_updates_are_counted_as_fairseq_makes_batches(
         optimization=SimpleNamespace(update_freq=each),
     )
     found = [trained(data, root, epoch) for epoch in (1, 2, 3)]
+    endless = count_updates(1e8, data, root)  # with --max-update, say
+    assert endless == pytest.approx(1e8 * found[2], rel=0.1)
     assert count_updates(3, data, root) == sum(found)
     assert count_updates(1, data, root) == found[0]
     assert count_updates(2.5, data, root) == round(2.5 * sum(found) / 3)
