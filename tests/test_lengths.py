@@ -18,6 +18,7 @@ from fairseq_steady.patches.resuming import restoring
 from fairseq_steady.tasks._recipe import count_updates
 from fairseq_steady.tasks._steady import _check_dropped
 from helpers import checkpoint, cola
+from tiny import build, make_criterion
 
 
 def varied(size: int, seed: int) -> SentenceDataset:
@@ -93,6 +94,19 @@ def test_a_decay_and_a_rise_end_with_a_training_in_batches_of_tokens(
     assert saved["cfg"]["lr_scheduler"]["total_num_update"] == made
     assert f"over the first {round(made / 2)} updates" in done.stderr
     assert "is before --max-update" not in done.stderr
+
+
+def test_a_rise_of_its_own_accord_without_an_end_says_that_it_is_none(
+    models: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    model, made = build(models["roberta"]), make_criterion("sift", **{"lambda": 2.5})
+    made.check_model(model)
+    made.prepare_model(model)
+    made.task = SimpleNamespace(updates_in_all=lambda: 0)
+    made.before_update(model, 0)
+    assert made.strength == 2.5
+    (said,) = (r.getMessage() for r in caplog.records if "lambda" in r.getMessage())
+    assert said.startswith("sift: lambda is 2.5 from the first update, for this train")
 
 
 @pytest.mark.parametrize(
