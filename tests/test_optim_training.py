@@ -194,6 +194,19 @@ WRONG = {
     "both": (["--steady-updates=100", "--steady-epochs=3"], "give one of them"),
     "layers": (["--steady-reinit-layers=7"], "7 is not in 0 to 2"),
     "mixout": (["--steady-mixout=1"], "--steady-mixout 1.0 is out of range"),
+    "scratch": (
+        ["--steady-from-scratch", "--steady-pooler"],
+        "--steady-pooler is about pretrained weights, and has no effect with --steady",
+    ),
+    "mixed": (
+        ["--steady-mixout=0.2", "--finetune-from-model=x.pt"],
+        "--steady-model, and not those of --finetune-from-model x.pt; leave one",
+    ),
+    "once": (
+        ["--steady-noisytune=0.1", "--continue-once=x.pt"],
+        "--steady-noisytune changes the weights of --steady-model, and --continue-once "
+        "x.pt would overwrite them",
+    ),
     "p": (
         ["--optimizer=pats_adamax", "--pats-p=2"],
         "--pats-p 2.0 is out of range: probability of noise, in [0, 1]",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import environment
 from fairseq.models.transformer import TransformerEncoderBase
-from fairseq.modules import FairseqDropout, gelu
+from fairseq.modules import FairseqDropout, LayerDropModuleList, gelu
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models import (
@@ -27,7 +27,12 @@ from fairseq_steady.models import (
 from fairseq_steady.models.attention import Varlen, attend, packs
 from fairseq_steady.models.disentangled import DisentangledEncoder
 from fairseq_steady.models.dropout import Dropout, drop
-from fairseq_steady.models.packed import PackedEncoder, PackedEncoderLayer, Packing
+from fairseq_steady.models.packed import (
+    PackedEncoder,
+    PackedEncoderLayer,
+    Packing,
+    pack,
+)
 from fairseq_steady.models.projected import ProjectedEncoder
 from fairseq_steady.models.relative import RelativeEncoder
 from fairseq_steady.models.steady import HEAD
@@ -256,6 +261,21 @@ def test_whoever_watches_a_layer_sees_whole_batches(
     torch.testing.assert_close(first(), read)
     whole = (tokens.shape[1], len(tokens), model.form["encoder_embed_dim"])
     assert seen == 2 * [whole] * len(getattr(encoder, "order", encoder.layers))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_layer_is_packed_however_many_are_dropped(
+    models: dict[str, Path], seed: int
+) -> None:
+    """Before a model is evaluated: it is built in training."""
+    encoder = build(models["roberta"]).encoder.sentence_encoder
+    layers = list(encoder.layers.children())
+    for layer in layers:
+        layer.__class__ = TransformerEncoderLayerBase
+    encoder.layers = LayerDropModuleList(p=0.9, modules=layers)
+    torch.manual_seed(seed)
+    pack(encoder.train())
+    assert {type(layer) for layer in layers} == {PackedEncoderLayer}
 
 
 def test_a_dropped_layer_is_left_out(path: Path) -> None:

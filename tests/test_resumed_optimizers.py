@@ -11,8 +11,25 @@ from fairseq_steady.optim import BertAdam, Tag
 from fairseq_steady.optimizers.bert_adam import BertAdamConfig, FairseqBertAdam
 from fairseq_steady.optimizers.pats_adamax import FairseqPatsAdamax, PatsAdamaxConfig
 from fairseq_steady.optimizers.sage import FairseqSage, SageConfig
-from test_optim import assert_bitwise, parameters, run
 from torch import nn
+
+
+def parameters() -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(7, 5), (5,), (3, 4, 2), (90, 70)]
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+
+
+def run(optimizer: Any, params: list[Any], steps: int, first: int = 0) -> None:
+    for step in range(first, first + steps):
+        generator = torch.Generator().manual_seed(1000 + step)
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator)
+        optimizer.step()
+
+
+def assert_bitwise(some: list[Any], others: list[Any]) -> None:
+    assert all(torch.equal(p, q) for p, q in zip(some, others, strict=True))
 
 
 @pytest.mark.parametrize("corrected", [False, True])

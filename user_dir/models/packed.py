@@ -307,7 +307,8 @@ def roberta_around(stack: type[Stack]) -> type[RobertaEncoder]:
 def pack(encoder: Any) -> None:
     """Let an encoder of fairseq's or ours be quick; weights and names stay."""
     use_words(encoder)
-    for layer in getattr(encoder, "layers", ()):
+    # Looped over in training, layers with --encoder-layerdrop are some of them.
+    for layer in getattr(encoder, "layers", nn.ModuleList()).children():
         if layer.activation_fn is gelu:
             # Bit for bit the same; fairseq's copies half precision to fp32 and back.
             layer.activation_fn = F.gelu

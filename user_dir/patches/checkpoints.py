@@ -72,11 +72,19 @@ class Perturbations(TypedDict):
     data: InstanceOf[Tensor]
 
 
+class Rise(TypedDict):
+    """How lambda rises, as a criterion that has one keeps it."""
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    updates: Number
+
+
 class Kept(TypedDict, total=False):
     """What a criterion keeps."""
 
     teacher: Teacher
     perturbations: dict[str, Perturbations]
+    warmup: Rise
 
 
 class Position(TypedDict, total=False):

@@ -229,7 +229,8 @@ def restoring(load: Callable[..., Any]) -> Callable[..., Any]:
             extra = load(trainer, filename, reset_optimizer, *args, **kwargs)
         kept = (extra or {}).pop(_KEPT, None)
         if kept and trainer.get_num_updates() > 0:
-            getattr(trainer.get_criterion(), "restore_kept", lambda _: None)(kept)
+            with blaming(filename):
+                getattr(trainer.get_criterion(), "restore_kept", lambda _: None)(kept)
         return extra
 
     return load_checkpoint

@@ -60,6 +60,10 @@ UNSAID = 1000000
 _SILENT = (None, 0, UNSAID)
 
 
+#: Passes that are counted one by one; more are as many times their mean.
+_COUNTED = 50
+
+
 def count_updates(epochs: float, data: FairseqDataset, root: Any) -> int:
     """Updates in some passes over the data, in the batches that fairseq makes.
 
@@ -70,7 +74,7 @@ def count_updates(epochs: float, data: FairseqDataset, root: Any) -> int:
 
     """
     varies = root.dataset.max_tokens or len(root.optimization.update_freq) > 1
-    passes = math.ceil(epochs) if varies else 1
+    passes = min(math.ceil(epochs), _COUNTED) if varies else 1
     counts = [_updates_in(epoch, data, root) for epoch in range(1, passes + 1)]
     return round(epochs * (sum(counts) / passes))
 

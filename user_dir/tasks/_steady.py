@@ -265,6 +265,7 @@ class SteadyTask(FairseqTask):
         root: Any = getattr(cfg, "_get_root", dict)()
         if "optimization" not in root:
             return
+        _check_dropped(cfg, root)
         root.dataset.ignore_unused_valid_subsets = True
         RUN.begin(root, self)
         name_schedule(root)
@@ -590,6 +591,41 @@ def leave_out_epochs(root: Any) -> None:
         saving.no_epoch_checkpoints = True
 
 
+#: What changes pretrained weights before the first update.
+_CHANGES = ("steady_reinit_layers", "steady_reinit_head", "steady_noisytune")
+
+
+def _given(cfg: Any, names: Sequence[str]) -> list[str]:
+    """The flags among these that ask for something."""
+    return ["--" + n.replace("_", "-") for n in names if getattr(cfg, n, None)]
+
+
+def _check_dropped(cfg: Any, root: Any) -> None:
+    """Refuse what a training's start would leave out, or take from elsewhere.
+
+    Raises:
+        UserError: names the flags.
+
+    """
+    about = _given(cfg, (*_CHANGES, "steady_mixout", "steady_pooler"))
+    if about and cfg.steady_from_scratch:
+        raise UserError(
+            f"{about[0]} is about pretrained weights, and has no effect with "
+            "--steady-from-scratch; leave one of them out"
+        )
+    changed, once = _given(cfg, _CHANGES), root.checkpoint.get("continue_once")
+    if changed and once:
+        raise UserError(
+            f"{changed[0]} changes the weights of --steady-model, and --continue-once "
+            f"{once} would overwrite them; leave one of them out"
+        )
+    if cfg.steady_mixout and cfg.finetune_from_model:
+        raise UserError(
+            "--steady-mixout mixes in the weights of --steady-model, and not those of "
+            f"--finetune-from-model {cfg.finetune_from_model}; leave one of them out"
+        )
+
+
 def _check_start(cfg: SteadyTaskConfig) -> None:
     made = OPTIMIZER_REGISTRY.items()
     scaling = [name for name, kind in made if getattr(kind, "scales_layers", False)]
@@ -599,11 +635,7 @@ def _check_start(cfg: SteadyTaskConfig) -> None:
                 f"--{name.replace('_', '-')} {getattr(cfg, name)} has no effect with "
                 f"--optimizer {cfg.optimizer}; use one of: {', '.join(scaling)}"
             )
-    changed = [
-        "--" + name.replace("_", "-")
-        for name in ("steady_reinit_layers", "steady_reinit_head", "steady_noisytune")
-        if getattr(cfg, name)
-    ]
+    changed = _given(cfg, _CHANGES)
     restored = cfg.restore_file not in ("checkpoint_last.pt", None)
     if changed and (cfg.finetune_from_model or restored):
         raise UserError(
