@@ -1,11 +1,15 @@
 """Half precision, overflows, accumulation and clipping, in real fairseq runs."""
 
+import functools
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import fairseq_steady.tasks  # noqa: F401  changes fairseq
 import pytest
 import torch
 from conftest import (
@@ -15,6 +19,7 @@ from conftest import (
     environment,
     fairseq_command,
 )
+from fairseq.optim import AMPOptimizer
 from helpers import (
     EPSILON,
     HALF,
@@ -26,6 +31,7 @@ from helpers import (
     start_from_yaml,
 )
 from method_table import METHODS, TRAINED
+from torch import nn
 
 OPTIMIZERS = {
     "bert_adam": ["--optimizer=bert_adam", *EPSILON["bert_adam"]],
@@ -189,6 +195,28 @@ def test_bf16_through_hydra_is_near_fp32(
         assert exact[name] > 0, name
         assert rough[name] == pytest.approx(exact[name], rel=0.05), name
     assert rough["train_loss"] != exact["train_loss"]
+
+
+def test_amp_divides_gradients_by_its_scale_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU's scaler, on the CPU: a step of SGD is the gradient, an overflow none."""
+    scaler = functools.partial(torch.amp.GradScaler, "cpu")
+    monkeypatch.setattr(torch.cuda.amp, "GradScaler", scaler)
+    weight = nn.Parameter(torch.zeros(3))
+    inner: Any = SimpleNamespace(optimizer=torch.optim.SGD([weight], lr=1.0))
+    inner.param_groups = inner.optimizer.param_groups
+    inner.step = inner.optimizer.step
+    inner.clip_grad_norm = lambda most, _: nn.utils.clip_grad_norm_(weight, 1e9)
+    common = SimpleNamespace(fp16_init_scale=128, min_loss_scale=1e-4)
+    made = AMPOptimizer(SimpleNamespace(optimizer=None, common=common), [], inner)
+    for loss, expected in ((3.0, -3.0), (math.inf, -3.0), (2.0, -5.0)):
+        weight.grad = None
+        made.backward((weight * loss).sum())
+        made.clip_grad_norm(0)
+        made.step()
+        assert weight.tolist() == [expected] * 3
+    assert made.scaler.get_scale() == 64
 
 
 @pytest.mark.parametrize("gpu", [False, pytest.param(True, marks=GPU)])

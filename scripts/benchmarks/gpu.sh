@@ -101,12 +101,15 @@ step here 60 bash -c here
 step prepare 90 bash -c prepare
 if [ "$device" = cpu ]; then leave_out tests "they want a GPU"
 elif ! has pytest; then leave_out tests "pytest is not installed"
-else step tests 150 "$py" -m pytest -p no:cacheprovider -m 'gpu and not slow' tests
+else  # its own limit, so that it says what has failed until then
+  marked=$(grep -l 'pytest.mark.gpu' tests/test_*.py)
+  step tests 170 "$py" -m pytest -p no:cacheprovider -m 'gpu and not slow' --tb=short \
+    --session-timeout=120 $marked
 fi
 step methods 90 "$py" $b/methods.py "$model" "$text" --rounds $rounds --device "$device"
 step runs-precisions 150 "$py" $b/runs.py precisions "$model" "$out/data" "$out/precisions" \
   --device "$device" --updates $updates --jobs $jobs $of
-step runs-speed 90 "$py" $b/runs.py precisions "$model" "$out/data" "$out/speed" \
+step runs-speed 150 "$py" $b/runs.py precisions "$model" "$out/data" "$out/speed" \
   --device "$device" --updates $((2 * updates)) --methods plain smart
 step runs-summaries 90 "$py" $b/runs.py summaries "$bart" "$text" "$out/summaries" \
   --device "$device" --updates $updates $cnndm

@@ -64,6 +64,23 @@ def of_amp_scales(clip: Callable[..., Any]) -> Callable[..., Any]:
     return clip_grad_norm
 
 
+def of_amp_steps(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Step the optimizer whose gradients are unscaled, not the one around it.
+
+    To the scaler that is another one, so that it divides them by the scale again.
+    """
+
+    @functools.wraps(step)
+    def wrapped(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not optimizer.scaler.is_enabled():
+            return step(optimizer, *args, **kwargs)
+        optimizer.scaler.step(optimizer.optimizer)
+        optimizer.scaler.update()
+        return None
+
+    return wrapped
+
+
 def of_losses(valid_step: Callable[..., Any]) -> Callable[..., Any]:
     """An evaluation whose loss is no number: the weights are lost already."""
 

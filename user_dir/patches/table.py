@@ -150,6 +150,12 @@ TABLE: tuple[Row, ...] = (
         digest="8b4f889d171b",
     ),
     Change(
+        "fairseq.optim:AMPOptimizer.step",
+        "On a GPU --amp divides gradients by its scale twice.",
+        around=finite.of_amp_steps,
+        digest="2b8a6f80fa6c",
+    ),
+    Change(
         "fairseq_cli.train:validate_and_save",
         "After a signal the run saves and stops; a misnamed metric is one line.",
         around=durable.stopping,

@@ -106,7 +106,7 @@ def worst_error(form: Form, device: torch.device) -> float:
         torch.autocast(device.type, enabled=False),
     ):
         errors = [_errors(form, device, d, step) for d in _DTYPES for step in _STEPS]
-    return float(torch.cat(errors).max())  # nan, if there is one
+    return float(torch.cat(errors).detach().max())  # nan, if there is one
 
 
 def _errors(
