@@ -146,7 +146,7 @@ def check_comparison(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> N
     def read(_: Any, **kwargs: Any) -> NoReturn:
         asked = json.loads(kwargs["input"])
         assert asked
-        for name, flags in asked.items():
+        for name, flags in asked:
             assert refusal(flags) is None, (name, flags)
         raise Parsed
 

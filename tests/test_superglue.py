@@ -251,13 +251,11 @@ def test_a_batch_holds_each_choice_and_counts_all_rows(
     assert sample["net_input"]["src_tokens"].shape == (2, 2 * 7)
     assert sample["net_input"]["src_lengths"].tolist() == [[6, 7], [5, 5]]
     assert data.num_tokens_vec(np.array([1, 0])).tolist() == [2 * 5, 2 * 7]
-    found: Any = SimpleNamespace(
-        cfg=None, evaluated="valid", cuts="--steady-max-length"
-    )
+    found: Any = SimpleNamespace(cfg=None, cuts="--steady-max-length")
     found.cfg = SimpleNamespace(data="d")
-    SteadyTask._check_fits(found, data, 14)
+    SteadyTask._check_fits(found, data, 14, "valid")
     with pytest.raises(UserError, match="has 14 tokens, more than --max-tokens 13"):
-        SteadyTask._check_fits(found, data, 13)
+        SteadyTask._check_fits(found, data, 13, "valid")
 
 
 def test_choices_of_one_example_get_noise_of_their_own(models: dict[str, Path]) -> None:

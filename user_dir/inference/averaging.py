@@ -76,7 +76,7 @@ def _said(shape: torch.Size | None) -> str:
 
 def evaluate(cfg: Any, weights: _Weights) -> None:
     """Evaluate weights on ``--valid-subset``; the task records it."""
-    cfg.optimization.max_update = cfg.optimization.max_update or 1
+    cfg.optimization.max_update, cfg.optimization.max_epoch = 1, 0  # nothing to count
     cfg.checkpoint.no_save = True
     cfg.distributed_training.distributed_world_size = 1
     task: Any = tasks.setup_task(cfg.task)

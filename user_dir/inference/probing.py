@@ -225,7 +225,7 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
 
     """
     # Nothing is trained, so that no length needs counting.
-    cfg.optimization.max_update = cfg.optimization.max_update or 1
+    cfg.optimization.max_update, cfg.optimization.max_epoch = 1, 0
     cfg.checkpoint.no_save = True  # nor a folder made, in which a log could be
     if hasattr(cfg.task, "steady_new_head"):  # a probe's is its own
         cfg.task.steady_new_head = True
