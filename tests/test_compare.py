@@ -475,8 +475,8 @@ def test_healthy_runs_go_on_beside_three_that_crash(tmp_path: Path) -> None:
     """Only the first three that were started tell of all."""
     runs = [
         Run("", name, seed, tmp_path / name / f"{seed}", ("c", name))
-        for seed in (1, 2, 3)
-        for name in ("bad", "plain")
+        for name, seeds in (("plain", (1, 2)), ("bad", (1, 2, 3, 4)))
+        for seed in seeds
     ]
 
     class Slow(Instant):
@@ -495,7 +495,7 @@ def test_healthy_runs_go_on_beside_three_that_crash(tmp_path: Path) -> None:
             return True
 
     executor = Slow(lambda run: 0.5 if run.method == "plain" else None, jobs=3)
-    assert [one.ok for one in run_all(runs, executor)] == [False, True] * 3
+    assert [one.ok for one in run_all(runs, executor)] == [True] * 2 + [False] * 4
     # So are runs that follow others, as averages do.
     last = [Run("", "x", s, tmp_path / f"x{s}", ("c",)) for s in (1, 2, 3)]
     assert not any(one.ok for one in run_all(last, executor, trained=True))

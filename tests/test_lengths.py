@@ -50,6 +50,7 @@ def trained(data: FairseqDataset, root: Any, epoch: int) -> int:
     ("batch", "tokens", "workers", "each"),
     [
         (8, None, 1, [1]),
+        (5, None, 2, [1]),
         (5, None, 2, [3]),
         (8, 100, 1, [1]),
         (None, 100, 2, [2]),

@@ -44,6 +44,10 @@ def test_bert_adam_goes_on_from_steps_that_were_tensors(corrected: bool) -> None
         state["step"] = torch.tensor(float(state["step"]))
     second = BertAdam(broken, bias_correction=corrected)
     second.load_state_dict(old)
+    # Numbers, wherever the parameters are.
+    assert [type(state["step"]) for state in second.state.values()] == [int] * len(
+        broken
+    )
     run(second, broken, 4, first=3)
     assert_bitwise(whole, broken)
 
