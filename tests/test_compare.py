@@ -32,9 +32,9 @@ from fairseq_steady.comparison import (
     winner_card,
     worker,
 )
-from fairseq_steady.comparison.command import reasons
+from fairseq_steady.comparison.command import check, make_executor, reasons
 from fairseq_steady.comparison.execution import Local, run_all
-from fairseq_steady.comparison.plan import Plan, Run, named, points
+from fairseq_steady.comparison.plan import Plan, Run, every, named, points
 from fairseq_steady.comparison.recorded import majority_baseline
 from fairseq_steady.comparison.results import Result, seconds_per_update
 from fairseq_steady.comparison.results import write as write_result
@@ -348,11 +348,6 @@ def test_tuning_sees_the_selecting_subset_only(tmp_path: Path) -> None:
             assert run.seed == 5
             assert run.command[-4:] == ("--valid-subset", "valid", "--seed", "5")
             assert run.folder.is_relative_to(tmp_path / "tuning")
-    common = ("D", "--steady-also=x=f,y=g", "--steady-also-labels", "0=neg")
-    for select, further in (("valid", ()), ("y", common[1:])):
-        tried = plan(tmp_path, "a=--l {1,2}", common=common, select=select).tuning()
-        expected = ("D", *further, "--l", "1", "--valid-subset", select)
-        assert tried["", "a"][0][0].command[1:-2] == expected
 
 
 def test_grids_may_stand_in_settings(tmp_path: Path) -> None:
@@ -561,6 +556,32 @@ def test_a_diverged_run_is_an_outcome(tmp_path: Path) -> None:
     ][1]
     assert (row["mean ± std"], row["n"], row["failed"]) == ("nan", "3 of 3", "1")
     assert reasons(lost) == ""
+    # Also where no run is left that says what is always answered.
+    assert table.failed(lost[2:], MCC, "valid") == 1
+
+
+def test_every_grid_point_is_read_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def read(_: Any, **given: Any) -> Any:
+        asked.extend(flags for _, flags in json.loads(given["input"]))
+        return subprocess.CompletedProcess([], 1, "", "b: no such flag\n")
+
+    monkeypatch.setattr(subprocess, "run", read)
+    tried = plan(tmp_path, "a=--l {1,2}", "b=--m {3,x}", tuning_seeds=[5, 6]).tuning()
+    with pytest.raises(UserError, match="b: no such flag"):
+        check(every(tried))
+    assert [flags[1:3] for flags in asked] == [
+        *(["--l", "1"], ["--l", "2"], ["--m", "3"], ["--m", "x"]),
+    ]
+
+
+def test_settings_of_slurm_are_for_slurm(tmp_path: Path) -> None:
+    args = arguments(tmp_path, executor="local", slurm=["timeout_min=5"])
+    with pytest.raises(UserError, match="--slurm is for --executor slurm; add it"):
+        make_executor(args)
 
 
 @pytest.mark.parametrize("evaluated", [False, True])
@@ -877,7 +898,14 @@ def test_a_subset_without_the_metric_has_no_table(tmp_path: Path) -> None:
     unstable = instability.tables(made, MCC)
     assert {row["subset"] for row in next(iter(unstable.values()))} == {"valid"}
     figures.draw_all(tmp_path, made, MCC)
-    assert Scored("mcc", True, "valid").subsets(made) == ["valid"]
+    assert MCC.subsets(made) == ["valid"]
+    # Nor has one setting of two, where the other has it.
+    other = [result("a", 1, 0.3, setting="few")]
+    figures.draw_all(tmp_path, [*made, *other], MCC)
+    both = table.tables([*made, *other], MCC)
+    assert [(t.setting, t.subset) for t in both] == [
+        *(("", "valid"), ("few", "valid"), ("few", "ood")),
+    ]
 
 
 def test_curves_leave_out_what_is_no_number() -> None:

@@ -8,7 +8,8 @@
 # are applied, as many times as strongly; 1 is as published.
 # First plain's learning rate is chosen among six; it is everybody's, but of the two whose
 # optimizer is another. Then each method has six settings of its own, tried on the
-# validation half with the seeds TUNING (101 102), which never count.
+# validation half with the seeds TUNING (101 102), which never count. Each run is evaluated
+# once, at its end, which for SST-2's 7,000 sentences takes about as long as its training.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
@@ -32,9 +33,9 @@ further() {
   local name also=()
   mkdir -p "$out/uci"
   for name in amazon_cells imdb yelp; do
-    { printf 'sentence\tlabel\n'; awk -F'\t' '{print $1 "\t" $NF}' "$data/uci/${name}_labelled.txt"; } \
-      >"$out/uci/$name.tsv"
-    also+=("${name%_cells}=$out/uci/$name.tsv")
+    awk -F'\t' 'BEGIN {print "sentence,label"} {gsub("\"", "\"\"", $1); print "\"" $1 "\"," $NF}' \
+      "$data/uci/${name}_labelled.txt" >"$out/uci/$name.csv"
+    also+=("${name%_cells}=$out/uci/$name.csv")
   done
   also+=("original=$data/CAD/sentiment/orig/test.tsv" "revised=$data/CAD/sentiment/new/test.tsv")
   printf '%s ' --steady-quoted-tsv --steady-also-labels Negative=0,Positive=1 --steady-max-length 128
@@ -72,7 +73,7 @@ for task in ${TASKS:-sst2 stsb}; do
   read -ra flags <<<"$(task_flags "$task") ${MORE:-}"
   flags=("$data/glue" --user-dir user_dir --task glue "${flags[@]}" --steady-model "$model"
     --steady-split-dev --batch-size 32 --clip-norm 1 --max-update "$updates"
-    --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)))
+    --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)) --validate-interval 1000)
   compare "$out/$task-rate" --seeds "$1" --methods \
     "plain=--criterion plain --optimizer bert_adam --bert-adam-bias-correction $rates" \
     -- "${flags[@]}" --valid-subset valid

@@ -433,9 +433,8 @@ class _Loop:
         """Give up where the first runs all crash alike; one that trains settles it."""
         result = self.known[run.folder]
         self.trained |= not result.crashed or result.seconds_per_update is not None
-        said = {self.known[f].status for f in self.first if f in self.known}
-        ended = all(folder in self.known for folder in self.first)
-        if self.trained or len(self.first) < _ALIKE or not ended or len(said) > 1:
+        said = [self.known[f].status for f in self.first if f in self.known]
+        if self.trained or len(said) < _ALIKE or len({*said}) > 1:
             return
         raise UserError(
             f"the first {_ALIKE} runs {result.status} (log: {run.folder / LOG}); mend "

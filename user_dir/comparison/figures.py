@@ -156,11 +156,7 @@ def curves(axis: Any, results: Sequence[Result], scored: Scored, subset: str) ->
     """Score against updates: the mean in front of pale seeds."""
     style = styles(results)
     for method in style:
-        runs = [
-            r
-            for r in results
-            if r.method == method and r.ok and subset in r.evaluations[0]
-        ]
+        runs = [r for r in results if r.method == method and scored.has(r, subset)]
         mine = [
             {
                 one["updates"]: value

@@ -20,8 +20,6 @@ _NAME = re.compile(r"[\w+][\w.+-]{0,59}")
 _RESERVED = re.compile(r"tuning|lock|submitit|.*\.(csv|json|log|md|png|pt|svg|tex)")
 #: fairseq's flag for a plugin.
 _USER_DIR = re.compile(r"--user-dir(=.*)?", re.DOTALL)
-#: Flags of further files that are evaluated.
-_ALSO = ("--steady-also", "--steady-also-labels")
 #: numpy's seeds.
 _SEEDS = 2**32
 
@@ -116,21 +114,6 @@ def _filled(flags: Flags, values: Sequence[str]) -> Flags:
     return tuple(_GRID.sub(lambda _: next(left), flag) for flag in flags)
 
 
-def _without_others(flags: Flags, select: str) -> Flags:
-    """Flags that have no further file evaluated; all if one of those selects."""
-    kept: list[str] = []
-    words = iter(flags)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name not in _ALSO:
-            kept.append(word)
-            continue
-        value = value if equals else next(words, "")
-        if select in (part.partition("=")[0].strip() for part in value.split(",")):
-            return flags
-    return tuple(kept)
-
-
 @dataclass(frozen=True)
 class Plan:
     """Everything one comparison trains.
@@ -206,7 +189,7 @@ class Plan:
         return Run(setting, method, seed, folder, command, keep=self.keep)
 
     def tuning(self) -> dict[tuple[str, str], list[list[Run]]]:
-        """Runs of each grid point by setting and method; they never see a test set."""
+        """Runs of each grid point by setting and method; they see no other split."""
         return {
             (setting, method): [
                 self._tries(number, setting, method, flags)
@@ -218,8 +201,8 @@ class Plan:
     def _tries(self, number: int, setting: str, method: str, flags: Flags) -> list[Run]:
         """A grid point with each tuning seed."""
         base = self.out / "tuning" / f"point{number}"
-        alone = (*_without_others(flags, self.select), "--valid-subset", self.select)
-        runs = [self._run(base, setting, method, seed, alone) for seed in self.trying]
+        only = (*flags, "--valid-subset", self.select)
+        runs = [self._run(base, setting, method, seed, only) for seed in self.trying]
         return [replace(run, keep=False) for run in runs]
 
     def runs(self, chosen: Mapping[tuple[str, str], int] | None = None) -> list[Run]:

@@ -106,12 +106,12 @@ def unique(values: Sequence[str]) -> list[str]:
 def failed(results: Sequence[Result], scored: Scored, subset: str) -> int | None:
     """Runs at or below the majority baseline or without a finite score.
 
-    None where there is no such baseline.
+    None where there is no such baseline and no run diverged.
     """
     found = [r.predictions[subset] for r in results if subset in r.predictions]
     baseline = majority_baseline(scored.metric, found[0]) if found else math.nan
     if math.isnan(baseline):
-        return None
+        return sum(r.diverged for r in results) or None
     scores = scored.scores(results, subset).values()
     return sum(not baseline + 1e-9 < score < math.inf for score in scores)
 
@@ -248,7 +248,7 @@ def tables(results: Sequence[Result], scored: Scored) -> Tables:
     for setting in unique([r.setting for r in results]):
         mine = [r for r in results if r.setting == setting]
         for subset in subsets(mine):
-            if subset in scored.subsets(mine):
+            if any(scored.has(r, subset) for r in mine):
                 title = Title(setting, subset, scored.metric)
                 made[title] = _rows_of(mine, scored, subset)
             if groups := _groups_of(mine, scored, subset):

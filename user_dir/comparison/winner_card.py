@@ -23,14 +23,8 @@ def winner(results: Sequence[Result], scored: Scored) -> str:
     """
 
     def mean(method: str) -> float:
-        found = [
-            score
-            for setting in unique([r.setting for r in results])
-            for score in scored.scores(
-                [r for r in results if (r.setting, r.method) == (setting, method)],
-                scored.select,
-            ).values()
-        ]
+        mine = [r for r in results if r.method == method]
+        found = [s for r in mine for s in scored.scores([r], scored.select).values()]
         return scored.rank(sum(found) / len(found))
 
     return max(unique([r.method for r in ended(results)]), key=mean)
