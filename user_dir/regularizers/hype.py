@@ -82,12 +82,10 @@ def perturbed_layers(
         def shift(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden = inputs[0]
             z = draw(noise, derived(keys, next(numbers)), mask, hidden.shape[-1], eps)
-            first = known.rms is None
-            if relative or first:
-                states = hidden.detach().transpose(0, 1).reshape(z.shape)
+            states = hidden.detach().transpose(0, 1).reshape(z.shape)
             if relative:
                 z = z * embeddings_rms(states, mask)
-            if first:
+            if known.rms is None:
                 known.rms = masked_rms(z, mask)
                 known.lost = rounded_away(states, z, mask)
             rows = z.view(hidden.shape[1], hidden.shape[0], -1)
