@@ -406,7 +406,7 @@ def test_an_empty_or_repeated_seed_list_is_refused(
 
 
 def test_the_pace_leaves_out_evaluations_and_the_start() -> None:
-    """Training time where its whole seconds say enough, else updates per second."""
+    """Updates per second, and training time where evaluations are in these."""
 
     def lines(*entries: tuple[int, float, int]) -> list[str]:
         names = ("num_updates", "ups", "train_wall")
@@ -418,7 +418,10 @@ def test_the_pace_leaves_out_evaluations_and_the_start() -> None:
     slow = lines((10, 0.1, 40), (20, 0.1, 21), (30, 0.4, 19))
     assert seconds_per_update(["x | y", *slow]) == 2.0
     assert seconds_per_update(slow[:1]) == 4.0
-    assert seconds_per_update(lines((10, 5, 0), (20, 50, 0), (30, 40, 0))) == 1 / 45
+    fast = lines((10, 5, 0), (20, 50, 0), (30, 40, 1), (40, 0.5, 0), (50, 0, 0))
+    # 0.2 and 0.25 s; then evaluations hide what ten updates took.
+    assert seconds_per_update(fast) == pytest.approx(0.45 / 20)
+    assert seconds_per_update(lines((10, 5, 0), (20, 2, 0), (30, 0.5, 0))) == 1 / 1.25
     assert seconds_per_update([]) is None
 
 

@@ -107,8 +107,10 @@ def test_an_overflow_skips_the_step_for_all_that_counts_steps(
         own = [f"--fp16-init-scale={scale}", f"--save-dir={out}"]
         runs.append((out, run(zygote, gpu, *common, *own)))
     (calm, quiet), (rough, loud) = runs
-    assert "gradient overflow detected" not in quiet.stderr
-    assert loud.stderr.count("gradient overflow detected") >= 2
+    # A process of its own logs to its output, a fork beside its errors.
+    calmly, loudly = (done.stdout + done.stderr for done in (quiet, loud))
+    assert "gradient overflow detected" not in calmly
+    assert loudly.count("gradient overflow detected") >= 2
     rates = [[line["lr"] for line in logged(done, "train_inner")] for _, done in runs]
     assert rates[0] == rates[1]
     assert_equal_weights(calm, rough, tolerance)
@@ -227,12 +229,13 @@ def test_amp_counts_each_update_once(
     zygote: Zygote,
     gpu: bool,
 ) -> None:
-    """On a CPU --amp changes nothing."""
+    """On a CPU --amp changes nothing, on a GPU less than a fifth of the way gone."""
     common = [*cola(models, cola_data, "smart"), *NO_DROPOUT, "--max-update=6"]
-    common += ["--disable-validation", "--fp16-init-scale=67108864"]
+    common += [*OPTIMIZERS["bert_adam"], "--disable-validation"]
+    common += ["--fp16-init-scale=67108864"]
     for flag in ("--amp", "--seed=1"):
         run(zygote, gpu, *common, flag, f"--save-dir={tmp_path / flag}")
     teacher = checkpoint(tmp_path / "--amp")["extra_state"]["fairseq_steady"]["teacher"]
     assert teacher["updates"] == 6
-    limit = 1e-2 if gpu else 0.0
+    limit = 5e-3 if gpu else 0.0  # the farthest weight goes 0.023
     assert_equal_weights(tmp_path / "--amp", tmp_path / "--seed=1", limit)

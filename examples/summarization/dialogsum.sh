@@ -49,18 +49,23 @@ summarise() {
   "$bin/fairseq-steady" summarize "${@:3}" "$test" --column dialogue >"$out/$1.part"
   mv "$out/$1.part" "$out/$1.txt"
 }
+# One that fails ends all: bash has waited for it, or for the last ones below.
+free() { while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done; }
 train=$data/dialogsum.train.jsonl
 summarise lead1 "$test" --lead 1
 summarise lead3 "$test" --lead 3
 summarise random "$train" --random "$train"
-written=(lead1 lead3 random)
+written=(lead1 lead3 random) decoding=()
 for name in "${names[@]}"; do
   for seed in "${seeds[@]}"; do
     best=$out/$name/seed$seed/checkpoint_best.pt
-    summarise "$name-$seed" "$best" --model "$model" "$best"
+    free
+    summarise "$name-$seed" "$best" --model "$model" "$best" &
+    decoding+=($!)
     written+=("$name-$seed")
   done
 done
+for process in "${decoding[@]}"; do wait "$process"; done
 # Each method is set against plain of the same seed, article by article.
 for name in "${written[@]}"; do
   echo "$name"

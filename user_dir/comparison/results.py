@@ -6,6 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -305,7 +306,7 @@ def seconds_per_update(lines: Iterable[str]) -> float | None:
     """Mean over a log, its first entry left out; None for too short a run.
 
     fairseq's updates per second count the time of evaluations; its training time does
-    not, but has whole seconds, which say nothing of a run of less than one.
+    not, but has whole seconds. It is taken where the two differ by more than that.
     """
     entries = [entry for entry in map(read_log_line, lines) if entry]
     names = ("num_updates", "train_wall", "ups")
@@ -313,14 +314,20 @@ def seconds_per_update(lines: Iterable[str]) -> float | None:
     found = [one for one in inner if one]
     if not found:
         return None
-    before = found[0][0] if len(found) > 1 else 0
-    rest = found[1:] or found
-    seconds = sum(wall for _, wall, _ in rest)
-    updates = rest[-1][0] - before
-    speed = statistics.median(ups for _, _, ups in rest)
-    if seconds > 0 and updates > 0:
-        return seconds / updates
+    pairs = pairwise(found if len(found) > 1 else [(0.0, 0.0, 0.0), *found])
+    steps = [(end - start, wall, ups) for (start, *_), (end, wall, ups) in pairs]
+    timed = [(step[0], _training_seconds(*step)) for step in steps]
+    counted = [(updates, took) for updates, took in timed if updates > 0 and took > 0]
+    if counted:
+        return sum(took for _, took in counted) / sum(updates for updates, _ in counted)
+    speed = statistics.median(ups for _, _, ups in steps)
     return 1 / speed if speed > 0 else None
+
+
+def _training_seconds(updates: float, wall: float, ups: float) -> float:
+    """Between two lines; 0 where an evaluation hides less than a second of it."""
+    spent = updates / ups if ups > 0 else math.inf
+    return spent if abs(spent - wall) <= 1 else wall
 
 
 def collect(result: Result, record: Path) -> None:

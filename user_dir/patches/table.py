@@ -40,9 +40,13 @@ VERSIONS = {
 
 
 def claim() -> None:
-    """A later --user-dir that names this folder finds it imported already."""
+    """A later --user-dir that names this folder finds it imported already.
+
+    By the name it was imported from, which may be a link, and by its own.
+    """
     memo: set[str] = getattr(utils.import_user_module, "memo", set())
-    utils.import_user_module.memo = {*memo, str(Path(__file__).parents[1])}
+    here = Path(__file__).parents[1]
+    utils.import_user_module.memo = {*memo, str(here), str(here.resolve())}
 
 
 _CHECKPOINTS = "fairseq.checkpoint_utils:"
