@@ -240,16 +240,27 @@ def test_workers_with_other_random_histories_stay_equal(one: int, other: int) ->
     assert_bitwise(*states)
 
 
-def draws(size: int, p: float, like: Any = torch.float32) -> Tensor:
-    return pats_module._draw(torch.empty(0, dtype=like), size, (3, 1, 4, 1), p)
+def draws(size: int, p: float, like: Any = torch.float32, how: str = "_draw") -> Tensor:
+    draw = getattr(pats_module, how)
+    drawn: Tensor = draw(torch.empty(0, dtype=like), size, (3, 1, 4, 1), p)
+    return drawn
 
 
-@pytest.mark.parametrize("like", [torch.float32, torch.double])
-@pytest.mark.parametrize("p", [1.0, 0.5, 0.3, 0.001])
-def test_noise_is_normal_where_a_coin_of_p_says_so(p: float, like: Any) -> None:
+@pytest.mark.parametrize(
+    ("p", "like", "how"),
+    [
+        *((p, torch.float32, "_draw") for p in (1.0, 0.5, 0.3, 0.001)),
+        *((p, torch.double, "_draw") for p in (1.0, 0.3)),
+        *((p, torch.float32, "_draw_there") for p in (1.0, 0.3)),  # as on a GPU
+    ],
+)
+def test_noise_is_normal_where_a_coin_of_p_says_so(
+    p: float, like: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Share of p, moments, Kolmogorov's distance, and no tie between neighbours."""
+    monkeypatch.setattr(pats_module, "_PART", 2**17)
     size = 2**20 + 3
-    drawn = draws(size, p, like).double()
+    drawn = draws(size, p, like, how).double()
     assert drawn.shape == (size,)
     some = drawn[drawn != 0]
     spread = math.sqrt(p * (1 - p) * size)
@@ -262,7 +273,7 @@ def test_noise_is_normal_where_a_coin_of_p_says_so(p: float, like: Any) -> None:
     distance = (torch.special.ndtr(some.sort().values) - even).abs().max()
     assert float(distance) * root < 1.95
     half = (size + 1) // 2  # cosine and sine of one angle lie this far apart
-    for lag in (1, 2, half):
+    for lag in (1, 2, 2**17, half):
         for function in (lambda x: x, torch.square, lambda x: (x != 0).double()):
             a, b = function(drawn[:-lag]), function(drawn[lag:])
             if float(a.std()) > 0:

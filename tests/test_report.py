@@ -1,6 +1,7 @@
 """report.html: one file, parsed as text and opened in a browser."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +19,9 @@ EVIL = (
     "<script>alert(1)</script>", '"><img src=//e.x onerror=x>', "'\" onfocus=x y=\"",
     "</style><b>", "{{ 7 * 7 }}", "&lt;i&gt;", "a\nb", "\x1b[31m", "]]>", "<!--",
 )  # fmt: skip
+
+
+LR = (("1e-4", ""), ("2e-4", "yes"))
 
 
 def runs(names: tuple[str, ...], seeds: int = 2) -> list[Result]:
@@ -38,10 +42,10 @@ def crashed() -> Result:
     return replace(one, status="crashed: x", evaluations=[], predictions={})
 
 
-def write(out: Path, made: list[Result]) -> str:
+def write(out: Path, made: list[Result], tuning: Sequence[table.Row] = ()) -> str:
     tables = table.tables(made, MCC), instability.tables(made, MCC)
     notes = table.notes(made, MCC)
-    report.write(out, made, MCC, tables, table.definitions(MCC), notes)
+    report.write(out, made, MCC, tables, table.definitions(MCC), notes, tuning)
     return (out / "report.html").read_text("utf-8")
 
 
@@ -114,6 +118,18 @@ def test_every_run_is_there_with_its_settings(plain: Path) -> None:
             assert [text for _, text in page.all("code")].count(whole) == 1
     assert "crashed: x" in cells
     assert "data/cola --lr 1e-4" in "".join(text for _, text in page.all("code"))
+
+
+def test_what_was_tried_is_there_where_something_was(
+    plain: Path, tmp_path: Path
+) -> None:
+    tried = [{"method": "sift", "flags": f"--lr {r}", "chosen": c} for r, c in LR]
+    page = Parsed(write(tmp_path, runs(("plain", "sift")), tried))
+    assert [text for _, text in page.all("caption")].count("Grid points") == 1
+    cells = [text for _, text in page.all("td")]
+    assert [cells[cells.index(f"--lr {r}") + 1] for r, _ in LR] == ["", "yes"]
+    assert page.all("a", href="#tuning")
+    assert "#tuning" not in plain.read_text("utf-8")
 
 
 def test_it_can_be_heard_and_needs_no_mouse(plain: Path) -> None:

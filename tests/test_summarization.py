@@ -331,6 +331,20 @@ def test_blank_references_do_not_count_and_articles_are_named(
             rouge_command([str(ours), str(ours), "--source-column=a", *more])
 
 
+def test_a_model_that_writes_nothing_scores_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    theirs.write_text("a b\nc d\n")
+    ours.write_text("\n\n")
+    rouge_command([str(ours), str(theirs)])
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["2 summaries, with stemming", "rouge1       0.00"]
+    ours.write_text("")
+    with pytest.raises(UserError, match="ours is empty; it should have a line for ea"):
+        rouge_command([str(ours), str(theirs)])
+
+
 def test_bertscore_of_a_decoder_is_refused_before_training(
     models: dict[str, Path],
 ) -> None:

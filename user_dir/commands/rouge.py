@@ -73,7 +73,7 @@ def read(path: Path, column: str, flag: str = "--column") -> References:
     """Texts of a file, one or several an article; only a single one may be empty.
 
     Raises:
-        UserError: the file cannot be read, or lacks the column.
+        UserError: the file cannot be read, has nothing, or lacks the column.
 
     """
     from ..data.pairs import texts_cell
@@ -81,8 +81,10 @@ def read(path: Path, column: str, flag: str = "--column") -> References:
     from ..data.tables import read_named
 
     if not is_table(path):
-        lines = read_text(path).removesuffix("\n").split("\n")
-        return [(line,) for line in lines]
+        text = read_text(path, blank=True)  # a model may write nothing at all
+        if not text:
+            raise UserError(f"{path} is empty; it should have a line for each article")
+        return [(line,) for line in text.removesuffix("\n").split("\n")]
     names, found = column.split(","), []
     for number, row in read_named(path, names, f"name yours with {flag}"):
         texts = [t for name in names for t in texts_cell(path, number, row, name)]

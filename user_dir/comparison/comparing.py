@@ -7,6 +7,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import UserError
 from ..files import write_text
@@ -95,21 +96,25 @@ def measure(args: argparse.Namespace, plan: Plan, results: Sequence[Result]) -> 
     return found
 
 
-def tune(
-    plan: Plan, executor: Executor, args: argparse.Namespace
-) -> tuple[dict[tuple[str, str], int], list[Result]]:
+class Tuned(NamedTuple):
+    """Chosen points by setting and method, all that was tried, a row per point."""
+
+    points: dict[tuple[str, str], int]
+    results: list[Result]
+    rows: list[table.Row]
+
+
+def tune(plan: Plan, executor: Executor, args: argparse.Namespace) -> Tuned:
     """Choose each method's grid point on the selecting subset, and write it down.
 
-    Returns:
-        The points by setting and method, and all that was tried. A point of which a run
-        crashed is not chosen.
-
+    A point of which a run crashed is not chosen.
     """
     tried = plan.tuning()
     results = run_all(every(tried), executor)
     scored = measure(args, plan, results)
     left = iter(results)
-    chosen, notes = {}, []
+    chosen: dict[tuple[str, str], int] = {}
+    notes: list[table.Row] = []
     for key, grid in tried.items():
         scores = [_mean(list(itertools.islice(left, len(g))), scored) for g in grid]
         known = [score for score in scores if score is not None]
@@ -121,7 +126,7 @@ def tune(
         chosen[key] = scores.index(max(known, key=scored.rank))
         notes += _notes(plan, key, scores, chosen[key], scored)
     table.write_csv(args.out / "tuning.csv", notes)
-    return chosen, results
+    return Tuned(chosen, results, notes)
 
 
 def _mean(results: Sequence[Result], scored: Scored) -> float | None:
@@ -176,19 +181,20 @@ def report(args: argparse.Namespace) -> int:
     if args.plan == (args.expect is None):
         raise UserError("--plan and --expect go together; give both or neither")
     check(every(plan.tuning()) if plan.tuned else plan.runs())
-    chosen, tried = tune(plan, executor, args) if plan.tuned else ({}, [])
-    results = run_all(plan.runs(chosen), executor)
+    tuned = tune(plan, executor, args) if plan.tuned else Tuned({}, [], [])
+    results = run_all(plan.runs(tuned.points), executor)
     scored = measure(args, plan, results)
     averaged: list[Result] = []
     if args.plan:
         _plan(args, results, scored)
     else:
         if rule:
-            made = until_decided(plan, chosen, executor, rule, scored, results, tried)
-            results, scored = made
+            results, scored = until_decided(
+                plan, tuned.points, executor, rule, scored, results, tuned.results
+            )
         averaged = average(args.out, results, executor) if args.keep else []
-        _write(args.out, results, scored, averaged)
-    if crashes := reasons([*tried, *results, *averaged]):
+        _write(args.out, results, scored, averaged, tuned.rows)
+    if crashes := reasons([*tuned.results, *results, *averaged]):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))
 
@@ -204,7 +210,11 @@ def _plan(args: argparse.Namespace, results: Sequence[Result], scored: Scored) -
 
 
 def _write(
-    out: Path, results: Sequence[Result], scored: Scored, averaged: Sequence[Result]
+    out: Path,
+    results: Sequence[Result],
+    scored: Scored,
+    averaged: Sequence[Result],
+    tuning: Sequence[table.Row],
 ) -> None:
     """Tables, pictures, card and report, on disk and on the console."""
     made, also = ensembles.extended(
@@ -218,6 +228,6 @@ def _write(
     instability.write(out, unstable, scored)
     figures.draw_all(out, results, scored)
     write_text(out / "card.md", winner_card.describe(results, scored))
-    page.write(out, results, scored, (made, unstable), described, said)
+    page.write(out, results, scored, (made, unstable), described, said, tuning)
     table.show(made, described, said)
     instability.show(unstable, scored)

@@ -251,6 +251,13 @@ def _plan(results: Sequence[Result], scored: Scored, settings: Settings) -> Sect
     return Section("plan", "Plan", [said], (), [Shown("Methods", rows)], (), [shared])
 
 
+def _tuning(tried: Sequence[Row]) -> list[Section]:
+    """What each method's flags were chosen from, where they were."""
+    said = "The mean over the tuning seeds; the results are those of the chosen points."
+    shown = [Shown("Grid points", tried)]
+    return [Section("tuning", "Tuning", [said], tables=shown)] if tried else []
+
+
 def _runs(results: Sequence[Result], scored: Scored, settings: Settings) -> Section:
     """A row for every run."""
     rows = table.runs(results, scored)
@@ -299,6 +306,7 @@ def write(
     made: tuple[Tables, Tables],
     described: str,
     said: Notes,
+    tuning: Sequence[Row] = (),
 ) -> None:
     """report.html.
 
@@ -309,6 +317,7 @@ def write(
         made: the tables, with all their rows, and those of instability.
         described: what their columns mean.
         said: what stands under each.
+        tuning: a row for each grid point that was tried.
 
     """
     settings, ended = Settings(results), table.ended(results)
@@ -318,6 +327,7 @@ def write(
         *_tables(made[0], said, made[1]),
         Section("pictures", "Pictures", pictures=pictures),
         _plan(results, scored, settings),
+        *_tuning(tuning),
         _runs(results, scored, settings),
         Section("definitions", "Definitions", meanings),
         _commands(results, _typed()),

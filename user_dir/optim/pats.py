@@ -28,6 +28,8 @@ GATES = one_of("ratio", "sensitivity", "none")
 _BITS = 2**31
 #: Elements that torch sums in one thread, however many it has.
 _STRETCH = 2**14
+#: Elements that are drawn at once on a GPU.
+_PART = 2**24
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class PatsAdamax(Grouped):
     sigma = noise * mean / (s + guard), with s the averaged sensitivity of an element
     and mean its mean over the same matrix; 0 for the elements that the gate closes.
     Groups with ``in_scope`` false get Adamax alone. Noise is drawn from generators
-    seeded by (seed, update, parameter, piece), so that workers never drift apart and
-    resuming is exact.
+    seeded by (seed, update, parameter, piece), on a GPU of the first parameter of a
+    group, so that workers never drift apart and resuming is exact.
 
     Source: PATS (arXiv 2210.12403) algorithm 1, eq. 4 and 5, appendix A.2.
     Deviations: the published constants could not be recovered; see :data:`PRESETS`.
@@ -158,23 +160,26 @@ class PatsAdamax(Grouped):
                 sums = _adamax(lists, run, every, group)
                 if group["in_scope"] and group["noise"] > 0:
                     pieces = [piece for block in run for piece in block]
-                    draws: Iterable[Tensor] = map(draw, pieces)
+                    sizes = [piece.size for piece in pieces]
+                    draws: Iterable[Tensor] = map(draw, pieces, sizes)
                     if workers > 1:
-                        draws = list(pool.map(draw, pieces))
+                        draws = list(pool.map(draw, pieces, sizes))
+                    if not params[0].is_cpu:  # a few launches in place of hundreds
+                        draws = draw(pieces[0], sum(sizes)).split(sizes)
                     _add_noise(lists, run, _means(params, sums), iter(draws), group)
 
     def _drawer(
         self, params: list[Tensor], group: dict[str, Any]
-    ) -> Callable[[Piece], Tensor]:
-        """What draws noise of unit size for a piece of these parameters."""
+    ) -> Callable[[Piece, int], Tensor]:
+        """What draws noise of unit size from a piece of these parameters on."""
         everyone = (p for g in self.param_groups for p in g["params"])
         places = {p: i for i, p in enumerate(everyone)}
 
-        def draw(piece: Piece) -> Tensor:
+        def draw(piece: Piece, size: int) -> Tensor:
             parameter = params[piece.index]
             step = self.state[parameter]["step"]
             words = (group["seed"], step, places[parameter], piece.start)
-            return _draw(parameter, piece.size, words, group["p"])
+            return _draw(parameter, size, words, group["p"])
 
         return draw
 
@@ -187,17 +192,24 @@ def _adamax(
     for block in run:
         if group["in_scope"]:
             _, averages = lists.follow(block, group["beta"])
-            for piece, average in zip(block, averages, strict=True):
-                sums.setdefault(piece.index, []).append(_sums(average))
+            for piece, some in zip(block, _sums(averages), strict=True):
+                sums.setdefault(piece.index, []).append(some)
         lists.pull(block, group)
         own = [every[piece.index] for piece in block]
         adamax_(*lists.main(block), own, group)
     return sums
 
 
-def _sums(values: Tensor) -> Tensor:
-    """Partial sums, on a CPU of stretches that torch never cuts up among threads."""
-    if not values.is_cpu or values.numel() <= _STRETCH:
+def _sums(averages: list[Tensor]) -> list[Tensor]:
+    """Partial sums of each, which has no negative element."""
+    if averages[0].is_cpu:
+        return [_partial_sums(values) for values in averages]
+    return [norm.view(1) for norm in torch._foreach_norm(averages, 1)]
+
+
+def _partial_sums(values: Tensor) -> Tensor:
+    """Of stretches that torch never cuts up among threads."""
+    if values.numel() <= _STRETCH:
         return values.sum().view(1)
     flat = values.reshape(-1)
     whole = flat.numel() // _STRETCH * _STRETCH
@@ -217,14 +229,20 @@ def _draw(like: Tensor, size: int, words: Sequence[int], p: float) -> Tensor:
     if like.is_cpu:
         kind = np.dtype(str(like.dtype).removeprefix("torch."))
         return torch.from_numpy(_draw_here(size, words, p, kind))
+    return _draw_there(like, size, words, p)
+
+
+def _draw_there(like: Tensor, size: int, words: Sequence[int], p: float) -> Tensor:
+    """The same by torch, where ``like`` is, in parts that take little memory."""
     generator = torch.Generator(like.device).manual_seed(seed_of(*words))
-    normal = torch.empty(size, dtype=like.dtype, device=like.device)
-    normal.normal_(generator=generator)
-    if p == 1:
-        return normal
-    bits = torch.empty(size, dtype=torch.int32, device=like.device)
-    bits.random_(0, _BITS, generator=generator)
-    return normal.mul_(bits < min(round(p * _BITS), _BITS - 1))
+    drawn = torch.empty(size, dtype=like.dtype, device=like.device)
+    for part in drawn.split(_PART):
+        part.normal_(generator=generator)
+        if p < 1:
+            bits = torch.empty(len(part), dtype=torch.int32, device=like.device)
+            bits.random_(0, _BITS, generator=generator)
+            part.mul_(bits < min(round(p * _BITS), _BITS - 1))
+    return drawn
 
 
 def _draw_here(size: int, words: Sequence[int], p: float, kind: DType) -> Array:
