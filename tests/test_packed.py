@@ -324,6 +324,26 @@ def test_masks_have_their_probability_and_keep_the_mean(p: float) -> None:
     assert torch.equal(gradient, dropped)
 
 
+@pytest.mark.parametrize("kind", [torch.double, torch.float32, torch.bfloat16])
+def test_a_mask_is_kept_in_a_byte_and_has_gradients_of_gradients(
+    kind: torch.dtype,
+) -> None:
+    x, w = (torch.randn(9, 9, dtype=kind, requires_grad=True) for _ in range(2))
+    kept: list[int] = []
+
+    def note(saved: Tensor) -> Tensor:
+        kept.append(saved.element_size())
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        y = drop(x, 0.5)
+    assert kept == [1]
+    (gradient,) = torch.autograd.grad(y, x, w, create_graph=True)
+    assert torch.equal(gradient, (w * (y != 0) * 2).to(kind))
+    (again,) = torch.autograd.grad(gradient.sum(), w)
+    assert torch.equal(again, (y != 0).to(kind) * 2)
+
+
 def test_masks_follow_torchs_generator() -> None:
     module, x = Dropout(0.5), torch.randn(3, 7)
     torch.manual_seed(1)

@@ -53,15 +53,15 @@ def attend(
     if p == 0 or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, bias, p, scale=scale)
     start = q.new_zeros(1) if bias is None else bias.expand(*q.shape[:2], -1, -1)
-    scores = torch.baddbmm(
+    exact = torch.promote_types(q.dtype, torch.float32)
+    # Scores have no name: they are as large as all that is kept here, and are not.
+    weights = torch.baddbmm(
         start if bias is None else start.flatten(0, 1),
         q.flatten(0, 1),
         k.flatten(0, 1).transpose(1, 2),
         alpha=scale,
-    )
-    exact = torch.promote_types(scores.dtype, torch.float32)
-    weights = drop(scores.softmax(-1, dtype=exact), p).to(v.dtype)
-    return torch.bmm(weights, v.flatten(0, 1)).view(q.shape)
+    ).softmax(-1, dtype=exact)
+    return torch.bmm(drop(weights, p).to(v.dtype), v.flatten(0, 1)).view(q.shape)
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,33 @@ def drop(x: Tensor, p: float) -> Tensor:
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
     words = words.random_(-(2**63), None)
     drawn = words.view(torch.int16)[: x.numel()].view(x.shape)
+    kept = drawn.ge_(dropped - _PARTS // 2).to(torch.int8)
+    scale = _PARTS / (_PARTS - dropped)
+    return _Masked.apply(x, kept, scale)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Masked(torch.autograd.Function):
+    """x * kept * scale, of which a byte an element waits for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return _masked(x, kept, scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (kept,) = ctx.saved_tensors
+        return _masked(gradient, kept, ctx.scale), None, None
+
+
+def _masked(x: Tensor, kept: Tensor, scale: float) -> Tensor:
     # Half precision would round the scale, and so move the mean.
     exact = torch.promote_types(x.dtype, torch.float32)
-    kept = drawn.ge_(dropped - _PARTS // 2).to(exact).mul_(_PARTS / (_PARTS - dropped))
-    return (x * kept).to(x.dtype)
+    factors = kept.to(exact).mul_(scale)
+    # In place, unless a gradient of the gradient needs the factors.
+    made = x * factors if torch.is_grad_enabled() else factors.mul_(x)
+    return made.to(x.dtype)
 
 
 class Dropout(FairseqDropout):
