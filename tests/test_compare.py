@@ -406,22 +406,27 @@ def test_an_empty_or_repeated_seed_list_is_refused(
 
 
 def test_the_pace_leaves_out_evaluations_and_the_start() -> None:
-    """Updates per second, and training time where evaluations are in these."""
+    """Updates per second between evaluations, else what training takes of a second."""
 
-    def lines(*entries: tuple[int, float, int]) -> list[str]:
+    def lines(*entries: tuple[int, float, int] | str) -> list[str]:
         names = ("num_updates", "ups", "train_wall")
-        return [
-            f"t | INFO | train_inner | {json.dumps(dict(zip(names, e, strict=True)))}"
-            for e in entries
-        ]
+        said = [
+            (e, {}) if isinstance(e, str) else
+            ("train_inner", dict(zip(names, e, strict=True))) for e in entries
+        ]  # fmt: skip
+        return [f"t | INFO | {tag} | {json.dumps(values)}" for tag, values in said]
 
-    slow = lines((10, 0.1, 40), (20, 0.1, 21), (30, 0.4, 19))
-    assert seconds_per_update(["x | y", *slow]) == 2.0
+    slow = lines((10, 0.1, 40), (20, 0.1, 41), (30, 4, 19))
+    # Ten in 41 whole seconds, and in 2.5 by updates per second.
+    assert seconds_per_update(["x | y", *slow]) == (41 + 2.5) / 20
     assert seconds_per_update(slow[:1]) == 4.0
-    fast = lines((10, 5, 0), (20, 50, 0), (30, 40, 1), (40, 0.5, 0), (50, 0, 0))
-    # 0.2 and 0.25 s; then evaluations hide what ten updates took.
+    fast = lines((10, 5, 0), (20, 50, 0), "valid", (30, 2, 1), (40, 40, 1), "train")
     assert seconds_per_update(fast) == pytest.approx(0.45 / 20)
-    assert seconds_per_update(lines((10, 5, 0), (20, 2, 0), (30, 0.5, 0))) == 1 / 1.25
+    hidden = lines((10, 5, 0), "valid", (20, 2, 3), "valid", (40, 0.5, 4))
+    assert seconds_per_update(hidden) == 7 / 30
+    unsaid = lines((10, 5, 0), "valid", (20, 2, 0), "valid", (30, 0.5, 0))
+    assert seconds_per_update(unsaid) == 1 / 1.25
+    assert seconds_per_update(lines((10, 0, 0))) is None
     assert seconds_per_update([]) is None
 
 

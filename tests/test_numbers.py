@@ -229,7 +229,7 @@ def test_amp_counts_each_update_once(
     zygote: Zygote,
     gpu: bool,
 ) -> None:
-    """On a CPU --amp changes nothing, on a GPU less than a fifth of the way gone."""
+    """On a CPU --amp changes nothing, on a GPU little of the way that weights go."""
     common = [*cola(models, cola_data, "smart"), *NO_DROPOUT, "--max-update=6"]
     common += [*OPTIMIZERS["bert_adam"], "--disable-validation"]
     common += ["--fp16-init-scale=67108864"]

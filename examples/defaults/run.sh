@@ -22,6 +22,7 @@ declare -A old=(
 )
 methods=("plain=--criterion plain")
 for method in ${METHODS:-sift smart r3f r4f r_drop hype freelb}; do
+  [ -n "${old[$method]-}" ] || { echo "error: there is no method '$method'; choose from ${!old[*]}" >&2; exit 1; }
   methods+=("$method=--criterion $method" "$method-old=--criterion $method ${old[$method]}")
 done
 for task in ${TASKS:-sst2 stsb cola}; do

@@ -4,11 +4,10 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -25,6 +24,8 @@ RESULT, LOG, RECORD, BEST = (
     "checkpoint_best.pt",
 )
 _MEND = "remove it to train that run again"
+#: From so many whole seconds on they say more than updates per second do.
+_LONG = 20
 #: What the status of a run begins with whose numbers were no numbers any more.
 DIVERGED = "diverged: "
 
@@ -305,29 +306,44 @@ def numbers(values: Mapping[str, Any], *names: str) -> tuple[float, ...] | None:
 def seconds_per_update(lines: Iterable[str]) -> float | None:
     """Mean over a log, its first entry left out; None for too short a run.
 
-    fairseq's updates per second count the time of evaluations; its training time does
-    not, but has whole seconds. It is taken where the two differ by more than that.
+    fairseq's updates per second count the time of evaluations: they are taken between
+    lines without one. Its training time does not, but has whole seconds.
     """
-    entries = [entry for entry in map(read_log_line, lines) if entry]
-    names = ("num_updates", "train_wall", "ups")
-    inner = [numbers(values, *names) for tag, values in entries if tag == "train_inner"]
-    found = [one for one in inner if one]
-    if not found:
-        return None
-    pairs = pairwise(found if len(found) > 1 else [(0.0, 0.0, 0.0), *found])
-    steps = [(end - start, wall, ups) for (start, *_), (end, wall, ups) in pairs]
-    timed = [(step[0], _training_seconds(*step)) for step in steps]
-    counted = [(updates, took) for updates, took in timed if updates > 0 and took > 0]
-    if counted:
-        return sum(took for _, took in counted) / sum(updates for updates, _ in counted)
-    speed = statistics.median(ups for _, _, ups in steps)
+    steps = list(_steps(lines))
+    steps = steps[1:] or steps
+    apart = [step for step in steps if not step.evaluated and step.ups > 0]
+    if apart:
+        return sum(s.seconds for s in apart) / sum(s.updates for s in apart)
+    if seconds := sum(step.wall for step in steps):
+        return seconds / sum(step.updates for step in steps)
+    speed = statistics.median(step.ups for step in steps) if steps else 0
     return 1 / speed if speed > 0 else None
 
 
-def _training_seconds(updates: float, wall: float, ups: float) -> float:
-    """Between two lines; 0 where an evaluation hides less than a second of it."""
-    spent = updates / ups if ups > 0 else math.inf
-    return spent if abs(spent - wall) <= 1 else wall
+class _Step(NamedTuple):
+    """What a log says between two lines of training."""
+
+    updates: float
+    wall: float
+    ups: float
+    evaluated: bool
+
+    @property
+    def seconds(self) -> float:
+        """Updates per second have two decimals, so that slow ones say little."""
+        return self.wall if self.wall >= _LONG else self.updates / self.ups
+
+
+def _steps(lines: Iterable[str]) -> Iterator[_Step]:
+    before, evaluated = 0.0, False
+    for tag, values in filter(None, map(read_log_line, lines)):
+        found = numbers(values, "num_updates", "train_wall", "ups")
+        if tag != "train_inner":
+            evaluated = True
+        elif found and found[0] > before:
+            done, wall, ups = found
+            yield _Step(done - before, wall, ups, evaluated)
+            before, evaluated = done, False
 
 
 def collect(result: Result, record: Path) -> None:

@@ -164,7 +164,7 @@ class PatsAdamax(Grouped):
                     draws: Iterable[Tensor] = map(draw, pieces, sizes)
                     if workers > 1:
                         draws = list(pool.map(draw, pieces, sizes))
-                    if not params[0].is_cpu:  # a few launches in place of hundreds
+                    elif _on_one_gpu(params):  # a few launches in place of hundreds
                         draws = draw(pieces[0], sum(sizes)).split(sizes)
                     _add_noise(lists, run, _means(params, sums), iter(draws), group)
 
@@ -182,6 +182,10 @@ class PatsAdamax(Grouped):
             return _draw(parameter, size, words, group["p"])
 
         return draw
+
+
+def _on_one_gpu(params: list[Tensor]) -> bool:
+    return not params[0].is_cpu and len({(p.device, p.dtype) for p in params}) == 1
 
 
 def _adamax(
