@@ -5,11 +5,13 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import ROOT, environment
+from fairseq import utils
 from fairseq_steady.patches import table
 from fairseq_steady.patches.change import Change, Row, Setting, put
 
@@ -112,6 +114,19 @@ def test_everything_that_is_replaced_is_in_the_table_and_twice_is_once() -> None
 
 #: Replaced when a run starts: it may be the program itself.
 LOOP = "fairseq_cli.train:validate_and_save"
+
+
+def test_a_link_to_the_checkout_and_the_checkout_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Imported through a link, --user-dir with the folder itself imports no second."""
+    link, memo = tmp_path / "fairseq_steady", {"another"}
+    link.symlink_to(ROOT / "user_dir")
+    monkeypatch.setattr(utils.import_user_module, "memo", memo, raising=False)
+    monkeypatch.setattr(table, "__file__", str(link / "patches" / "table.py"))
+    table.claim()
+    expected = {"another", str(link), str(ROOT / "user_dir")}
+    assert utils.import_user_module.memo == expected
 
 
 def test_every_row_says_why_and_every_replaced_source_is_known() -> None:

@@ -46,11 +46,17 @@ fi
 # they are made with.
 summarise() {
   if [ "$out/$1.txt" -nt "$2" ] && [ "$out/$1.txt" -nt "$test" ]; then return; fi
-  "$bin/fairseq-steady" summarize "${@:3}" "$test" --column dialogue >"$out/$1.$BASHPID.part"
-  mv "$out/$1.$BASHPID.part" "$out/$1.txt"
+  local part=$out/$1.$$.part
+  "$bin/fairseq-steady" summarize "${@:3}" "$test" --column dialogue >"$part"
+  mv "$part" "$out/$1.txt"
 }
 # JOBS models at a time write, each with its share of the cores; one that fails ends all.
-trap 'kill $(jobs -rp) 2>/dev/null; rm -f "$out"/*.part' EXIT
+end() {
+  local job
+  for job in $(jobs -rp); do pkill -P "$job" || kill "$job" || true; done 2>/dev/null
+  rm -f "$out"/*.$$.part
+}
+trap end EXIT
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((($(nproc) + ${JOBS:-2} - 1) / ${JOBS:-2}))}
 free() { while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done; }
 train=$data/dialogsum.train.jsonl
