@@ -33,7 +33,7 @@ from fairseq_steady.comparison import (
     worker,
 )
 from fairseq_steady.comparison.command import check, make_executor, reasons
-from fairseq_steady.comparison.execution import Local, run_all
+from fairseq_steady.comparison.execution import Local, prepare, run_all
 from fairseq_steady.comparison.plan import Plan, Run, every, named, points
 from fairseq_steady.comparison.recorded import majority_baseline
 from fairseq_steady.comparison.results import Result, seconds_per_update
@@ -46,7 +46,7 @@ from fairseq_steady.comparison.significance import (
     p_value,
 )
 from fairseq_steady.comparison.table import Scored
-from fairseq_steady.comparison.worker import locked
+from fairseq_steady.comparison.worker import _version, locked
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import finite
 from helpers import MCC, Instant, result, write_all
@@ -456,6 +456,21 @@ def test_what_follows_a_crash_crashes_with_it(tmp_path: Path) -> None:
         "crashed: a seed 1 did",
         "crashed: b seed 1 did",
     ]
+
+
+def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
+    run = Run("", "a", 1, tmp_path / "a", ["nothing"])
+    prepare(run)
+    job = Local(1).start(run, 0)
+    while not job.done():
+        time.sleep(0.05)
+    assert job.reason().startswith("the worker ended with status 1: ")
+    assert job.reason().endswith("starts with no program; start the comparison again")
+
+
+def test_what_is_not_installed_has_no_version() -> None:
+    assert _version("numpy") == np.__version__
+    assert _version("fairseq-unsteady") == "not installed"
 
 
 def test_runs_that_all_crash_alike_are_not_all_tried(tmp_path: Path) -> None:

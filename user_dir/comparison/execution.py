@@ -5,12 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -72,6 +73,7 @@ class Executor(Protocol):
 @dataclass
 class _Process:
     process: subprocess.Popen[bytes]
+    errors: IO[bytes]
 
     def done(self) -> bool:
         return self.process.poll() is not None
@@ -81,7 +83,10 @@ class _Process:
             os.killpg(self.process.pid, signal.SIGTERM)
 
     def reason(self) -> str:
-        return f"the worker ended with status {self.process.returncode}"
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").splitlines()
+        said = f": {lines[-1].strip()}" if lines else ""
+        return f"the worker ended with status {self.process.returncode}{said}"
 
 
 class _Elsewhere:
@@ -132,15 +137,15 @@ class Local:
             "fairseq_steady.comparison.worker",
             str(run.folder),
         ]
-        return _Process(
-            subprocess.Popen(
-                command,
-                env=self._environment(slot),
-                start_new_session=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the job
+        process = subprocess.Popen(
+            command,
+            env=self._environment(slot),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
         )
+        return _Process(process, errors)
 
 
 @dataclass

@@ -102,6 +102,13 @@ def _commit() -> str:
     return said("describe", "--always", "--dirty")
 
 
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a checkout on Python's path
+        return "not installed"
+
+
 def _machine() -> str:
     cores = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     return "; ".join([cores, *gpus()])
@@ -201,7 +208,7 @@ def train(folder: Path) -> None:
             task["method"],
             task["seed"],
             task["command"],
-            versions={name: metadata.version(name) for name in _VERSIONS},
+            versions={name: _version(name) for name in _VERSIONS},
             commit=_commit(),
             machine=_machine(),
         )
