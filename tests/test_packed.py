@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -472,6 +473,7 @@ def test_a_gpu_packs_where_flash_attn_may_run(
 
 #: Prints the large pages, in kB, that a table's gradient of 48 MB stands in.
 LARGE = """
+import os
 import re
 import fairseq_cli.train, fairseq_steady.tasks, torch
 held = torch.ones(30_000, 400)
@@ -492,3 +494,7 @@ def test_the_plugin_comes_before_torchs_first_tensor() -> None:
         command, env=given, capture_output=True, text=True, check=True
     )
     assert int(done.stdout.split()[-1]) > 40_000
+
+
+def test_few_compiled_products_are_kept() -> None:
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"

@@ -48,10 +48,7 @@ class _Masked(torch.autograd.Function):
 def _masked(x: Tensor, kept: Tensor, scale: float) -> Tensor:
     # Half precision would round the scale, and so move the mean.
     exact = torch.promote_types(x.dtype, torch.float32)
-    factors = kept.to(exact).mul_(scale)
-    # In place, unless a gradient of the gradient needs the factors.
-    made = x * factors if torch.is_grad_enabled() else factors.mul_(x)
-    return made.to(x.dtype)
+    return kept.to(exact).mul_(scale).mul_(x).to(x.dtype)
 
 
 class Dropout(FairseqDropout):
