@@ -473,7 +473,6 @@ def test_a_gpu_packs_where_flash_attn_may_run(
 
 #: Prints the large pages, in kB, that a table's gradient of 48 MB stands in.
 LARGE = """
-import os
 import re
 import fairseq_cli.train, fairseq_steady.tasks, torch
 held = torch.ones(30_000, 400)

@@ -9,7 +9,7 @@
 # First plain's learning rate is chosen among six; it is everybody's, but of the two whose
 # optimizer is another. Then each method has six settings of its own, tried on the
 # validation half with the seeds TUNING (101 102), which never count. Each run is evaluated
-# once, at its end, which for SST-2's 7,000 sentences takes about as long as its training.
+# once, at its end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
