@@ -4,8 +4,8 @@
 #   bash examples/multitask/run.sh DATA MODEL OUT SEEDS...
 # DATA is GLUE's folder. TASKS are learnt together (cola,stsb) and evaluated on SUBSETS
 # (the development set of each), NEW is adapted to (sst2) with the SHARES of its data
-# (0.001 0.01 0.1; 1 for all of it). UPDATES of the first stage (400) and of the second
-# (100). For a task that is not GLUE's, NEW_DATA is its folder and NEW its flags, as
+# (0.001 0.01 0.1; 1 for all of it). UPDATES of the first stage (400), then of the second
+# (100), one number for all shares or one for each. For a task that is not GLUE's, NEW_DATA is its folder and NEW its flags, as
 # "--task nli --nli-task snli". MORE is added to every run's flags.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -13,7 +13,7 @@ data=$1 model=$2 out=$3
 shift 3
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 tasks=${TASKS:-cola,stsb}
-read -r first second <<<"${UPDATES:-400 100}"
+read -ra updates <<<"${UPDATES:-400 100}"
 new=${NEW:-sst2}
 [[ $new == --* ]] || new="--task glue --glue-task $new"
 common=(--user-dir user_dir --steady-model "$model" --batch-size 32
@@ -22,9 +22,11 @@ common=(--user-dir user_dir --steady-model "$model" --batch-size 32
 "$bin/fairseq-steady" compare --out "$out/together" --keep --jobs 2 --seeds "$@" \
   --methods plain smart --select "${tasks%%,*}" -- "$data" "${common[@]}" \
   --task glue_multitask --multitask-names "$tasks" --valid-subset "${SUBSETS:-$tasks}" \
-  --steady-updates "$first"
+  --steady-updates "${updates[0]}"
 started="$out/together/METHOD/seed{seed}/checkpoint_best.pt"
-for share in ${SHARES:-0.001 0.01 0.1}; do
+read -ra shares <<<"${SHARES:-0.001 0.01 0.1}"
+for i in "${!shares[@]}"; do
+  share=${shares[i]}
   size=(--steady-train-size "$share")
   [ "$share" != 1 ] || size=()
   "$bin/fairseq-steady" compare --out "$out/share$share" --jobs 2 --seeds "$@" --methods \
@@ -32,5 +34,5 @@ for share in ${SHARES:-0.001 0.01 0.1}; do
     "plain=--criterion plain --finetune-from-model ${started/METHOD/plain}" \
     "smart=--criterion smart --finetune-from-model ${started/METHOD/smart}" \
     -- "${NEW_DATA:-$data}" "${common[@]}" $new "${size[@]}" \
-    --steady-split-dev --valid-subset valid,test --steady-updates "$second"
+    --steady-split-dev --valid-subset valid,test --steady-updates "${updates[i + 1]:-${updates[-1]}}"
 done
