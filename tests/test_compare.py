@@ -12,8 +12,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -239,7 +241,7 @@ def test_killed_anywhere_it_goes_on_where_it_was(
 
 def free(folder: Path) -> bool:
     with locked(folder) as mine:
-        return mine
+        return mine is not None
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -554,9 +556,46 @@ def test_a_run_that_another_program_is_at_is_checked_too(tmp_path: Path) -> None
         loop._finish(0, run, job)
     (run.folder / "result.json").unlink()
     with locked(run.folder):  # our worker came second, and left nothing
-        loop._finish(0, run, job)
+        ours: Any = SimpleNamespace(reason=lambda: "it was late")
+        loop._finish(0, run, ours)
         assert isinstance(loop.running[0][1], execution._Elsewhere)
     assert loop.known == {}
+
+
+def test_a_killed_run_of_another_program_is_begun_again(tmp_path: Path) -> None:
+    """What was waited for and left no result is a gap, not a crash."""
+    executor, (run,), other = Instant(lambda _: 0.5), chain(tmp_path, "a"), ExitStack()
+    run.folder.mkdir()
+    assert other.enter_context(locked(run.folder))
+    Timer(0.2, other.close).start()
+    (made,) = run_all([run], executor)
+    assert (made.status, executor.started) == ("ok", ["a seed 1"])
+
+
+def test_a_training_holds_its_folder_when_its_worker_is_killed(tmp_path: Path) -> None:
+    """Nobody clears the folder, or trains in it, while it still writes there."""
+    (run,) = chain(tmp_path, "a")
+    run.folder.mkdir()
+    prepare(replace(run, command=("probe",)))
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    worker = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import sys; from pathlib import Path;"
+            "from fairseq_steady.comparison import worker;"
+            "worker.PROGRAMS['probe'] = [sys.executable, '-c', sys.argv[1]];"
+            "worker._flags = lambda *_: [];"
+            "worker.train(Path(sys.argv[2]))",
+            *(program, str(run.folder)),
+        ]
+    )
+    log = run.folder / "train.log"
+    wait_until(lambda: log.is_file() and log.read_text().endswith("\n"))
+    worker.kill()
+    worker.wait()
+    assert not free(run.folder)
+    os.kill(int(log.read_text()), signal.SIGKILL)
+    wait_until(lambda: free(run.folder))
 
 
 def test_a_diverged_run_is_an_outcome(tmp_path: Path) -> None:

@@ -97,13 +97,10 @@ class _Elsewhere:
 
     def done(self) -> bool:
         with locked(self.folder) as mine:
-            return mine
+            return mine is not None
 
     def stop(self) -> None:
         """Not ours to stop."""
-
-    def reason(self) -> str:
-        return "the process that trained it ended without a result"
 
 
 class Local:
@@ -254,7 +251,8 @@ class Display:
         if not log.is_file():
             return
         with log.open(encoding="utf-8", errors="replace") as file:
-            file.seek(self.read.get(run.folder, 0))
+            read = self.read.get(run.folder, 0)
+            file.seek(read if read <= log.stat().st_size else 0)  # begun again
             for entry in filter(None, map(read_log_line, file.readlines())):
                 self._show(line, *entry)
             self.read[run.folder] = file.tell()
@@ -371,7 +369,7 @@ class _Loop:
         self.executor = executor
         self.display = display
         self.known = known
-        self.running: dict[int, tuple[Run, Job]] = {}
+        self.running: dict[int, tuple[Run, Job | _Elsewhere]] = {}
         self.trained = trained or bool(known)
         self.first: list[Path] = []
         #: results that are to be made again
@@ -419,15 +417,21 @@ class _Loop:
                 return
             (run.folder / RESULT).unlink(missing_ok=True)
             prepare(run)
-        self.first = [*self.first, run.folder][:_ALIKE]
+        if run.folder not in self.first:
+            self.first = [*self.first, run.folder][:_ALIKE]
         self.running[slot] = run, self.executor.start(run, slot)
 
-    def _finish(self, slot: int, run: Run, job: Job) -> None:
+    def _finish(self, slot: int, run: Run, job: Job | _Elsewhere) -> None:
         result, other = of_run(run), _Elsewhere(run.folder)
-        if result is None and not other.done():  # which was faster
+        if result is None and not other.done():  # which was faster, or outlives ours
             self.running[slot] = run, other
             return
-        self._record(run, result or crashed(run, job.reason()))
+        if result is None:
+            if isinstance(job, _Elsewhere):  # stopped or killed
+                self._begin(run, slot)
+                return
+            result = crashed(run, job.reason())
+        self._record(run, result)
         self._judge(run)
 
     def _record(self, run: Run, result: Result) -> None:

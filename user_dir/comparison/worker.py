@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -74,15 +74,18 @@ class Task(TypedDict):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Hold a run's folder; False if another process does."""
+def locked(folder: Path) -> Iterator[IO[str] | None]:
+    """Hold a run's folder by the file given; None if another process does.
+
+    A process that is given the file holds the folder too, until it ends.
+    """
     with own_file(folder / LOCK, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield None
             return
-        yield True
+        yield file
 
 
 def _commit() -> str:
@@ -148,7 +151,7 @@ def _flags(folder: Path, task: Task) -> list[str]:
     ]
 
 
-def _train(folder: Path, task: Task, result: Result) -> None:
+def _train(folder: Path, task: Task, result: Result, lock: IO[str]) -> None:
     """Run the command, its output in the log; fill in status and costs."""
     program, *flags = task["command"]
     with (
@@ -158,6 +161,8 @@ def _train(folder: Path, task: Task, result: Result) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**_MALLOC, **os.environ},
+            # Killed, a worker leaves its training behind, which still writes here.
+            pass_fds=[lock.fileno()],
         ) as process,
     ):
         _, status, usage = os.wait4(process.pid, 0)
@@ -198,8 +203,8 @@ def train(folder: Path) -> None:
 
     A run that was cut off starts afresh: its log cannot be told from a whole one.
     """
-    with locked(folder) as mine:
-        if not mine:
+    with locked(folder) as lock:
+        if not lock:
             return
         _clear(folder)
         task = _task(folder / TASK)
@@ -213,7 +218,7 @@ def train(folder: Path) -> None:
             machine=_machine(),
         )
         started = time.monotonic()
-        _train(folder, task, result)
+        _train(folder, task, result, lock)
         result.seconds = time.monotonic() - started
         _judge(folder, task, result)
         shutil.rmtree(folder / RECORD, ignore_errors=True)
