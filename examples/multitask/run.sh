@@ -6,7 +6,8 @@
 # (the development set of each), NEW is adapted to (sst2) with the SHARES of its data
 # (0.001 0.01 0.1; 1 for all of it). UPDATES of the first stage (400), then of the second
 # (100), one number for all shares or one for each. For a task that is not GLUE's, NEW_DATA is its folder and NEW its flags, as
-# "--task nli --nli-task snli". MORE is added to every run's flags.
+# "--task nli --nli-task snli". EVERY (1) is how often smart is applied, as many times as
+# strongly; MORE is added to every run's flags. Each run is evaluated once, at its end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
@@ -16,23 +17,25 @@ tasks=${TASKS:-cola,stsb}
 read -ra updates <<<"${UPDATES:-400 100}"
 new=${NEW:-sst2}
 [[ $new == --* ]] || new="--task glue --glue-task $new"
-common=(--user-dir user_dir --steady-model "$model" --batch-size 32
-  --clip-norm 1 --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-4e-4}"
+smart="smart=--criterion smart --smart-every ${EVERY:-1}"
+common=(--user-dir user_dir --steady-model "$model" --batch-size 32 --validate-interval 1000
+  --lr-scheduler polynomial_decay --clip-norm 1 --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-4e-4}"
   ${MORE:-})
 "$bin/fairseq-steady" compare --out "$out/together" --keep --jobs 2 --seeds "$@" \
-  --methods plain smart --select "${tasks%%,*}" -- "$data" "${common[@]}" \
+  --methods plain "$smart" --select "${tasks%%,*}" -- "$data" "${common[@]}" \
   --task glue_multitask --multitask-names "$tasks" --valid-subset "${SUBSETS:-$tasks}" \
-  --steady-updates "${updates[0]}"
+  --max-update "${updates[0]}" --warmup-updates $((updates[0] / 10))
 started="$out/together/METHOD/seed{seed}/checkpoint_best.pt"
 read -ra shares <<<"${SHARES:-0.001 0.01 0.1}"
 for i in "${!shares[@]}"; do
   share=${shares[i]}
   size=(--steady-train-size "$share")
   [ "$share" != 1 ] || size=()
+  number=${updates[i + 1]:-${updates[-1]}}
   "$bin/fairseq-steady" compare --out "$out/share$share" --jobs 2 --seeds "$@" --methods \
     "pretrained=--criterion plain" \
     "plain=--criterion plain --finetune-from-model ${started/METHOD/plain}" \
-    "smart=--criterion smart --finetune-from-model ${started/METHOD/smart}" \
+    "$smart --finetune-from-model ${started/METHOD/smart}" \
     -- "${NEW_DATA:-$data}" "${common[@]}" $new "${size[@]}" \
-    --steady-split-dev --valid-subset valid,test --steady-updates "${updates[i + 1]:-${updates[-1]}}"
+    --max-update "$number" --warmup-updates $((number / 10))
 done
