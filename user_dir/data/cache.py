@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from ..errors import UserError
 from ..files import foreign, read_json, sha256, write_json
 from .forms import ONE_ROW, Form
+from .noticing import listening
 from .ragged import Encoded
 from .readers import Example, error_at, plain_number, shown
 from .stored import Chunk, Entry, believed, kept
@@ -25,7 +26,7 @@ from .waiting import counted
 logger = logging.getLogger(__name__)
 
 #: Of what is stored, of all kinds of data.
-VERSION = 3
+VERSION = 4
 
 
 def default_folder() -> Path:
@@ -234,9 +235,10 @@ def classes_cached(
         if found and found["key"] == key_of(*recipe, found["lines"]):
             return found["lines"]
     lines: dict[str, int] = {}
-    for example in counted(reader(path), f"{path}: rows looked at"):
-        for name in example.names:
-            lines.setdefault(name, example.line)
+    with listening():  # said when its rows are tokenised
+        for example in counted(reader(path), f"{path}: rows looked at"):
+            for name in example.names:
+                lines.setdefault(name, example.line)
     with suppress(OSError):  # said when its rows are tokenised
         folder.mkdir(0o700, parents=True, exist_ok=True)
         write_json(stored, {"key": key_of(*recipe, lines), "lines": lines})

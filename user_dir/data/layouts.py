@@ -4,7 +4,6 @@ GLUE's and NLI's TSVs have no quoting: a quote is a quote. A row that does not f
 error with its line; rows are left out where their authors say so, and counted.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from ..errors import UserError
 from .cache import classes_cached
+from .noticing import remark
 from .readers import (
     SHOWN,
     Example,
@@ -32,8 +32,6 @@ from .tables import (
     read_named,
     text_cell,
 )
-
-logger = logging.getLogger(__name__)
 
 #: GLUE's own dev.tsv and test.tsv, unless a data set says otherwise.
 _FILES = {"train": ("train.tsv",), "valid": ("dev.tsv",), "test": ("test.tsv",)}
@@ -325,10 +323,10 @@ def _say_left(path: Path, layout: Layout, part: str, left: int, seen: int) -> No
             f"{where}: all {seen} rows have the label {what}, which stands for no "
             "label; get the file again"
         )
-    logger.warning(
-        "%s: %d of %d rows have the label %s, which stands for no label, and are left "
-        "out",
-        *(where, left, seen, what),
+    remark(
+        path,
+        f"{' (' + part + ')' if part else ''}: {left} of {seen} rows have the label "
+        f"{what}, which stands for no label, and are left out",
     )
 
 
