@@ -51,6 +51,8 @@ def _in_temp() -> Path:
     return named if ours else Path(tempfile.mkdtemp(prefix="fairseq-steady-"))
 
 
+#: What to do about a label that is not known.
+_MEND = "mend the row"
 Reader = Callable[[Path], Iterable[Example]]
 
 
@@ -73,28 +75,28 @@ def digest_of(path: Path) -> str:
 
 
 def class_targets(
-    path: Path, examples: Sequence[Example], labels: Sequence[str]
+    path: Path, examples: Sequence[Example], labels: Sequence[str], mend: str = _MEND
 ) -> np.ndarray:
     """Index of each example's label.
 
     Raises:
-        UserError: a label that is not among ``labels``.
+        UserError: a label that is not among ``labels``; ``mend`` is what to do.
 
     """
-    index = _places(path, examples, labels)
+    index = _places(path, examples, labels, mend)
     return np.array([index[example.label] for example in examples], np.int64)
 
 
 def label_targets(
-    path: Path, examples: Sequence[Example], labels: Sequence[str]
+    path: Path, examples: Sequence[Example], labels: Sequence[str], mend: str = _MEND
 ) -> np.ndarray:
     """Whether each label holds for each example, shape (N, L).
 
     Raises:
-        UserError: a label that is not among ``labels``.
+        UserError: a label that is not among ``labels``; ``mend`` is what to do.
 
     """
-    index = _places(path, examples, labels)
+    index = _places(path, examples, labels, mend)
     targets = np.zeros((len(examples), len(labels)), np.bool_)
     for row, example in enumerate(examples):
         targets[row, [index[name] for name in example.names]] = True
@@ -102,19 +104,15 @@ def label_targets(
 
 
 def _places(
-    path: Path, examples: Sequence[Example], labels: Sequence[str]
+    path: Path, examples: Sequence[Example], labels: Sequence[str], mend: str
 ) -> dict[str, int]:
     """Index of each label, all of the examples' being there."""
     index = {label: i for i, label in enumerate(labels)}
     for example in examples:
         for name in example.names:
             if name not in index:
-                raise error_at(
-                    path,
-                    example.line,
-                    f"label {shown(name)} is none of: {', '.join(labels)}",
-                    "mend the row or name the labels with --steady-labels",
-                )
+                problem = f"label {shown(name)} is none of: {', '.join(labels)}"
+                raise error_at(path, example.line, problem, mend)
     return index
 
 
@@ -144,6 +142,7 @@ def encode_cached(
     cache_dir: Path | None,
     several: bool = False,
     form: Form = ONE_ROW,
+    mend: str = _MEND,
 ) -> Encoded:
     """Read, check and tokenise a file, or take the result of an earlier time.
 
@@ -156,6 +155,7 @@ def encode_cached(
         cache_dir: where results are kept; None for :func:`default_folder`.
         several: examples have any number of the labels, as the description says.
         form: rows of tokens that an example becomes.
+        mend: what to do about a label that is not known.
 
     Raises:
         UserError: the file cannot be read or a row is wrong. Nothing is cached then.
@@ -170,7 +170,7 @@ def encode_cached(
     folder = (cache_dir or default_folder()) / f"{path.stem}-{key[:16]}"
     classes = None if labels is None else len(labels)
     entry = Entry(path, folder, key, tokenizer.symbols, form.sides, classes, several)
-    targets = _targets(labels, several)
+    targets = _targets(labels, several, mend)
     encoded = kept(entry, lambda: _chunks(path, reader, targets, tokenizer, form))
     if truncated := sum(encoded.truncated):
         logger.warning(
@@ -195,12 +195,13 @@ def _chunks(
 
 
 def _targets(
-    labels: Sequence[str] | None, several: bool
+    labels: Sequence[str] | None, several: bool, mend: str
 ) -> Callable[[Path, Sequence[Example]], np.ndarray]:
     """What makes targets of examples."""
     if labels is None:
         return score_targets
-    return partial(label_targets if several else class_targets, labels=labels)
+    made = label_targets if several else class_targets
+    return partial(made, labels=labels, mend=mend)
 
 
 class _Classes(TypedDict):

@@ -198,7 +198,7 @@ def _candidates(folder: Path, stem: str) -> Iterator[list[Path]]:
     for base in (folder, folder / "finished_files"):
         yield [base / f"{stem}.bin"]
         yield sorted((base / "chunked").glob(f"{stem}_*.bin"))
-        yield [base / stem]
+        yield [path for path in [base / stem] if path.is_dir()]
     yield [folder / f"all_{stem}.txt", folder]
 
 

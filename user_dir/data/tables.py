@@ -352,6 +352,8 @@ def _csv_rows(
     blank, last, lost = 0, 0, _Swallowed(path, separator)
     try:
         header = as_header(path, next(reader), columns)
+        if not header:
+            raise error_at(path, 1, "an empty line", "remove it")
         last = reader.line_num
         for cells in reader:
             if blank and cells:

@@ -4,6 +4,7 @@ Text is text: a special token's spelling in it is read as the characters it is m
 Special tokens come from the tokeniser's template alone.
 """
 
+import hashlib
 import itertools
 import json
 import logging
@@ -60,12 +61,13 @@ class SentenceTokenizer:
         max_length: int,
         spelled: bool = False,
     ) -> None:
-        #: of all that decides about ids, but for ``max_length``
-        self.digest = f"{sha256(directory.tokenizer_path)} spelled {spelled}"
         self.max_length = max_length
         tokenizer = load_tokenizer(directory.tokenizer_path)
         #: fairseq's id of each of the tokeniser's, -1 where it has none
         self.ids = _fairseq_ids(tokenizer, dictionary, directory)
+        known = hashlib.sha256(self.ids.tobytes()).hexdigest()
+        #: of all that decides about ids, but for ``max_length``
+        self.digest = f"{sha256(directory.tokenizer_path)} {known} spelled {spelled}"
         self._special = _special_tokens(tokenizer, directory)
         #: special tokens that text cannot spell and has not been seen to
         self._unseen = set() if spelled else set(self._special)
