@@ -26,7 +26,7 @@ from fairseq_steady.data.readers import read_sentence_tab_label
 from fairseq_steady.data.sampling import parse_size
 from fairseq_steady.data.superglue import TASKS
 from fairseq_steady.data.superglue import read_split as read_superglue
-from fairseq_steady.data.tables import read_table
+from fairseq_steady.data.tables import read_parted, read_table
 from fairseq_steady.errors import UserError
 from fairseq_steady.model_dir import DICTIONARY, ModelDirectory
 from fairseq_steady.tasks._also import renaming
@@ -37,6 +37,7 @@ from fairseq_steady.tasks.cola import ColaTask
 from fairseq_steady.tasks.glue_multitask import MultitaskTask
 from fairseq_steady.tasks.summarization import SummarizationConfig, SummarizationTask
 from fairseq_steady.tasks.text import TextClassificationTask
+from fairseq_steady.tasks.uci_sentiment import repair
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 CLASSES = ("contradiction", "neutral", "entailment")
@@ -72,6 +73,11 @@ def write(path: Path, text: str) -> Path:
 
 def lines(*rows: dict[str, Any]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def refused(said: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        call()
 
 
 # --- said in every run ----------------------------------------------------------------
@@ -208,12 +214,43 @@ def test_a_file_without_a_suffix_is_no_folder_of_stories(tmp_path: Path) -> None
         find_pairs(tmp_path, "train")
 
 
+def test_pairs_without_room_are_refused_and_not_left_whole(
+    models: dict[str, Path],
+) -> None:
+    """The tokeniser does not cut what is shorter than its special tokens."""
+    directory = ModelDirectory.open(models["roberta"])
+    tokenizer = SentenceTokenizer(directory, directory.dictionary(), 4)
+    said = (
+        "4 tokens leave a pair no room: 3 are special; raise --steady-max-length to 5"
+    )
+    refused(said, lambda: tokenizer.encode([("w1 w2", "w3")]))
+    refused(said, lambda: tokenizer.encode_words([("w1 w2", "w3")], [((0, 2), (0, 2))]))
+    assert [ids.tolist() for ids in tokenizer.encode([("w1 w2 w3",)])[0]] == [
+        [0, 6, 7, 2]
+    ]
+
+
+def test_letters_of_a_text_encoded_once_stay() -> None:
+    twice = "caf\u00e9 \U0001f600".encode().decode("latin1")
+    assert repair(twice) == "caf\u00e9 \U0001f600"
+    assert repair(twice[:-1]) == "caf\u00e9 "  # an emoji cut off
+    assert repair("caf\u00e9") == "caf\u00e9"
+    assert repair("a \u00a0b") == "a b"  # as published, three times
+
+
+def test_a_separator_that_ends_in_a_blank(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tsv", "text\tlabel\na\tx, y\nb\t \nc\tx, \n")
+    found = read_parted(path, ["text"], "label", ", ")
+    assert next(found).labels == ("x", "y")
+    assert next(found).labels == ()
+    refused("t.tsv:4: an empty label in 'x, '", lambda: next(found))
+    (found,) = read_parted(
+        write(path, "text\tlabel\na\t x y \n"), ["text"], "label", " "
+    )
+    assert found.labels == ("x", "y")
+
+
 # --- said in one line -----------------------------------------------------------------
-
-
-def refused(said: str, call: Callable[[], Any]) -> None:
-    with pytest.raises(UserError, match=re.escape(said)):
-        call()
 
 
 def test_what_is_wrong_is_said_where_it_is(tmp_path: Path) -> None:

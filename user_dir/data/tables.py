@@ -247,8 +247,10 @@ def _parted(
     if isinstance(value, list):
         each = [label_cell(path, number, {column: v}, column, False) for v in value]
     else:
-        cell = label_cell(path, number, row, column, False).strip()
-        each = cell.split(separator) if cell else []
+        cell = label_cell(path, number, row, column, False)
+        # A blank at the end may be part of a separator, or all of it.
+        inside = cell if separator.strip() else cell.strip()
+        each = inside.split(separator) if cell.strip() else []
     names = tuple(name.strip() for name in each)
     if "" in names:
         problem = f"an empty label in {shown(value)}"
