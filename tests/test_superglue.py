@@ -512,13 +512,16 @@ def test_cbs_score_is_the_mean_of_two(
 ) -> None:
     write_task(tmp_path, "cb", train=24, val=13)
     done = fairseq_train(
-        *flags(models, tmp_path, "cb"), f"--save-dir={tmp_path}", "--steady-split-dev"
+        *(*flags(models, tmp_path, "cb"), f"--save-dir={tmp_path}"),
+        *("--steady-split-dev", f"--steady-record={tmp_path}"),
     )
     found = {k: float(v) for k, v in logged(done, "valid")[-1].items()}
     both = found["valid_macro_f1"] + found["valid_accuracy"]
     assert found["valid_score"] == pytest.approx(both / 2, abs=1e-3)
     saved = checkpoint(tmp_path, "checkpoint_best.pt")["cfg"]["checkpoint"]
     assert saved["best_checkpoint_metric"] == "score"
+    record = json.loads(next(tmp_path.glob("valid-*.json")).read_text())
+    assert record["score_of"] == ["macro_f1", "accuracy"]
 
 
 def test_wic_learns_from_its_words_and_answers(

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_text
+from ..scores.groups import OF_GROUP
 from . import table
 from .recorded import Answers, Array, usable
 from .results import Result
 from .table import (
-    OF_GROUP,
     Row,
     Scored,
     Tables,

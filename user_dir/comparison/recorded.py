@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 
+from ..scores.groups import GROUPS, OF_GROUP, group_counts, group_scores
 from ..scores.metrics import scores_of
 from .results import Predictions, Result
 
@@ -23,11 +24,17 @@ class Answers:
         outputs: logits of K classes or choices, (N, K), of L labels, (N, L), or scores,
             (N, 1).
         gold: class indices or scores, (N,), or which labels hold, (N, L).
+        groups: names of the G groups that sentences are in, if they are.
+        group: index of each sentence's, (N,); None without groups.
+        score_of: the metrics whose mean is ``score``, if there are such.
 
     """
 
     outputs: Array
     gold: Array
+    groups: tuple[str, ...] = ()
+    group: Array | None = None
+    score_of: tuple[str, ...] = ()
 
     @property
     def scores(self) -> bool:
@@ -66,8 +73,28 @@ def metric_of(given: Array, like: Answers, metric: str) -> float:
 
     """
     answers, gold = torch.from_numpy(given), torch.from_numpy(like.gold)
-    found = scores_of(answers, gold, like.outputs.shape[1])
+    classes = like.outputs.shape[1]
+    found = scores_of(answers, gold, classes)
+    if like.group is not None:
+        of = gold.long(), torch.from_numpy(like.group), len(like.groups), classes
+        counts = group_counts(answers, *of)[GROUPS]
+        scores = group_scores(counts, like.groups).items()
+        found |= {f"{OF_GROUP}{name}": score for name, score in scores}
+    if like.score_of:
+        found["score"] = sum(found[name] for name in like.score_of) / len(like.score_of)
     return found.get(metric, math.nan)
+
+
+def _answers(outputs: Array, found: Predictions) -> Answers:
+    """Outputs for the sentences of a record."""
+    group = found.get("group")
+    return Answers(
+        outputs,
+        np.array(found["gold"]),
+        tuple(found.get("groups", ())),
+        None if group is None else np.array(group),
+        tuple(found.get("score_of", ())),
+    )
 
 
 def majority_baseline(metric: str, found: Predictions) -> float:
@@ -83,7 +110,7 @@ def majority_baseline(metric: str, found: Predictions) -> float:
 
     """
     gold = np.array(found["gold"])
-    like = Answers(np.zeros((len(gold), len(found["outputs"][0]))), gold)
+    like = _answers(np.zeros((len(gold), len(found["outputs"][0]))), found)
     answers, counts = np.unique(gold, axis=0, return_counts=True)
     if len(answers) < 2:
         return math.nan
@@ -130,7 +157,7 @@ def usable(
         predictions = result.predictions.get(subset)
         reason = _reason(predictions)
         if predictions and not reason:
-            one = Answers(*map(np.array, (predictions["outputs"], predictions["gold"])))
+            one = _answers(np.array(predictions["outputs"]), predictions)
             first = next(iter(found.values()), one)
             if _same(one, first):
                 found[result.seed] = one

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired, cast
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -40,10 +40,17 @@ Labels = list[Annotated[int, Field(ge=0, le=1)]]
 
 
 class Predictions(TypedDict):
-    """Of one subset, in the data's order; a diverged model's are nan."""
+    """Of one subset, in the data's order; a diverged model's are nan.
+
+    Where they are known, names of its groups and the group of each sentence, and the
+    metrics whose mean is ``score``.
+    """
 
     outputs: Annotated[list[list[float]], Field(min_length=1)]
     gold: Annotated[list[Gold] | list[Labels], Field(min_length=1)]
+    groups: NotRequired[list[str]]
+    group: NotRequired[list[Annotated[int, Field(ge=0)]]]
+    score_of: NotRequired[list[str]]
 
 
 # Without one of its own it has Result's, which forbids what it does not know.
@@ -63,6 +70,9 @@ class _Recorded(TypedDict):
     peak_gpu_mb: NotRequired[Cost]
     outputs: NotRequired[list[list[float]]]
     gold: NotRequired[list[Gold] | list[Labels]]
+    groups: NotRequired[list[str]]
+    group: NotRequired[list[Annotated[int, Field(ge=0)]]]
+    score_of: NotRequired[list[str]]
 
 
 class _Checkpoint(TypedDict):
@@ -220,12 +230,24 @@ def load(path: Path) -> Result:
         read = {"config": result.config, "evaluations": result.evaluations}
         conform(_Ended, read, path, _MEND)
     for subset, found in result.predictions.items():
+        _check_groups(found, f"{path}: field 'predictions.{subset}'")
         if len(found["outputs"]) != len(found["gold"]):
             raise UserError(
                 f"{path}: field 'predictions.{subset}': {len(found['outputs'])} "
                 f"outputs of {len(found['gold'])} gold answers; {_MEND}"
             )
     return result
+
+
+def _check_groups(found: Predictions, where: str) -> None:
+    groups, group = len(found.get("groups", ())), found.get("group")
+    if group is not None and (
+        len(group) != len(found["gold"]) or max(group, default=0) >= groups
+    ):
+        raise UserError(
+            f"{where}: its {groups} groups and its {len(found['gold'])} gold answers "
+            f"do not fit the groups of {len(group)} sentences; {_MEND}"
+        )
 
 
 def standing(runs: Sequence[Run]) -> dict[Path, Result]:
@@ -385,7 +407,13 @@ def _take_predictions(result: Result, files: Sequence[_Recorded]) -> None:
     first = next(name for name in result.evaluations[0] if name != "updates")
     best = result.best(first, metric, larger)["updates"]
     result.predictions = {
-        one["subset"]: {"outputs": one["outputs"], "gold": one["gold"]}
+        one["subset"]: _predictions(one)
         for one in files
         if one["updates"] == best and "outputs" in one and "gold" in one
     }
+
+
+def _predictions(one: _Recorded) -> Predictions:
+    """What of a record is of its sentences."""
+    kept = {k: v for k, v in one.items() if k in Predictions.__annotations__}
+    return cast(Predictions, kept)

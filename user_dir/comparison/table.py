@@ -18,6 +18,7 @@ from tabulate import LATEX_ESCAPE_RULES, tabulate
 from .. import escaping
 from ..errors import visible
 from ..files import write_text
+from ..scores.groups import OF_GROUP
 from .answers import Answer, Stop, answers, sentence
 from .answers import row as answer_row
 from .crossed import Crossed
@@ -29,8 +30,6 @@ from .significance import FEWEST
 Row = dict[str, str]
 #: The interval over both.
 OTHER = "seeds x sentences [95 %]"
-#: What names of the groups' metrics begin with.
-OF_GROUP = "accuracy_"
 
 #: The rules that tabulate itself has for cells.
 _LATEX = str.maketrans({**LATEX_ESCAPE_RULES, "±": r"$\pm$"})

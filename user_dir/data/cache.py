@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from ..errors import UserError
 from ..files import foreign, read_json, sha256, write_json
 from .forms import ONE_ROW, Form
+from .noticing import listening
 from .ragged import Encoded
 from .readers import Example, error_at, plain_number, shown
 from .stored import Chunk, Entry, believed, kept
@@ -25,7 +26,7 @@ from .waiting import counted
 logger = logging.getLogger(__name__)
 
 #: Of what is stored, of all kinds of data.
-VERSION = 3
+VERSION = 4
 
 
 def default_folder() -> Path:
@@ -50,6 +51,8 @@ def _in_temp() -> Path:
     return named if ours else Path(tempfile.mkdtemp(prefix="fairseq-steady-"))
 
 
+#: What to do about a label that is not known.
+_MEND = "mend the row"
 Reader = Callable[[Path], Iterable[Example]]
 
 
@@ -72,28 +75,28 @@ def digest_of(path: Path) -> str:
 
 
 def class_targets(
-    path: Path, examples: Sequence[Example], labels: Sequence[str]
+    path: Path, examples: Sequence[Example], labels: Sequence[str], mend: str = _MEND
 ) -> np.ndarray:
     """Index of each example's label.
 
     Raises:
-        UserError: a label that is not among ``labels``.
+        UserError: a label that is not among ``labels``; ``mend`` is what to do.
 
     """
-    index = _places(path, examples, labels)
+    index = _places(path, examples, labels, mend)
     return np.array([index[example.label] for example in examples], np.int64)
 
 
 def label_targets(
-    path: Path, examples: Sequence[Example], labels: Sequence[str]
+    path: Path, examples: Sequence[Example], labels: Sequence[str], mend: str = _MEND
 ) -> np.ndarray:
     """Whether each label holds for each example, shape (N, L).
 
     Raises:
-        UserError: a label that is not among ``labels``.
+        UserError: a label that is not among ``labels``; ``mend`` is what to do.
 
     """
-    index = _places(path, examples, labels)
+    index = _places(path, examples, labels, mend)
     targets = np.zeros((len(examples), len(labels)), np.bool_)
     for row, example in enumerate(examples):
         targets[row, [index[name] for name in example.names]] = True
@@ -101,19 +104,15 @@ def label_targets(
 
 
 def _places(
-    path: Path, examples: Sequence[Example], labels: Sequence[str]
+    path: Path, examples: Sequence[Example], labels: Sequence[str], mend: str
 ) -> dict[str, int]:
     """Index of each label, all of the examples' being there."""
     index = {label: i for i, label in enumerate(labels)}
     for example in examples:
         for name in example.names:
             if name not in index:
-                raise error_at(
-                    path,
-                    example.line,
-                    f"label {shown(name)} is none of: {', '.join(labels)}",
-                    "mend the row or name the labels with --steady-labels",
-                )
+                problem = f"label {shown(name)} is none of: {', '.join(labels)}"
+                raise error_at(path, example.line, problem, mend)
     return index
 
 
@@ -143,6 +142,7 @@ def encode_cached(
     cache_dir: Path | None,
     several: bool = False,
     form: Form = ONE_ROW,
+    mend: str = _MEND,
 ) -> Encoded:
     """Read, check and tokenise a file, or take the result of an earlier time.
 
@@ -155,6 +155,7 @@ def encode_cached(
         cache_dir: where results are kept; None for :func:`default_folder`.
         several: examples have any number of the labels, as the description says.
         form: rows of tokens that an example becomes.
+        mend: what to do about a label that is not known.
 
     Raises:
         UserError: the file cannot be read or a row is wrong. Nothing is cached then.
@@ -169,7 +170,7 @@ def encode_cached(
     folder = (cache_dir or default_folder()) / f"{path.stem}-{key[:16]}"
     classes = None if labels is None else len(labels)
     entry = Entry(path, folder, key, tokenizer.symbols, form.sides, classes, several)
-    targets = _targets(labels, several)
+    targets = _targets(labels, several, mend)
     encoded = kept(entry, lambda: _chunks(path, reader, targets, tokenizer, form))
     if truncated := sum(encoded.truncated):
         logger.warning(
@@ -194,12 +195,13 @@ def _chunks(
 
 
 def _targets(
-    labels: Sequence[str] | None, several: bool
+    labels: Sequence[str] | None, several: bool, mend: str
 ) -> Callable[[Path, Sequence[Example]], np.ndarray]:
     """What makes targets of examples."""
     if labels is None:
         return score_targets
-    return partial(label_targets if several else class_targets, labels=labels)
+    made = label_targets if several else class_targets
+    return partial(made, labels=labels, mend=mend)
 
 
 class _Classes(TypedDict):
@@ -234,9 +236,10 @@ def classes_cached(
         if found and found["key"] == key_of(*recipe, found["lines"]):
             return found["lines"]
     lines: dict[str, int] = {}
-    for example in counted(reader(path), f"{path}: rows looked at"):
-        for name in example.names:
-            lines.setdefault(name, example.line)
+    with listening():  # said when its rows are tokenised
+        for example in counted(reader(path), f"{path}: rows looked at"):
+            for name in example.names:
+                lines.setdefault(name, example.line)
     with suppress(OSError):  # said when its rows are tokenised
         folder.mkdir(0o700, parents=True, exist_ok=True)
         write_json(stored, {"key": key_of(*recipe, lines), "lines": lines})

@@ -4,7 +4,6 @@ GLUE's and NLI's TSVs have no quoting: a quote is a quote. A row that does not f
 error with its line; rows are left out where their authors say so, and counted.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from ..errors import UserError
 from .cache import classes_cached
+from .noticing import remark
 from .readers import (
     SHOWN,
     Example,
@@ -32,8 +32,6 @@ from .tables import (
     read_named,
     text_cell,
 )
-
-logger = logging.getLogger(__name__)
 
 #: GLUE's own dev.tsv and test.tsv, unless a data set says otherwise.
 _FILES = {"train": ("train.tsv",), "valid": ("dev.tsv",), "test": ("test.tsv",)}
@@ -91,6 +89,8 @@ class Layout:
         dropped: labels of rows that are left out and counted.
         parts: if it is made of some.
         quoted: cells of a .tsv may stand in quotes, as pandas writes them.
+        broken: the official file has rows with cells missing or empty, which are left
+            out and counted.
 
     """
 
@@ -105,6 +105,11 @@ class Layout:
     dropped: Sequence[str] = ()
     parts: Parts | None = None
     quoted: bool = False
+    broken: bool = False
+
+    def headless(self, path: Path) -> Bare | None:
+        """The form of a file that has no header, by its name in any case."""
+        return self.bare.get(path.name.lower())
 
 
 # --- which file -----------------------------------------------------------------------
@@ -150,7 +155,7 @@ def file_in(folder: Path, layout: Layout, split: str) -> Path | None:
         UserError: it is a folder.
 
     """
-    for path in entries(folder, [name.lower() for name in layout.files[split]]):
+    for path in entries(folder, layout.files[split]):
         if path.is_file():
             return path
         raise UserError(f"{path} is a folder, not a file; rename or remove it")
@@ -269,6 +274,8 @@ def _chosen(
 
 
 class _Row(NamedTuple):
+    """What is read of a row; a broken one has no texts."""
+
     line: int
     texts: Sequence[str]
     label: str
@@ -290,7 +297,7 @@ def read_split(path: Path, layout: Layout, part: str = "") -> Iterator[Example]:
     seen = left = 0
     for row in _rows(path, layout, part):
         seen += 1
-        if row.label.strip() in layout.dropped:
+        if row.label.strip() in layout.dropped or not row.texts:
             left += 1
             continue
         example = checked(path, row.line, row.texts, row.label)
@@ -312,30 +319,26 @@ def _class(path: Path, layout: Layout, example: Example) -> str:
         if layout.spelt:
             problem += f" (or {', '.join(layout.spelt)})"
         mend = "mend the row"
-        if example.line == 1 and path.name in layout.bare:
+        if example.line == 1 and layout.headless(path):
             mend += ", or remove it if it is a header: this file has none"
         raise error_at(path, example.line, problem, mend)
     return label
 
 
 def _say_left(path: Path, layout: Layout, part: str, left: int, seen: int) -> None:
-    where, what = f"{path} ({part})" if part else path, shown(layout.dropped[0])
+    where = f" ({part})" if part else ""
+    why = "are without all of their cells"
+    if layout.dropped:
+        why = f"have the label {shown(layout.dropped[0])}, which stands for no label"
     if left == seen:
-        raise UserError(
-            f"{where}: all {seen} rows have the label {what}, which stands for no "
-            "label; get the file again"
-        )
-    logger.warning(
-        "%s: %d of %d rows have the label %s, which stands for no label, and are left "
-        "out",
-        *(where, left, seen, what),
-    )
+        raise UserError(f"{path}{where}: all {seen} rows {why}; get the file again")
+    remark(path, f"{where}: {left} of {seen} rows {why}, and are left out")
 
 
 def _rows(path: Path, layout: Layout, part: str) -> Iterator[_Row]:
     """Rows of a part, or all, whatever the form of the file."""
-    if path.name in layout.bare:
-        return _without_header(path, layout.bare[path.name])
+    if bare := layout.headless(path):
+        return _without_header(path, bare)
     column = layout.parts.column if layout.parts else ""
     rows = _by_name(path, layout, column if part else "")
     return (row for row in rows if not part or row.part == part)
@@ -379,7 +382,10 @@ def _by_name(path: Path, layout: Layout, column: str) -> Iterator[_Row]:
     more = [column] if column else []
     names = _columns(path, header, [*layout.texts, layout.label, *more])
     *texts, label = names[: len(layout.texts) + 1]
-    for number, row in read_rows(path, names, layout.quoted):
+    for number, row in read_rows(path, names, layout.quoted, layout.broken):
+        if layout.broken and not all(row.get(name, "").strip() for name in names):
+            yield _Row(number, (), "", "")
+            continue
         cells = [text_cell(path, number, row, name) for name in texts]
         of = text_cell(path, number, row, column).strip() if column else ""
         found = label_cell(path, number, row, label, layout.labels is None)
@@ -394,9 +400,15 @@ def header_of(path: Path, quoted: bool = False) -> list[str]:
 
 
 def read_rows(
-    path: Path, columns: Sequence[str], quoted: bool = False
+    path: Path, columns: Sequence[str], quoted: bool = False, broken: bool = False
 ) -> Iterator[Row]:
     """Rows of a file with some columns; .txt is tab-separated as .tsv is.
+
+    Args:
+        path: of the file.
+        columns: that it must have.
+        quoted: cells of a .tsv may stand in quotes.
+        broken: a line may have too few cells or too many, and gives an empty row.
 
     Raises:
         UserError: a row does not fit, or there is none.
@@ -411,7 +423,8 @@ def read_rows(
     number = 0
     for number, line in lines:
         cells = _filled_up(line.split("\t"), header)
-        yield number, as_row(path, number, header, cells)
+        fits = len(cells) == len(header) or not broken
+        yield number, as_row(path, number, header, cells) if fits else {}
     if not number:
         raise UserError(f"{path} has a header and no rows; get it again")
 

@@ -126,5 +126,5 @@ def of_file(path: Path, layout: Layout, quoted: bool = False) -> Layout:
 
     """
     found = replace(layout, parts=LAYOUTS["xnli"].parts, quoted=quoted)
-    several = path.name not in layout.bare and has_parts(path, found)
+    several = layout.headless(path) is None and has_parts(path, found)
     return found if several else replace(found, parts=None)

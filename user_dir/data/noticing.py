@@ -1,8 +1,11 @@
-"""Texts that are hardly meant so: markup, control characters, turns without words."""
+"""What is remarked of data: rows left out, stray quotes, texts hardly meant so."""
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +14,48 @@ from .readers import Where, shown
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+#: A file, and what is said after its name.
+Remark = tuple[Where, str]
+_heard: ContextVar[list[Remark] | None] = ContextVar("heard", default=None)
+
+
+def remark(where: Where, said: str) -> None:
+    """Warn of something in a file, or tell whoever listens.
+
+    Args:
+        where: the file.
+        said: what follows its name, from a blank or a colon on.
+
+    """
+    heard = _heard.get()
+    if heard is None:
+        say(where, said)
+    else:
+        heard.append((where, said))
+
+
+@functools.cache
+def say(where: Where, said: str) -> None:
+    """Warn once in a process, however often a file is read."""
+    logger.warning("%s%s", where, said)
+
+
+@contextmanager
+def listening() -> Iterator[list[Remark]]:
+    """Collect what is remarked meanwhile, to be kept; after an error it is said."""
+    heard: list[Remark] = []
+    before = _heard.set(heard)
+    try:
+        yield heard
+    except BaseException:
+        for where, said in heard:
+            say(where, said)
+        raise
+    finally:
+        _heard.reset(before)
+
+
+# --- texts ----------------------------------------------------------------------------
 
 _TAGS = "a|b|blockquote|br|code|div|em|h[1-6]|i|img|li|ol|p|pre|script|span|strong|"
 _TAGS += "style|table|td|th|tr|u|ul"
@@ -85,7 +130,6 @@ def noticing(
     for kind in _KINDS:
         if kind.name in first:
             where, line, found = first[kind.name]
-            logger.warning(
-                "%s:%d: %s, %s, the first of %d; %s",
-                *(where, line, kind.name, shown(found), counts[kind.name], kind.mend),
-            )
+            count = counts[kind.name]
+            said = f"{kind.name}, {shown(found)}, the first of {count}; {kind.mend}"
+            remark(where, f":{line}: {said}")

@@ -12,6 +12,7 @@ from fairseq.data.data_utils import numpy_seed
 from ..scores.summaries import words
 from .cache import VERSION, default_folder, digest_of, key_of
 from .dataset import EveryExample
+from .noticing import remark
 from .pairs import ARTICLES, Pair
 from .ragged import Encoded
 from .stored import Chunk, Entry, kept
@@ -77,11 +78,12 @@ def _chunks(
                 lost += _answer_is_cut(pair, row, tokenizers[0])
         yield Chunk(ids, np.empty((len(some), 0), np.int64), cut)
     if lost:
-        logger.warning(
-            "%s: of the first %d articles that fill %d tokens, %d are cut before most "
-            "of the words that their summaries take from them; raise "
-            "--summarization-source-length, or take a model with more positions",
-            *(where, cut_off, tokenizers[0].max_length, lost),
+        remark(
+            where,
+            f": of the first {cut_off} articles that fill {tokenizers[0].max_length} "
+            f"tokens, {lost} are cut before most of the words that their summaries "
+            "take from them; raise --summarization-source-length, or take a model with "
+            "more positions",
         )
 
 

@@ -6,7 +6,6 @@ Every error names the file, the line (or article), the offending value and the m
 import hashlib
 import itertools
 import json
-import logging
 import os
 import re
 import struct
@@ -17,6 +16,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
+from .noticing import remark
 from .readers import (
     TABLES,
     entries,
@@ -29,8 +29,6 @@ from .readers import (
     unpaired,
 )
 from .tables import columns_of, read_named, text_cell
-
-logger = logging.getLogger(__name__)
 
 #: Other names that files of a split go by.
 STEMS = {
@@ -136,9 +134,10 @@ def _filled(found: Iterable[_Found], where: Path, split: str) -> Iterator[Pair]:
         else:
             missing += 1
     if missing:
-        logger.warning(
-            "%s: %d of the %d articles of %s are not there or empty, and are left out",
-            *(where, missing, there + missing, split),
+        remark(
+            where,
+            f": {missing} of the {there + missing} articles of {split} are not there "
+            "or empty, and are left out",
         )
 
 
@@ -199,7 +198,7 @@ def _candidates(folder: Path, stem: str) -> Iterator[list[Path]]:
     for base in (folder, folder / "finished_files"):
         yield [base / f"{stem}.bin"]
         yield sorted((base / "chunked").glob(f"{stem}_*.bin"))
-        yield [base / stem]
+        yield [path for path in [base / stem] if path.is_dir()]
     yield [folder / f"all_{stem}.txt", folder]
 
 
@@ -234,11 +233,13 @@ def read_pairs(
 
 def _table(path: Path, columns: Columns) -> Iterator[Pair]:
     mend = "name yours with --summarization-source-column and -target-column"
-    source, left_out, line = columns.source, 0, 0
+    source, left_out, seen = columns.source, 0, 0
     targets = columns.of(columns_of(path))
     required = (source,) if columns.partial else (source, *targets)
     for line, row in read_named(path, required, mend):
-        if columns.partial and not all(row.get(name) for name in (source, *targets)):
+        seen += 1
+        cells = [row.get(name) for name in (source, *targets)]
+        if columns.partial and not all(map(_is_there, cells)):
             left_out += 1
             continue
         read = texts_cell if columns.sentences else _text_cell
@@ -246,7 +247,12 @@ def _table(path: Path, columns: Columns) -> Iterator[Pair]:
         summaries = [t for name in targets for t in texts_cell(path, line, row, name)]
         yield checked(path, line, article, *(summaries or [""]))
     if left_out:
-        logger.info("%s: %d of %d rows have no summary", path, left_out, line)
+        remark(path, f": {left_out} of {seen} rows have no summary, and are left out")
+
+
+def _is_there(cell: Any) -> bool:
+    """Whether there is more in a cell than blanks."""
+    return bool(cell.strip() if isinstance(cell, str) else cell)
 
 
 def _text_cell(path: Path, line: int, row: dict[str, Any], column: str) -> list[str]:

@@ -80,6 +80,8 @@ class Encoded:
         truncated: how many texts of each side were cut to the maximum length.
         groups: index of the group that each row is scored in, shape (N,), or None.
         names: of the groups.
+        remarks: on the data as they were read, each the file, empty for the one that
+            all are of, and what is said after its name.
 
     """
 
@@ -88,6 +90,7 @@ class Encoded:
     truncated: tuple[int, ...]
     groups: np.ndarray | None = None
     names: tuple[str, ...] = ()
+    remarks: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -125,7 +125,8 @@ def entries(folder: Path, names: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name the one with the data")
     there = sorted(folder.iterdir())
-    return [path for name in names for path in there if path.name.lower() == name]
+    wanted = map(str.lower, names)
+    return [path for name in wanted for path in there if path.name.lower() == name]
 
 
 def the_only(found: Sequence[Sequence[Path]], split: str) -> Sequence[Path]:

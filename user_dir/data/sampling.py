@@ -17,7 +17,11 @@ def parse_size(value: str, available: int, flag: str) -> int:
     """
     number = plain_number(value)
     wanted = number * available if 0 < number < 1 else number
-    if not (1 <= wanted <= available) or (number >= 1 and number != int(number)):
+    if (
+        not 1 <= wanted <= available
+        or (number >= 1 and number != int(number))
+        or (number == 1 and "." in value)  # one sentence, or all of them?
+    ):
         raise UserError(
             f"{flag} {value} is neither a count from 1 to {available} nor a fraction "
             "between 0 and 1"

@@ -7,16 +7,17 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..files import foreign, read_json, sweep_folder, whole_folder, write_json
+from .noticing import Remark, listening, say
 from .ragged import Encoded, Ragged, concatenate
 from .waiting import one_at_a_time
 
@@ -67,21 +68,20 @@ class Chunk(NamedTuple):
     truncated: Sequence[int]
 
 
+@with_config(ConfigDict(extra="forbid"))
 class _About(TypedDict):
     """What an entry says about itself."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-
     key: str
     truncated: list[Number]
+    remarks: list[tuple[str, str]]
     checksums: dict[str, int]
 
 
 def kept(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
     """What an entry holds; made first where it is missing, damaged or of other data.
 
-    Of several processes that want the same one makes it, and all map it. In a folder
-    where others can write it is not made, for they could change it meanwhile.
+    What was remarked of the data as they were read is said each time.
 
     Args:
         entry: where it is or will be.
@@ -90,6 +90,18 @@ def kept(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
     Raises:
         UserError: the data are wrong, and nothing is kept.
 
+    """
+    found = _there_or_made(entry, chunks)
+    for where, said in found.remarks:
+        say(Path(where) if where else entry.source, said)
+    return found
+
+
+def _there_or_made(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
+    """The same, silently.
+
+    Of several processes that want the same one makes it, and all map it. In a folder
+    where others can write it is not made, for they could change it meanwhile.
     """
     found, folder = _load(entry), entry.folder
     if found is not None:
@@ -157,7 +169,7 @@ def _load(entry: Entry) -> Encoded | None:
         for path in _files(entry.folder, entry.sides):
             if about["checksums"][path.name] != _checksum(path, entry.symbols):
                 raise ValueError("changed")
-        found = _mapped(entry.folder, entry.sides, about["truncated"])
+        found = _mapped(entry.folder, entry.sides, about)
         _check(found, entry)
     except _DAMAGES:
         return None
@@ -202,13 +214,18 @@ def check_ids(ids: np.ndarray, symbols: int) -> None:
         raise ValueError("an id outside the dictionary")
 
 
-def _mapped(folder: Path, sides: int, truncated: Sequence[int]) -> Encoded:
+def _mapped(folder: Path, sides: int, about: _About) -> Encoded:
     """Arrays whose ids stay on disk; they outlive the names of their files."""
     found = []
     for side in range(sides):
         ids, ends = (folder / name for name in _names(side))
         found.append(Ragged(np.memmap(ids, np.int32, mode="r"), _array(ends)))
-    return Encoded(tuple(found), _array(folder / _TARGETS), tuple(truncated))
+    return Encoded(
+        tuple(found),
+        _array(folder / _TARGETS),
+        tuple(about["truncated"]),
+        remarks=tuple(about["remarks"]),
+    )
 
 
 def _array(path: Path) -> np.ndarray:
@@ -266,8 +283,8 @@ def _made(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encoded:
     try:
         _remove(folder)
         with whole_folder(folder) as scratch:
-            truncated = _written(entry, chunks(), scratch)
-        return _mapped(folder, entry.sides, truncated)
+            about = _written(entry, chunks(), scratch)
+        return _mapped(folder, entry.sides, about)
     except (OSError, UserError) as error:
         found = _load(entry)  # without locks another may have been faster
         if found is not None:
@@ -299,8 +316,8 @@ def _made_for_now(entry: Entry, chunks: Callable[[], Iterable[Chunk]]) -> Encode
             with tempfile.TemporaryDirectory(
                 prefix="steady-", ignore_cleanup_errors=True
             ) as folder:
-                truncated = _written(entry, chunks(), Path(folder))
-                return _mapped(Path(folder), entry.sides, truncated)
+                about = _written(entry, chunks(), Path(folder))
+                return _mapped(Path(folder), entry.sides, about)
     except OSError as error:
         why = error.strerror
     _warn(_NO_ROOM, entry.source, why)
@@ -315,28 +332,29 @@ _NO_ROOM = (
 
 def _in_memory(entry: Entry, chunks: Iterable[Chunk]) -> Encoded:
     """The same without any file."""
-    parts = [
-        Encoded(tuple(map(Ragged.of, sides)), targets, tuple(truncated))
-        for sides, targets, truncated in chunks
-    ]
+    with listening() as heard:
+        parts = [
+            Encoded(tuple(map(Ragged.of, sides)), targets, tuple(truncated))
+            for sides, targets, truncated in chunks
+        ]
     if not parts:
         raise _nothing(entry)
-    return concatenate(parts)
+    return replace(concatenate(parts), remarks=tuple(_kept_of(heard, entry)))
 
 
 def _nothing(entry: Entry) -> UserError:
     return UserError(f"{entry.source} holds no rows; get it again")
 
 
-def _written(entry: Entry, chunks: Iterable[Chunk], folder: Path) -> list[int]:
-    """Write a chunk at a time; memory holds a length and a target of each row.
+def _kept_of(heard: Iterable[Remark], entry: Entry) -> list[tuple[str, str]]:
+    """Remarks without the name of the data, which may be called otherwise later."""
+    return [("" if w == entry.source else str(w), said) for w, said in heard]
 
-    Returns:
-        Of each side, how many rows were cut.
 
-    """
+def _written(entry: Entry, chunks: Iterable[Chunk], folder: Path) -> _About:
+    """Write a chunk at a time; memory holds a length and a target of each row."""
     targets, truncated = [], [0] * entry.sides
-    with ExitStack() as stack:
+    with listening() as heard, ExitStack() as stack:
         sides = [stack.enter_context(_Side(folder, n)) for n in range(entry.sides)]
         for chunk in chunks:
             for side, rows in zip(sides, chunk.sides, strict=True):
@@ -348,9 +366,14 @@ def _written(entry: Entry, chunks: Iterable[Chunk], folder: Path) -> list[int]:
     np.save(folder / _TARGETS, np.concatenate(targets))
     files = _files(folder, entry.sides)
     sums = {path.name: _checksum(path, entry.symbols) for path in files}
-    about = {"key": entry.key, "truncated": truncated, "checksums": sums}
+    about = _About(
+        key=entry.key,
+        truncated=truncated,
+        remarks=_kept_of(heard, entry),
+        checksums=sums,
+    )
     write_json(folder / _ABOUT, about)
-    return truncated
+    return about
 
 
 class _Side:

@@ -92,8 +92,9 @@ def _choices(row: Row) -> list[str]:
     question = row.text("question")
     if question not in _QUESTIONS:
         raise row.error(f"question {shown(question)}", "write cause or effect")
-    premise = f"{row.text('premise').strip()} {_QUESTIONS[question]}"
-    return [premise, row.text("choice1"), row.text("choice2")]
+    (premise,) = filled(row.path, row.line, [row.text("premise")])
+    asked = f"{premise} {_QUESTIONS[question]}"
+    return [asked, row.text("choice1"), row.text("choice2")]
 
 
 def _spans(row: Row) -> tuple[tuple[int, int], ...]:

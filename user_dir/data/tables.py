@@ -7,7 +7,6 @@ import csv
 import io
 import itertools
 import json
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .noticing import remark
 from .readers import (
     BOM,
     SHOWN,
@@ -31,7 +31,6 @@ from .readers import (
     unpaired,
 )
 
-logger = logging.getLogger(__name__)
 csv.field_size_limit(10_000_000)
 
 #: Rows that a guess is from, or different ones that are remembered.
@@ -248,8 +247,10 @@ def _parted(
     if isinstance(value, list):
         each = [label_cell(path, number, {column: v}, column, False) for v in value]
     else:
-        cell = label_cell(path, number, row, column, False).strip()
-        each = cell.split(separator) if cell else []
+        cell = label_cell(path, number, row, column, False)
+        # A blank at the end may be part of a separator, or all of it.
+        inside = cell if separator.strip() else cell.strip()
+        each = inside.split(separator) if cell.strip() else []
     names = tuple(name.strip() for name in each)
     if "" in names:
         problem = f"an empty label in {shown(value)}"
@@ -327,11 +328,11 @@ def _tsv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         cells = line.split("\t")
         if not warned and any(map(_looks_quoted, cells)):
             warned = True
-            logger.warning(
-                "%s:%d: a cell in doubled quotes, as pandas writes them; a .tsv has no "
-                "quoting here, so they stay in the text: read it with "
+            remark(
+                path,
+                f":{number}: a cell in doubled quotes, as pandas writes them; a .tsv "
+                "has no quoting here, so they stay in the text: read it with "
                 "--steady-quoted-tsv, or write the table as .csv",
-                *(path, number),
             )
         yield number, as_row(path, number, header, cells)
 
@@ -353,6 +354,8 @@ def _csv_rows(
     blank, last, lost = 0, 0, _Swallowed(path, separator)
     try:
         header = as_header(path, next(reader), columns)
+        if not header:
+            raise error_at(path, 1, "an empty line", "remove it")
         last = reader.line_num
         for cells in reader:
             if blank and cells:
@@ -404,11 +407,12 @@ class _Swallowed:
         """Say where the first of them are."""
         for first, last, inner in self._inner:
             if any(c and c in self._known.get(i, ()) for i, c in enumerate(inner)):
-                logger.warning(
-                    "%s:%d: a quoted cell spans %d lines, to line %d, and has rows "
-                    "within it, as %s; is there a stray quote?",
-                    *(self.path, first, last - first + 1, last),
-                    shown(self.separator.join(inner)),
+                row = shown(self.separator.join(inner))
+                remark(
+                    self.path,
+                    f":{first}: a quoted cell spans {last - first + 1} lines, to line "
+                    f"{last}, and has rows within it, as {row}; is there a stray "
+                    "quote?",
                 )
                 return
 
@@ -438,10 +442,10 @@ def as_row(
     """
     if cells[0].startswith(BOM):
         cells = [cells[0].lstrip(BOM), *cells[1:]]
-        logger.warning(
-            "%s:%d: a byte order mark, which is left out; are these two files, one "
-            "after the other?",
-            *(path, number),
+        remark(
+            path,
+            f":{number}: a byte order mark, which is left out; are these two files, "
+            "one after the other?",
         )
     if len(cells) != len(header):
         raise error_at(

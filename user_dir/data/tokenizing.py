@@ -4,6 +4,7 @@ Text is text: a special token's spelling in it is read as the characters it is m
 Special tokens come from the tokeniser's template alone.
 """
 
+import hashlib
 import itertools
 import json
 import logging
@@ -60,12 +61,13 @@ class SentenceTokenizer:
         max_length: int,
         spelled: bool = False,
     ) -> None:
-        #: of all that decides about ids, but for ``max_length``
-        self.digest = f"{sha256(directory.tokenizer_path)} spelled {spelled}"
         self.max_length = max_length
         tokenizer = load_tokenizer(directory.tokenizer_path)
         #: fairseq's id of each of the tokeniser's, -1 where it has none
         self.ids = _fairseq_ids(tokenizer, dictionary, directory)
+        known = hashlib.sha256(self.ids.tobytes()).hexdigest()
+        #: of all that decides about ids, but for ``max_length``
+        self.digest = f"{sha256(directory.tokenizer_path)} {known} spelled {spelled}"
         self._special = _special_tokens(tokenizer, directory)
         #: special tokens that text cannot spell and has not been seen to
         self._unseen = set() if spelled else set(self._special)
@@ -85,10 +87,10 @@ class SentenceTokenizer:
 
         Raises:
             UserError: a text holds half a character, which no encoding has, or gives
-                no ids, as a blank may without special tokens.
+                no ids, as a blank may without special tokens; or pairs have no room.
 
         """
-        self._notice(texts)
+        self._check(texts)
         found: list[np.ndarray] = []
         truncated, pace = 0, Pace("tokenised", len(texts))
         # All at once, 400,000 sentences take gigabytes, and a quarter longer.
@@ -116,10 +118,10 @@ class SentenceTokenizer:
             text's word, 2 at those of the second's and 0 elsewhere; how many were cut.
 
         Raises:
-            UserError: a text holds half a character.
+            UserError: a text holds half a character, or pairs have no room.
 
         """
-        self._notice(texts)
+        self._check(texts)
         batch = [pair if len(pair) == 2 else pair[0] for pair in texts]
         encodings = self._tokenizer.encode_batch(batch)
         pairs = zip(encodings, spans, strict=True)
@@ -128,6 +130,16 @@ class SentenceTokenizer:
             [_words(encoding, places) for encoding, places in pairs],
             sum(bool(encoding.overflowing) for encoding in encodings),
         )
+
+    def _check(self, texts: Sequence[tuple[str, ...]]) -> None:
+        """Refuse pairs whose special tokens take all room: they would not be cut."""
+        least = self._tokenizer.num_special_tokens_to_add(is_pair=True) + 2
+        if self.max_length < least and any(len(pair) == 2 for pair in texts):
+            raise UserError(
+                f"{self.max_length} tokens leave a pair no room: {least - 2} are "
+                f"special; raise --steady-max-length to {least} or more"
+            )
+        self._notice(texts)
 
     def _notice(self, texts: Sequence[tuple[str, ...]]) -> None:
         """Say once of each special token that text spells it."""

@@ -9,6 +9,8 @@ from .metrics import COUNTS, class_counts
 
 #: Hidden from fairseq's log by the underscore.
 GROUPS = "_groups"
+#: What the names of their metrics begin with.
+OF_GROUP = "accuracy_"
 #: Beside the groups' own names.
 MEAN, WORST = "mean", "worst"
 

@@ -200,6 +200,11 @@ def renaming(given: str | None, labels: Sequence[str] | None) -> dict[str, str]:
                 f"--steady-also-labels: {shown(part.strip())} is not THEIRS=OURS; the "
                 f"task's classes are {', '.join(labels or ('none: it has scores',))}"
             )
+        if theirs in found:
+            raise UserError(
+                f"--steady-also-labels {given} names {shown(theirs)} twice; name each "
+                "class of the files once"
+            )
         found[theirs] = ours
     return found
 

@@ -19,6 +19,7 @@ from ..scores.metrics import (
     LABELLING,
     each_class,
 )
+from ..scores.rouge import NAMES as ROUGE
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,11 @@ def of_a_class(metric: str, labels: Sequence[str] | None) -> str | None:
 
 
 def check_score(
-    metric: str, labels: Sequence[str] | None, several: bool, also: bool
+    metric: str,
+    labels: Sequence[str] | None,
+    several: bool,
+    also: bool,
+    whole: bool = False,
 ) -> None:
     """Refuse at once what picks checkpoints and no evaluation of the task logs.
 
@@ -150,14 +155,25 @@ def check_score(
         labels: the classes; None for scores.
         several: whether any number of them hold for a text.
         also: whether further files are evaluated.
+        whole: whether one of its metrics, or the mean of some, is its ``score``.
 
     Raises:
         UserError: names what there is.
 
     """
     own = LABELLING if several else CLASSIFICATION if labels else CORRELATION
-    others = {*LABELLING, *CLASSIFICATION, *CORRELATION}
-    if metric in others - set(own) or (metric == "ranked" and not also):
+    check_logged(metric, (*own, *["score"] * whole), ["ranked"] * also)
+
+
+def check_logged(metric: str, own: Sequence[str], hidden: Sequence[str] = ()) -> None:
+    """The same of a task that logs these metrics, and others that are not named.
+
+    Raises:
+        UserError: names what there is.
+
+    """
+    others = {*LABELLING, *CLASSIFICATION, *CORRELATION, *ROUGE, "score", "ranked"}
+    if metric in others - {*own, *hidden}:
         raise UserError(
             f"--best-checkpoint-metric {metric} is nothing that evaluations of this "
             f"task log; choose from {', '.join(own)}, loss"

@@ -9,9 +9,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from ..errors import UserError
-from ..scores.groups import GROUPS, MEAN, WORST, group_scores
-
-_OF_A_GROUP = "accuracy_"
+from ..scores.groups import GROUPS, MEAN, OF_GROUP, WORST, group_scores
 
 
 def log_groups(
@@ -26,7 +24,7 @@ def log_groups(
     """
     if any(GROUPS in log for log in logging_outputs):
         for name in (*names, MEAN, WORST):
-            metrics.log_derived(f"{_OF_A_GROUP}{name}", partial(_score, names, name))
+            metrics.log_derived(f"{OF_GROUP}{name}", partial(_score, names, name))
 
 
 def check_group(metric: str, subset: str, names: Sequence[str]) -> None:
@@ -41,8 +39,8 @@ def check_group(metric: str, subset: str, names: Sequence[str]) -> None:
         UserError: names what there is.
 
     """
-    known = [f"{_OF_A_GROUP}{name}" for name in (*names, MEAN, WORST) if names]
-    if metric.startswith(_OF_A_GROUP) and metric not in known:
+    known = [f"{OF_GROUP}{name}" for name in (*names, MEAN, WORST) if names]
+    if metric.startswith(OF_GROUP) and metric not in known:
         raise UserError(
             f"--best-checkpoint-metric {metric} is nothing that evaluations of "
             f"{subset} log; choose from {', '.join(['accuracy', *known])}"

@@ -216,7 +216,12 @@ def renamed(start: Start, name: str, given: str | None) -> Start:
         return start
     if name not in start.heads:
         raise UserError(f"--steady-label-map: {start.path} has no head '{name}'")
-    new = dict(_pair(each) for each in given.split(","))
+    pairs = [_pair(each) for each in given.split(",")]
+    if twice := repeated([old for old, _ in pairs]):
+        raise UserError(
+            f"--steady-label-map {given} renames '{twice}' twice; name each class once"
+        )
+    new = dict(pairs)
     head = _renamed(start.heads[name], new, start.path)
     told = {now: old for old, now in new.items()}
     return start._replace(heads={**start.heads, name: head}, told=told)

@@ -49,6 +49,7 @@ class Recorder:
         sums: Mapping[str, Tensor],
         labels: Sequence[str] | None = None,
         encoded: Encoded | None = None,
+        score_of: Sequence[str] = (),
     ) -> None:
         """One evaluation.
 
@@ -58,6 +59,7 @@ class Recorder:
             sums: by name, of counts and of scattered scores, those that there are.
             labels: the classes, if the task has them.
             encoded: the sentences, if they may be in groups.
+            score_of: the metrics whose mean is ``score``, if that is logged.
 
         """
         if not self.master:
@@ -82,11 +84,17 @@ class Recorder:
         if SCATTERED in sums:
             several = len(labels or ()) if LABELED in sums else 0
             content |= predictions(sums[SCATTERED], several)
-        if encoded and encoded.groups is not None:
-            groups = encoded.groups.tolist()
-            content |= {"groups": list(encoded.names), "group": groups}
+        content |= _made_of(encoded, score_of)
         name = f"{subset}-{content['updates']}.json"
         write_json(self.folder / name, content)
+
+
+def _made_of(encoded: Encoded | None, score_of: Sequence[str]) -> dict[str, Any]:
+    """What metrics are of, beside the sentences: their groups, and other metrics."""
+    found: dict[str, Any] = {"score_of": list(score_of)} if score_of else {}
+    if encoded and encoded.groups is not None:
+        found |= {"groups": list(encoded.names), "group": encoded.groups.tolist()}
+    return found
 
 
 def _memory() -> dict[str, float]:

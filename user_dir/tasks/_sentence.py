@@ -88,6 +88,8 @@ class SentenceTask(SteadyTask):
     #: what its classes belong to, so that equal names of another task are not the
     #: same; empty where the user names them
     subject: str = ""
+    #: what to do about a label that is none of them
+    unknown: ClassVar[str] = "mend the row"
     #: name of the head in the model
     head: str = HEAD
     #: names of the one or two text columns, as tables to predict on have them
@@ -177,7 +179,8 @@ class SentenceTask(SteadyTask):
         if "optimization" in root:
             metric = root.checkpoint.best_checkpoint_metric
             self._class_metric = of_a_class(metric, self.labels)
-            check_score(metric, self.labels, self.several, bool(self.also))
+            whole = bool(self.score_of(""))
+            check_score(metric, self.labels, self.several, bool(self.also), whole)
             self._picking = root.dataset.valid_subset.split(",")[0], metric
 
     def training_set(self) -> SentenceDataset:
@@ -263,6 +266,7 @@ class SentenceTask(SteadyTask):
                 self.cache_dir,
                 self.several,
                 self.form,
+                self.unknown,
             )
         return self._encoded[known]
 

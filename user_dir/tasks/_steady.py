@@ -519,7 +519,8 @@ class SteadyTask(FairseqTask):
         self._remark(subset, same)
         if self.recorder:
             of = getattr(self._evaluated, "encoded", None)
-            self.recorder.evaluation(subset, stats, sums, labels, of)
+            whole = self.score_of(subset)
+            self.recorder.evaluation(subset, stats, sums, labels, of, whole)
         metrics.reset_meters("valid")  # else checkpoints keep every prediction
 
     def remarkable(self, agg: Mapping[str, Any]) -> str | None:
@@ -535,6 +536,10 @@ class SteadyTask(FairseqTask):
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """Classes of a split that is evaluated; None for scores and sequences."""
         return None
+
+    def score_of(self, subset: str) -> Sequence[str]:
+        """The metrics whose mean is logged as ``score``; none where nothing is."""
+        return ()
 
     @property
     def source_dictionary(self) -> Dictionary:

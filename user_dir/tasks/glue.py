@@ -81,6 +81,6 @@ def _without_header(layout: Layout) -> Reader:
     form = next(iter(layout.bare.values()))
 
     def read(path: Path) -> Iterator[Example]:
-        return read_split(path, replace(layout, bare={path.name: form}))
+        return read_split(path, replace(layout, bare={path.name.lower(): form}))
 
     return read

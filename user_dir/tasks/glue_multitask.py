@@ -18,6 +18,7 @@ from ..flags import at_least, option
 from ..model_dir import ModelDirectory
 from ..models.steady import take_pooler
 from ..patches.announcing import DETAIL
+from ._classes import check_score
 from ._heads import Head
 from ._sentence import SentenceTaskConfig
 from ._steady import SteadyTask
@@ -134,11 +135,23 @@ class MultitaskTask(SteadyTask):
         """The evaluated task's own metric also as ``score``."""
         super().reduce_metrics(logging_outputs, criterion)
         if not criterion.training:
-            own = self._part_of(self.evaluated).layout.metric
+            (own,) = self.score_of(self.evaluated)
             metrics.log_derived("score", lambda meters: meters.get_smoothed_value(own))
 
     def _part_of(self, subset: str) -> GlueTask:
         return self.parts[subset.partition(".")[0]]
+
+    def score_of(self, subset: str) -> Sequence[str]:
+        """The metric of the task that the split is of."""
+        return (self._part_of(subset).layout.metric,)
+
+    def settle_data(self) -> None:
+        """Refuse at once what picks checkpoints and the first split does not log."""
+        root: Any = getattr(self.cfg, "_get_root", dict)()
+        first = root.dataset.valid_subset.partition(",")[0]
+        if first.partition(".")[0] in self.parts:
+            metric = root.checkpoint.best_checkpoint_metric
+            check_score(metric, self.labels_of(first), False, False, whole=True)
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """Those of the task that the split is of."""

@@ -133,7 +133,7 @@ class NliTask(SentenceTask):
             self._warned.add(real)
             what = f"{file.path} ({file.part})" if file.part else file.path
             logger.warning(_SEEN, what, splits[0])
-        if self.cfg.steady_quoted_tsv and file.path.name in _PLAIN:
+        if self.cfg.steady_quoted_tsv and file.path.name.lower() in _PLAIN:
             layout = replace(layout, quoted=True)
         names = *layout.texts, layout.label, *layout.spelt.items()
         described = f"nli {names} {file.part}{' quoted' * layout.quoted}"

@@ -51,6 +51,7 @@ from ..scores.summaries import (
     said,
     shares,
 )
+from ._classes import check_logged
 from ._steady import SteadyTask, SteadyTaskConfig
 
 logger = logging.getLogger(__name__)
@@ -205,7 +206,8 @@ class SummarizationTask(SteadyTask):
         if cfg.summarization_source_column:
             found = replace(found, source=cfg.summarization_source_column)
         if cfg.summarization_target_column:
-            named = tuple(cfg.summarization_target_column.split(","))
+            names = cfg.summarization_target_column.split(",")
+            named = tuple(name.strip() for name in names)
             found = replace(found, targets=(named,))
         return found
 
@@ -278,6 +280,7 @@ class SummarizationTask(SteadyTask):
             check_encoder(ModelDirectory.open(self.cfg.summarization_bertscore))
         self.check_room(_PREFIX, changes_of(self.cfg))
         root: Any = getattr(self.cfg, "_get_root", dict)()
+        check_logged(root.checkpoint.best_checkpoint_metric, NAMES)
         if "train" in root.dataset.valid_subset.split(","):
             # fairseq would take one iterator for both, and mix up what is trained on.
             raise UserError(

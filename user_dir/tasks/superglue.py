@@ -1,6 +1,6 @@
 """SuperGLUE: its tasks of sentences, from the official files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -138,8 +138,16 @@ class SuperGlueTask(SentenceTask):
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         """The leaderboard's metric also where it is a mean of two."""
         super().reduce_metrics(logging_outputs, criterion)
-        if self.layout.metric == "score" and not criterion.training:
+        if self.score_of("") and not criterion.training:
             metrics.log_derived("score", _mean_of_two)
+
+    def score_of(self, subset: str) -> Sequence[str]:
+        """Of CB two."""
+        return _TWO if self.layout.metric == "score" else ()
+
+
+#: What SuperGLUE takes the mean of.
+_TWO = ("macro_f1", "accuracy")
 
 
 def _own(path: Path) -> bool:
@@ -148,5 +156,5 @@ def _own(path: Path) -> bool:
 
 def _mean_of_two(meters: Any) -> float:
     """Macro F1 and accuracy, as SuperGLUE scores CB."""
-    f1, accuracy = map(meters.get_smoothed_value, ("macro_f1", "accuracy"))
+    f1, accuracy = map(meters.get_smoothed_value, _TWO)
     return float(f1 + accuracy) / 2

@@ -185,6 +185,7 @@ def _two(
 class TextClassificationTask(TextTask):
     """Classes from a file of your own, one for each text or any number of them."""
 
+    unknown: ClassVar[str] = "mend the row or name the labels with --steady-labels"
     metric: ClassVar[str] = AUTO
     cfg: TextClassificationConfig
 

@@ -44,11 +44,17 @@ class UciSentimentConfig(SentenceTaskConfig):
 
 
 def repair(text: str) -> str:
-    """Undo the double UTF-8 encoding of the published tweets, where there is one."""
+    """Undo the double UTF-8 encoding of the published tweets, where there is one.
+
+    Bytes that are no UTF-8, as some of theirs are, go, but not the letters of a text
+    that was encoded once.
+    """
     try:
-        return text.encode("latin1").decode("utf-8", "ignore")
+        found = text.encode("latin1").decode("utf-8", "ignore")
     except UnicodeEncodeError:
         return text
+    once = found.isascii() and any(c.isalpha() for c in text if not c.isascii())
+    return text if once else found
 
 
 def read_tweets(path: Path) -> Iterator[Example]:
