@@ -1,5 +1,7 @@
 """What a Hugging Face directory says beside its tensors comes in, or is refused."""
 
+import argparse
+import builtins
 import json
 import math
 import shutil
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from fairseq.data import Dictionary
+from fairseq_steady.commands import check
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.bert2bert import bert2bert
@@ -20,6 +24,8 @@ from fairseq_steady.huggingface.importing import import_hf
 from fairseq_steady.huggingface.release import import_fairseq
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.building import load_encoder
+from fairseq_steady.models.families import bart
+from helpers import full_disk
 from safetensors.torch import load_file, save_file
 from sources import make_release, make_source
 
@@ -231,6 +237,51 @@ def test_a_difference_that_is_no_number_is_one(copy: Copy, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+# --- what a model directory says and how it is written --------------------------------
+
+
+def test_a_snapshot_of_the_hubs_cache_has_the_hubs_name(
+    copy: Copy, tmp_path: Path
+) -> None:
+    """Not its revision, which is the folder's; nor that of what it was made from."""
+    snapshot = tmp_path / "models--some-org--my-bert" / "snapshots" / "86b5e093"
+    shutil.copytree(copy("bert-cased"), snapshot)
+    change(snapshot / "config.json", _name_or_path="bert-base-cased")
+    directory = import_hf(snapshot, tmp_path / "model")
+    assert directory.manifest.source["name"] == "some-org/my-bert"
+
+
+def test_a_folder_has_its_own_name(
+    copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy("bert-cased"))
+    assert import_hf(".", tmp_path / "m").manifest.source["name"] == "source"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(copy: Copy, tmp_path: Path) -> None:
+    source = copy("bert-cased")
+    with full_disk(), pytest.raises(UserError) as caught:
+        import_hf(source, tmp_path / "out" / "model")
+    assert str(caught.value).startswith(f"{tmp_path}/out/model cannot be written (")
+    assert "; free some space, or choose another folder" in str(caught.value)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_torch_that_lacks_a_library_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = builtins.__import__
+
+    def lacking(name: str, *args: Any) -> Any:
+        if name == "torch":
+            raise OSError("libcudart.so.12: cannot open shared object file")
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", lacking)
+    with pytest.raises(check.ProblemError, match=r"torch does not import \(libcudart"):
+        check.torch()
+
+
 # --- releases of other times ----------------------------------------------------------
 
 
@@ -253,3 +304,28 @@ def test_a_release_of_2019_is_doubled_as_one_of_today(tmp_path: Path) -> None:
     assert made[0].keys() == made[1].keys()
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
     load_encoder(ModelDirectory.open(tmp_path / "doubled-1"))  # strictly
+
+
+@pytest.mark.parametrize("share", ["all", "decoder"])
+def test_a_release_with_two_tables_of_words_keeps_both(
+    share: str, tmp_path: Path
+) -> None:
+    """They have the names and shapes of one, of which the last would be taken."""
+    release = make_release(tmp_path / "release", "bart")
+    args = torch.load(release / "model.pt", weights_only=False)["args"]
+    args.share_all_embeddings = False
+    args.share_decoder_input_output_embed = share == "all"
+    dictionary = Dictionary.load(str(release / "dict.txt"))
+    dictionary.add_symbol("<mask>")
+    task = argparse.Namespace(source_dictionary=dictionary)
+    task.target_dictionary = dictionary
+    theirs = bart.FAMILY.model.build_model(args, task).eval()
+    torch.save({"args": args, "model": theirs.state_dict()}, release / "model.pt")
+    directory = import_fairseq(release, release, tmp_path / "model")
+    tokens, lengths = torch.randint(4, 60, (2, 9)), torch.tensor([9, 9])
+    with torch.no_grad():
+        wanted, _ = theirs(tokens, lengths, tokens)
+        found, _ = load_encoder(directory)(tokens, lengths, tokens)
+    torch.testing.assert_close(found, wanted)
+    with pytest.raises(UserError, match="has no form in transformers' BART, which has"):
+        export_hf(directory.path, tmp_path / "out")

@@ -38,6 +38,8 @@ _SETTINGS = {
     "attention_dropout": "attention_dropout",
     "activation_dropout": "activation_dropout",
 }
+#: Whether there is one table of words.
+_SHARED = ("share_all_embeddings", "share_decoder_input_output_embed")
 #: The same on both sides.
 _LAYERDROP = ("encoder_layerdrop", "decoder_layerdrop")
 _SIDES = ("encoder", "decoder")
@@ -156,10 +158,10 @@ class BartFamily(Family):
             UserError: LayerNorm's epsilon is not BART's, or there are two word tables.
 
         """
-        if not form.get("share_all_embeddings", True):
+        if not all(form.get(name, True) for name in _SHARED):
             raise UserError(
-                "a decoder with a word table of its own (--separate-embeddings) has no "
-                "form in transformers' BART, which has one table"
+                "a decoder with a word table of its own (as --separate-embeddings "
+                "gives it) has no form in transformers' BART, which has one table"
             )
         if form.get("layer_norm_eps", 1e-5) != 1e-5:
             raise UserError(
