@@ -246,13 +246,13 @@ def write_model_directory(
         head: tensors of the head that the manifest describes, if any.
 
     Raises:
-        UserError: ``out`` exists.
+        UserError: ``out`` exists, or the disk is full.
 
     """
     target = Path(out)
     with whole_folder(target) as scratch:
         state = _checkpoint(manifest, model, pooler or {})
-        torch.save(state | ({"head": dict(head)} if head else {}), scratch / WEIGHTS)
+        _save(state | ({"head": dict(head)} if head else {}), scratch / WEIGHTS, target)
         dictionary.save(str(scratch / DICTIONARY))
         (scratch / TOKENIZER).write_text(tokenizer, "utf-8")
         manifest.files = {p.name: sha256(p) for p in sorted(scratch.iterdir())}
@@ -261,6 +261,16 @@ def write_model_directory(
             del said["head"]
         write_json(scratch / MANIFEST, said, indent=2)
     return ModelDirectory(target, manifest)
+
+
+def _save(state: Mapping[str, Any], path: Path, target: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # torch's word for a full disk
+        raise UserError(
+            f"{target} cannot be written ({str(error).splitlines()[0]}); free some "
+            "space, or choose another folder"
+        ) from None
 
 
 def _checkpoint(

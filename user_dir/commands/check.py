@@ -34,7 +34,7 @@ def torch() -> str:
     """2.6 or later."""
     try:
         import torch
-    except ImportError as error:
+    except Exception as error:  # OSError or ValueError where a library of CUDA's lacks
         raise ProblemError(f"torch does not import ({error}): {SETUP}") from None
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 6):
         raise ProblemError(f"torch {torch.__version__} is older than 2.6: {SETUP}")

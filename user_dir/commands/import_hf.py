@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(args)
     except OSError as error:
         raise UserError(
-            f"{error.filename}: {error.strerror}; nothing was written"
+            f"{error.filename or args.out}: {error.strerror}; nothing was written"
         ) from None
     return 0
 

@@ -13,6 +13,7 @@ from ..model_dir import (
     ModelDirectory,
     write_model_directory,
 )
+from ..models.building import load_encoder
 from ..models.families import bart, roberta
 from ..models.families.base import State, below
 from ..models.starting import STD
@@ -60,7 +61,8 @@ def bert2bert(
         source={"name": BERT2BERT, "of": source.manifest.source},
         licence=source.manifest.licence,
     )
-    body = below(source.weights()[0], f"{roberta.STACK}.")
+    # By the model's own names: releases have older ones.
+    body = below(load_encoder(source).state_dict(), f"{roberta.STACK}.")
     body.pop(roberta.SECOND, None)
     tokenizer = source.tokenizer_path.read_text("utf-8")
     doubled = _twice(body, None if cross_attention == "self" else seed)

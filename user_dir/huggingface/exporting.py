@@ -21,7 +21,7 @@ from ..model_dir import ModelDirectory
 from ..models.building import load_encoder
 from ..models.families.base import Family, Kind, State, below
 from ..patches.checkpoints import load_safely
-from .checking import PAIRS, SENTENCES, TOLERANCE, quietly
+from .checking import PAIRS, SENTENCES, TOLERANCE, largest, quietly
 from .model_card import model_card
 from .sources import naming
 
@@ -283,15 +283,15 @@ def logit_error(original: Original, folder: Path, texts: Sequence[str]) -> float
     if original.purpose != "ForConditionalGeneration":
         given_texts += PAIRS
     ids, _ = original.tokenizer.encode(given_texts)
-    worst = 0.0
+    errors = []
     for text, own in zip(given_texts, ids, strict=True):
         given = tokenizer(*text, return_tensors="pt", truncation=True)
         tokens = torch.from_numpy(own).long()[None]
         if not torch.equal(original.rows[given["input_ids"]], tokens):
             raise UserError(f"the tokenisers disagree about {text[0]!r}")
         mine, other = _outputs(original, theirs, tokens, given)
-        worst = max(worst, float((mine - other).abs().max()))
-    return worst
+        errors.append(float((mine - other).abs().max()))
+    return largest(errors)
 
 
 def _reloaded(original: Original, folder: Path) -> tuple[Any, Any]:

@@ -71,11 +71,23 @@ def import_hf(
 
 def _origin(source: Path, config: dict[str, Any], files: list[Path]) -> dict[str, Any]:
     """What the manifest keeps of where the weights came from."""
+    named = config.get("_name_or_path") or source.resolve().name
     return {
-        "name": config.get("_name_or_path") or source.name,
+        "name": _cached_name(source) or named,
         "model_type": config["model_type"],
         "files": {file.name: sha256(file) for file in files},
     }
+
+
+def _cached_name(source: Path) -> str | None:
+    """The name on the hub of a snapshot in Hugging Face's cache, whose folder is one.
+
+    models--org--name/snapshots/revision.
+    """
+    snapshots = source.resolve().parent
+    kind, _, name = snapshots.parent.name.partition("--")
+    found = snapshots.name == "snapshots" and kind == "models"
+    return name.replace("--", "/", 1) if found else None
 
 
 def _stated_licence(source: Path, config: dict[str, Any]) -> str | None:

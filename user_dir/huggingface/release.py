@@ -164,7 +164,8 @@ def _part(folder: Path, name: str) -> Path:
 class Release(TypedDict, total=False):
     """What matters of a release's settings; fairseq keeps hundreds beside them.
 
-    Whatever else changes a model's form shows in its tensors, which are checked.
+    Whatever else changes a model's form shows in its tensors, which are checked; tables
+    that are one or two have the same names and shapes.
     """
 
     arch: str
@@ -186,6 +187,8 @@ class Release(TypedDict, total=False):
     pooler_activation_fn: Literal["gelu", "gelu_accurate", "relu", "tanh", "linear"]
     no_scale_embedding: bool
     layernorm_embedding: bool
+    share_all_embeddings: bool
+    share_decoder_input_output_embed: bool
     dropout: Rate
     attention_dropout: Rate
     activation_dropout: Rate

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Required
 
 from pydantic import Field
 from safetensors.torch import load_file
@@ -43,6 +43,26 @@ class TokenizerOptions(TypedDict, total=False):
     tokenize_chinese_chars: bool | None
     add_prefix_space: bool | None
     model_input_names: list[str] | None
+    tokenizer_class: str | None
+
+
+class Added(TypedDict, total=False):
+    """A token beside a vocabulary, as the tokenizers library takes it."""
+
+    content: Required[str]
+    lstrip: bool
+    rstrip: bool
+    single_word: bool
+    normalized: bool
+    special: bool
+
+
+class AddedTokens(TypedDict, total=False):
+    """Those of tokenizer_config.json or special_tokens_map.json."""
+
+    added_tokens_decoder: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Added]
+    additional_special_tokens: list[str | Added] | None
+    extra_special_tokens: list[str | Added] | dict[str, str | Added] | None
 
 
 @contextmanager

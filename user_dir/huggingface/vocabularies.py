@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fairseq.data import Dictionary
-from tokenizers import ByteLevelBPETokenizer, Tokenizer
+from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import RobertaProcessing
 
@@ -15,6 +16,8 @@ from ..files import read_json
 from ..models.families.base import ANGLES, Kind
 from .sources import (
     DAMAGED,
+    Added,
+    AddedTokens,
     TokenizerOptions,
     filler,
     inside,
@@ -24,6 +27,9 @@ from .sources import (
     read_numbers,
     read_vocabulary,
 )
+
+#: Whose text is split as a vocab.txt alone says.
+_PLAIN = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 
 
 def build_tokenizer(source: Path, kind: Kind) -> Tokenizer:
@@ -54,9 +60,16 @@ def special_tokens(tokenizer: Tokenizer, kind: Kind) -> Mapping[str, str]:
     return ANGLES if angles and not own else kind.special
 
 
+def _said(source: Path, name: str, schema: type[Any]) -> Any:
+    """What a file says, or nothing where there is none."""
+    path = inside(source, name)
+    return read_json(path, schema, DAMAGED) if path else {}
+
+
 def _tokenizer_options(source: Path) -> TokenizerOptions:
-    path = inside(source, "tokenizer_config.json")
-    return read_json(path, TokenizerOptions, DAMAGED) if path else {}
+    options: TokenizerOptions
+    options = _said(source, "tokenizer_config.json", TokenizerOptions)
+    return options
 
 
 def _vocabulary(source: Path, name: str) -> Path:
@@ -67,9 +80,72 @@ def _or(value: bool | None, default: bool) -> bool:
     return default if value is None else value
 
 
+def _added(source: Path) -> list[tuple[int | None, AddedToken]]:
+    """Tokens beside a vocabulary's, with the number that a file gives them."""
+    config: AddedTokens = _said(source, "tokenizer_config.json", AddedTokens)
+    named, found = _named(config), {}
+    if "added_tokens_decoder" in config:
+        tokens = config["added_tokens_decoder"].items()
+        found = {int(number): AddedToken(**token) for number, token in tokens}
+    else:
+        named |= _named(_said(source, "special_tokens_map.json", AddedTokens))
+        path = inside(source, "added_tokens.json")
+        for token, number in (read_numbers(path) if path else {}).items():
+            special = token in named
+            found[number] = AddedToken(token, normalized=not special, special=special)
+    known = {token.content for token in found.values()}
+    rest = [(None, token) for name, token in named.items() if name not in known]
+    return [*sorted(found.items(), key=lambda item: item[0]), *rest]
+
+
+def _named(said: AddedTokens) -> dict[str, AddedToken]:
+    """Special tokens that are named beside those of every model."""
+    lists = [said.get("additional_special_tokens"), said.get("extra_special_tokens")]
+    tokens: list[str | Added] = []
+    for some in lists:
+        tokens += some.values() if isinstance(some, dict) else some or []
+    return {token.content: token for token in map(_special, tokens)}
+
+
+def _special(said: str | Added) -> AddedToken:
+    plain = {"content": said, "normalized": False}
+    options: dict[str, Any] = plain if isinstance(said, str) else {**said}
+    return AddedToken(**{**options, "special": True})
+
+
+def _add(built: Any, source: Path) -> None:
+    """Add what a directory has beside its vocabulary.
+
+    Raises:
+        UserError: a token would have another number than it says.
+
+    """
+    for number, token in _added(source):
+        add = built.add_special_tokens if token.special else built.add_tokens
+        add([token])
+        place = built.token_to_id(token.content)
+        if number not in (None, place):
+            raise UserError(
+                f"{source}: the added token {token.content!r} has the number {number}, "
+                f"and after the vocabulary comes {place}; {DAMAGED}"
+            )
+
+
+def _check_plain(source: Path, options: TokenizerOptions) -> None:
+    """Refuse a tokeniser that does something else before it looks into vocab.txt."""
+    config = _said(source, "config.json", TokenizerOptions)
+    name = options.get("tokenizer_class") or config.get("tokenizer_class")
+    if name and name.removesuffix("Fast") not in _PLAIN:
+        raise UserError(
+            f"{source}: vocab.txt alone is not all of a {name}, only of "
+            f"{', '.join(_PLAIN)}; it needs a tokenizer.json"
+        )
+
+
 def _wordpiece(source: Path, _: Mapping[str, str]) -> Tokenizer:
     vocabulary = read_vocabulary(_vocabulary(source, "vocab.txt"))
     options = _tokenizer_options(source)
+    _check_plain(source, options)
     with naming(source, "the tokeniser cannot be read"):
         built = BertWordPieceTokenizer(
             vocabulary,
@@ -77,6 +153,7 @@ def _wordpiece(source: Path, _: Mapping[str, str]) -> Tokenizer:
             strip_accents=options.get("strip_accents"),
             handle_chinese_chars=_or(options.get("tokenize_chinese_chars"), True),
         )
+    _add(built, source)
     return Tokenizer.from_str(built.to_str())
 
 
@@ -86,6 +163,7 @@ def _byte_level_bpe(source: Path, special: Mapping[str, str]) -> Tokenizer:
     space = _or(_tokenizer_options(source).get("add_prefix_space"), False)
     with naming(source, "the tokeniser cannot be read"):
         built = ByteLevelBPETokenizer(vocabulary, merges, add_prefix_space=space)
+    _add(built, source)
     built.add_special_tokens(list(special.values()))
     ends = [special[name] for name in ("</s>", "<s>")]
     last, first = ((token, built.token_to_id(token)) for token in ends)

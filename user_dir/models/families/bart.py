@@ -38,6 +38,10 @@ _SETTINGS = {
     "attention_dropout": "attention_dropout",
     "activation_dropout": "activation_dropout",
 }
+#: Whether there is one table of words.
+_SHARED = ("share_all_embeddings", "share_decoder_input_output_embed")
+#: The same on both sides.
+_LAYERDROP = ("encoder_layerdrop", "decoder_layerdrop")
 _SIDES = ("encoder", "decoder")
 #: Other names of the one table of words in Hugging Face's files, and fairseq's.
 _TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
@@ -59,6 +63,8 @@ class BartConfig(Config, total=False):
     attention_dropout: Required[Rate]
     activation_dropout: Required[Rate]
     classifier_dropout: Rate | None
+    encoder_layerdrop: Rate
+    decoder_layerdrop: Rate
     scale_embedding: bool
     normalize_before: bool
 
@@ -136,6 +142,7 @@ class BartFamily(Family):
         """What config.json says; see :meth:`Family.settings`."""
         return {
             **{theirs: form[ours] for theirs, ours in _SETTINGS.items()},
+            **{name: float(form.get(name, 0)) for name in _LAYERDROP},
             "d_model": form["encoder_embed_dim"],
             "max_position_embeddings": form["max_positions"],
             "activation_function": activation_back(form),
@@ -151,10 +158,10 @@ class BartFamily(Family):
             UserError: LayerNorm's epsilon is not BART's, or there are two word tables.
 
         """
-        if not form.get("share_all_embeddings", True):
+        if not all(form.get(name, True) for name in _SHARED):
             raise UserError(
-                "a decoder with a word table of its own (--separate-embeddings) has no "
-                "form in transformers' BART, which has one table"
+                "a decoder with a word table of its own (as --separate-embeddings "
+                "gives it) has no form in transformers' BART, which has one table"
             )
         if form.get("layer_norm_eps", 1e-5) != 1e-5:
             raise UserError(
@@ -184,6 +191,7 @@ def _arguments(config: dict[str, Any]) -> dict[str, Any]:
     positions, width = config["max_position_embeddings"], config["d_model"]
     return {
         **{ours: config[theirs] for theirs, ours in _SETTINGS.items()},
+        **{name: config[name] for name in _LAYERDROP if config.get(name)},
         "encoder_embed_dim": width,
         "decoder_embed_dim": width,
         "max_positions": positions,
@@ -193,7 +201,7 @@ def _arguments(config: dict[str, Any]) -> dict[str, Any]:
         "no_scale_embedding": not config.get("scale_embedding", False),
         "encoder_normalize_before": pre_norm,
         "decoder_normalize_before": pre_norm,
-        "pooler_dropout": config.get("classifier_dropout") or config["dropout"],
+        "pooler_dropout": config.get("classifier_dropout") or 0.0,
     }
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import UserError
-from ..architectures import Activation, Count, Encoder, Positions
+from ..architectures import Activation, Count, Encoder, Positions, Rate
 from ..disentangled import DisentangledEncoder
 from ..packed import roberta_around
 from .base import BRACKETS, Kind, State, Weights, below, set_layer_norm_eps
@@ -43,6 +43,7 @@ class DebertaConfig(EncoderConfig, total=False):
     conv_kernel_size: Annotated[int, Field(ge=0, le=1000)]
     conv_groups: Count
     conv_act: _SameName
+    cls_dropout: Rate | None
     pooler_hidden_act: _SameName
 
 
@@ -132,11 +133,12 @@ def _size(layers: int, width: int, heads: int) -> dict[str, int]:
     }
 
 
+_EPSILON = 1e-7
 #: DeBERTa's own, of RoBERTa's arguments.
 _DEBERTA = {
     "no_token_positional_embeddings": True,
     "pooler_activation_fn": "gelu",
-    "layer_norm_eps": 1e-7,
+    "layer_norm_eps": _EPSILON,
 }
 _FIRST = {
     "deberta_buckets": 0,
@@ -188,7 +190,9 @@ class DebertaFamily(EncoderFamily):
 
     def arguments(self, config: dict[str, Any], first: int) -> dict[str, Any]:
         """An encoder's, and what makes a DeBERTa of it."""
-        return super().arguments(config, first) | _arguments(config)
+        own = {"classifier_dropout": config.get("cls_dropout")}
+        given = {"layer_norm_eps": _EPSILON} | config | own
+        return super().arguments(given, first) | _arguments(config)
 
     def read_body(self, weights: Weights, form: dict[str, Any]) -> State:
         """An encoder's, and what BERT does not have."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..architectures import Count, Encoder, Rate
+from ..architectures import Count, Encoder
 from ..packed import roberta_around
 from ..projected import ProjectedEncoder
 from .base import BRACKETS, Kind
@@ -15,7 +15,6 @@ class ElectraConfig(EncoderConfig, total=False):
     """config.json of ELECTRA."""
 
     embedding_size: Count
-    classifier_dropout: Rate | None
 
 
 class Electra(Encoder, total=False):
@@ -43,12 +42,9 @@ class ElectraFamily(EncoderFamily):
     """BERT's names, and a projection after the embeddings."""
 
     def arguments(self, config: dict[str, Any], first: int) -> dict[str, Any]:
-        """An encoder's, the embeddings' width, and the head's dropout."""
-        form = super().arguments(config, first)
+        """An encoder's, and the embeddings' width."""
         own = {"embedding_size": config.get("embedding_size", 128)}
-        if config.get("classifier_dropout") is not None:
-            own["pooler_dropout"] = config["classifier_dropout"]
-        return form | own
+        return super().arguments(config, first) | own
 
     def names(self, form: dict[str, Any]) -> dict[str, str]:
         """An encoder's, and the projection where there is one."""

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Required
 
 import numpy as np
@@ -16,6 +17,7 @@ from fairseq.models.roberta.model import (
 from pydantic import Field
 from torch import Tensor, nn
 
+from ...errors import UserError
 from ..architectures import Count, Encoder, Epsilon, Layers, Positions, Rate
 from .base import (
     ACTIVATIONS,
@@ -40,8 +42,10 @@ _TYPES = "embeddings.token_type_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
 #: What type 1 adds to type 0, beside the positions; see :mod:`..segments`.
 SECOND = "embed_positions.second"
+#: fairseq's id of <pad>.
+_PAD = 1
 #: fairseq counts positions from padding_idx + 1.
-_BEFORE = 2
+_BEFORE = _PAD + 1
 #: Hugging Face's names in a layer of BERT and fairseq's; attention apart.
 _ATTENTION = {
     "attention.self.query": "self_attn.q_proj",
@@ -74,6 +78,8 @@ class EncoderConfig(Config, total=False):
     type_vocab_size: Annotated[int, Field(ge=0, le=1000)]
     hidden_dropout_prob: Rate
     attention_probs_dropout_prob: Rate
+    classifier_dropout: Rate | None
+    pad_token_id: int | None
 
 
 class SteadyRoberta(RobertaModel):
@@ -147,11 +153,24 @@ class EncoderFamily(Family):
     #: what they call layer {}
     layers: ClassVar[str] = "encoder.layer.{}"
 
+    def check_config(self, config: dict[str, Any], path: Path) -> None:
+        """Refuse positions that start at another row.
+
+        Raises:
+            UserError: names the setting.
+
+        """
+        number, kind = config.get("pad_token_id"), self.kinds[config["model_type"]]
+        if number is not None:
+            _check_padding(number, kind.first, f"{path}: pad_token_id")
+
     def read(
         self, weights: Weights, config: dict[str, Any], rows: np.ndarray, paired: bool
     ) -> Imported:
         """Hugging Face's weights as fairseq's; see :meth:`Family.read`."""
         kind = self.kinds[config["model_type"]]
+        where = f"{weights.source}: the number of the tokeniser's <pad>,"
+        _check_padding(int(rows[_PAD]), kind.first, where)
         form = self.arguments(config, kind.first)
         width = form["encoder_embed_dim"]
         narrow = form.get("embedding_size", width)
@@ -168,6 +187,7 @@ class EncoderFamily(Family):
     def arguments(self, config: dict[str, Any], first: int) -> dict[str, Any]:
         """fairseq's arguments for a config.json whose positions start at this row."""
         dropout = config.get("hidden_dropout_prob", 0.1)
+        own = config.get("classifier_dropout")
         return {
             "encoder_layers": config["num_hidden_layers"],
             "encoder_embed_dim": config["hidden_size"],
@@ -178,7 +198,7 @@ class EncoderFamily(Family):
             "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
             "dropout": dropout,
             "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
-            "pooler_dropout": dropout,
+            "pooler_dropout": dropout if own is None else own,
         }
 
     def read_body(self, weights: Weights, form: dict[str, Any]) -> State:
@@ -245,6 +265,18 @@ def completing(**own: Any) -> Callable[[argparse.Namespace], None]:
         base_architecture(args)
 
     return complete
+
+
+def _check_padding(number: int, first: int, what: str) -> None:
+    """Refuse positions that do not start at this row of their table.
+
+    Source: transformers' RoBERTa counts them from the number of its padding on.
+    """
+    if first and number != first - 1:
+        raise UserError(
+            f"{what} {number} cannot be imported: positions are counted from it on, "
+            f"and fairseq's from {first - 1}"
+        )
 
 
 def _types(form: dict[str, Any], kind: Kind) -> int:
