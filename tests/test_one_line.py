@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_command
 from fairseq_steady.commands import get_data, rouge, sensitivity
 from fairseq_steady.errors import UserError
 from fairseq_steady.inference import averaging
@@ -57,11 +56,8 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(
 def test_what_is_no_checkpoint_is_said_of_it(tmp_path: Path) -> None:
     path = tmp_path / "list.pt"
     torch.save([1, 2], path)
-    done = run_command("sensitivity", path, tmp_path / "x.png")
-    assert done.returncode == 1
-    assert (
-        f"error: {path}: the whole: input should be a" in done.stderr.splitlines()[-1]
-    )
+    with pytest.raises(UserError, match="list.pt: the whole: input should be a"):
+        sensitivity.main([str(path), str(tmp_path / "x.png")])
     torch.save({"x": 1}, path)
     with pytest.raises(UserError, match=r"list.pt: field 'model' is missing"):
         averaging.mean_weights([path, path])
@@ -74,7 +70,7 @@ def test_checkpoints_of_other_classes_have_no_mean(tmp_path: Path) -> None:
         model = {"w": torch.ones(2)}
         torch.save({"model": model, "task_state": {"labels": labels}}, paths[-1])
     averaging.mean_weights([paths[0], paths[0]])
-    with pytest.raises(UserError, match=r"has classes \['entailment', .*, not \['0'"):
+    with pytest.raises(UserError, match=r"has classes \['entailment', .* \['0', "):
         averaging.mean_weights(paths)
 
 
