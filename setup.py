@@ -51,7 +51,7 @@ setup(
         "rich",
         "rouge-score",
         "safetensors",
-        "scikit-learn",
+        "scikit-learn>=1.8",
         "scipy",
         "sentencepiece",
         "tabulate",

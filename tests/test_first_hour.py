@@ -190,7 +190,7 @@ def test_epochs_are_kept_where_that_is_said_and_a_resumed_log_goes_on(
     assert any("training: 2 updates, 1 epoch of 2, " in line for line in none)
     (idle,) = map(said, zygote.run(again))
     assert idle[-2].startswith(
-        "done: nothing was left to train (a larger --max-epoch or --max-update goes on)"
+        "done: nothing was left to train (a larger --max-epoch, --max-update, "
     )
 
 

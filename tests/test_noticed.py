@@ -1099,7 +1099,13 @@ def test_articles_are_selected_by_their_rows() -> None:
 # --- signals and files ----------------------------------------------------------------
 
 
-def test_a_second_signal_ends_the_run_at_once(capfd: pytest.CaptureFixture) -> None:
+def test_a_later_signal_ends_the_run_at_once(
+    capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes with the first is the same, passed on by a launcher."""
+    now, raised = iter([10.0, 11.9, 12.1]), []
+    monkeypatch.setattr(durable.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(durable.signal, "raise_signal", raised.append)
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)}
     stop = durable.Stop()
     try:
@@ -1108,7 +1114,11 @@ def test_a_second_signal_ends_the_run_at_once(capfd: pytest.CaptureFixture) -> N
         os.kill(os.getpid(), signal.SIGUSR1)
         assert stop.asked
         assert "SIGUSR1: saving after this update" in capfd.readouterr().err
-        assert {signal.getsignal(number) for number in before} == {signal.SIG_DFL}
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (raised, capfd.readouterr().err) == ([], "")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert raised == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -127,9 +127,9 @@ _KNOWN = tuple(
         (
             r"Cannot resume training due to dataloader mismatch",
             "the checkpoint is further in its epoch than this one is long: there are "
-            "fewer batches than then (--steady-train-size, --batch-size, the data?): "
-            "give what it began with, add --reset-dataloader, or name another "
-            "--save-dir",
+            "fewer batches than then (--steady-train-size, --batch-size, the number of "
+            "workers, the data?): give what it began with, add --reset-dataloader, or "
+            "name another --save-dir",
         ),
         (
             r"Dataset not loaded: ([\w.]+)",

@@ -664,7 +664,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         (get_archive if known else get)(args.name, args.out, args.given)
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from None
+        where = error.filename or args.out  # a full disk names no file
+        raise UserError(f"{where}: {error.strerror}") from None
     source = ARCHIVES[args.name] if known else SOURCES[args.name]
     print(f"{args.out}: {args.name}, licence: {source.licence}")
     return 0

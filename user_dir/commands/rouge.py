@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from .output import write_lines
 from .page import Page, page
 
 USAGE = "SUMMARIES REFERENCES [options]"
@@ -208,6 +209,5 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{args.summaries} has {len(ours)} summaries and {path} has {count}; "
                 "there must be one for each"
             )
-    for text in report(args, ours, theirs, articles, against):
-        print(text)
+    write_lines(report(args, ours, theirs, articles, against))
     return 0

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..files import whole_file
 from .extras import require
+from .output import write_lines
 from .page import Page, page
 
 if TYPE_CHECKING:
@@ -55,11 +57,21 @@ def by_layer(checkpoint: dict[str, Any], path: Path) -> dict[str, "Tensor"]:
             f"{path} holds no sensitivities; train with --optimizer pats_adamax or "
             "sage, and without --no-save-optimizer-state"
         )
-    return {layer: torch.cat(tensors) for layer, tensors in sorted(found.items())}
+    return {layer: torch.cat(found[layer]) for layer in sorted(found, key=_depth)}
+
+
+def _depth(layer: str) -> tuple[bool, int]:
+    """The encoder before the decoder, layer 2 before layer 10."""
+    return layer.startswith("decoder"), int(layer.rpartition(".")[2])
 
 
 def draw(layers: dict[str, "Tensor"], out: Path) -> None:
-    """A histogram line per layer over log10 of the sensitivity."""
+    """A histogram line per layer over log10 of the sensitivity.
+
+    Raises:
+        UserError: the picture's format is not known, or it cannot be written.
+
+    """
     import matplotlib as mpl
     import numpy as np
 
@@ -75,7 +87,14 @@ def draw(layers: dict[str, "Tensor"], out: Path) -> None:
     axis.set(xlabel="log10 of averaged sensitivity", ylabel="density of weights")
     axis.legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(out, dpi=150)
+    form, known = out.suffix[1:].lower(), figure.canvas.get_supported_filetypes()
+    if form not in known:
+        raise UserError(f"{out}: its name ends with none of .{', .'.join(known)}")
+    try:
+        with whole_file(out) as file:
+            figure.savefig(file, format=form, dpi=150)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror})") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,11 +103,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     require("compare", "matplotlib")
     import numpy as np
 
-    from ..patches.checkpoints import load_safely
+    from ..patches.checkpoints import check_checkpoint, load_safely
 
-    layers = by_layer(load_safely(args.checkpoint), args.checkpoint)
+    state = load_safely(args.checkpoint)
+    check_checkpoint(state, args.checkpoint)
+    layers = by_layer(state, args.checkpoint)
     draw(layers, args.out)
-    for layer, values in layers.items():
-        low, middle, high = np.quantile(values.numpy(), (0.25, 0.5, 0.75))
-        print(f"{layer:12} quartiles {low:.2e} {middle:.2e} {high:.2e}")
+    quartiles = {
+        layer: np.quantile(values.numpy(), (0.25, 0.5, 0.75))
+        for layer, values in layers.items()
+    }
+    write_lines(
+        f"{layer:12} quartiles {low:.2e} {middle:.2e} {high:.2e}"
+        for layer, (low, middle, high) in quartiles.items()
+    )
     return 0

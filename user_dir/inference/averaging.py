@@ -25,7 +25,7 @@ from torch import Tensor
 from .. import tasks as plugin  # noqa: F401  registers everything
 from ..errors import UserError, install_excepthook
 from ..files import whole_file
-from ..patches.checkpoints import KEPT_FILES, load_safely
+from ..patches.checkpoints import KEPT_FILES, check_checkpoint, load_safely
 from ..patches.durable import check_writable
 
 BEST = "checkpoint_best.pt"
@@ -38,17 +38,22 @@ def mean_weights(paths: Sequence[Path]) -> dict[str, Any]:
     Sums are in float64; what is no weight, as counts, is the first one's.
 
     Raises:
-        UserError: a checkpoint cannot be read, or is of another model.
+        UserError: a checkpoint cannot be read, or is of another model or other classes.
 
     """
-    state = load_safely(paths[0])
+    state = _read(paths[0])
     first: _Weights = state["model"]
     floats = {name: w.double() for name, w in first.items() if w.is_floating_point()}
     for path in paths[1:]:
-        other: _Weights = load_safely(path)["model"]
-        _check(first, other, paths[0], path)
+        other = _read(path)
+        _check(first, other["model"], paths[0], path)
+        if _labels(other) != _labels(state):
+            raise UserError(
+                f"{path} has classes {_labels(other)}, and {paths[0]} "
+                f"{_labels(state)}: their heads have no mean"
+            )
         for name in floats:
-            floats[name] += other[name]
+            floats[name] += other["model"][name]
     mean = {name: (w / len(paths)).to(first[name].dtype) for name, w in floats.items()}
     kept = (state.get("extra_state") or {}).get(KEPT_FILES, {})
     return {
@@ -57,6 +62,16 @@ def mean_weights(paths: Sequence[Path]) -> dict[str, Any]:
         "extra_state": {KEPT_FILES: kept},
         "last_optimizer_state": None,
     }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = load_safely(path)
+    check_checkpoint(state, path)
+    return state
+
+
+def _labels(state: dict[str, Any]) -> Any:
+    return (state.get("task_state") or {}).get("labels")
 
 
 def _check(first: _Weights, other: _Weights, path: Path, another: Path) -> None:
@@ -106,9 +121,12 @@ def main() -> None:
     sys.argv = [program, *words[place + 1 :]]  # where fairseq looks for --user-dir
     args = options.parse_args_and_arch(options.get_training_parser())
     cfg = convert_namespace_to_omegaconf(args)
-    check_writable(cfg.checkpoint.save_dir)
-    state = mean_weights([Path(path) for path in words[:place]])
+    paths = [Path(path) for path in words[:place]]
     path = Path(cfg.checkpoint.save_dir) / BEST
+    if path.resolve() in (each.resolve() for each in paths):
+        raise UserError(f"{path} is one of those to average; name another --save-dir")
+    check_writable(cfg.checkpoint.save_dir)
+    state = mean_weights(paths)
     with whole_file(path) as file:
         torch.save(state, file)
     evaluate(cfg, state["model"])

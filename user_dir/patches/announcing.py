@@ -23,6 +23,7 @@ from torch import nn
 
 from .. import fused
 from ..files import own_file
+from .checkpoints import load_safely
 from .durable import standing
 from .quiet import verbose
 
@@ -340,20 +341,39 @@ def last_lines(run: Run) -> list[str]:
 
     First that it gives one answer to all of a subset, where it does.
     """
+    run.best = _kept_best(run) or run.best
     at = run.best[1] if run.best else None
     same = [f"{subset}: {s}" for (subset, n), s in run.same.items() if n == at]
     return [*same, *_ended(run)]
 
 
+def _kept_best(run: Run) -> tuple[float, int] | None:
+    """Score and update of checkpoint_best.pt.
+
+    Evaluations between checkpoints may be better; an earlier start's are not known.
+    """
+    path = run.folder / "checkpoint_best.pt"
+    if not (run.saves and path.is_file()):
+        return None
+    state = load_safely(path, mmap=True)
+    score = (state.get("extra_state") or {}).get("val_loss")
+    past = state.get("optimizer_history")
+    if score is None or not past:
+        return None
+    return float(score), int(past[-1]["num_updates"])
+
+
+#: What ends a training, and lets it go on.
+_MORE = "a larger --max-epoch, --max-update, --stop-time-hours or --patience"
+
+
 def _ended(run: Run) -> list[str]:
     metric = run.cfg.checkpoint.best_checkpoint_metric
     said = "no evaluation"
-    if run.started is None:
-        said = (
-            "nothing was left to train (a larger --max-epoch or --max-update goes on)"
-        )
     if run.best:
         said = f"best {metric} {run.best[0]:.4g} at update {run.best[1]}"
+    if run.started is None:
+        said = f"nothing was left to train ({_MORE} goes on)"
     if not run.saves:
         return [f"done: {said}; nothing is kept (--no-save)"]
     found = [

@@ -96,6 +96,15 @@ class Position(TypedDict, total=False):
 
 #: Where a checkpoint's extra state holds digests of files, as below.
 KEPT_FILES = "fairseq_steady_data"
+#: Where it holds what --patience has counted.
+KEPT_PATIENCE = "fairseq_steady_patience"
+
+
+class Waited(TypedDict):
+    """The best evaluation, and those since."""
+
+    best: float
+    num_runs: Number
 
 
 class Extra(TypedDict, total=False):
@@ -104,6 +113,7 @@ class Extra(TypedDict, total=False):
     train_iterator: Position | None
     fairseq_steady: Kept
     fairseq_steady_data: dict[str, str]
+    fairseq_steady_patience: Waited
     metrics: dict[str, list[tuple[int | None, str, str, Any]]]
 
 

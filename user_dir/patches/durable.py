@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 REQUEUE = 75
 #: What a scheduler sends before it takes the machine away.
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+#: Seconds in which signals are one and the same.
+_SAME = 2.0
 _LAST = "checkpoint_last.pt"
 
 # --- whole checkpoints or none -------------------------------------------------------
@@ -102,10 +104,15 @@ def fall_back(folder: Path) -> None:
     """Put the newest whole checkpoint in the place of a damaged last one.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the last one is a link to nothing.
 
     """
     last = folder / _LAST
+    if last.is_symlink() and not last.exists():
+        raise UserError(
+            f"{last} is a link to {os.readlink(last)}, which is not there; put that "
+            "back, or remove the link to start anew"
+        )
     newest = standing(folder)
     if newest == last or not last.is_file():
         return
@@ -158,7 +165,7 @@ def check_unchanged(
     """Refuse to go on with other data.
 
     Args:
-        now: digest of each data file by path.
+        now: digest of each data file by folder and name; a folder may have moved.
         then: the same, when the run began.
         checkpoint: named in the error.
 
@@ -167,21 +174,36 @@ def check_unchanged(
 
     """
     for path, digest in then.items():
-        if now.get(path, digest) != digest:
+        found = _found(path, now)
+        if path in found and found[path] != digest:
             raise UserError(
                 f"{path} has changed since the run in {checkpoint} began; put it "
                 "back, or start anew with another --save-dir"
             )
+        if found and digest not in found.values():
+            raise UserError(
+                f"{', '.join(found)} is not the {path} that the run in {checkpoint} "
+                "began with; name that one, or start anew with another --save-dir"
+            )
+
+
+def _found(path: str, now: Mapping[str, str]) -> dict[str, str]:
+    """A file, or those of its name where its folder is another, with their digests."""
+    if path in now:
+        return {path: now[path]}
+    name = path.rpartition("/")[2]
+    return {p: digest for p, digest in now.items() if p.rpartition("/")[2] == name}
 
 
 # --- signals -------------------------------------------------------------------------
 
 
 class Stop:
-    """Remembers that a signal asked the run to end; a second one ends it at once."""
+    """Remembers that a signal asked the run to end; a later one ends it at once."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._same = 0.0
 
     def listen(self) -> None:
         """Take SIGTERM and SIGUSR1 from now on."""
@@ -189,13 +211,17 @@ class Stop:
             signal.signal(number, self._hear)
 
     def _hear(self, number: int, _: FrameType | None) -> None:
+        if self.asked:
+            # A launcher that hears what its whole group hears passes it on besides.
+            if time.monotonic() > self._same:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return
         name = signal.Signals(number).name
         # A log that the signal came in the middle of must not be written to.
         if not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
             os.write(2, f"{name}: saving after this update, then stopping\n".encode())
-        self.asked = True
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        self.asked, self._same = True, time.monotonic() + _SAME
 
     def agreed(self, device: torch.device) -> bool:
         """Whether any worker was asked; every worker calls this after each update."""
@@ -209,18 +235,62 @@ class Stop:
 STOP = Stop()
 
 
+def sparing_readers(set_handlers: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a process that reads batches outlive the signal that its run takes.
+
+    A scheduler sends it to all of a run's processes; without them no update ends.
+    """
+
+    @functools.wraps(set_handlers)
+    def set_worker_signal_handlers(*args: Any) -> Any:
+        taken = signal.getsignal(signal.SIGTERM) == STOP._hear
+        set_handlers(*args)
+        if taken:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            # The next one is from the run itself, which ends them so.
+            signal.signal(
+                signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            )
+
+    return set_worker_signal_handlers
+
+
+def keeps(cfg: Any) -> bool:
+    """Whether a run leaves a last checkpoint, by fairseq's ``checkpoint`` section."""
+    return not (cfg.no_save or cfg.no_last_checkpoints)
+
+
+def begins_again(cfg: Any) -> str:
+    """Flags for which the same command does not go on from the last checkpoint."""
+    here = (Path(_LAST), Path(cfg.save_dir) / _LAST)
+    flags = ["--restore-file"] * (Path(cfg.restore_file) not in here)
+    flags += ["--reset-optimizer"] * cfg.reset_optimizer
+    flags += ["--reset-dataloader"] * cfg.reset_dataloader
+    return " and ".join(flags)
+
+
 def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
-    """After the update in which a signal came: save, and leave with :data:`REQUEUE`."""
+    """After the update in which a signal came: save, and leave with :data:`REQUEUE`.
+
+    Raises:
+        UserError: it is saved, and the same command would not go on from there.
+
+    """
 
     @functools.wraps(validate_and_save)
     def wrapped(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *rest: Any) -> Any:
         with naming_the_lost(), naming_the_metric(cfg.checkpoint):
             losses, done = validate_and_save(cfg, trainer, task, epoch_itr, *rest)
-            goes_on = not (done or cfg.checkpoint.no_save)
+            goes_on = keeps(cfg.checkpoint) and not done
             asked = goes_on and STOP.agreed(trainer.device)
         if asked:
             # Evaluates nothing that an uninterrupted run would not.
             checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+            if flags := begins_again(cfg.checkpoint):
+                raise UserError(
+                    f"stopped by a signal; {Path(cfg.checkpoint.save_dir) / _LAST} is "
+                    f"kept: leave out {flags} to go on from there"
+                )
             logger.warning("stopped by a signal; started again, the run goes on")
             sys.exit(REQUEUE)
         return losses, done
@@ -275,6 +345,8 @@ def _kept(cfg: Any) -> str:
     last = Path(cfg.checkpoint.save_dir) / _LAST
     if cfg.checkpoint.no_save or not last.is_file():
         return "interrupted; nothing was saved: the same command starts anew"
+    if flags := begins_again(cfg.checkpoint):
+        return f"interrupted; {last} is kept: leave out {flags} to go on from there"
     return f"interrupted; {last} is kept: the same command goes on from there"
 
 
@@ -300,22 +372,47 @@ def prepare(cfg: Any) -> None:
         set_timeout(getattr(cfg.task, "steady_peer_timeout", 300))
         torch.distributed.barrier()
     on_interrupt(functools.partial(_kept, cfg))
-    if watch_loop() and saves:
+    _forget()
+    if watch_loop() and keeps(cfg.checkpoint):
         STOP.listen()
 
 
-def watch_loop() -> bool:
-    """Change fairseq's training loop under each name that it is loaded by.
+def _loops() -> list[Any]:
+    """Fairseq's training loop under each name that it is loaded by.
 
     Under ``python -m fairseq_cli.train`` that is the running program's.
+    """
+    names = ("fairseq_cli.train", "__main__")
+    modules: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
+    return [module for module in modules if hasattr(module, "validate_and_save")]
+
+
+def watch_loop() -> bool:
+    """Change fairseq's training loop.
 
     Returns:
         Whether there is one. A signal that no loop looks for must keep its meaning.
 
     """
-    names = ("fairseq_cli.train", "__main__")
-    modules: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
-    loops = [module for module in modules if hasattr(module, "validate_and_save")]
+    loops = _loops()
     for loop in loops:
         put(loop, "validate_and_save", stopping)
     return bool(loops)
+
+
+def _forget() -> None:
+    """Drop what fairseq has on its functions of an earlier run of this process."""
+    vars(checkpoint_utils.save_checkpoint).pop("best", None)
+    restore_waited({})
+
+
+def waited() -> dict[str, Any]:
+    """What fairseq has counted for --patience; nothing without it."""
+    return next((dict(vars(loop.should_stop_early)) for loop in _loops()), {})
+
+
+def restore_waited(counted: Mapping[str, Any]) -> None:
+    """Go on counting from there."""
+    for loop in _loops():
+        vars(loop.should_stop_early).clear()
+        vars(loop.should_stop_early).update(counted)

@@ -6,6 +6,7 @@ not go with the command line is refused, in a line that says what each of them h
 
 import functools
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from typing import Any
 from ..errors import UserError
 from ..model_dir import DICTIONARY, other_dictionary
 from . import durable
-from .checkpoints import KEPT_FILES, blaming, load_safely, no_file
-from .workers import broadcast
+from .checkpoints import KEPT_FILES, KEPT_PATIENCE, blaming, load_safely, no_file
+from .workers import broadcast, naming_the_lost
+
+logger = logging.getLogger(__name__)
 
 #: Where a checkpoint's extra state holds what the criterion keeps.
 _KEPT = "fairseq_steady"
@@ -42,7 +45,9 @@ def check_same(trainer: Any, path: str, new_schedule: bool, load: Load) -> None:
     parts = ["criterion", "optimizer", *([] if new_schedule else ["lr_scheduler"])]
     said = None
     if trainer.data_parallel_rank == 0 and Path(path).is_file():
-        said = _difference(load(path).get("cfg"), trainer.cfg, parts, path)
+        state = load(path)
+        said = _difference(state.get("cfg"), trainer.cfg, parts, path)
+        _warn_of_batches(state, trainer.cfg, path)
     if trainer.data_parallel_world_size > 1:
         group = trainer.data_parallel_process_group
         said = broadcast(said, 0, group, trainer.device)
@@ -70,6 +75,48 @@ def _difference(saved: Any, cfg: Any, parts: list[str], path: str) -> str | None
                 f"alone with --reset-optimizer{own}"
             )
     return None
+
+
+def _warn_of_batches(state: Any, cfg: Any, path: str) -> None:
+    """Say that what is left of an epoch is counted in batches of another size."""
+    place = (state.get("extra_state") or {}).get("train_iterator") or {}
+    if cfg.checkpoint.reset_dataloader or not place.get("iterations_in_epoch"):
+        return
+    then, now = (_batches(one) for one in (state.get("cfg") or {}, cfg))
+    if then and then != now:
+        logger.warning(
+            "%s is from the middle of an epoch that was begun with %s, and goes on "
+            "with %s: until it ends, some of its sentences come twice or not at all",
+            *(path, _said(then), _said(now)),
+        )
+
+
+def _batches(cfg: Any) -> dict[str, Any]:
+    """Flags that decide of an epoch's batches; none where a checkpoint has them not."""
+    data, parallel = cfg.get("dataset"), cfg.get("distributed_training")
+    if not (data and parallel):
+        return {}
+    given = {
+        "--distributed-world-size": parallel.get("distributed_world_size"),
+        "--batch-size": data.get("batch_size"),
+        "--max-tokens": data.get("max_tokens"),
+    }
+    return {flag: value for flag, value in given.items() if value is not None}
+
+
+def _said(flags: Mapping[str, Any]) -> str:
+    return " ".join(f"{flag} {value}" for flag, value in flags.items())
+
+
+def _check_average(trainer: Any, path: str, load: Load) -> None:
+    """Refuse a start without the average of weights that fairseq would go on with."""
+    if not (trainer.cfg.ema.store_ema and Path(path).is_file()):
+        return
+    if "ema" not in (load(path).get("extra_state") or {}):
+        raise UserError(
+            f"--store-ema goes on with a checkpoint's average, and {path} has none: "
+            "leave --store-ema out"
+        )
 
 
 @contextmanager
@@ -140,23 +187,45 @@ def checking_the_start(load: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(load)
     def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         _check_named(cfg)
-        durable.prepare(trainer.cfg)
-        with _new_heads(trainer):
-            extra, iterator = load(cfg, trainer, **kwargs)
+        with naming_the_lost():
+            durable.prepare(trainer.cfg)
+            with _new_heads(trainer):
+                extra, iterator = load(cfg, trainer, **kwargs)
         then = (extra or {}).get(KEPT_FILES, {})
         _check_dictionary(trainer.task, then, cfg)
         if trainer.get_num_updates() > 0:
             durable.check_unchanged(_files(trainer), then, cfg.save_dir)
+            if not cfg.reset_meters:
+                durable.restore_waited((extra or {}).get(KEPT_PATIENCE, {}))
+            _end(trainer)
+        else:  # fairseq counts the hours of the run that the weights are of
+            trainer._previous_training_time = 0
         return extra, iterator
 
     return load_checkpoint
 
 
+def _end(trainer: Any) -> None:
+    """Train nothing where all is done; fairseq would make one more update to see it."""
+    cfg, length = trainer.cfg, trainer.cfg.optimization
+    hours = trainer.cumulative_training_time() / 3600
+    over = (
+        0 < length.max_update <= trainer.get_num_updates(),
+        0 < length.stop_time_hours < hours,
+        0 < cfg.checkpoint.patience <= durable.waited().get("num_runs", 0),
+    )
+    if any(over):
+        length.max_epoch = -1  # which fairseq reads next
+
+
 def _check_named(cfg: Any) -> None:
     """Refuse a checkpoint that the command line names and that is not there."""
+    goes_on = durable.standing(Path(cfg.save_dir)) is not None
     for name in ("restore_file", "finetune_from_model"):
         path = getattr(cfg, name)
         chosen = path is not None and path != "checkpoint_last.pt"
+        if name == "finetune_from_model" and goes_on:
+            continue
         if chosen and not os.path.isfile(path):
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {path} {no_file(path)}; nothing was trained")
@@ -206,6 +275,8 @@ def keeping(state_dict: Callable[..., Any]) -> Callable[..., Any]:
         if kept:
             state["extra_state"][_KEPT] = kept
         state["extra_state"][KEPT_FILES] = _files(trainer)
+        if counted := durable.waited():
+            state["extra_state"][KEPT_PATIENCE] = counted
         return state
 
     return with_kept
@@ -225,8 +296,13 @@ def restoring(load: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         if not reset_optimizer:
             check_same(trainer, filename, args[0] if args else False, lazily)
+        _check_average(trainer, filename, lazily)
         with blaming(filename), of_another_model(trainer, filename, lazily):
             extra = load(trainer, filename, reset_optimizer, *args, **kwargs)
+        if extra is not None and not reset_optimizer and not trainer.get_num_updates():
+            logger.warning(
+                "%s has no optimizer state: optimizer and schedule begin anew", filename
+            )
         kept = (extra or {}).pop(_KEPT, None)
         if kept and trainer.get_num_updates() > 0:
             with blaming(filename):

@@ -172,6 +172,11 @@ TABLE: tuple[Row, ...] = (
         apply=durable.STOP.listen,
         when=TRAINING,
     ),
+    Change(
+        "torch.utils.data._utils.signal_handling:_set_worker_signal_handlers",
+        "A process that reads batches outlives that signal; without it no update ends.",
+        around=durable.sparing_readers,
+    ),
     Setting(
         "atexit:register",
         "A thread of fairseq's that reads ahead aborts a process that ends without it.",
@@ -181,6 +186,24 @@ TABLE: tuple[Row, ...] = (
         "fairseq.data.iterators:BackgroundConsumer.__init__",
         "Its `_queue` and `_max_len` end such a thread.",
         digest="d3a860a747af",
+    ),
+    Row(
+        "fairseq_cli.train:main",
+        "It reads --max-epoch after the checkpoint is there, which ends a run that is "
+        "over.",
+        when=TRAINING,
+        digest="2a1b822cd8f5",
+    ),
+    Row(
+        "fairseq_cli.train:should_stop_early",
+        "It keeps what --patience has counted on itself, `best` and `num_runs`.",
+        when=TRAINING,
+        digest="deb15b6c0cc2",
+    ),
+    Row(
+        "fairseq.trainer:Trainer._local_cumulative_training_time",
+        "It adds `_previous_training_time`, which is 0 in a new run.",
+        digest="4a9872ef15d0",
     ),
     # --- workers ---
     Change(

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 from torch import nn
+from torch.distributed import DistNetworkError, DistStoreError
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
@@ -83,14 +84,33 @@ def meeting(distributed_init: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @functools.wraps(distributed_init)
     def wrapped(cfg: Any) -> Any:
         only_the_first(cfg.distributed_training.distributed_rank)
-        place = urlsplit(cfg.distributed_training.distributed_init_method or "")
-        if place.scheme == "tcp" and place.hostname and place.port:
-            name = interface_to(place.hostname, place.port)
-            if name:
-                os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-        return distributed_init(cfg)
+        with naming_the_place(cfg.distributed_training):
+            place = urlsplit(cfg.distributed_training.distributed_init_method or "")
+            if place.scheme == "tcp" and place.hostname and place.port:
+                name = interface_to(place.hostname, place.port)
+                if name:
+                    os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            return distributed_init(cfg)
 
     return wrapped
+
+
+@contextmanager
+def naming_the_place(parallel: Any) -> Iterator[None]:
+    """Say in one line that workers do not meet.
+
+    Raises:
+        UserError: names the worker, the place and the reason.
+
+    """
+    try:
+        yield
+    except (ValueError, DistNetworkError, DistStoreError) as error:
+        raise UserError(
+            f"worker {parallel.distributed_rank} cannot meet the others at "
+            f"{parallel.distributed_init_method} ({str(error).splitlines()[0]}): see "
+            "that the address is worker 0's, its port is free, and worker 0 still runs"
+        ) from None
 
 
 def broadcast(obj: Any, src_rank: int, group: Any, dist_device: torch.device) -> Any:

@@ -56,7 +56,7 @@ def check_yaml(cfg: DictConfig) -> None:
             raise UserError(f"{name}: {value} could run code from a file; leave it out")
     for name in _CODE:
         value = OmegaConf.select(cfg, name)
-        typed = any(word.startswith(f"{name}=") for word in sys.argv)
+        typed = any(word.lstrip("+").startswith(f"{name}=") for word in sys.argv)
         if value and not typed and Path(value).resolve() != Path(__file__).parents[1]:
             raise UserError(
                 f"{name}: {value} is code that a file names; give it on the command "

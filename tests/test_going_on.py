@@ -1,0 +1,292 @@
+"""Started again: what goes on, from where, and what is said of it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fairseq_cli.train
+import pytest
+import torch
+from conftest import Trainer, Zygote
+from fairseq import checkpoint_utils
+from fairseq_steady.errors import UserError
+from fairseq_steady.patches import announcing, durable, resuming, workers
+from helpers import checkpoint, run_flags
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
+
+Text = dict[str, str]
+
+
+def updates(folder: Path) -> int:
+    found: int = checkpoint(folder)["optimizer_history"][-1]["num_updates"]
+    return found
+
+
+def section(folder: object, **changed: object) -> SimpleNamespace:
+    """Fairseq's ``checkpoint`` section, as far as it is looked at."""
+    usual = {
+        **dict.fromkeys(("no_save", "no_last_checkpoints", "reset_optimizer"), False),
+        **dict.fromkeys(("reset_dataloader", "reset_meters"), False),
+        **{"restore_file": "checkpoint_last.pt", "finetune_from_model": None},
+    }
+    return SimpleNamespace(save_dir=str(folder), **usual | changed)
+
+
+# --- runs that are over ---------------------------------------------------------------
+
+
+def test_a_run_that_is_over_trains_nothing_more(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    """By updates; and by --patience, which counts on from where it was."""
+    out = tmp_path / "updates"
+    flags = run_flags(models, cola_data, "plain", out)
+    fairseq_train(*flags, "--max-update=2")
+    before = (out / "checkpoint_last.pt").read_bytes()
+    again = fairseq_train(*flags, "--max-update=2", "--log-format=simple")
+    assert "done: nothing was left to train" in again.stderr
+    assert (out / "checkpoint_last.pt").read_bytes() == before
+
+    out = tmp_path / "patience"
+    flags = run_flags(models, cola_data, "plain", out)
+    flags += ["--lr=0", "--patience=4"]
+    fairseq_train(*flags, "--max-epoch=2")  # four evaluations, one of them the best
+    fairseq_train(*flags, "--max-epoch=9")
+    assert updates(out) == 20
+    fairseq_train(*flags, "--max-epoch=9")
+    assert updates(out) == 20
+
+
+def test_a_start_is_not_the_run_that_its_weights_are_of(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, zygote: Zygote
+) -> None:
+    """At once: batches of another size, no optimizer state, no average, its hours."""
+    first = run_flags(models, cola_data, "plain", tmp_path / "first")
+    (done,) = zygote.run(["fairseq-train", *first, "--max-update=3"])
+    assert done.returncode == 0, done.stderr[-2000:]
+    state = checkpoint(tmp_path / "first")
+    state["extra_state"]["previous_training_time"] = 1e6
+    del state["last_optimizer_state"]
+    torch.save(state, tmp_path / "old.pt")
+
+    def command(name: str, *flags: str) -> list[str]:
+        arguments = run_flags(models, cola_data, "plain", tmp_path / name)
+        flags = ("--disable-validation", "--log-format=simple", *flags)
+        return ["fairseq-train", *arguments, "--max-update=5", *flags]
+
+    other, without, average, hours = zygote.run(
+        command("first", "--batch-size=4", "--finetune-from-model=gone.pt"),
+        command("without", f"--restore-file={tmp_path / 'old.pt'}"),
+        command("a", "--store-ema", f"--finetune-from-model={tmp_path / 'old.pt'}"),
+        command(
+            *("hours", "--stop-time-hours=200"),
+            f"--finetune-from-model={tmp_path / 'old.pt'}",
+        ),
+    )
+    assert (
+        "begun with --distributed-world-size 1 --batch-size 8, and goes on with "
+        "--distributed-world-size 1 --batch-size 4" in other.stderr
+    )
+    assert "old.pt has no optimizer state: optimizer and schedule" in without.stderr
+    assert average.stderr.splitlines()[-1] == (
+        f"error: --store-ema goes on with a checkpoint's average, and "
+        f"{tmp_path / 'old.pt'} has none: leave --store-ema out"
+    )
+    assert [d.returncode for d in (other, without, average, hours)] == [0, 0, 1, 0]
+    assert updates(tmp_path / "hours") == 5
+
+
+def test_a_run_in_the_same_process_begins_without_the_last_ones_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Hydra's --multirun has them."""
+    kept = (checkpoint_utils.save_checkpoint, fairseq_cli.train.should_stop_early)
+    for function in kept:
+        vars(function)["best"] = 0.9
+    monkeypatch.setattr(durable, "watch_loop", lambda: False)
+    monkeypatch.setattr(durable, "on_interrupt", lambda _: None)
+    cfg = SimpleNamespace(
+        checkpoint=section(tmp_path),
+        distributed_training=SimpleNamespace(
+            distributed_world_size=1, distributed_rank=0
+        ),
+    )
+    assert durable.waited() == {"best": 0.9}
+    durable.prepare(cfg)
+    assert [vars(function).pop("best", None) for function in kept] == [None, None]
+
+
+# --- what is said ---------------------------------------------------------------------
+
+
+def test_the_best_is_that_of_the_checkpoint_which_is_named(tmp_path: Path) -> None:
+    """Not of an evaluation without a checkpoint, nor of this start alone."""
+    run = announcing.Run()
+    run.cfg = OmegaConf.create(
+        {
+            "checkpoint": {
+                "no_save": False,
+                "save_dir": str(tmp_path),
+                "best_checkpoint_metric": "mcc",
+            }
+        }
+    )
+    run.task = SimpleNamespace(next_command=str)
+    run.started, run.best = 1.0, (0.9, 13)
+    run.same = {("valid", 13): "not this", ("valid", 7): "one answer"}
+    state = {
+        "extra_state": {"val_loss": 0.0},
+        "optimizer_history": [{"num_updates": 7}],
+    }
+    path = tmp_path / "checkpoint_best.pt"
+    torch.save(state, path)
+    said = announcing.last_lines(run)
+    assert said[:2] == ["valid: one answer", f"done: best mcc 0 at update 7: {path}"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ({}, ""),
+        ({"restore_file": "{}/checkpoint_last.pt"}, ""),
+        ({"restore_file": "other/checkpoint_last.pt"}, "--restore-file"),
+        (
+            {"reset_optimizer": True, "reset_dataloader": True},
+            "--reset-optimizer and --reset-dataloader",
+        ),
+    ],
+)
+def test_a_stopped_run_says_whether_the_same_command_goes_on(
+    flags: dict[str, Any], names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {
+        n: v.format(tmp_path) if isinstance(v, str) else v for n, v in flags.items()
+    }
+    cfg = SimpleNamespace(
+        checkpoint=section(tmp_path, **given),
+        distributed_training=SimpleNamespace(distributed_rank=0),
+    )
+    last = tmp_path / "checkpoint_last.pt"
+    monkeypatch.setattr(
+        checkpoint_utils, "save_checkpoint", lambda *_: last.write_text("")
+    )
+    monkeypatch.setattr(durable.STOP, "asked", True)
+    step = durable.stopping(lambda *_: ([None], False))
+    with pytest.raises((SystemExit, UserError)) as stopped:
+        step(cfg, SimpleNamespace(device="cpu"), None, None)
+    assert last.is_file()
+    said = f"stopped by a signal; {last} is kept: leave out {names} to go on from there"
+    assert str(stopped.value) == (said if names else str(durable.REQUEUE))
+    ways = f"leave out {names} to go on" if names else "the same command goes on"
+    assert ways in durable._kept(cfg)
+
+
+def test_what_is_not_kept_is_not_waited_for(tmp_path: Path) -> None:
+    """Without a last checkpoint a signal would save nothing, and keeps its meaning."""
+    assert durable.keeps(section(tmp_path))
+    assert not durable.keeps(section(tmp_path, no_last_checkpoints=True))
+    assert not durable.keeps(section(tmp_path, no_save=True))
+
+
+# --- data and checkpoints -------------------------------------------------------------
+
+THEN = {"cola/train.tsv": "a", "rte/train.tsv": "b", "dict.txt": "c"}
+
+
+@pytest.mark.parametrize(
+    ("now", "problem"),
+    [
+        ({"moved/train.tsv": "b", "elsewhere/train.tsv": "a"}, ""),
+        ({"rte/valid.tsv": "x"}, ""),
+        ({"cola/train.tsv": "x"}, "cola/train.tsv has changed since the run in"),
+        ({"cola/train.tsv": "b"}, "cola/train.tsv has changed since the run in"),
+        ({"other/train.tsv": "x"}, "other/train.tsv is not the cola/train.tsv that"),
+    ],
+)
+def test_data_may_move_but_not_become_others(now: Text, problem: str) -> None:
+    if not problem:
+        durable.check_unchanged(now, THEN, "run")
+        return
+    with pytest.raises(UserError, match=problem):
+        durable.check_unchanged(now, THEN, "run")
+
+
+def test_a_link_to_a_checkpoint_that_is_gone_is_no_new_start(tmp_path: Path) -> None:
+    last = tmp_path / "checkpoint_last.pt"
+    last.symlink_to("gone.pt")
+    with pytest.raises(UserError, match=f"{last} is a link to gone.pt, which is not"):
+        durable.fall_back(tmp_path)
+
+
+# --- workers and readers --------------------------------------------------------------
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    before = {n: signal.getsignal(n) for n in durable._SIGNALS}
+    durable.STOP.listen()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_who_reads_batches_outlives_the_signal_of_its_run(listening: None) -> None:
+    """And ends at the next one, which the run itself sends."""
+    loader: Any = iter(DataLoader(range(9), num_workers=1, prefetch_factor=2))
+    (reader,) = loader._workers
+    assert next(loader).item() == 0
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        os.kill(reader.pid, number)
+    assert [one.item() for one in loader] == [*range(1, 9)]
+    durable.sparing_readers(lambda: None)()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_start_that_one_worker_refuses_ends_the_others_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any) -> None:
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:1")
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(workers, "_absent", lambda: [0])
+    monkeypatch.setattr(durable, "prepare", lambda _: None)
+    trainer = SimpleNamespace(cfg=None, task=None, get_model=lambda: None)
+    with pytest.raises(UserError, match="worker 1 stops: worker 0 died"):
+        resuming.checking_the_start(load)(section(tmp_path), trainer)
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "reason"),
+    [
+        ("tcp://127.0.0.1:123456", None, "Port out of range"),
+        (
+            "tcp://127.0.0.1:29500",
+            torch.distributed.DistNetworkError("EADDRINUSE\nframe #0"),
+            r"\(EADDRINUSE\)",
+        ),
+    ],
+)
+def test_workers_that_do_not_meet_say_where_in_one_line(
+    place: str,
+    error: Exception | None,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def distributed_init(_: Any) -> None:
+        raise error or AssertionError
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    parallel = SimpleNamespace(distributed_rank=0, distributed_init_method=place)
+    with pytest.raises(
+        UserError, match=f"worker 0 cannot meet the others at {place}.*{reason}"
+    ):
+        workers.meeting(distributed_init)(
+            SimpleNamespace(distributed_training=parallel)
+        )
