@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import fairseq_steady.tasks  # noqa: F401  registers everything
 import pytest
+import torch
 import yaml
 from conftest import ROOT, WORDS, Zygote, environment, sentences
 from fairseq.models import MODEL_DATACLASS_REGISTRY
@@ -29,6 +30,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from fairseq_steady import __version__, commands
 from fairseq_steady.comparison.reading import refusal
 from fairseq_steady.optim import PRESETS
+from sources import make_source
 
 PAPERS = [
     *sorted(ROOT.glob("*.md")),
@@ -388,16 +390,57 @@ def test_the_readmes_commands_work_one_after_another(
     assert (trained / "runs/mine/checkpoint_best.pt").is_file()
 
 
-def test_the_python_of_the_rooms_runs(trained: Path) -> None:
-    texts = [
-        text for path in PAPERS for _, text in blocks(path.read_text("utf-8"), "python")
-    ]
-    assert len(texts) == 2
+def python_of(room: str) -> str:
+    """The only block of Python in a room's paper."""
+    path = ROOT / "user_dir" / room / "README.md"
+    (found,) = blocks(path.read_text("utf-8"), "python")
+    return found[1]
+
+
+def test_no_python_but_that_of_the_rooms() -> None:
+    counts = [len([*blocks(p.read_text("utf-8"), "python")]) for p in PAPERS]
+    assert sum(counts) == len(("inference", "optim", "regularizers"))
+
+
+def test_the_python_of_inference_predicts(trained: Path) -> None:
     found: dict[str, Any] = {}
-    for text in texts:
-        exec(text.replace("runs/", f"{trained}/runs/"), found)  # noqa: S102
+    text = python_of("inference").replace("runs/", f"{trained}/runs/")
+    exec(text, found)  # noqa: S102
     assert len(found["labels"]) == 2
     assert set(found["labels"]) <= {"0", "1"}
+
+
+def test_the_python_of_optim_decays_matrices_alone() -> None:
+    model = torch.nn.Linear(3, 2)
+    found: dict[str, Any] = {"model": model}
+    exec(python_of("optim"), found)  # noqa: S102
+    before = [p.detach().clone() for p in (model.weight, model.bias)]
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    found["optimizer"].step()
+    torch.testing.assert_close(
+        model.weight, before[0] * (1 - 5e-5 * 0.01), rtol=1e-7, atol=0
+    )
+    assert torch.equal(model.bias, before[1])
+
+
+def test_the_python_of_regularizers_trains_with_smart(tmp_path: Path) -> None:
+    """One ascent, in a ball of 0.2 times each sentence's embeddings, in the loss."""
+    source = make_source(tmp_path / "bert", "bert")
+    found: dict[str, Any] = {}
+    text = python_of("regularizers").replace("path/to/huggingface-bert", str(source))
+    exec(text, found)  # noqa: S102
+    penalty, words, mask = (found[name] for name in ("penalty", "words", "mask"))
+    assert penalty.cost == pytest.approx(5 / 3)
+    sizes = [words[i][mask[i]].square().mean().sqrt() for i in range(2)]
+    assert 0.1 * sum(sizes) < penalty.logged["rms"] <= 0.2001 * sum(sizes)
+    task = torch.nn.functional.cross_entropy(found["clean"], found["labels"])
+    assert penalty.value.mean() > 0
+    torch.testing.assert_close(found["loss"], task + penalty.value.mean())
+    fresh = type(found["model"]).from_pretrained(source, num_labels=2)
+    name = "bert.embeddings.word_embeddings.weight"
+    moved = found["model"].get_parameter(name) - fresh.get_parameter(name)
+    assert 1e-5 < moved.abs().max() < 2e-4  # three updates at 5e-5
 
 
 def test_the_yaml_of_the_tasks_room_is_composed(place: Path, zygote: Zygote) -> None:

@@ -107,9 +107,7 @@ def _shown(default: Any) -> str:
 def _of_config(config: Any, name: str = "") -> tuple[Flag, ...]:
     from ..presets import of_paper
 
-    paper = {
-        flag: _shown(value) or "none" for flag, value in of_paper(name, ()).items()
-    }
+    paper = {flag: _shown(value) or "off" for flag, value in of_paper(name, ()).items()}
     return tuple(
         Flag(
             "--" + item.name.replace("_", "-"),

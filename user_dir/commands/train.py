@@ -2,6 +2,9 @@
 
     fairseq-steady train data/cola --task cola --steady-model models/minilm \\
         --criterion sift --save-dir runs/cola
+    fairseq-steady train mine.csv --task text_classification \\
+        --steady-text-column sentence --steady-label-column topic \\
+        --steady-model models/minilm --save-dir runs/mine
 
 Every flag of fairseq-train is taken, and most need no value from you. The same command,
 started again, goes on from the last checkpoint.
@@ -24,7 +27,8 @@ arguments, with defaults in brackets:
   --steady-model DIR   the pretrained encoder, from fairseq-steady import
   --criterion NAME     the method: plain (the default), sift, smart, r3f, ...
   --save-dir DIR       where checkpoints go (checkpoints)
-  --max-epoch N        passes over the data (3)
+  --max-epoch N        passes over the data (3); with an --optimizer of your own
+                       --steady-epochs N, so that the rate warms up and decays
   --batch-size N       sentences in a batch (32)
   --lr RATE            the peak learning rate (5e-05)
   --seed N             of shuffling and of what is drawn at random (1)

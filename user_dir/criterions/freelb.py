@@ -54,7 +54,9 @@ class FreeLBConfig(PlainConfig):
 
 @register_criterion("freelb", dataclass=FreeLBConfig)
 class FreeLBCriterion(PlainCriterion):
-    """Mean task loss along K projected ascent steps on the word embeddings.
+    """Learn from adversarially shifted words, at each of K steps of the shift.
+
+    The mean task loss along K projected ascent steps on the word embeddings.
 
     Costs K + 1 forwards and backwards. The last pass goes through the distributed
     wrapper, the others past it. See :class:`..regularizers.FreeLB` for the method and

@@ -35,7 +35,7 @@ class HyPeConfig(PlainConfig):
 
 @register_criterion("hype", dataclass=HyPeConfig)
 class HyPeCriterion(PlainCriterion):
-    """Task loss with noise on the input of every encoder layer.
+    """Task loss with random noise on the input of every encoder layer.
 
     Costs 1 forward and 1 backward. ``--hype-dropout off``, the paper's setting, takes
     dropout out of that pass; ``independent`` leaves it in. See

@@ -49,8 +49,8 @@ def relative(
     """How large it is beside what it is added to."""
     return option(
         default,
-        f"radius as a multiple of the root mean square of the {whose}, the unit of the "
-        "method's other lengths too",
+        f"radius as a multiple of the root mean square of the {whose}; the "
+        "method's other lengths are multiples of it too",
         values,
     )
 

@@ -63,7 +63,10 @@ class R3FConfig(PlainConfig):
 
 @register_criterion("r3f", dataclass=R3FConfig)
 class R3FCriterion(PenaltyCriterion):
-    """Task loss + lambda * sum over items of KL_S(f(e + z), f(e)).
+    """Answer as before when words are shifted at random, by noise z.
+
+    Task loss + lambda * sum over items of KL_S(f(e + z), f(e)), e being the word
+    embeddings and f the model from them to logits.
 
     Costs 2 forwards and 2 backwards. See :class:`..regularizers.R3F` for the method
     and its source.

@@ -59,7 +59,7 @@ class R4FConfig(PlainConfig):
 
 @register_criterion("r4f", dataclass=R4FConfig)
 class R4FCriterion(PenaltyCriterion):
-    """R3F subject to Lip(g) <= 1 for the classification head g.
+    """As r3f, with a classification head g of Lipschitz constant 1, Lip(g) <= 1.
 
     Costs what r3f does. With lambda 0 the head is still bounded. See
     :class:`..regularizers.SpectralBound` for the bound and its source.

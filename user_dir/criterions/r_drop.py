@@ -30,7 +30,9 @@ class RDropConfig(PlainConfig):
 
 @register_criterion("r_drop", dataclass=RDropConfig)
 class RDropCriterion(WeightedCriterion):
-    """Mean task loss of two dropout masks + lambda * KL_S between them.
+    """Agree under two dropout masks.
+
+    Mean task loss of the two passes + lambda * KL_S between them.
 
     One forward and backward on the batch doubled: 2 and 2.
 

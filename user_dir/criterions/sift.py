@@ -59,7 +59,10 @@ class SiFTConfig(PlainConfig):
 
 @register_criterion("sift", dataclass=SiFTConfig)
 class SiFTCriterion(AscentCriterion):
-    """Task loss + lambda * sum over sentences of l_s(f(LN0(e) + delta), f(e)).
+    """Answer as before when normalised embeddings are shifted adversarially, by delta.
+
+    Task loss + lambda * sum over sentences of l_s(f(LN0(e) + delta), f(e)), LN0 being a
+    LayerNorm without parameters and f the model from embeddings to logits.
 
     Costs 3 forwards and 2 backwards plus one backward to the embeddings per ascent
     step. See :class:`..regularizers.SiFT` for the method and its source.

@@ -164,7 +164,9 @@ def _nothing(logits: Tensor) -> Term:
 
 @register_criterion("smart", dataclass=SMARTConfig)
 class SMARTCriterion(AscentCriterion):
-    """Task loss + lambda * R_s + mu * D_Breg against a teacher.
+    """Answer as before when words are shifted adversarially; near a teacher, if asked.
+
+    Task loss + lambda * R_s + mu * D_Breg against the teacher.
 
     Costs 3 forwards and 2 backwards plus one backward to the embeddings per ascent
     step; the teacher one forward more. See :class:`..regularizers.SMART` and

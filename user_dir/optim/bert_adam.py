@@ -16,8 +16,9 @@ LATE = 1e30
 class BertAdam(Grouped):
     """m / (sqrt(v) + eps) + decay * theta, with or without bias correction.
 
-    Uses torch's fused AdamW kernel, one pass over memory. Group keys besides
-    the arguments: ``lr_scale``, ``decay_scale`` and ``anchor_scale``, all 1 by default.
+    Uses torch's fused AdamW kernel, one pass over memory. Group keys besides the
+    arguments: ``lr_scale``, ``decay_scale`` and ``anchor_scale``, factors on ``lr``,
+    ``weight_decay`` and ``anchor``, all 1 by default.
 
     Source: Devlin et al.'s AdamWeightDecayOptimizer (arXiv 1810.04805); with
     ``bias_correction`` Kingma and Ba (arXiv 1412.6980) algorithm 1, where eps is added

@@ -55,7 +55,8 @@ class PatsAdamax(Grouped):
 
     sigma = noise * mean / (s + guard), with s the averaged sensitivity of an element
     and mean its mean over the same matrix; 0 for the elements that the gate closes.
-    Groups with ``in_scope`` false get Adamax alone. Noise is drawn from generators
+    Groups with ``in_scope`` false get Adamax alone; other keys are as in
+    :class:`BertAdam`. Noise is drawn from generators
     seeded by (seed, update, parameter, piece), on a GPU of the first parameter of a
     group, so that workers never drift apart and resuming is exact.
 

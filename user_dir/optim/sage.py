@@ -20,7 +20,8 @@ class Sage(Grouped):
     """Adam's or Adamax's step times |s - avg| / (avg + guard).
 
     s = |theta * gradient| and avg is its exponential moving average, this update
-    included. Groups with ``in_scope`` false get the base step alone.
+    included. Groups with ``in_scope`` false get the base step alone; other keys are as
+    in :class:`BertAdam`.
 
     Source: SAGE (arXiv 2202.02664) algorithm 1, and its authors' code.
     Deviations: Adamax is bias-corrected like Adam by ``bias_correction``; its authors'

@@ -32,7 +32,7 @@ class BertAdamConfig(SteadyOptimizerConfig):
 
 @register_optimizer("bert_adam", dataclass=BertAdamConfig)
 class FairseqBertAdam(SteadyOptimizer):
-    """:class:`..optim.BertAdam` in fairseq."""
+    """Adam as BERT was fine-tuned with; :class:`..optim.BertAdam` in fairseq."""
 
     name = "bert_adam"
     cfg: BertAdamConfig

@@ -75,7 +75,10 @@ def preset_of(cfg: PatsAdamaxConfig) -> Preset:
 
 @register_optimizer("pats_adamax", dataclass=PatsAdamaxConfig)
 class FairseqPatsAdamax(SteadyOptimizer):
-    """:class:`..optim.PatsAdamax` in fairseq, on the weights and biases of layers."""
+    """Adamax, then noise on the weights and biases of layers that the loss feels least.
+
+    :class:`..optim.PatsAdamax` in fairseq.
+    """
 
     name = "pats_adamax"
     scoped = True

@@ -30,7 +30,10 @@ class SageConfig(SteadyOptimizerConfig):
 
 @register_optimizer("sage", dataclass=SageConfig)
 class FairseqSage(SteadyOptimizer):
-    """:class:`..optim.Sage` in fairseq, on the weights and biases of layers."""
+    """Adam or Adamax, faster for weights of layers whose sensitivity surprises.
+
+    :class:`..optim.Sage` in fairseq.
+    """
 
     name = "sage"
     scoped = True

@@ -323,6 +323,8 @@ def _results(run: Run) -> str:
     kinds = ["checkpoint_best.pt"] * (not run.cfg.dataset.disable_validation)
     kinds += ["checkpoint_last.pt"] * (not chosen.no_last_checkpoints)
     kinds += ["one an epoch"] * (not chosen.no_epoch_checkpoints)
+    newest = chosen.save_interval_updates > 0 and chosen.keep_interval_updates == 1
+    kinds += ["the newest evaluation's"] * newest
     size = checkpoint_bytes(run.task.model, not chosen.no_save_optimizer_state)
     each = f", about {size // _MEGABYTE:,} MB each" if size >= _MEGABYTE else ""
     log = run.folder / LOG

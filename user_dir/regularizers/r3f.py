@@ -11,6 +11,8 @@ from .view import Penalty, View, embeddings_rms, masked_rms, rounded_away
 class R3F:
     """KL_S(f(e + z), f(e)) with z independent per channel, e the word embeddings.
 
+    f is the model from embeddings to logits, the view's ``forward``.
+
     Source: R3F (arXiv 2008.03156), the objective L_R3F.
     Deviations: z is drawn per sentence on the device, in fp32; scores are compared by
     squared difference; in seq2seq the target's padding is left out.
