@@ -30,10 +30,9 @@ def varied(size: int, seed: int) -> SentenceDataset:
 
 def trained(data: FairseqDataset, root: Any, epoch: int) -> int:
     """Updates of one epoch, by what fairseq trains with."""
-    workers, each = (
-        root.distributed_training.distributed_world_size,
-        root.optimization.update_freq,
-    )
+    workers = root.distributed_training.distributed_world_size
+    each = root.optimization.update_freq
+    skips = root.optimization.skip_remainder_batch
     batches = FairseqTask(SimpleNamespace()).get_batch_iterator(
         data,
         max_tokens=root.dataset.max_tokens,
@@ -41,9 +40,10 @@ def trained(data: FairseqDataset, root: Any, epoch: int) -> int:
         required_batch_size_multiple=8,
         num_shards=workers,
         epoch=epoch,
+        skip_remainder_batch=skips,
     )
     freq = each[epoch - 1] if epoch <= len(each) else each[-1]
-    return len(GroupedIterator(batches.next_epoch_itr(), freq))
+    return len(GroupedIterator(batches.next_epoch_itr(), freq, skips))
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,16 @@ def trained(data: FairseqDataset, root: Any, epoch: int) -> int:
         (8, None, 1, [2, 1]),
     ],
 )
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(
+    ("mixed", "skips"), [(False, False), (True, False), (False, True)]
+)
 def test_updates_are_counted_as_fairseq_makes_batches(
-    batch: int | None, tokens: int | None, workers: int, each: list[int], mixed: bool
+    batch: int | None,
+    tokens: int | None,
+    workers: int,
+    each: list[int],
+    mixed: bool,
+    skips: bool,
 ) -> None:
     """With --max-tokens each epoch's order has a number of batches of its own."""
     data: FairseqDataset = varied(203, 0)
@@ -69,7 +76,7 @@ def test_updates_are_counted_as_fairseq_makes_batches(
     root = SimpleNamespace(
         dataset=SimpleNamespace(batch_size=batch, max_tokens=tokens),
         distributed_training=SimpleNamespace(distributed_world_size=workers),
-        optimization=SimpleNamespace(update_freq=each),
+        optimization=SimpleNamespace(update_freq=each, skip_remainder_batch=skips),
     )
     found = [trained(data, root, epoch) for epoch in (1, 2, 3)]
     endless = count_updates(1e8, data, root)  # with --max-update, say

@@ -999,7 +999,7 @@ def test_a_recipe_is_of_ten_updates_or_more(
     root = SimpleNamespace(
         dataset=SimpleNamespace(batch_size=4, max_tokens=None),
         distributed_training=SimpleNamespace(distributed_world_size=2),
-        optimization=SimpleNamespace(update_freq=[4]),
+        optimization=SimpleNamespace(update_freq=[4], skip_remainder_batch=False),
     )
     assert task._updates_of(root)(20) == 20 * 64 // 32
     root.dataset.max_tokens = 3

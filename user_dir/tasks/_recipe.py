@@ -85,7 +85,10 @@ def _updates_in(epoch: int, data: FairseqDataset, root: Any) -> int:
     batches = len(data.batch_by_size(data.ordered_indices(), *most))
     each: list[int] = root.optimization.update_freq
     workers: int = root.distributed_training.distributed_world_size
-    return math.ceil(math.ceil(batches / workers) / each[min(epoch, len(each)) - 1])
+    mine, freq = math.ceil(batches / workers), each[min(epoch, len(each)) - 1]
+    # fairseq leaves out a worker's last batch, whole or not, then what is no update.
+    skips = root.optimization.skip_remainder_batch
+    return (mine - 1) // freq if skips else math.ceil(mine / freq)
 
 
 def length_of(root: Any, updates: Callable[[float], int]) -> int:
