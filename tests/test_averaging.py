@@ -30,7 +30,7 @@ def test_soup_end_to_end(
         "compare", "--out", out, "--methods", "plain", "--seeds", 1, 2, "--jobs", 2,
         "--keep", "--", cola_data, "--task=cola", "--cpu", "--batch-size=8",
         f"--steady-model={models['roberta']}", "--optimizer=adam", "--lr=1e-3",
-        "--max-update", 6, "--user-dir", Path(worker.__file__).parents[1],
+        "--steady-updates", 10, "--user-dir", Path(worker.__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     folders = [out / "plain" / name for name in ("seed1", "seed2", "average")]

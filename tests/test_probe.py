@@ -142,7 +142,7 @@ def test_generalization_end_to_end(
             f"cola={cola_data} --task cola", scores, pairs, "--",
             "--user-dir", Path(forgetting.__file__).parents[1], "--cpu",
             f"--steady-model={models['roberta']}", "--optimizer=adam", "--lr=1e-3",
-            "--batch-size", 8, "--max-update=6",
+            "--batch-size", 8, "--steady-updates=10",
         )  # fmt: skip
 
     done = run()

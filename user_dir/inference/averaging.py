@@ -27,6 +27,7 @@ from ..errors import UserError, install_excepthook
 from ..files import whole_file
 from ..patches.checkpoints import KEPT_FILES, check_checkpoint, load_safely
 from ..patches.durable import check_writable
+from .loading import train_nothing
 
 BEST = "checkpoint_best.pt"
 _Weights = dict[str, Tensor]
@@ -91,8 +92,7 @@ def _said(shape: torch.Size | None) -> str:
 
 def evaluate(cfg: Any, weights: _Weights) -> None:
     """Evaluate weights on ``--valid-subset``; the task records it."""
-    cfg.optimization.max_update, cfg.optimization.max_epoch = 1, 0  # nothing to count
-    cfg.checkpoint.no_save = True
+    train_nothing(cfg)
     cfg.distributed_training.distributed_world_size = 1
     task: Any = tasks.setup_task(cfg.task)
     model = task.build_model(cfg.model)

@@ -57,6 +57,22 @@ def load_trained(
     return models[0].eval(), _part(task, head, checkpoint)
 
 
+def train_nothing(cfg: Any) -> None:
+    """Take the flags of a training for those of what only evaluates.
+
+    No length is counted, by a recipe either, and no folder made that a log could go to.
+
+    Args:
+        cfg: fairseq's configuration, changed in place.
+
+    """
+    cfg.optimization.max_update, cfg.optimization.max_epoch = 1, 0
+    for recipe in ("steady_updates", "steady_epochs"):
+        if hasattr(cfg.task, recipe):
+            setattr(cfg.task, recipe, 0)
+    cfg.checkpoint.no_save = True
+
+
 def load_classifier(directory: ModelDirectory) -> tuple[Any, Any]:
     """The model of a directory with its own head, and a task of the head's classes.
 

@@ -34,6 +34,7 @@ from ..errors import UserError, install_excepthook
 from ..models.steady import HEAD
 from ..patches.checkpoints import load_safely
 from ..scores.metrics import SCATTERED, label_counts, scattered_scores, scores_of
+from .loading import train_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -224,9 +225,7 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
             classes or scores, or the metric that picks checkpoints is none of classes.
 
     """
-    # Nothing is trained, so that no length needs counting.
-    cfg.optimization.max_update, cfg.optimization.max_epoch = 1, 0
-    cfg.checkpoint.no_save = True  # nor a folder made, in which a log could be
+    train_nothing(cfg)
     if hasattr(cfg.task, "steady_new_head"):  # a probe's is its own
         cfg.task.steady_new_head = True
     task: Any = tasks.setup_task(cfg.task)
