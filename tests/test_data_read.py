@@ -208,10 +208,15 @@ def test_names_of_files_in_any_case_are_found_and_read_alike(tmp_path: Path) -> 
     assert [one.texts for one in found] == [("Hi there.",)]
 
 
-def test_a_file_without_a_suffix_is_no_folder_of_stories(tmp_path: Path) -> None:
+def test_what_is_no_set_of_articles_is_not_taken_for_one(tmp_path: Path) -> None:
     write(tmp_path / "train", "w1\n")
+    (tmp_path / "train.bin").mkdir()
+    (tmp_path / "all_train.txt").mkdir()
     with pytest.raises(UserError, match="has no train set: neither train.csv"):
         find_pairs(tmp_path, "train")
+    write(tmp_path / "._all.csv", "\0")  # as a Mac leaves beside a file
+    path = write(tmp_path / "all.csv", "source,target\nw1,w2\n")
+    assert find_pairs(tmp_path, "train") == [path]
 
 
 def test_pairs_without_room_are_refused_and_not_left_whole(

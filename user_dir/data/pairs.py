@@ -159,10 +159,9 @@ def find_pairs(folder: Path, split: str) -> list[Path]:
     if (folder / _XSUM).is_file():
         return [folder / _XSUM, *_xsum_folder(folder)]
     for stem in stems:
-        for files in _candidates(folder, stem):
-            if files and all(path.exists() for path in files):
-                return files
-    tables = [p for p in sorted(folder.glob("*")) if is_table(p)]
+        if files := next(filter(None, _candidates(folder, stem)), None):
+            return files
+    tables = [p for p in sorted(folder.glob("[!.]*")) if is_table(p)]
     if len(tables) == 1 and split in STEMS and not named_after_split(tables[0]):
         return tables
     raise UserError(
@@ -196,10 +195,11 @@ def _named(folder: Path, stem: str, suffixes: Sequence[str]) -> list[Path]:
 def _candidates(folder: Path, stem: str) -> Iterator[list[Path]]:
     """CNN/DM's own forms, as its makers leave them side by side."""
     for base in (folder, folder / "finished_files"):
-        yield [base / f"{stem}.bin"]
+        yield list(filter(Path.is_file, [base / f"{stem}.bin"]))
         yield sorted((base / "chunked").glob(f"{stem}_*.bin"))
-        yield [path for path in [base / stem] if path.is_dir()]
-    yield [folder / f"all_{stem}.txt", folder]
+        yield list(filter(Path.is_dir, [base / stem]))
+    urls = folder / f"all_{stem}.txt"
+    yield [urls, folder] if urls.is_file() else []
 
 
 def read_pairs(
