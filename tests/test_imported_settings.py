@@ -99,6 +99,26 @@ def test_settings_that_act_in_training_come_in_and_go_out(
         assert (config["encoder_layerdrop"], config["decoder_layerdrop"]) == (0.2, 0.3)
 
 
+#: Of each kind, the name of the activation that transformers looks at, and another's.
+NAMES = {
+    "bert-cased": ("hidden_act", "activation"),
+    "bart": ("activation_function", "hidden_act"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_another_familys_name_of_the_activation_is_not_looked_at(
+    kind: str, copy: Copy, tmp_path: Path
+) -> None:
+    source, (own, other) = copy(kind), NAMES[kind]
+    change(source / "config.json", **{own: ..., other: "relu"})
+    directory = import_hf(source, tmp_path / "model")
+    assert directory.manifest.architecture["activation_fn"] == "gelu"
+    change(source / "config.json", **{own: "silu"})
+    with pytest.raises(UserError, match=f"config.json: {own} 'silu' is none of gelu,"):
+        import_hf(source, tmp_path / "again")
+
+
 # --- padding that says where positions start ------------------------------------------
 
 
@@ -235,6 +255,14 @@ def test_a_difference_that_is_no_number_is_one(copy: Copy, tmp_path: Path) -> No
     with pytest.raises(UserError, match="and of its export differ by nan; nothing"):
         export_hf(directory.path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tokeniser_that_names_no_padding_is_compared(
+    copy: Copy, tmp_path: Path
+) -> None:
+    source = copy("modernbert")
+    (source / "tokenizer_config.json").unlink()
+    assert assert_equal(source, import_hf(source, tmp_path / "model")) <= 1e-4
 
 
 # --- what a model directory says and how it is written --------------------------------

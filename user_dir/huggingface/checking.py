@@ -206,6 +206,8 @@ def _encoded(
 ) -> Any:
     """A padded batch as a model of transformers takes it."""
     form = directory.manifest.architecture
+    if tokenizer.pad_token is None:  # where tokenizer.json stands alone
+        tokenizer.pad_token = directory.manifest.special_tokens["<pad>"]
     # ALBERT's tokeniser has to be asked; of one type, the second's row is not there.
     types = form.get("token_types") or None
     if getattr(model.config, "type_vocab_size", 2) < 2:

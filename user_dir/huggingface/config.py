@@ -89,11 +89,10 @@ def _check(config: dict[str, Any], family: Family, path: Path) -> None:
             f"{path}: fairseq has no {positions} positions or decoder in this form; "
             "only encoders with absolute positions can be imported"
         )
-    if activation(config) not in ACTIVATIONS:
-        raise UserError(
-            f"{path}: hidden_act '{activation(config)}' is none of "
-            + ", ".join(ACTIVATIONS)
-        )
+    named = activation(config, family.activates)
+    if named not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise UserError(f"{path}: {family.activates} '{named}' is none of {known}")
 
 
 def check_heads(settings: dict[str, Any], width: str, heads: str, path: Path) -> None:

@@ -197,7 +197,7 @@ def _arguments(config: dict[str, Any]) -> dict[str, Any]:
         "max_positions": positions,
         "max_source_positions": positions,
         "max_target_positions": positions,
-        "activation_fn": ACTIVATIONS[activation(config)],
+        "activation_fn": ACTIVATIONS[activation(config, FAMILY.activates)],
         "no_scale_embedding": not config.get("scale_embedding", False),
         "encoder_normalize_before": pre_norm,
         "decoder_normalize_before": pre_norm,
@@ -220,6 +220,7 @@ FAMILY = BartFamily(
     stacks=_SIDES,
     shares=tuple(("d_model", f"{side}_attention_heads") for side in _SIDES),
     words="shared.weight",
+    activates="activation_function",
     unmissed=(
         *("lm_head.", "encoder.embed_tokens.", "decoder.embed_tokens."),
         "final_logits_bias",

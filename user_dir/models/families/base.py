@@ -28,8 +28,6 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_accurate",
     "relu": "relu",
 }
-#: What configurations call it.
-_SETTINGS = ("hidden_act", "activation_function", "activation")
 _BACK = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 #: Special tokens by fairseq's names, as BERT spells them and as fairseq does.
 BRACKETS = {
@@ -140,6 +138,8 @@ class Family(ABC):
         unmissed: beginnings of names of tensors that an import leaves behind without a
             word: heads of pretraining, buffers.
         pooler: its name of BERT's pooler's linear layer.
+        activates: what config.json calls the activation; transformers looks at no other
+            family's name of it.
         special_ids: special tokens whose numbers config.json has, by its names.
         pools: whether transformers' model without a head keeps the pooler.
         decodes: whether it is an encoder-decoder.
@@ -159,6 +159,7 @@ class Family(ABC):
     unmissed: tuple[str, ...]
     shares: tuple[tuple[str, str], ...] = (("hidden_size", "num_attention_heads"),)
     pooler: str = "pooler.dense"
+    activates: str = "hidden_act"
     special_ids: tuple[tuple[str, str], ...] = _IDS
     pools: bool = True
     decodes: bool = False
@@ -259,10 +260,9 @@ class Family(ABC):
         """What config.json says of a form, for this family alone."""
 
 
-def activation(config: Mapping[str, Any]) -> str:
-    """Hugging Face's name of a configuration's activation."""
-    names = (config.get(setting) for setting in _SETTINGS)
-    return next((name for name in names if name), "gelu")
+def activation(config: Mapping[str, Any], setting: str) -> str:
+    """Hugging Face's name of a configuration's activation; see ``Family.activates``."""
+    return config.get(setting) or "gelu"
 
 
 def activation_back(form: Mapping[str, Any]) -> str:

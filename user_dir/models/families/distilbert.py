@@ -58,7 +58,7 @@ class DistilBertFamily(EncoderFamily):
         given = _DEFAULTS | config
         return {
             **{ours: given[theirs] for theirs, ours in _SETTINGS.items()},
-            "activation_fn": ACTIVATIONS[activation(config)],
+            "activation_fn": ACTIVATIONS[activation(config, self.activates)],
             "layer_norm_eps": 1e-12,
         }
 
@@ -90,4 +90,5 @@ FAMILY = DistilBertFamily(
     words=BERT.words,
     unmissed=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     shares=(("dim", "n_heads"),),
+    activates="activation",
 )

@@ -193,7 +193,7 @@ class EncoderFamily(Family):
             "encoder_embed_dim": config["hidden_size"],
             "encoder_ffn_embed_dim": config["intermediate_size"],
             "encoder_attention_heads": config["num_attention_heads"],
-            "activation_fn": ACTIVATIONS[activation(config)],
+            "activation_fn": ACTIVATIONS[activation(config, self.activates)],
             "max_positions": config["max_position_embeddings"] - first,
             "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
             "dropout": dropout,
