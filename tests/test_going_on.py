@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Trainer, Zygote
 from fairseq import checkpoint_utils
+from fairseq.data.iterators import CountingIterator
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import announcing, durable, resuming, workers
 from helpers import checkpoint, run_flags
@@ -190,6 +191,26 @@ def test_what_is_not_kept_is_not_waited_for(tmp_path: Path) -> None:
     assert durable.keeps(section(tmp_path))
     assert not durable.keeps(section(tmp_path, no_last_checkpoints=True))
     assert not durable.keeps(section(tmp_path, no_save=True))
+
+
+def test_updates_are_counted_where_epochs_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Goes on in the third of four epochs, whose batches are twice as large as then."""
+    run = announcing.Run()
+    for head in ("announcement", "details"):
+        monkeypatch.setattr(announcing, head, lambda _: [])
+    length = {"max_update": 0, "max_epoch": 4, "update_freq": [1]}
+    run.cfg = OmegaConf.create({"optimization": length})
+    run.updates = lambda: 21
+    run.enter(None, CountingIterator(range(4), start=1, total=5), 3)
+    assert (run.first, run.planned, run.place(21)) == (21, 30, {"update": "21 of 30"})
+    run.started, run.task = None, SimpleNamespace(updates_in_all=lambda: 17)
+    run.cfg.optimization.update_freq = [1, 2]
+    run.enter(None, CountingIterator(range(4), total=5), 3)
+    assert run.planned == 17
+    run.enter(None, CountingIterator(range(2), total=2), 4)
+    assert run.planned == 17
 
 
 # --- data and checkpoints -------------------------------------------------------------
