@@ -243,6 +243,16 @@ def test_a_link_to_a_checkpoint_that_is_gone_is_no_new_start(tmp_path: Path) -> 
         durable.fall_back(tmp_path)
 
 
+def test_a_crash_is_heard_where_its_weights_cannot_be_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fairseq saves them first, also with --no-save, and the error follows."""
+    durable.save_whole({}, str(tmp_path / "nowhere" / "crash.pt"))
+    assert "crash.pt could not be written ([Errno 2] No such file" in caplog.text
+    with pytest.raises(UserError, match="checkpoint1.pt could not be written"):
+        durable.save_whole({}, str(tmp_path / "nowhere" / "checkpoint1.pt"))
+
+
 # --- workers and readers --------------------------------------------------------------
 
 
