@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import fairseq_cli.train
+import fairseq_steady.tasks  # noqa: F401  makes the changes
 import pytest
 import torch
 from conftest import Trainer, Zygote

@@ -83,7 +83,9 @@ def test_a_mean_does_not_take_the_place_of_what_it_is_of(
     best = tmp_path / "checkpoint_best.pt"
     best.write_text("")
     flags = [cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
-    words = [tmp_path / "." / best.name, "b.pt", "--", *flags, f"--save-dir={tmp_path}"]
+    linked = tmp_path / "linked"
+    linked.symlink_to(tmp_path)
+    words = [linked / best.name, "b.pt", "--", *flags, f"--save-dir={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["averaging", *map(str, words)])
     with pytest.raises(UserError, match="best.pt is one of those to average; name"):
         averaging.main()
