@@ -226,8 +226,8 @@ def _check_named(cfg: Any) -> None:
     for name in ("restore_file", "finetune_from_model"):
         path = getattr(cfg, name)
         chosen = path is not None and path != "checkpoint_last.pt"
-        if name == "finetune_from_model" and goes_on:
-            continue
+        if name == "finetune_from_model" and goes_on and not os.path.exists(path or ""):
+            continue  # it was there when the run began, and is not needed any more
         if chosen and not os.path.isfile(path):
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {path} {no_file(path)}; nothing was trained")
