@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import Trainer, Zygote
 from fairseq import checkpoint_utils
+from fairseq.data.iterators import CountingIterator
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import announcing, durable, resuming, workers
 from helpers import checkpoint, run_flags
@@ -193,6 +194,26 @@ def test_what_is_not_kept_is_not_waited_for(tmp_path: Path) -> None:
     assert not durable.keeps(section(tmp_path, no_save=True))
 
 
+def test_updates_are_counted_where_epochs_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Goes on in the third of four epochs, whose batches are twice as large as then."""
+    run = announcing.Run()
+    for head in ("announcement", "details"):
+        monkeypatch.setattr(announcing, head, lambda _: [])
+    length = {"max_update": 0, "max_epoch": 4, "update_freq": [1]}
+    run.cfg = OmegaConf.create({"optimization": length})
+    run.updates = lambda: 21
+    run.enter(None, CountingIterator(range(4), start=1, total=5), 3)
+    assert (run.first, run.planned, run.place(21)) == (21, 30, {"update": "21 of 30"})
+    run.started, run.task = None, SimpleNamespace(updates_in_all=lambda: 17)
+    run.cfg.optimization.update_freq = [1, 2]
+    run.enter(None, CountingIterator(range(4), total=5), 3)
+    assert run.planned == 17
+    run.enter(None, CountingIterator(range(2), total=2), 4)
+    assert run.planned == 17
+
+
 # --- data and checkpoints -------------------------------------------------------------
 
 THEN = {"cola/train.tsv": "a", "rte/train.tsv": "b", "dict.txt": "c"}
@@ -221,6 +242,16 @@ def test_a_link_to_a_checkpoint_that_is_gone_is_no_new_start(tmp_path: Path) -> 
     last.symlink_to("gone.pt")
     with pytest.raises(UserError, match=f"{last} is a link to gone.pt, which is not"):
         durable.fall_back(tmp_path)
+
+
+def test_a_crash_is_heard_where_its_weights_cannot_be_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fairseq saves them first, also with --no-save, and the error follows."""
+    durable.save_whole({}, str(tmp_path / "nowhere" / "crash.pt"))
+    assert "crash.pt could not be written ([Errno 2] No such file" in caplog.text
+    with pytest.raises(UserError, match="checkpoint1.pt could not be written"):
+        durable.save_whole({}, str(tmp_path / "nowhere" / "checkpoint1.pt"))
 
 
 # --- workers and readers --------------------------------------------------------------

@@ -51,6 +51,9 @@ def test_a_dry_run_says_what_each_worker_would_get() -> None:
     assert [value(c, "--distributed-rank") for c in cpu] == ["2", "3"]
     assert {value(c, "--distributed-world-size") for c in cpu} == {"4"}
     assert all("--cpu" in c and "--device-id" not in c for c in cpu)
+    (own,) = dry("local.sh", "1", "data", "--ddp-backend", "pytorch_ddp", GPUS="0")
+    assert value([*reversed(own)], "pytorch_ddp") == "--ddp-backend"
+    assert own.index("legacy_ddp") < own.index("pytorch_ddp")  # the last one counts
     gpu = dry("local.sh", "2", "data", GPUS="8")
     assert [value(c, "--device-id") for c in gpu] == ["0", "1"]
     assert all("--cpu" not in c for c in gpu)

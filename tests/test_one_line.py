@@ -83,7 +83,9 @@ def test_a_mean_does_not_take_the_place_of_what_it_is_of(
     best = tmp_path / "checkpoint_best.pt"
     best.write_text("")
     flags = [cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
-    words = [tmp_path / "." / best.name, "b.pt", "--", *flags, f"--save-dir={tmp_path}"]
+    linked = tmp_path / "linked"
+    linked.symlink_to(tmp_path)
+    words = [linked / best.name, "b.pt", "--", *flags, f"--save-dir={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["averaging", *map(str, words)])
     with pytest.raises(UserError, match="best.pt is one of those to average; name"):
         averaging.main()
@@ -100,26 +102,41 @@ def test_a_full_disk_is_said_of_the_folder(
         get_data.main(["cola", str(tmp_path)])
 
 
-def test_scores_that_nobody_reads_end_quietly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (BrokenPipeError(), SystemExit, "^141$"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            UserError,
+            r"^standard output cannot be written to \(No space left on device\)",
+        ),
+    ],
+)
+def test_scores_that_nobody_can_read_end_the_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+    kind: type[BaseException],
+    said: str,
 ) -> None:
-    """The status is what a shell says of a closed pipe."""
-    said = tmp_path / "said.txt"
-    said.write_text("one\ntwo\n")
+    """The status of a closed pipe is what a shell says of one."""
+    scored = tmp_path / "scored.txt"
+    scored.write_text("one\ntwo\n")
 
     class Closed:
         buffer = property(lambda self: self)
 
         def write(self, _: bytes) -> None:
-            raise BrokenPipeError
+            raise error
 
         def fileno(self) -> int:
             return spare.fileno()
 
     with (tmp_path / "spare").open("w") as spare:
         monkeypatch.setattr(sys, "stdout", Closed())
-        with pytest.raises(SystemExit, match="141"):
-            rouge.main([str(said), str(said)])
+        with pytest.raises(kind, match=said):
+            rouge.main([str(scored), str(scored)])
 
 
 def test_code_that_is_typed_with_hydras_plus_is_typed(

@@ -31,7 +31,7 @@ together=(--distributed-world-size $((count * ${NODES:-1})) --distributed-no-spa
   --distributed-init-method "tcp://${MASTER:-127.0.0.1}:${PORT:-29500}")
 workers=()
 for ((local = 0; local < count; local++)); do
-  command=("$bin/fairseq-train" "$@" "${kind[@]}" "${together[@]}"
+  command=("$bin/fairseq-train" "${kind[@]}" "$@" "${together[@]}"
     --distributed-rank $((count * ${NODE:-0} + local)))
   [ "$gpus" -eq 0 ] || command+=(--device-id "$local")
   if [ -n "$dry" ]; then

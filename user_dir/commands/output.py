@@ -4,6 +4,8 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 
+from ..errors import UserError
+
 #: What a shell says of a program that a closed pipe ended: 128 + SIGPIPE.
 CLOSED = 141
 
@@ -13,17 +15,22 @@ def write_lines(lines: Iterable[str]) -> None:
 
     Raises:
         SystemExit: nobody reads on, as with ``| head``; the status is :data:`CLOSED`.
+        UserError: it goes to a file that takes no more.
 
     """
-    output = sys.stdout.buffer
-    try:
-        for line in lines:
-            output.write(f"{line}\n".encode())
-            output.flush()
-    except BrokenPipeError:
-        # Python flushes once more as it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(CLOSED) from None
+    for line in lines:
+        try:
+            sys.stdout.buffer.write(f"{line}\n".encode())
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            # Python flushes once more as it ends, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(CLOSED) from None
+            raise UserError(
+                f"standard output cannot be written to ({error.strerror}): free some "
+                "space, and start again"
+            ) from None
 
 
 def with_progress(lines: Iterable[str], what: str, total: int) -> Iterator[str]:

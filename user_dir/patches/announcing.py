@@ -91,6 +91,8 @@ class Run:
         self.cfg = self.task = None
         #: updates in an epoch, in all, when this process began
         self.epoch_size, self.planned, self.first = 0, math.inf, 0
+        #: says how many updates are done, which may be of epochs of another size
+        self.updates: Callable[[], int] | None = None
         self.started: float | None = None
         self.best: tuple[float, int] | None = None
         #: what is to be said of a subset that got one answer, by it and by update
@@ -100,6 +102,11 @@ class Run:
     def saves(self) -> bool:
         """Whether it leaves checkpoints."""
         return not self.cfg.checkpoint.no_save
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some epochs have fewer updates than others, by --update-freq."""
+        return len(self.cfg.optimization.get("update_freq", ())) > 1
 
     @property
     def folder(self) -> Path:
@@ -179,12 +186,9 @@ class Run:
     def enter(self, bar: Any, iterator: Any, epoch: int) -> None:
         """An epoch begins: count the whole run's updates in its progress bar."""
         self.epoch_size = len(iterator)
-        done = (epoch - 1) * self.epoch_size + getattr(iterator, "n", 0)
-        length = self.cfg.optimization
-        self.planned = min(
-            length.max_update or math.inf,
-            length.max_epoch * self.epoch_size or math.inf,
-        )
+        past = (epoch - 1) * self.epoch_size + getattr(iterator, "n", 0)
+        done = self.updates() if self.updates else past
+        self.planned = self._last(done, past)
         if self.started is None:
             self.started, self.first = time.time(), done
             for line in details(self):
@@ -195,6 +199,22 @@ class Run:
             self._stretch(bar.tqdm, done)
         elif isinstance(bar, progress_bar.SimpleProgressBar):
             bar.log = self._placing(bar.log)
+
+    def _last(self, done: int, past: int) -> float:
+        """The last update.
+
+        Args:
+            done: updates so far.
+            past: what they would be in epochs of this one's size.
+
+        """
+        length = self.cfg.optimization
+        if self.uneven:
+            first = self.started is None
+            return self.task.updates_in_all() or math.inf if first else self.planned
+        left = length.max_epoch * self.epoch_size - past
+        epochs = done + left if length.max_epoch else math.inf
+        return min(length.max_update or math.inf, epochs)
 
     def _stretch(self, meter: Any, done: int) -> None:
         """Over the whole run, so that the time left is the run's."""
@@ -298,11 +318,13 @@ def _length(run: Run) -> str:
         else f"up to {cfg.dataset.max_tokens} tokens"
     )
     times = [f"{workers} workers"] * (workers > 1)
-    if cfg.optimization.update_freq[0] > 1:
-        times.append(f"--update-freq {cfg.optimization.update_freq[0]}")
+    if (freq := cfg.optimization.update_freq) != [1]:
+        times.append(f"--update-freq {','.join(map(str, freq))}")
     batch += "".join(f" x {each}" for each in times)
     if math.isinf(run.planned):
         length = f"no end, epochs of {size} updates"
+    elif run.uneven:
+        length = f"{int(run.planned)} updates"
     else:
         epochs = run.planned / size
         said = f"{epochs:.0f}" if epochs >= 100 else f"{epochs:.3g}"

@@ -37,6 +37,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 #: Seconds in which signals are one and the same.
 _SAME = 2.0
 _LAST = "checkpoint_last.pt"
+#: What fairseq writes before it raises an error of its own, which must be heard.
+_CRASH = "crash.pt"
 
 # --- whole checkpoints or none -------------------------------------------------------
 
@@ -61,7 +63,12 @@ def save_whole(obj: Any, filename: str, async_write: bool = False) -> None:
         UserError: the file cannot be written; the one before it is intact.
 
     """
-    _replacing(lambda file: torch.save(obj, file), filename)
+    try:
+        _replacing(lambda file: torch.save(obj, file), filename)
+    except UserError as error:
+        if Path(filename).name != _CRASH:
+            raise
+        logger.warning("%s", error)
 
 
 def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:

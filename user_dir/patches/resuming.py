@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import UserError
 from ..model_dir import DICTIONARY, other_dictionary
 from . import durable
+from .announcing import RUN
 from .checkpoints import KEPT_FILES, KEPT_PATIENCE, blaming, load_safely, no_file
 from .workers import broadcast, naming_the_lost
 
@@ -191,6 +192,7 @@ def checking_the_start(load: Callable[..., Any]) -> Callable[..., Any]:
             durable.prepare(trainer.cfg)
             with _new_heads(trainer):
                 extra, iterator = load(cfg, trainer, **kwargs)
+        RUN.updates = trainer.get_num_updates
         then = (extra or {}).get(KEPT_FILES, {})
         _check_dictionary(trainer.task, then, cfg)
         if trainer.get_num_updates() > 0:
@@ -224,8 +226,8 @@ def _check_named(cfg: Any) -> None:
     for name in ("restore_file", "finetune_from_model"):
         path = getattr(cfg, name)
         chosen = path is not None and path != "checkpoint_last.pt"
-        if name == "finetune_from_model" and goes_on:
-            continue
+        if name == "finetune_from_model" and goes_on and not os.path.exists(path or ""):
+            continue  # it was there when the run began, and is not needed any more
         if chosen and not os.path.isfile(path):
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {path} {no_file(path)}; nothing was trained")
