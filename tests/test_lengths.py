@@ -160,7 +160,9 @@ def test_what_a_criterion_cannot_take_back_is_the_checkpoints_fault() -> None:
 
     criterion = SimpleNamespace(restore_kept=refuse)
     trainer = SimpleNamespace(
-        get_num_updates=lambda: 3, get_criterion=lambda: criterion
+        get_num_updates=lambda: 3,
+        get_criterion=lambda: criterion,
+        cfg=SimpleNamespace(ema=SimpleNamespace(store_ema=False)),
     )
     load = restoring(lambda *_: {"fairseq_steady": {"share": 7}})
     with pytest.raises(UserError, match=r"^c\.pt cannot be made use of \(KeyError: 7"):
