@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Started, Zygote, environment, run_forking
+from conftest import Started, Zygote, run_forking
 from fairseq_steady.commands import compare
 from fairseq_steady.comparison import (
     comparing,
@@ -241,7 +241,7 @@ def test_killed_anywhere_it_goes_on_where_it_was(
 
 def free(folder: Path) -> bool:
     with locked(folder) as mine:
-        return mine
+        return mine is not None
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -460,65 +460,14 @@ def test_what_follows_a_crash_crashes_with_it(tmp_path: Path) -> None:
     ]
 
 
-#: Starts runs as compare does; its server's forks read this file as well.
-STARTER = """
-import atexit, os, sys, time
-from pathlib import Path
-from fairseq_steady.comparison.execution import Local, prepare
-from fairseq_steady.comparison.plan import Run
-from fairseq_steady.comparison import worker
-from fairseq_steady.errors import UserError
-
-def say():
-    imported = {"fairseq_cli.train", "fairseq_steady.tasks"} <= set(sys.modules)
-    print(imported, os.getpgrp() == os.getppid(), sys.argv)
-    import torch
-    late, trim = (os.environ[n] for n in ("LATE", "MALLOC_TRIM_THRESHOLD_"))
-    print(late, trim, torch.get_num_threads())
-    atexit.register(print, "over")
-    raise UserError("lightning")
-
-worker.PROGRAMS["average"] = "__main__:say"
-worker._flags = lambda *_: ["--flag"]
-if __name__ == "__main__":
-    local = Local(2)
-    for word in "nothing", "average":
-        run = Run("", word, 1, Path(sys.argv[1], word), [word])
-        prepare(run)
-        job = local.start(run, 0)
-        while not job.done():
-            time.sleep(0.05)
-        print(job.reason())
-        os.environ["LATE"] = "late"
-"""
-
-
-def test_a_run_is_a_fork_of_a_server(tmp_path: Path) -> None:
-    """It has everything imported, an environment of its own, and says why it fails."""
-    program = tmp_path / "start.py"
-    program.write_text(STARTER)
-    done = subprocess.run(
-        [sys.executable, program, tmp_path],
-        check=True,
-        env={n: v for n, v in environment().items() if n != "OMP_NUM_THREADS"},
-        capture_output=True,
-        text=True,
-    )
-    refused, trained = done.stdout.splitlines()
-    assert refused.endswith("starts with no program; start the comparison again")
-    assert trained == "the worker ended with status 0"
-    assert done.stderr == ""
-    said = (tmp_path / "average" / "train.log").read_text().splitlines()
-    threads = max(1, (os.cpu_count() or 1) // 2)
-    assert sorted(said) == [
-        "True True ['average', '--flag']",
-        "error: lightning",
-        f"late 4294967296 {threads}",
-        "over",
-    ]
-    made = json.loads((tmp_path / "average" / "result.json").read_text())
-    assert made["status"].startswith("crashed: ")
-    assert made["peak_mb"] > 100
+def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
+    run = Run("", "a", 1, tmp_path / "a", ["nothing"])
+    prepare(run)
+    job = Local(1).start(run, 0)
+    while not job.done():
+        time.sleep(0.05)
+    assert job.reason().startswith("the worker ended with status 1: ")
+    assert job.reason().endswith("starts with no program; start the comparison again")
 
 
 def test_what_is_not_installed_has_no_version() -> None:
@@ -628,14 +577,18 @@ def test_a_training_holds_its_folder_when_its_worker_is_killed(tmp_path: Path) -
     (run,) = chain(tmp_path, "a")
     run.folder.mkdir()
     prepare(replace(run, command=("probe",)))
-    program = (
-        "import os, sys, time; from pathlib import Path;"
-        "from fairseq_steady.comparison import worker;"
-        "hold = lambda: print(os.getpid(), flush=True) or time.sleep(60);"
-        "worker.PROGRAMS['probe'] = '__main__:hold';"
-        "worker.train(Path(sys.argv[1]))"
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    worker = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import sys; from pathlib import Path;"
+            "from fairseq_steady.comparison import worker;"
+            "worker.PROGRAMS['probe'] = [sys.executable, '-c', sys.argv[1]];"
+            "worker._flags = lambda *_: [];"
+            "worker.train(Path(sys.argv[2]))",
+            *(program, str(run.folder)),
+        ]
     )
-    worker = subprocess.Popen([sys.executable, "-c", program, str(run.folder)])
     log = run.folder / "train.log"
     wait_until(lambda: log.is_file() and log.read_text().endswith("\n"))
     worker.kill()

@@ -10,7 +10,6 @@ import ast
 import builtins
 import contextlib
 import json
-import multiprocessing
 import os
 import runpy
 import signal
@@ -80,13 +79,8 @@ def run_module(name: str) -> None:
 def fork_python() -> None:
     """Make forks of this process of the Python programs that it starts.
 
-    They import nothing anew and see no ``PYTHONPATH``; all else is as Popen has it. So
-    are the runs of a comparison, which has a server of its own for them otherwise.
+    They import nothing anew and see no ``PYTHONPATH``; all else is as Popen has it.
     """
-    from fairseq_steady.comparison import execution
-
-    fork: Any = multiprocessing.get_context("fork")
-    execution.server = lambda _: fork
     original = subprocess._fork_exec  # type: ignore[attr-defined]
 
     def start(given: Any, *rest: Any) -> int:

@@ -1,20 +1,17 @@
 """Runs what is missing, here or on a cluster, and shows how far everything is."""
 
-import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -43,17 +40,9 @@ from .results import (
     standing,
 )
 from .table import printed
-from .worker import PROGRAMS, TASK, begin, gpus, locked, train
+from .worker import TASK, gpus, locked, train
 
 _POLL = 0.3
-#: Of every run's environment.
-_ALWAYS = {
-    # Large temporaries stay in the heap: fewer page faults, faster steps on the CPU.
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    # Asking whether there is a GPU starts CUDA otherwise, which no fork can use then.
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-}
 #: So many runs that crash in one way, and none that does not, end a comparison.
 _ALIKE = 3
 
@@ -83,21 +72,21 @@ class Executor(Protocol):
 
 @dataclass
 class _Process:
-    process: BaseProcess
-    failed: Connection
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]
 
     def done(self) -> bool:
-        return not self.process.is_alive()
+        return self.process.poll() is not None
 
     def stop(self) -> None:
-        with suppress(ProcessLookupError):  # no group yet, or it has just ended
-            os.killpg(self.process.ident or 0, signal.SIGTERM)
-        self.process.terminate()
+        with suppress(ProcessLookupError):  # it has just ended
+            os.killpg(self.process.pid, signal.SIGTERM)
 
     def reason(self) -> str:
-        with suppress(EOFError):
-            return f"{self.failed.recv()}"
-        return f"the worker ended with status {self.process.exitcode}"
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").splitlines()
+        said = f": {lines[-1].strip()}" if lines else ""
+        return f"the worker ended with status {self.process.returncode}{said}"
 
 
 class _Elsewhere:
@@ -108,44 +97,10 @@ class _Elsewhere:
 
     def done(self) -> bool:
         with locked(self.folder) as mine:
-            return mine
+            return mine is not None
 
     def stop(self) -> None:
         """Not ours to stop."""
-
-
-@contextmanager
-def _surroundings(variables: Mapping[str, str]) -> Iterator[None]:
-    """What is started meanwhile has this environment, and says nothing."""
-    before, kept = dict(os.environ), [os.dup(output) for output in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.environ.update(variables)
-        for output in (1, 2):
-            os.dup2(nowhere, output)
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        for output, file in zip((1, 2), kept, strict=True):
-            os.dup2(file, output)
-            os.close(file)
-        os.close(nowhere)
-
-
-def server(variables: Mapping[str, str]) -> ForkServerContext:
-    """What forks processes that have imported what runs import.
-
-    Args:
-        variables: its environment.
-
-    """
-    context = multiprocessing.get_context("forkserver")
-    programs = [name.partition(":")[0] for name in PROGRAMS.values()]
-    context.set_forkserver_preload([*programs, "fairseq_steady.tasks"])
-    with _surroundings(variables):  # imports say things
-        forkserver.ensure_running()
-    return context
 
 
 class Local:
@@ -160,13 +115,9 @@ class Local:
             else [str(index) for index in range(len(gpus()))]
         )
 
-    @cached_property
-    def _server(self) -> ForkServerContext:
-        return server(self._environment(0))
-
     def _environment(self, slot: int) -> dict[str, str]:
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = {**_ALWAYS, "OMP_NUM_THREADS": threads, **os.environ}
+        environment = {"OMP_NUM_THREADS": threads, **os.environ}
         if len(self.devices) > 1 and self.jobs > 1:
             # As many for each: fairseq's batch grows with them.
             each = max(1, len(self.devices) // self.jobs)
@@ -177,13 +128,21 @@ class Local:
 
     def start(self, run: Run, slot: int) -> Job:
         """A worker in a process group of its own."""
-        failed, tell = self._server.Pipe(duplex=False)
-        process = self._server.Process(
-            target=begin, args=(run.folder, self._environment(slot), tell)
+        command = [
+            sys.executable,
+            "-m",
+            "fairseq_steady.comparison.worker",
+            str(run.folder),
+        ]
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the job
+        process = subprocess.Popen(
+            command,
+            env=self._environment(slot),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
         )
-        process.start()
-        tell.close()
-        return _Process(process, failed)
+        return _Process(process, errors)
 
 
 @dataclass
