@@ -5,9 +5,10 @@
 # DATA is GLUE's folder. TASKS are learnt together (cola,stsb) and evaluated on SUBSETS
 # (the development set of each), NEW is adapted to (sst2) with the SHARES of its data
 # (0.001 0.01 0.1; 1 for all of it). UPDATES of the first stage (400), then of the second
-# (100), one number for all shares or one for each. For a task that is not GLUE's, NEW_DATA is its folder and NEW its flags, as
-# "--task nli --nli-task snli". EVERY (1) is how often smart is applied, as many times as
-# strongly; MORE is added to every run's flags. Each run is evaluated once, at its end.
+# (100), one number for all shares or one for each. For a task that is not GLUE's,
+# NEW_DATA is its folder and NEW its flags, as "--task nli --nli-task snli". EVERY (1) is
+# how often smart is applied, as many times as strongly; RATE (4e-4) the learning rate;
+# MORE is added to every run's flags. Each run is evaluated once, at its end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
@@ -19,8 +20,8 @@ new=${NEW:-sst2}
 [[ $new == --* ]] || new="--task glue --glue-task $new"
 smart="smart=--criterion smart --smart-every ${EVERY:-1}"
 common=(--user-dir user_dir --steady-model "$model" --batch-size 32 --validate-interval 1000
-  --lr-scheduler polynomial_decay --clip-norm 1 --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-4e-4}"
-  ${MORE:-})
+  --lr-scheduler polynomial_decay --lr "${RATE:-4e-4}" --clip-norm 1
+  --optimizer bert_adam --bert-adam-bias-correction ${MORE:-})
 "$bin/fairseq-steady" compare --out "$out/together" --keep --jobs 2 --seeds "$@" \
   --methods plain "$smart" --select "${tasks%%,*}" -- "$data" "${common[@]}" \
   --task glue_multitask --multitask-names "$tasks" --valid-subset "${SUBSETS:-$tasks}" \
