@@ -103,11 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     require("compare", "matplotlib")
     import numpy as np
 
-    from ..patches.checkpoints import check_checkpoint, load_safely
+    from ..patches.checkpoints import load_checked
 
-    state = load_safely(args.checkpoint)
-    check_checkpoint(state, args.checkpoint)
-    layers = by_layer(state, args.checkpoint)
+    layers = by_layer(load_checked(args.checkpoint), args.checkpoint)
     draw(layers, args.out)
     quartiles = {
         layer: np.quantile(values.numpy(), (0.25, 0.5, 0.75))

@@ -53,7 +53,7 @@ LAYOUTS = {
         files=_STSB_FILES,
         bare=dict.fromkeys(("sts-train.csv", "sts-dev.csv", "sts-test.csv"), _STSB),
     ),
-    # A few questions hold a line end, or nothing; everybody leaves those pairs out.
+    # A few questions hold a line end, or nothing: such pairs are left out.
     "qqp": Layout(
         "QQP",
         texts=["question1", "question2"],

@@ -25,7 +25,7 @@ from torch import Tensor
 from .. import tasks as plugin  # noqa: F401  registers everything
 from ..errors import UserError, install_excepthook
 from ..files import whole_file
-from ..patches.checkpoints import KEPT_FILES, check_checkpoint, load_safely
+from ..patches.checkpoints import KEPT_FILES, load_checked
 from ..patches.durable import check_writable
 from .loading import train_nothing
 
@@ -42,11 +42,11 @@ def mean_weights(paths: Sequence[Path]) -> dict[str, Any]:
         UserError: a checkpoint cannot be read, or is of another model or other classes.
 
     """
-    state = _read(paths[0])
+    state = load_checked(paths[0])
     first: _Weights = state["model"]
     floats = {name: w.double() for name, w in first.items() if w.is_floating_point()}
     for path in paths[1:]:
-        other = _read(path)
+        other = load_checked(path)
         _check(first, other["model"], paths[0], path)
         if _labels(other) != _labels(state):
             raise UserError(
@@ -63,12 +63,6 @@ def mean_weights(paths: Sequence[Path]) -> dict[str, Any]:
         "extra_state": {KEPT_FILES: kept},
         "last_optimizer_state": None,
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = load_safely(path)
-    check_checkpoint(state, path)
-    return state
 
 
 def _labels(state: dict[str, Any]) -> Any:

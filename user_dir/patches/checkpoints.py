@@ -331,6 +331,13 @@ def blaming(
         raise UserError(f"{path} cannot be made use of ({said}); {_MEND}") from error
 
 
+def load_checked(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What :func:`load_safely` gives, built as a checkpoint is."""
+    state: dict[str, Any] = load_safely(path)
+    check_checkpoint(state, path)
+    return state
+
+
 def load_checkpoint(
     path: str,
     arg_overrides: Mapping[str, Any] | None = None,
@@ -348,8 +355,7 @@ def load_checkpoint(
             checkpoint is.
 
     """
-    state: dict[str, Any] = load_safely(PathManager.get_local_path(path))
-    check_checkpoint(state, path)
+    state = load_checked(PathManager.get_local_path(path))
     changes = dict(arg_overrides or {})
     if state.get("args") is not None:
         vars(state["args"]).update(changes)
