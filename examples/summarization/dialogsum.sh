@@ -7,7 +7,8 @@
 # START is the cross-attention's (self), TABLES --separate-embeddings or nothing, FAST the
 # scale of new parts' rate (5), RATE the rate (2e-4), LENGTH the tokens kept of a dialogue
 # (256), BATCH its size (16), SEEDS (1 2 3), JOBS runs at a time (2), MORE further flags,
-# as --steady-autocast bf16.
+# as --steady-autocast bf16. Each run is evaluated once, at its end, by the summaries of
+# DECODE (500: all) validation dialogues.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 encoder=$2 out=$3 updates=$4
@@ -29,18 +30,20 @@ elif [ "$(cat "$out/model.txt" 2>&1)" != "$made" ]; then
   exit 1
 fi
 
+# This many times UPDATES, a tenth of them warm-up, then linear decay.
+length() { echo "--max-update $(($1 * updates)) --warmup-updates $(($1 * updates / 10))"; }
 "$bin/fairseq-steady" compare --out "$out" --jobs "${JOBS:-2}" --seeds "${seeds[@]}" \
-  --keep --methods "plain=--criterion plain --steady-updates $updates" \
-  "plain3x=--criterion plain --steady-updates $((3 * updates))" \
-  "r3f=--criterion r3f --r3f-eps 1e-5 --steady-updates $updates" \
-  "r3f-far=--criterion r3f --r3f-eps 0.1 --r3f-lambda 0.1 --steady-updates $updates" \
-  "r_drop=--criterion r_drop --steady-updates $updates" \
+  --keep --methods "plain=--criterion plain $(length 1)" \
+  "plain3x=--criterion plain $(length 3)" \
+  "r3f=--criterion r3f --r3f-eps 1e-5 $(length 1)" \
+  "r3f-far=--criterion r3f --r3f-eps 0.1 --r3f-lambda 0.1 $(length 1)" \
+  "r_drop=--criterion r_drop $(length 1)" \
   -- "$data" --user-dir user_dir --task summarization --summarization-form dialogsum \
   --summarization-source-length "${LENGTH:-256}" --summarization-target-length 96 \
   --summarization-max-length 80 --steady-model "$model" --label-smoothing 0.1 \
   --batch-size "${BATCH:-16}" --clip-norm 1 --optimizer bert_adam \
-  --bert-adam-bias-correction --lr "${RATE:-2e-4}" --steady-new-lr-scale "${FAST:-5}" \
-  --summarization-decode "${DECODE:-100}" --valid-subset valid ${more[@]+"${more[@]}"}
+  --bert-adam-bias-correction --lr-scheduler polynomial_decay --lr "${RATE:-2e-4}" --steady-new-lr-scale "${FAST:-5}" \
+  --summarization-decode "${DECODE:-500}" --validate-interval 1000 --valid-subset valid ${more[@]+"${more[@]}"}
 
 # NAME FILE FLAGS: a file of summaries, whole or not there, and not older than FILE, which
 # they are made with.
