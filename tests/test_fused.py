@@ -15,6 +15,7 @@ from fairseq import ngram_repeat_block
 from fairseq.modules import layer_norm
 from fairseq.optim import fused_adam
 from fairseq_steady import fused
+from fairseq_steady.commands import check
 from fairseq_steady.fused import Part, Setting
 from fairseq_steady.optim import BertAdam, PatsAdamax, Sage
 from method_table import OPTIMIZERS
@@ -305,6 +306,12 @@ def test_asking_is_quick(models: dict[str, Path]) -> None:
     started = time.perf_counter()
     fused.parts(fused.of_run(cfg, model))
     assert time.perf_counter() - started < 0.05
+
+
+def test_check_leaves_out_the_kernel_that_a_run_does() -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    check.fused()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_check_and_the_log_of_a_run_say_the_same(

@@ -60,6 +60,7 @@ def state():
         "logging:fairseq_cli.train":
             logging.getLogger("fairseq_cli.train").filters[:],
         "signal:SIGTERM": signal.getsignal(signal.SIGTERM),
+        "torch.backends.cuda:enable_cudnn_sdp": torch.backends.cuda.cudnn_sdp_enabled(),
     }
 
 def differing(before, after):

@@ -103,8 +103,9 @@ def fused() -> list[str]:
     """The fused parts of training; attention in bf16 too, as it may be another."""
     import torch
 
-    from .. import fused
+    from .. import fused, patches
 
+    patches.install()  # one leaves out a kernel of torch's
     setting = fused.Setting(fused.device())
     half = replace(setting, dtype=torch.bfloat16)
     first, *rest = fused.parts(setting)
