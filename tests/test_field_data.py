@@ -50,6 +50,7 @@ from tokenizers import (
     pre_tokenizers,
     processors,
 )
+from transformers import PreTrainedTokenizerFast
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -186,6 +187,24 @@ def test_what_is_generated_shows_no_special_tokens(tmp_path: Path) -> None:
     tokenizer = SentenceTokenizer(directory, dictionary, 64)
     names = ("<s>", "<mask>", "w1", "<unk>", "<pad>", "w2", "</s>")
     assert tokenizer.decode([dictionary.index(name) for name in names]) == "w1 w2"
+
+
+@pytest.mark.parametrize("cleanup", [True, False])
+def test_apostrophes_are_joined_as_transformers_does(
+    cleanup: bool, tmp_path: Path
+) -> None:
+    made = bert()
+    made.add_tokens(["it", "'", "s", "."])
+    made.decoder = decoders.WordPiece(cleanup=cleanup)
+    directory, dictionary = directory_of(made, tmp_path / "m")
+    tokenizer = SentenceTokenizer(directory, dictionary, 64)
+    (ids,), _ = tokenizer.encode([("it's a.",)])
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_object=made, clean_up_tokenization_spaces=cleanup
+    )
+    known = made.encode("it's a.", add_special_tokens=False).ids
+    wanted = "it's a." if cleanup else "it ' s a ."
+    assert tokenizer.decode(ids.tolist()) == wanted == theirs.decode(known)
 
 
 def test_a_spelling_is_remarked_once_and_half_a_character_refused(

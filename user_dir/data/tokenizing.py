@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 from fairseq.data import Dictionary
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Tokenizer, decoders
 
 from ..errors import UserError
 from ..files import sha256
@@ -171,6 +171,8 @@ class SentenceTokenizer:
         """Text of ids, special tokens left out."""
         known = [self._text_ids[i] for i in ids if i in self._text_ids]
         text: str = self._tokenizer.decode(known, skip_special_tokens=True)
+        if joins_apostrophes(self._tokenizer):
+            text = text.replace(" ' ", "'")
         return text.strip()
 
 
@@ -188,6 +190,12 @@ def _all_there(texts: Sequence[tuple[str, ...]], rows: Sequence[np.ndarray]) -> 
     for text, ids in zip(texts, rows, strict=True):
         if not len(ids):
             raise UserError(f"text {shown(text[0])} gives no tokens; remove it")
+
+
+def joins_apostrophes(tokenizer: Tokenizer) -> bool:
+    """Whether ``it ' s`` is to become ``it's``, as transformers has it of BERT's."""
+    decoder = tokenizer.decoder
+    return isinstance(decoder, decoders.WordPiece) and bool(decoder.cleanup)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

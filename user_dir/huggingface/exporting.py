@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..data.tokenizing import SentenceTokenizer, load_tokenizer
+from ..data.tokenizing import SentenceTokenizer, joins_apostrophes, load_tokenizer
 from ..errors import UserError
 from ..files import whole_folder, write_json, write_text
 from ..inference.loading import load_classifier, load_trained
@@ -232,6 +232,7 @@ def _special_ids(original: Original) -> dict[str, Any]:
 
 def _tokenizer_config(original: Original) -> dict[str, Any]:
     special = original.directory.manifest.special_tokens
+    tokenizer = load_tokenizer(original.directory.tokenizer_path)
     names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>"}
     names |= {"unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
     types = ["token_type_ids"] if original.form.get("token_types") else []
@@ -239,7 +240,7 @@ def _tokenizer_config(original: Original) -> dict[str, Any]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": original.form["max_positions"],
         "model_input_names": ["input_ids", *types, "attention_mask"],
-        "clean_up_tokenization_spaces": False,
+        "clean_up_tokenization_spaces": joins_apostrophes(tokenizer),
         **{f"{name}_token": special[symbol] for name, symbol in names.items()},
     }
 
