@@ -177,6 +177,34 @@ def test_new_parts_learn_faster_and_no_others(
 
 
 @pytest.mark.parametrize(
+    ("model", "flags", "said"),
+    [
+        ("two", ["--criterion=r_drop"], True),
+        ("two", ["--criterion=r_drop", "--r-drop-warmup=0.5"], False),
+        ("two", ["--criterion=r_drop", "--r-drop-lambda=0"], False),
+        ("two", ["--criterion=plain"], False),
+        ("bart", ["--criterion=r_drop"], False),
+    ],
+)
+def test_a_divergence_on_a_decoder_that_has_learnt_nothing_is_said(
+    articles: Path,
+    models: dict[str, Path],
+    doubled: ModelDirectory,
+    fairseq_train: Trainer,
+    model: str,
+    flags: list[str],
+    said: bool,
+) -> None:
+    path = {"two": doubled.path, "bart": models["bart"]}[model]
+    done = fairseq_train(
+        *(articles, "--task=summarization", f"--steady-model={path}", *flags),
+        *("--max-update=1", "--disable-validation", "--no-save"),
+    )
+    assert ("decoder has yet to learn" in done.stderr) == said
+    assert ("--r-drop-warmup 0.5 lets" in done.stderr) == said
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         (

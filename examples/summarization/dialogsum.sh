@@ -6,9 +6,10 @@
 # DATA is what get-data dialogsum gives, ENCODER a model directory of a BERT or RoBERTa.
 # START is the cross-attention's (self), TABLES --separate-embeddings or nothing, FAST the
 # scale of new parts' rate (5), RATE the rate (2e-4), LENGTH the tokens kept of a dialogue
-# (256), BATCH its size (16), SEEDS (1 2 3), JOBS runs at a time (2), MORE further flags,
-# as --steady-autocast bf16. Each run is evaluated once, at its end, by the summaries of
-# DECODE (500: all) validation dialogues.
+# (256), BATCH its size (16), WARM the share of updates over which lambda rises (0.5; under
+# a divergence from the first one the decoder learns nothing), SEEDS (1 2 3), JOBS runs at a
+# time (2), MORE further flags, as --steady-autocast bf16. Each run is evaluated once, at
+# its end, by the summaries of DECODE (500: all) validation dialogues.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 encoder=$2 out=$3 updates=$4
@@ -16,6 +17,7 @@ bin=$(dirname "${PYTHON:-.venv/bin/python}")
 read -ra seeds <<<"${SEEDS:-1 2 3}"
 read -ra tables <<<"${TABLES:-}"
 read -ra more <<<"${MORE:-}"
+warm=${WARM:-0.5}
 model=$out/model test=$data/dialogsum.test.jsonl
 names=(plain plain3x r3f r3f-far r_drop)
 mkdir -p "$out"
@@ -35,9 +37,9 @@ length() { echo "--max-update $(($1 * updates)) --warmup-updates $(($1 * updates
 "$bin/fairseq-steady" compare --out "$out" --jobs "${JOBS:-2}" --seeds "${seeds[@]}" \
   --keep --methods "plain=--criterion plain $(length 1)" \
   "plain3x=--criterion plain $(length 3)" \
-  "r3f=--criterion r3f --r3f-eps 1e-5 $(length 1)" \
-  "r3f-far=--criterion r3f --r3f-eps 0.1 --r3f-lambda 0.1 $(length 1)" \
-  "r_drop=--criterion r_drop $(length 1)" \
+  "r3f=--criterion r3f --r3f-eps 1e-5 --r3f-warmup $warm $(length 1)" \
+  "r3f-far=--criterion r3f --r3f-eps 0.1 --r3f-lambda 0.1 --r3f-warmup $warm $(length 1)" \
+  "r_drop=--criterion r_drop --r-drop-warmup $warm $(length 1)" \
   -- "$data" --user-dir user_dir --task summarization --summarization-form dialogsum \
   --summarization-source-length "${LENGTH:-256}" --summarization-target-length 96 \
   --summarization-max-length 80 --steady-model "$model" --label-smoothing 0.1 \

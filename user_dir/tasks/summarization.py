@@ -38,7 +38,7 @@ from ..inference.searching import (
     Decoding,
     select,
 )
-from ..model_dir import ModelDirectory
+from ..model_dir import BERT2BERT, ModelDirectory
 from ..patches.announcing import DETAIL
 from ..regularizers import unwrap
 from ..scores.rouge import HOW, NAMES, rouge_sums
@@ -198,6 +198,22 @@ class SummarizationTask(SteadyTask):
                 f"{directory.path} OUT --bert2bert"
             )
         super().check(cfg, directory)
+
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """As every task's; what holds a new decoder where it begins is said."""
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        name, source = cfg._name, self.directory.manifest.source.get("name")
+        at_once = getattr(cfg, f"{name}_lambda", 0) and not getattr(
+            cfg, f"{name}_warmup", 1
+        )
+        if at_once and source == BERT2BERT and self._trains:
+            logger.warning(
+                "BERT2BERT's decoder has yet to learn, and a divergence from the first "
+                "update on can keep it from that: --%s-warmup 0.5 lets lambda rise "
+                "(not needed if this goes on from a trained checkpoint)",
+                name.replace("_", "-"),
+            )
+        return criterion
 
     @property
     def tables(self) -> Columns:
