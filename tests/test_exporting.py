@@ -95,6 +95,17 @@ def probabilities(folder: Path, texts: list[Any]) -> torch.Tensor:
     return found.softmax(-1)
 
 
+def test_transformers_makes_the_same_text_of_ids(made: tuple[Path, Path]) -> None:
+    path, out = made
+    ours = Predictor(path).tokenizer
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    text = "it's mixed, ends in lower. can't"
+    (ids,), _ = ours.encode([(text,)])
+    said = theirs.decode(theirs(text)["input_ids"], skip_special_tokens=True)
+    assert ours.decode(ids.tolist()) == said.strip()
+    assert "it's" in said
+
+
 @pytest.mark.parametrize("texts", [list(SENTENCES), PAIRS])
 def test_transformers_predicts_the_same(
     made: tuple[Path, Path], kind: str, texts: list[Any]

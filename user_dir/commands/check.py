@@ -103,9 +103,10 @@ def fused() -> list[str]:
     """The fused parts of training; attention in bf16 too, as it may be another."""
     import torch
 
-    from .. import fused, patches
+    from .. import fused
+    from ..patches import attention
 
-    patches.install()  # one leaves out a kernel of torch's
+    attention.without_plans()
     setting = fused.Setting(fused.device())
     half = replace(setting, dtype=torch.bfloat16)
     first, *rest = fused.parts(setting)

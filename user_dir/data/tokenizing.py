@@ -193,7 +193,11 @@ def _all_there(texts: Sequence[tuple[str, ...]], rows: Sequence[np.ndarray]) -> 
 
 
 def joins_apostrophes(tokenizer: Tokenizer) -> bool:
-    """Whether ``it ' s`` is to become ``it's``, as transformers has it of BERT's."""
+    """Whether ``it ' s`` is to become ``it's``.
+
+    As transformers has it where a BERT's tokenizer_config.json says
+    ``clean_up_tokenization_spaces``.
+    """
     decoder = tokenizer.decoder
     return isinstance(decoder, decoders.WordPiece) and bool(decoder.cleanup)
 
