@@ -7,9 +7,9 @@
 # START is the cross-attention's (self), TABLES --separate-embeddings or nothing, FAST the
 # scale of new parts' rate (5), RATE the rate (2e-4), LENGTH the tokens kept of a dialogue
 # (256), BATCH its size (16), WARM the share of updates over which lambda rises (0.5; under
-# a divergence from the first one the decoder may learn nothing), SEEDS (1 2 3), JOBS runs at a
-# time (2), MORE further flags, as --steady-autocast bf16. Each run is evaluated once, at
-# its end, by the summaries of DECODE (500: all) validation dialogues.
+# a divergence from the first one the decoder may learn nothing), SEEDS (1 2 3), JOBS runs
+# at a time (2), MORE further flags, as --steady-autocast bf16. Each run is evaluated once,
+# at its end, by the summaries of DECODE (500: all) validation dialogues.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 encoder=$2 out=$3 updates=$4
@@ -46,7 +46,8 @@ length() { echo "--max-update $(($1 * updates)) --warmup-updates $(($1 * updates
   --batch-size "${BATCH:-16}" --clip-norm 1 --optimizer bert_adam \
   --bert-adam-bias-correction --lr-scheduler polynomial_decay \
   --lr "${RATE:-2e-4}" --steady-new-lr-scale "${FAST:-5}" \
-  --summarization-decode "${DECODE:-500}" --validate-interval 1000 --valid-subset valid ${more[@]+"${more[@]}"}
+  --summarization-decode "${DECODE:-500}" --validate-interval 1000 \
+  --valid-subset valid ${more[@]+"${more[@]}"}
 
 # NAME FILE FLAGS: a file of summaries, whole or not there, and not older than FILE, which
 # they are made with.

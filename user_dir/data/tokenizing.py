@@ -75,6 +75,7 @@ class SentenceTokenizer:
             tokenizer if spelled else _unspeakable(tokenizer, self._special)
         )
         self._tokenizer.enable_truncation(max_length)
+        self._joins = joins_apostrophes(tokenizer)
         self._pad = dictionary.pad()
         #: how many ids the dictionary has
         self.symbols = len(dictionary)
@@ -171,7 +172,7 @@ class SentenceTokenizer:
         """Text of ids, special tokens left out."""
         known = [self._text_ids[i] for i in ids if i in self._text_ids]
         text: str = self._tokenizer.decode(known, skip_special_tokens=True)
-        if joins_apostrophes(self._tokenizer):
+        if self._joins:
             text = text.replace(" ' ", "'")
         return text.strip()
 
