@@ -1,5 +1,6 @@
 """Several tasks at once: one encoder, a head each."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,10 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def arguments(glue: Path, models: dict[str, Path], names: str) -> list[object]:
-    model = f"--steady-model={models['roberta']}"
+def arguments(
+    glue: Path, models: dict[str, Path], names: str, family: str = "roberta"
+) -> list[object]:
+    model = f"--steady-model={models[family]}"
     task = ["--task=glue_multitask", f"--multitask-names={names}", model]
     return [glue, *task, "--no-epoch-checkpoints"]
 
@@ -180,6 +183,30 @@ def test_its_encoder_adapts_predicts_and_exports(
     assert heads == {"sentence_classification_head"}
     with pytest.raises(UserError, match="no head cola: leave --head out"):
         Predictor(second / "checkpoint_last.pt", head="cola")
+
+
+@pytest.mark.parametrize("family", ["bart", "modernbert"])
+def test_an_evaluation_of_each_task_is_what_prediction_says(
+    glue: Path,
+    models: dict[str, Path],
+    tmp_path: Path,
+    fairseq_train: Trainer,
+    family: str,
+) -> None:
+    """BART's batches hold what its decoder reads, too."""
+    fairseq_train(
+        *(*arguments(glue, models, "cola,sst2", family), "--max-update=4"),
+        *("--lr=3e-3", f"--save-dir={tmp_path}", f"--steady-record={tmp_path}"),
+    )
+    files = {"cola": (glue / "CoLA/dev.tsv", 3), "sst2": (glue / "SST-2/dev.tsv", 0)}
+    for name, (path, column) in files.items():
+        lines = path.read_text().splitlines()[name == "sst2" :]
+        texts = [line.split("\t")[column] for line in lines]
+        predict = Predictor(tmp_path / "checkpoint_last.pt", head=name)
+        found = [list(one.probabilities.values()) for one in predict(texts)]
+        record = json.loads((tmp_path / f"{name}-4.json").read_text())
+        wanted = torch.tensor(record["outputs"]).softmax(-1)
+        torch.testing.assert_close(torch.tensor(found), wanted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

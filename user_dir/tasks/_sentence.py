@@ -106,6 +106,8 @@ class SentenceTask(SteadyTask):
     own_tables: ClassVar[bool] = False
     #: rows of tokens that an example becomes
     form: forms.Form = forms.ONE_ROW
+    #: whether the model has a decoder, as BART, which its batches are for
+    decodes: bool = False
 
     def __init__(self, cfg: SentenceTaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
@@ -304,7 +306,7 @@ class SentenceTask(SteadyTask):
         return SentenceDataset(
             encoded,
             self.dictionary,
-            decoder_input=hasattr(self._model, "decoder"),
+            decoder_input=self.decodes,
             shuffle_seed=self.cfg.seed if training else None,
             recorded=self.recorder is not None,
             form=self.form,
@@ -355,6 +357,7 @@ class SentenceTask(SteadyTask):
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Add the head, then load the weights."""
         self.add_head(model)
+        self.decodes = hasattr(model, "decoder")
         super().finish_model(model, pretrained)
         if pretrained and self.cfg.steady_pooler:
             take_pooler(model, self.directory)

@@ -161,6 +161,7 @@ class MultitaskTask(SteadyTask):
         """Add the heads, then load the weights."""
         for part in self.parts.values():
             part.add_head(model)
+            part.decodes = hasattr(model, "decoder")
         super().finish_model(model, pretrained)
         if pretrained and self.cfg.steady_pooler:
             take_pooler(model, self.directory)
