@@ -14,6 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from fairseq_steady import __version__, commands
+from fairseq_steady.commands import compare
+from fairseq_steady.comparison.comparing import make_plan
 from fairseq_steady.comparison.reading import refusal
 from fairseq_steady.optim import PRESETS
 from sources import make_source
@@ -605,13 +608,93 @@ def test_quickstarts_figures_are_those_measured() -> None:
     ],
 )
 def test_the_familys_figures_are_those_measured(section: str, results: str) -> None:
-    found = measured(f"examples/family/results/{results}/table.csv")
+    everything = measured(f"examples/family/results/{results}/table.csv")
+    found = {key: row for key, row in everything.items() if ":" not in key[0]}
     text = (ROOT / "examples/family/README.md").read_text("utf-8")
     rows = table_rows(text[text.index(f"## {section}") :], "method")
     assert len(rows) == len({method for method, _ in found})
     for row in rows:
         for subset in ("valid", "test", "ood"):
             assert row[subset] == found[row["method"], subset]["mean ± std"]
+
+
+# --- archives of results --------------------------------------------------------------
+
+BF16 = "MORE='--steady-autocast bf16"
+MPNET = "MORE='--batch-size-valid 256 --steady-autocast bf16'"
+#: The command that goes on from an archive, as its study's page says.
+GOES_ON = {
+    "base_size/results/cola": f"TASKS=cola {MPNET} "
+    "bash examples/base_size/run.sh data/glue models/mpnet runs/base_size 1",
+    "base_size/results/sst2": f"TASKS=sst2 {MPNET} "
+    "bash examples/base_size/run.sh data/glue models/mpnet runs/base_size 1",
+    "defaults/results/cola": f"METHODS=sift TASKS=cola {BF16} --batch-size-valid 128' "
+    "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
+    "defaults/results/sst2": f"METHODS=sift TASKS=sst2 {BF16} --batch-size-valid 128' "
+    "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
+    "defaults/results/sst2_freelb": "METHODS=freelb TASKS=sst2 RATE=2e-4 "
+    "MORE='--batch-size-valid 256' bash examples/defaults/run.sh data/glue "
+    "models/minilm runs/defaults_minilm 1",
+    "economy/results/sst2": f"TASKS=sst2 {BF16}' bash examples/economy/run.sh "
+    "data/glue models/bge runs/economy-bf16 1",
+    "economy/results/stsb": f"TASKS=stsb {BF16}' bash examples/economy/run.sh "
+    "data/glue models/bge runs/economy-bf16 1",
+    "family/results/200": "bash examples/family/run.sh data/cola models/minilm "
+    "runs/family200 1000 200 4e-4 1",
+    "few_sample/results/bias": "bash examples/few_sample/run.sh bias data/cola "
+    "models/bge runs/few 1",
+    "few_sample/results/longer": "LENGTHS='100 200 400 800' bash "
+    "examples/few_sample/run.sh longer data/cola models/bge runs/few 1",
+    "few_sample/results/noise": "RATE=2e-4 bash examples/few_sample/run.sh noise "
+    "data/cola models/bge runs/few 1",
+    "few_sample/results/reinit": "bash examples/few_sample/run.sh reinit data/cola "
+    "models/bge runs/few 1",
+    "out_of_domain/results/sst2": f"{BF16}' bash examples/out_of_domain/run.sh sst2 "
+    "data models/bge runs/out_of_domain 1",
+    "uci_sentiment/results/twitter": "bash examples/uci_sentiment/run.sh "
+    "data/sentiment models/minilm runs/uci 1000 31 1",
+    "uci_sentiment/results/uci": "bash examples/uci_sentiment/run.sh data/sentiment "
+    "models/minilm runs/uci 1000 31 1",
+}
+
+
+def planned(command: str, folder: Path) -> set[tuple[str, ...]]:
+    """What an example's command trains."""
+    words = shlex.split(command)
+    place = words.index("bash")
+    script, *args = words[place + 1 :]
+    found: set[tuple[str, ...]] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        for word in words[:place]:
+            patch.setenv(*word.split("=", 1))
+        calls = started_by(script, args, folder)
+    for name, *call in calls:
+        assert name == "compare"
+        runs = make_plan(compare.parser().parse_args(call)).runs()
+        found |= {run.command for run in runs}
+    return {tuple(w.replace(f"{folder}/", "") for w in words) for words in found}
+
+
+@pytest.mark.parametrize("archive", GOES_ON)
+def test_an_archive_is_what_its_command_goes_on_from(
+    archive: str, tmp_path: Path
+) -> None:
+    """compare takes no result of another command."""
+    wanted, made = planned(GOES_ON[archive], tmp_path), set()
+    with tarfile.open(ROOT / "examples" / archive / "results.tar.xz") as tar:
+        for name in tar.getnames():
+            if name.endswith("/seed1/result.json") and (file := tar.extractfile(name)):
+                made.add(tuple(json.load(file)["command"]))
+    assert made
+    assert made <= wanted
+
+
+def test_every_archive_is_gone_on_from() -> None:
+    kept = [p.parent for p in (ROOT / "examples").rglob("results.tar.xz")]
+    found = {p.relative_to(ROOT / "examples").as_posix() for p in kept}
+    # These are of no script that starts compare.
+    assert found - {*GOES_ON} == {"economy/results/precision", "probe/results"}
+    assert {*GOES_ON} <= found
 
 
 # --- the other papers -----------------------------------------------------------------

@@ -2,7 +2,9 @@
 # Few-sample fine-tuning, one study at a time. Run again, it fills gaps only.
 #   bash examples/few_sample/run.sh STUDY DATA MODEL OUT SEEDS...
 # STUDY is one of
-#   bias     bert_adam with and without bias correction (arXiv 2006.05987)
+#   bias     bert_adam with bias correction, without it, and without it at LOW, a lower
+#            learning rate (arXiv 2006.05987)
+#   low      bert_adam without it, with four lower learning rates
 #   reinit   the top 0 to 6 layers re-initialised
 #   longer   100 to 1600 updates on the same 1,000 sentences (LENGTHS changes them)
 #   rates    Adamax with four learning rates
@@ -21,7 +23,13 @@ adamax="--optimizer pats_adamax $length"
 case $study in
   bias)
     methods=("corrected=$corrected $length"
-      "uncorrected=--optimizer bert_adam $length") ;;
+      "uncorrected=--optimizer bert_adam $length"
+      "uncorrected-low=--optimizer bert_adam $length --lr ${LOW:-2e-5}") ;;
+  low)
+    methods=()
+    for one in 5e-6 1e-5 2e-5 5e-5; do
+      methods+=("uncorrected-$one=--optimizer bert_adam $length --lr $one")
+    done ;;
   reinit)
     methods=()
     for layers in 0 1 2 3 4 5 6; do
@@ -43,7 +51,7 @@ case $study in
       "paper-B=$adamax --pats-preset paper-B"
       "noisytune=$adamax --pats-lambda 0 --steady-noisytune 0.15"
       "sage=--optimizer sage --sage-base adamax --sage-bias-correction $length") ;;
-  *) echo "few_sample: $study is none of bias, reinit, longer, rates, noise" >&2; exit 1 ;;
+  *) echo "few_sample: $study is none of bias, low, reinit, longer, rates, noise" >&2; exit 1 ;;
 esac
 exec "$bin/fairseq-steady" compare --out "$out/$study" --jobs 2 --seeds "$@" \
   --methods "${methods[@]}" -- "$data" --user-dir user_dir --task cola \
