@@ -62,6 +62,25 @@ def test_each_file_is_a_subset(
     )
 
 
+def test_minimal_pairs_pick_checkpoints_if_they_are_first(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    pairs = write_pairs(tmp_path / "island.jsonl")
+    common = [cola_data, "--task=cola", f"--steady-model={models['roberta']}"]
+    common += [f"--steady-also=blimp={pairs}", "--best-checkpoint-metric=ranked"]
+    done = fairseq_train(
+        *(*common, "--valid-subset=blimp,valid", "--max-epoch=3"),
+        *("--lr=3e-3", f"--save-dir={tmp_path}/out"),
+    )
+    found = [float(one["blimp_ranked"]) for one in logged(done, "blimp")]
+    assert len({*found}) > 1, "or the test tells nothing"
+    assert float(logged(done, "blimp")[-1]["blimp_best_ranked"]) == max(found)
+    assert not [name for name in logged(done, "valid")[-1] if "ranked" in name]
+    done = fairseq_train(*common, "--max-update=2", "--no-save", status=1)
+    assert "ranked is of minimal pairs, and valid has none; name a" in done.stderr
+    assert "train_inner" not in done.stderr
+
+
 def test_pairs_are_ranked_over_workers_and_batches() -> None:
     torch.manual_seed(0)
     logits, gold = torch.randn(8, 2), torch.tensor([1, 0] * 4)

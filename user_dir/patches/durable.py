@@ -345,6 +345,23 @@ def naming_the_metric(cfg: Any) -> Iterator[None]:
         ) from None
 
 
+class _Later(dict[str, Any]):
+    """What a subset after the first one logs: None for what only others have."""
+
+    def __missing__(self, name: str) -> None:
+        return None
+
+
+def picked_by_the_first(get_valid_stats: Callable[..., Any]) -> Callable[..., Any]:
+    """Let subsets after the first do without the metric that picks checkpoints."""
+
+    def wrapped(cfg: Any, trainer: Any, stats: Any, tracking_best: bool) -> Any:
+        found = get_valid_stats(cfg, trainer, stats, tracking_best)
+        return found if tracking_best else _Later(found)
+
+    return wrapped
+
+
 def _kept(cfg: Any) -> str:
     """What is left of a run that Ctrl-C ended."""
     if cfg.distributed_training.distributed_rank:
@@ -404,6 +421,7 @@ def watch_loop() -> bool:
     loops = _loops()
     for loop in loops:
         put(loop, "validate_and_save", stopping)
+        put(loop, "get_valid_stats", picked_by_the_first)
     return bool(loops)
 
 

@@ -167,6 +167,14 @@ TABLE: tuple[Row, ...] = (
         when=TRAINING,
         digest="55091327efc0",
     ),
+    Change(
+        "fairseq_cli.train:get_valid_stats",
+        "fairseq asks every subset for the metric by which the first picks; languages "
+        "and minimal pairs are in some only.",
+        around=durable.picked_by_the_first,
+        when=TRAINING,
+        digest="b943205579cd",
+    ),
     Setting(
         "signal:SIGTERM, SIGUSR1",
         "What a scheduler sends before it takes the machine away.",

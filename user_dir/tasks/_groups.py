@@ -27,18 +27,24 @@ def log_groups(
             metrics.log_derived(f"{OF_GROUP}{name}", partial(_score, names, name))
 
 
-def check_group(metric: str, subset: str, names: Sequence[str]) -> None:
-    """Refuse at once a group that picks checkpoints and is not in their subset.
+def check_picking(metric: str, subset: str, names: Sequence[str], pairs: bool) -> None:
+    """Refuse at once what picks checkpoints and their own subset does not log.
 
     Args:
         metric: of ``--best-checkpoint-metric``.
         subset: the first of those evaluated, which picks them.
         names: of its groups.
+        pairs: whether it is minimal pairs.
 
     Raises:
         UserError: names what there is.
 
     """
+    if metric == "ranked" and not pairs:
+        raise UserError(
+            f"--best-checkpoint-metric ranked is of minimal pairs, and {subset} has "
+            "none; name a file of them first in --valid-subset"
+        )
     known = [f"{OF_GROUP}{name}" for name in (*names, MEAN, WORST) if names]
     if metric.startswith(OF_GROUP) and metric not in known:
         raise UserError(

@@ -27,7 +27,7 @@ from ..patches.announcing import DETAIL
 from ..scores.metrics import f1_of
 from ._also import AlsoConfig, Form, check_there, further, reading
 from ._classes import check_score, class_weights, how_many, log_score, of_a_class
-from ._groups import check_group, log_groups
+from ._groups import check_picking, log_groups
 from ._heads import Head, Start, renamed
 from ._steady import SteadyTask, SteadyTaskConfig
 
@@ -293,7 +293,7 @@ class SentenceTask(SteadyTask):
         self.datasets[split] = self._dataset(encoded, training, pairs)
         first, metric = self._picking
         if split == first:
-            check_group(metric, split, encoded.names)
+            check_picking(metric, split, encoded.names, pairs)
         said = f"{len(encoded):,} sentences ({self._mix(encoded)})"
         self.described[split] = said
         logger.info("%s: %s: %s", split, sources, said, extra=DETAIL)
