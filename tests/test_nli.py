@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import shutil
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -134,7 +135,8 @@ def test_official_files_are_read(tmp_path: Path, own_cache: Path, form: str) -> 
     task, file, text, labels = OFFICIAL[form]
     path, layout = write(tmp_path / file, text), LAYOUTS[task]
     if layout.parts:
-        (found,) = find_parts(tmp_path, layout, "valid", [], None, "").values()
+        rounds = ["r2"] if task == "anli" else []
+        (found,) = find_parts(tmp_path, layout, "valid", rounds, None, "").values()
     else:
         found = find_split(tmp_path, layout, "valid"), ""
     assert found[0] == path
@@ -227,7 +229,7 @@ BROKEN = {
     "a column missing in all": (
         *("snli", "dev.jsonl", lines({"sentence1": "w1", "gold_label": E})),
         "dev.jsonl:1: no column 'sentence2|hypothesis|hypo' among: sentence1, "
-        "gold_label; is this the file of another task?",
+        "gold_label; is this the file of another task, or without its header?",
     ),
     "a column missing in one": (
         *("snli", "dev.jsonl", lines(snli(E), {"sentence1": "w1", "gold_label": E})),
@@ -253,7 +255,7 @@ BROKEN = {
     "no header": (
         *("snli", "dev.tsv", "neutral\tw1\tw2\nneutral\tw3\tw4\n"),
         "dev.tsv:1: no column 'sentence1|premise|context' among: neutral, w1, w2; is "
-        "this the file of another task?",
+        "this the file of another task, or without its header?",
     ),
     "a header where there is none": (
         *("scitail", "scitail_1.0_dev.tsv", "premise\thypothesis\tlabel\n"),
@@ -329,6 +331,11 @@ PARTLESS = {
         *("anli", "R1/test.jsonl", lines(anli("e")), ["r2"]),
         ", split 'test', has no round 'r2'; choose from r1",
     ),
+    "a round that nobody left out": (
+        *("anli", "R1/test.jsonl", lines(anli("e")), []),
+        ", split 'test', has no round 'r2'; get it, or with --nli-rounds choose from "
+        "r1",
+    ),
 }
 
 
@@ -341,6 +348,19 @@ def test_parts_that_are_not_there_are_one_line(
     with pytest.raises(UserError) as caught:
         find_parts(tmp_path, LAYOUTS[task], "test", wanted, None, "MEND")
     assert str(caught.value) == f"{tmp_path}{message}"
+
+
+def test_a_copy_beside_the_parts_is_none_of_them(tmp_path: Path) -> None:
+    for name in ("en", "backup", "my"):
+        write(tmp_path / name / "dev.jsonl", lines(row(0)))
+
+    def names(*wanted: str) -> list[str]:
+        return [*find_parts(tmp_path, LAYOUTS["xnli"], "valid", wanted, None, "")]
+
+    assert names() == ["en"]
+    assert names("my", "en") == ["my", "en"]
+    shutil.rmtree(tmp_path / "en")
+    assert names() == ["backup", "my"]
 
 
 # --- scores of parts ------------------------------------------------------------------

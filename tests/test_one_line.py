@@ -70,7 +70,7 @@ def test_checkpoints_of_other_classes_have_no_mean(tmp_path: Path) -> None:
         model = {"w": torch.ones(2)}
         torch.save({"model": model, "task_state": {"labels": labels}}, paths[-1])
     averaging.mean_weights([paths[0], paths[0]])
-    with pytest.raises(UserError, match=r"has classes \['entailment', .* \['0', "):
+    with pytest.raises(UserError, match=r"has heads for \['entailment', .* \['0', "):
         averaging.mean_weights(paths)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, environment
 from fairseq import utils
-from fairseq_steady.patches import table
+from fairseq_steady.patches import TRAINING, table
 from fairseq_steady.patches.change import Change, Row, Setting, put
 
 #: Prints what of each module of fairseq's, Hydra's, torch's and Python's own is
@@ -106,15 +106,11 @@ def real(where: str) -> str:
 def test_everything_that_is_replaced_is_in_the_table_and_twice_is_once() -> None:
     replaced, settings, again, settings_again = python(COMPARE)
     changes = [row for row in table.TABLE if isinstance(row, Change)]
-    on_start = {real(row.where) for row in changes if row.where != LOOP}
-    assert {*replaced} == on_start | {"sys:excepthook"}
+    on_import = {real(row.where) for row in changes if row.when != TRAINING}
+    assert {*replaced} == on_import | {"sys:excepthook"}
     known = {row.where for row in table.TABLE if isinstance(row, Setting)}
     assert {*settings} == known - {"sys:excepthook", "signal:SIGTERM, SIGUSR1"}
     assert again == settings_again == []
-
-
-#: Replaced when a run starts: it may be the program itself.
-LOOP = "fairseq_cli.train:validate_and_save"
 
 
 def test_a_link_to_the_checkout_and_the_checkout_are_one(
@@ -185,7 +181,8 @@ def test_what_runs_as_the_program_is_judged_and_changed(
         __spec__=SimpleNamespace(name="fairseq_cli.train"), validate_and_save=len
     )
     monkeypatch.setitem(sys.modules, "__main__", program)
-    (loop,) = [row for row in table.TABLE if row.where == LOOP]
+    name = "fairseq_cli.train:validate_and_save"
+    (loop,) = [row for row in table.TABLE if row.where == name]
     assert loop.differs()  # len is not what fairseq has there
 
 

@@ -35,7 +35,7 @@ def parser() -> Page:
     add = found.add_argument_group("arguments").add_argument
     add(
         "checkpoint", type=Path, metavar="CHECKPOINT",
-        help="of task glue or superglue",
+        help="of task glue, glue_multitask or superglue",
     )  # fmt: skip
     add(
         "data", type=Path, metavar="DATA",
@@ -46,6 +46,7 @@ def parser() -> Page:
         "--model", metavar="DIR",
         help="its model directory; default: where it was in training",
     )  # fmt: skip
+    add("--head", metavar="TASK", help="which one, for checkpoints of glue_multitask")
     add("--cpu", action="store_true", help="stay on the CPU where there is a GPU")
     return found
 
@@ -93,11 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..files import write_text
     from ..inference.predicting import Predictor
 
-    predictor = Predictor(args.checkpoint, args.model, args.cpu)
-    makers = {"glue": glue, "superglue": superglue}
+    predictor = Predictor(args.checkpoint, args.model, args.cpu, args.head)
+    makers = {"glue": glue, "glue_multitask": glue, "superglue": superglue}
     make = makers.get(str(predictor.task.cfg._name))
     if make is None:
-        raise UserError(f"{args.checkpoint} is not of task glue or superglue")
+        raise UserError(
+            f"{args.checkpoint} is not of task glue, glue_multitask or superglue"
+        )
     for name, text in make(predictor, args.data).items():
         path = args.out / name
         try:

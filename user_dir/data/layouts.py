@@ -64,12 +64,14 @@ class Parts:
         noun: what a part is, for people.
         names: of the official parts.
         column: of a file for all, that says which part a row is of.
+        flag: that chooses some, where otherwise every official part has to be there.
 
     """
 
     noun: str
     names: Sequence[str]
     column: str = ""
+    flag: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,8 @@ def find_parts(
         data: as :func:`find_split` takes it.
         layout: of a data set that has parts.
         split: one of its splits.
-        wanted: names; none for all the parts that there are.
+        wanted: names; none for all the official parts that there are, or, where there
+            is none, for the others.
         cache_dir: as :func:`.cache.encode_cached` takes it.
         mend: what to do where there is no file.
 
@@ -258,16 +261,15 @@ def parts_in(
 def _chosen(
     there: Mapping[str, PartFile], parts: Parts, wanted: Sequence[str], where: str
 ) -> dict[str, PartFile]:
-    """What is wanted, or everything, the official parts first."""
-    for name in wanted:
-        if name not in there:
-            known = ", ".join(there)
-            raise UserError(
-                f"{where} has no {parts.noun} '{name}'; choose from {known}"
-            )
+    """What is wanted, or the official parts: a copy beside them is none."""
+    needed = wanted or (parts.names if parts.flag else ())
+    if missing := [name for name in needed if name not in there]:
+        mend = f"choose from {', '.join(there)}"
+        if not wanted:
+            mend = f"get it, or with {parts.flag} {mend}"
+        raise UserError(f"{where} has no {parts.noun} '{missing[0]}'; {mend}")
     official = [name for name in parts.names if name in there]
-    every = [*official, *sorted(set(there) - set(official))]
-    return {name: there[name] for name in wanted or every}
+    return {name: there[name] for name in wanted or official or sorted(there)}
 
 
 # --- rows -----------------------------------------------------------------------------
@@ -365,7 +367,8 @@ def _columns(path: Path, header: list[str], names: Sequence[str]) -> list[str]:
         if not known:
             there = ", ".join(one[:SHOWN] for one in header)
             problem = f"no column {shown(name)} among: {there}"
-            raise error_at(path, 1, problem, "is this the file of another task?")
+            mend = "is this the file of another task, or without its header?"
+            raise error_at(path, 1, problem, mend)
         found.append(known[0])
     return found
 

@@ -72,7 +72,7 @@ LAYOUTS = {
     "anli": _three(
         "anli_v1.0",
         _files("{}.jsonl"),
-        Parts("round", ("r1", "r2", "r3")),
+        Parts("round", ("r1", "r2", "r3"), flag="--nli-rounds"),
         texts=("context|premise|sentence1", "hypothesis|sentence2|hypo"),
     ),
     "xnli": _three(

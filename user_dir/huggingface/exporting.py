@@ -135,8 +135,18 @@ class Original:
 
     @cached_property
     def form(self) -> dict[str, Any]:
-        """fairseq's arguments."""
-        arguments: dict[str, Any] = self.model.form
+        """fairseq's arguments.
+
+        Raises:
+            UserError: they are not of a model directory.
+
+        """
+        arguments: dict[str, Any] | None = getattr(self.model, "form", None)
+        if arguments is None:
+            raise UserError(
+                "it was trained with an --arch of its own, which has no form in "
+                "transformers; fairseq-steady predict answers with it"
+            )
         return arguments
 
     @cached_property

@@ -48,10 +48,10 @@ def mean_weights(paths: Sequence[Path]) -> dict[str, Any]:
     for path in paths[1:]:
         other = load_checked(path)
         _check(first, other["model"], paths[0], path)
-        if _labels(other) != _labels(state):
+        if _heads(other) != _heads(state):
             raise UserError(
-                f"{path} has classes {_labels(other)}, and {paths[0]} "
-                f"{_labels(state)}: their heads have no mean"
+                f"{path} has heads for {_heads(other)}, and {paths[0]} for "
+                f"{_heads(state)}: they have no mean"
             )
         for name in floats:
             floats[name] += other["model"][name]
@@ -65,8 +65,10 @@ def mean_weights(paths: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _labels(state: dict[str, Any]) -> Any:
-    return (state.get("task_state") or {}).get("labels")
+def _heads(state: dict[str, Any]) -> Any:
+    """What a checkpoint keeps of them; older ones had the classes alone."""
+    kept = state.get("task_state") or {}
+    return kept.get("heads", kept.get("labels"))
 
 
 def _check(first: _Weights, other: _Weights, path: Path, another: Path) -> None:

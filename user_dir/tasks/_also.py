@@ -75,7 +75,8 @@ def further(cfg: Any) -> dict[str, Path]:
         if not (equals and file and _NAME.fullmatch(name)):
             raise UserError(
                 f"--steady-also: {shown(part.strip())} is not NAME=FILE; write letters "
-                "or digits, =, and a labelled file, with commas between several"
+                "or digits, =, and a labelled file (no comma in its path), with commas "
+                "between several"
             )
         if name in (*_TAKEN, *found):
             raise UserError(

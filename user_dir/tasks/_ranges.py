@@ -189,7 +189,7 @@ def check_criterion(task: Any, cfg: Any) -> None:
 
 
 def _gives_scores(task: Any) -> bool:
-    return bool(getattr(task, "regression", True))
+    return bool(getattr(task, "regression", False))
 
 
 def check_head(task: Any, model: Any, criterion: Any) -> None:

@@ -1,5 +1,6 @@
 """Evaluations as files: every metric at full precision, and every prediction."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from ..scores.metrics import (
     each_once,
     f1_of,
 )
+
+logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 
@@ -83,7 +86,7 @@ class Recorder:
             content |= {} if LABELED in sums else {"f1_of": f1_of(labels)}
         if SCATTERED in sums:
             several = len(labels or ()) if LABELED in sums else 0
-            content |= predictions(sums[SCATTERED], several)
+            content |= predictions(sums[SCATTERED], several, subset)
         content |= _made_of(encoded, score_of)
         name = f"{subset}-{content['updates']}.json"
         write_json(self.folder / name, content)
@@ -103,19 +106,29 @@ def _memory() -> dict[str, float]:
     return {"peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20}
 
 
-def predictions(scattered: Tensor, several: int = 0) -> dict[str, Any]:
+def predictions(
+    scattered: Tensor, several: int = 0, subset: str = ""
+) -> dict[str, Any]:
     """Outputs and gold labels in the order of the data set.
 
     Args:
         scattered: summed :func:`scattered_scores`, shape (K + 2, N), or (2 L + 1, N).
         several: L, where any number of labels hold for a sentence.
+        subset: name of the data set.
 
     Returns:
         ``outputs``, N lists of K logits or scores, and ``gold``, N numbers, or N lists
-        of a 0 or 1 for each label.
+        of a 0 or 1 for each label; nothing if a sentence was not judged.
 
     """
     table = each_once(scattered)
+    if not table[-1].all():
+        logger.warning(
+            "%s was not evaluated to its end, so --steady-record keeps its metrics and "
+            "no outputs; leave --max-valid-steps out",
+            subset,
+        )
+        return {}
     if several:
         gold = table[several:-1].T.int().tolist()
         return {"outputs": _shortest(table[:several].T), "gold": gold}

@@ -138,18 +138,18 @@ class SentenceTask(SteadyTask):
                 "task's files is text; leave it out, or name yours with --steady-also"
             )
         cls.check_lengths(cfg, directory)
-        cls.check_ends(cfg, directory)
+        cls.check_ends(cfg, directory.family.decodes)
         super().check(cfg, directory)
 
     @staticmethod
-    def check_ends(cfg: Any, directory: ModelDirectory) -> None:
+    def check_ends(cfg: Any, decodes: bool) -> None:
         """Refuse text that says where it ends, where the head looks for the end.
 
         Raises:
             UserError: names the flag.
 
         """
-        if cfg.steady_special_tokens and directory.family.decodes:
+        if cfg.steady_special_tokens and decodes:
             raise UserError(
                 "--steady-special-tokens does not go with BART's head, which reads the "
                 "one place where a sentence ends; leave the flag out"
@@ -354,10 +354,15 @@ class SentenceTask(SteadyTask):
         pairs = zip(self.labels, counts, strict=True)
         return ", ".join(f"{label}: {n:,}" for label, n in pairs) + none
 
+    def check_built(self, model: Any) -> None:
+        """As every task's; and a decoder, of an ``--arch``, reads where text ends."""
+        super().check_built(model)
+        self.decodes = hasattr(model, "decoder")
+        self.check_ends(self.cfg, self.decodes)
+
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Add the head, then load the weights."""
         self.add_head(model)
-        self.decodes = hasattr(model, "decoder")
         super().finish_model(model, pretrained)
         if pretrained and self.cfg.steady_pooler:
             take_pooler(model, self.directory)

@@ -325,6 +325,16 @@ class SteadyTask(FairseqTask):
         if start and (heads := self.heads()):
             new = self.cfg.steady_new_head and not start.resumes
             self._moves = dict.fromkeys(heads) if new else _heads.moves(start, heads)
+            self._check_pooler(start, heads)
+
+    def _check_pooler(self, start: _heads.Start, heads: Mapping[str, Any]) -> None:
+        """Refuse a pooler where every head goes on with what it has learnt."""
+        goes_on = all(self._moves.get(name) is not None for name in heads)
+        if goes_on and self.cfg.steady_pooler and not start.resumes:
+            raise UserError(
+                f"--steady-pooler is for a new head, and that of {start.path} goes on; "
+                "add --steady-new-head, or leave it out"
+            )
 
     def adapt_heads(
         self, heads: Any, state: dict[str, Any], prefix: str, *_: Any
@@ -378,6 +388,19 @@ class SteadyTask(FairseqTask):
         if path.is_file():
             self.files["/".join(path.parts[-2:])] = sha256(path)
 
+    def check_built(self, model: Any) -> None:
+        """Refuse a model, of an ``--arch`` of its own, that the task has no use for.
+
+        Raises:
+            UserError: it has no place for heads.
+
+        """
+        if not hasattr(model, "register_classification_head"):
+            raise UserError(
+                "--arch: this architecture has no classification heads, which the "
+                "task needs; leave --arch out, or name roberta, bart or deberta_v3_base"
+            )
+
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Complete a freshly built model and load its weights."""
         if pretrained:
@@ -399,6 +422,7 @@ class SteadyTask(FairseqTask):
                 "--finetune-from-model for weights of that architecture)"
             )
         model = models.build_model(cfg, self, from_checkpoint)
+        self.check_built(model)
         self.finish_model(model, pretrained)
         tag_parameters(
             *(model, self.cfg.steady_layer_decay, self.cfg.steady_new_lr_scale),

@@ -18,7 +18,7 @@ from ..flags import at_least, option
 from ..model_dir import ModelDirectory
 from ..models.steady import take_pooler
 from ..patches.announcing import DETAIL
-from ._classes import check_score
+from ._classes import check_score, log_score, of_a_class
 from ._heads import Head
 from ._sentence import SentenceTaskConfig
 from ._steady import SteadyTask
@@ -62,6 +62,8 @@ class MultitaskTask(SteadyTask):
             name: _part(cfg, directory, name, self.files)
             for name in _names(cfg.multitask_names)
         }
+        #: the score of one class that picks checkpoints, and the first subset
+        self._class_metric = "", ""
 
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
@@ -78,7 +80,7 @@ class MultitaskTask(SteadyTask):
                     f"--steady-{name} is for tasks with one head; leave it out"
                 )
         GlueTask.check_lengths(cfg, directory)
-        GlueTask.check_ends(cfg, directory)
+        GlueTask.check_ends(cfg, directory.family.decodes)
         super().check(cfg, directory)
 
     @classmethod
@@ -137,6 +139,9 @@ class MultitaskTask(SteadyTask):
         if not criterion.training:
             (own,) = self.score_of(self.evaluated)
             metrics.log_derived("score", lambda meters: meters.get_smoothed_value(own))
+            metric, first = self._class_metric
+            if self.evaluated == first:
+                log_score(metric, self.labels_of(first) or ())
 
     def _part_of(self, subset: str) -> GlueTask:
         return self.parts[subset.partition(".")[0]]
@@ -151,7 +156,10 @@ class MultitaskTask(SteadyTask):
         first = root.dataset.valid_subset.partition(",")[0]
         if first.partition(".")[0] in self.parts:
             metric = root.checkpoint.best_checkpoint_metric
-            check_score(metric, self.labels_of(first), False, False, whole=True)
+            labels = self.labels_of(first)
+            check_score(metric, labels, False, False, whole=True)
+            if of_a_class(metric, labels):
+                self._class_metric = metric, first
 
     def labels_of(self, subset: str) -> Sequence[str] | None:
         """Those of the task that the split is of."""
@@ -160,8 +168,8 @@ class MultitaskTask(SteadyTask):
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Add the heads, then load the weights."""
         for part in self.parts.values():
+            part.check_built(model)
             part.add_head(model)
-            part.decodes = hasattr(model, "decoder")
         super().finish_model(model, pretrained)
         if pretrained and self.cfg.steady_pooler:
             take_pooler(model, self.directory)

@@ -199,6 +199,19 @@ class SummarizationTask(SteadyTask):
             )
         super().check(cfg, directory)
 
+    def check_built(self, model: Any) -> None:
+        """Refuse a model, of an ``--arch`` of its own, without a decoder.
+
+        Raises:
+            UserError: it has none.
+
+        """
+        if not hasattr(model, "decoder"):
+            raise UserError(
+                "--arch: this architecture has no decoder, which summarization needs; "
+                "leave --arch out, or name bart_base or bart_large"
+            )
+
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """As every task's; what holds a new decoder where it begins is said."""
         criterion = super().build_criterion(cfg, from_checkpoint)

@@ -59,16 +59,27 @@ class SuperGlueTask(SentenceTask):
             known = ", ".join(TASKS)
             raise UserError(f"--superglue-task is missing; choose from {known}")
         if isinstance(TASKS[str(cfg.superglue_task)].form, WordRows):
-            cls._check_words(cfg, directory)
+            cls._check_words(cfg, str(directory.path), directory.family.decodes)
+        elif TASKS[str(cfg.superglue_task)].form.rows > 1 and cfg.steady_class_weights:
+            raise UserError(
+                f"--steady-class-weights is for classes, and {cfg.superglue_task} "
+                "chooses among texts; leave it out"
+            )
         super().check(cfg, directory)
 
+    def check_built(self, model: Any) -> None:
+        """As every task's; a head that reads words needs an encoder."""
+        super().check_built(model)
+        if self.by_words:
+            self._check_words(self.cfg, "--arch", self.decodes)
+
     @staticmethod
-    def _check_words(cfg: Any, directory: ModelDirectory) -> None:
+    def _check_words(cfg: Any, model: str, decodes: bool) -> None:
         """Refuse what does not go with a head that reads words."""
-        if directory.family.decodes:
+        if decodes:
             raise UserError(
                 "--superglue-task wic reads words where an encoder leaves them, and "
-                f"{directory.path} is an encoder-decoder; name an encoder"
+                f"{model} is an encoder-decoder; name an encoder"
             )
         if cfg.steady_pooler:
             raise UserError(
