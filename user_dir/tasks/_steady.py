@@ -398,7 +398,7 @@ class SteadyTask(FairseqTask):
         if not hasattr(model, "register_classification_head"):
             raise UserError(
                 "--arch: this architecture has no classification heads, which the "
-                "task needs; leave --arch out, or name roberta, bart or deberta_v3_base"
+                "task needs; leave --arch out, or name one of an encoder that has them"
             )
 
     def finish_model(self, model: Any, pretrained: bool) -> None:
