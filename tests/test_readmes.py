@@ -683,6 +683,9 @@ def test_an_archive_is_what_its_command_goes_on_from(
     archive: str, tmp_path: Path
 ) -> None:
     """compare takes no result of another command."""
+    page = ROOT / "examples" / archive.partition("/")[0] / "README.md"
+    typed = GOES_ON[archive].partition("bash ")[2].removesuffix(" 1")
+    assert typed in " ".join(page.read_text("utf-8").split())
     wanted, made = planned(GOES_ON[archive], tmp_path), set()
     with tarfile.open(ROOT / "examples" / archive / "results.tar.xz") as tar:
         for name in tar.getnames():

@@ -66,6 +66,11 @@ REFUSED: dict[str, tuple[str, str, list[str], str]] = {
         [*ENCODER, *SCRATCH, "--summarization-form=gigaword"],
         "--arch: this architecture has no decoder, which summarization needs",
     ),
+    "scores of summaries": (
+        *("news", "--task=summarization --steady-model=BART"),
+        ["--summarization-form=gigaword", "--regression-target"],
+        "--regression-target is for fairseq's own tasks; scores are learnt",
+    ),
     "weights of choices": (
         *("COPA", "--task=superglue --superglue-task=copa"),
         ["--steady-class-weights=1,2"],

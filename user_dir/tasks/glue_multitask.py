@@ -165,10 +165,14 @@ class MultitaskTask(SteadyTask):
         """Those of the task that the split is of."""
         return self._part_of(subset).labels
 
+    def check_built(self, model: Any) -> None:
+        """As each task's."""
+        for part in self.parts.values():
+            part.check_built(model)
+
     def finish_model(self, model: Any, pretrained: bool) -> None:
         """Add the heads, then load the weights."""
         for part in self.parts.values():
-            part.check_built(model)
             part.add_head(model)
         super().finish_model(model, pretrained)
         if pretrained and self.cfg.steady_pooler:
