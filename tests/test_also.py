@@ -201,6 +201,7 @@ def test_a_split_of_the_task_is_no_name(task: Any, name: str, tmp_path: Path) ->
     ("also", "labels", "message"),
     [
         ("file.tsv", None, "'file.tsv' is not NAME=FILE"),
+        ("", None, "'' is not NAME=FILE"),
         ("a b=file.tsv", None, "'a b=file.tsv' is not NAME=FILE"),
         ("a=x,,b=y", None, "'' is not NAME=FILE"),
         ("valid=file.tsv", None, "the name 'valid' is taken"),

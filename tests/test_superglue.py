@@ -602,7 +602,8 @@ def test_the_leaderboards_file_has_no_labels(tmp_path: Path, task: str) -> None:
         assert find(data, TASKS[task], "valid") == place / "val.jsonl"
     assert len(list(read_split(place / "val.jsonl", TASKS[task]))) == 3
     path = find(tmp_path, TASKS[task], "test")
-    said = f"test.jsonl:1: no column 'label' among: .*is this {TASKS[task].folder}'s"
+    rows = f"{TASKS[task].folder}'s rows have .*label, the leaderboard's no label"
+    said = f"test.jsonl:1: no column 'label' among: .*; {rows}"
     with pytest.raises(UserError, match=said):
         list(read_split(path, TASKS[task]))
     assert [idx for idx, _ in read_test(path, TASKS[task])] == [0, 1]

@@ -6,6 +6,8 @@
 #            learning rate (arXiv 2006.05987)
 #   low      bert_adam without it, with four lower learning rates
 #   reinit   the top 0 to 6 layers re-initialised
+#   again    bias's first row, and the top LAYERS (3) layers re-initialised, as reinit's
+#            best of six: to be run with seeds that reinit was not
 #   longer   100 to 1600 updates on the same 1,000 sentences (LENGTHS changes them)
 #   rates    Adamax with four learning rates
 #   noise    pats_adamax paper-A, paper-B, NoisyTune, sage, Adamax
@@ -35,6 +37,9 @@ case $study in
     for layers in 0 1 2 3 4 5 6; do
       methods+=("reinit$layers=$corrected $length --steady-reinit-layers $layers")
     done ;;
+  again)
+    methods=("corrected=$corrected $length"
+      "reinit${LAYERS:-3}=$corrected $length --steady-reinit-layers ${LAYERS:-3}") ;;
   longer)
     size=${SIZE:-1000} methods=()
     for length in ${LENGTHS:-100 200 400 800 1600}; do
@@ -51,7 +56,7 @@ case $study in
       "paper-B=$adamax --pats-preset paper-B"
       "noisytune=$adamax --pats-lambda 0 --steady-noisytune 0.15"
       "sage=--optimizer sage --sage-base adamax --sage-bias-correction $length") ;;
-  *) echo "few_sample: $study is none of bias, low, reinit, longer, rates, noise" >&2; exit 1 ;;
+  *) echo "few_sample: $study is none of bias, low, reinit, again, longer, rates, noise" >&2; exit 1 ;;
 esac
 exec "$bin/fairseq-steady" compare --out "$out/$study" --jobs 2 --seeds "$@" \
   --methods "${methods[@]}" -- "$data" --user-dir user_dir --task cola \

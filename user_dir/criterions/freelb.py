@@ -49,7 +49,11 @@ class FreeLBConfig(PlainConfig):
     freelb_eps_relative: float = relative(0.02)
     freelb_norm: Norm = option("l2", "norm of the ball", one_of("l2", "linf"))
     freelb_noise: Noise = noise("uniform", "distribution of the start")
-    freelb_dropout: DropoutMode = dropout("shared")
+    freelb_dropout: DropoutMode = dropout(
+        "shared",
+        "masks of its passes: shared by all, independent, or off, so that --dropout "
+        "and its like count for nothing",
+    )
 
 
 @register_criterion("freelb", dataclass=FreeLBConfig)

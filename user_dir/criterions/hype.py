@@ -30,7 +30,11 @@ class HyPeConfig(PlainConfig):
     hype_eps: Optional[float] = radius(f"{NOISE} (0 trains plain)")
     hype_eps_relative: float = relative(0.01, whose="sentence's hidden states")
     hype_noise: Noise = noise("normal")
-    hype_dropout: DropoutMode = dropout("off")
+    hype_dropout: DropoutMode = dropout(
+        "off",
+        "masks of the one pass: off, so that --dropout and its like count for nothing, "
+        "or independent",
+    )
 
 
 @register_criterion("hype", dataclass=HyPeConfig)

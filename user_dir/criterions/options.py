@@ -60,13 +60,13 @@ def noise(default: Noise, text: str = "distribution of the noise") -> Any:
     return option(default, text, one_of("uniform", "normal"))
 
 
-def dropout(default: str = "independent") -> Any:
-    """What the dropout masks of the extra passes are."""
-    return option(
-        default,
-        "masks of the extra passes: independent, shared with the clean pass, or off",
-        one_of("independent", "shared", "off"),
-    )
+def dropout(
+    default: str = "independent",
+    text: str = "masks of the extra passes: independent, shared with the clean pass, "
+    "or off",
+) -> Any:
+    """What the dropout masks of a method's own passes are."""
+    return option(default, text, one_of("independent", "shared", "off"))
 
 
 def divergence() -> Any:

@@ -175,8 +175,9 @@ def read_split(path: Path, task: Task) -> Iterator[Example]:
         UserError: a row does not fit, or has no label.
 
     """
-    mend = f"is this {task.folder}'s file, and not the leaderboard's without labels?"
-    for number, cells in read_named(path, (*task.columns, "label"), mend):
+    columns = (*task.columns, "label")
+    mend = f"{task.folder}'s rows have {', '.join(columns)}, the leaderboard's no label"
+    for number, cells in read_named(path, columns, mend):
         row = Row(path, number, cells)
         yield task.example(row, _label(row, task.labels or ()))
 

@@ -70,7 +70,7 @@ def further(cfg: Any) -> dict[str, Path]:
 
     """
     found: dict[str, Path] = {}
-    for part in (cfg.steady_also or "").split(",") if cfg.steady_also else ():
+    for part in cfg.steady_also.split(",") if cfg.steady_also is not None else ():
         name, equals, file = (each.strip() for each in part.partition("="))
         if not (equals and file and _NAME.fullmatch(name)):
             raise UserError(
