@@ -649,9 +649,6 @@ GOES_ON = {
     "data/cola models/bge runs/few 1",
     "few_sample/results/reinit": "bash examples/few_sample/run.sh reinit data/cola "
     "models/bge runs/few 1",
-    "multitask/results/share1": "TASKS=cola,sst2,stsb,mrpc,rte SHARES=1 UPDATES='400 "
-    "308' RATE=1e-4 EVERY=4 NEW='--task nli --nli-task snli' NEW_DATA=data/snli "
-    "bash examples/multitask/run.sh data/glue models/bge runs/multitask 1",
     "out_of_domain/results/sst2": f"{BF16}' bash examples/out_of_domain/run.sh sst2 "
     "data models/bge runs/out_of_domain 1",
     "uci_sentiment/results/twitter": "bash examples/uci_sentiment/run.sh "
