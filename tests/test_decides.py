@@ -141,6 +141,10 @@ def test_without_a_share_of_sentences_it_is_the_interval_over_seeds() -> None:
     found = crossed(gaps, float(gaps.mean()))
     assert (found.low, found.high) == pytest.approx(interval(gaps.mean(1).tolist()))
     assert found.floor == 0
+    for seeds, sentences in ((5, 13), (3, 7), (10, 97), (6, 11)):
+        one = np.zeros((seeds, sentences))
+        one[1, 2] = 1 / 3  # a single answer differs: both variances are the same
+        assert crossed(one, float(one.mean())).floor == 0
     # The same of every seed: sentences alone.
     same = np.repeat(RNG.normal(size=(1, 50)), 5, 0)
     found = crossed(same, float(same.mean()))

@@ -278,7 +278,9 @@ def crossed(shares: np.ndarray, mean: float, confidence: float = CONFIDENCE) -> 
     by_seed = sentences * np.sum(of_seed**2) / (seeds - 1)
     by_sentence = seeds * np.sum(of_sentence**2) / (sentences - 1)
     by_both = np.sum(rest**2) / (seeds - 1) / (sentences - 1)
-    lasting = max(by_sentence - by_both, 0.0)
+    lasting = by_sentence - by_both
+    if lasting < 1e-9 * by_both:  # rounding left it, or it is below 0
+        lasting = 0.0
     total = by_seed + lasting
     ratio = total / by_seed if by_seed else math.inf
     freedom = min((seeds - 1) * ratio**2, sentences - 1)
