@@ -1,6 +1,7 @@
 """A comparison that decides, or says what it would take."""
 
 import csv
+import dataclasses
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -360,6 +361,27 @@ def test_a_budget_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     }
     assert arena.compare(tmp_path, "--until-decided", "--budget", "0.05h") == 0
     assert arena.executor.started == []
+
+
+def test_the_first_of_several_tasks_picks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --select, where no subset is called valid."""
+
+    def of_tasks(*given: Any, **changed: Any) -> Any:
+        made = result(*given, **changed)
+        one = made.evaluations[0]
+        tasks = {"updates": 10, "rte": one["valid"], "cola": one["ood"]}
+        return dataclasses.replace(made, evaluations=[tasks])
+
+    monkeypatch.setattr("helpers.result", of_tasks)
+    arena = Arena(monkeypatch, clear=0.5)
+    assert arena.compare(tmp_path, "--until-decided", "--at-most", "6") == 0
+    said = {(r["method"], r["subset"]): r["decision"]
+            for r in rows(tmp_path / "decisions.csv")}  # fmt: skip
+    told = "decided after 5 seeds: better than plain"
+    assert said["clear", "rte"] == told
+    assert said["clear", "cola"] == "not decided: seeds were added by rte"
 
 
 def test_what_only_crashes_has_no_further_seeds(

@@ -62,8 +62,9 @@ def parser() -> Page:
     add = found.add_argument_group("what to compare by").add_argument
     add("--metric", help="default: what the task picks checkpoints by")
     add(
-        "--select", default="valid", metavar="SUBSET",
-        help="it picks evaluations and grid points; default %(default)s",
+        "--select", metavar="SUBSET",
+        help="it picks evaluations and grid points; default: valid, or the first where "
+        "there is none",
     )  # fmt: skip
     add(
         "--tuning-seeds", nargs="+", type=int, metavar="SEED",

@@ -27,7 +27,7 @@ class Rule:
     """When to stop.
 
     Args:
-        subset: whose scores decide.
+        subset: whose scores decide; those of the selecting one where it is empty.
         at_most: seeds of a method.
         budget: seconds of runs, added up; those for tuning and the first seeds count.
 

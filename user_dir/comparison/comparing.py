@@ -6,6 +6,7 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from .plan import Plan, distinct, every, named
 from .results import Result
 from .table import Scored
 
+#: What picks evaluations and grid points, where --select does not say.
+_SELECT = "valid"
 #: Seeds of a method, where --at-most does not say.
 _AT_MOST = 20
 
@@ -41,7 +44,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         distinct(args.seeds),
         tuple(args.train),
         settings,
-        args.select,
+        args.select or _SELECT,
         distinct(args.tuning_seeds or ()),
         args.keep,
     )
@@ -73,7 +76,8 @@ def make_rule(args: argparse.Namespace, plan: Plan) -> Rule | None:
         raise UserError("--plan and --until-decided: give one of them")
     hours = math.inf if args.budget is None else args.budget
     at_most = _AT_MOST if args.at_most is None else args.at_most
-    rule = Rule(args.until_decided or args.select, at_most, 3600 * hours)
+    subset = args.until_decided or args.select or ""
+    rule = Rule(subset, at_most, 3600 * hours)
     rule.check(plan)
     return rule
 
@@ -91,7 +95,9 @@ def measure(args: argparse.Namespace, plan: Plan, results: Sequence[Result]) -> 
     metric, larger = ended[0].own_metric
     if args.metric and args.metric != metric:
         metric, larger = args.metric, larger_is_better(args.metric)
-    found = Scored(metric, larger, args.select, plan.tuning_runs)
+    there = table.subsets(ended)
+    select = args.select or (_SELECT if _SELECT in there else there[0])
+    found = Scored(metric, larger, select, plan.tuning_runs)
     found.best(ended[0])  # is there such a metric?
     return found
 
@@ -189,6 +195,7 @@ def report(args: argparse.Namespace) -> int:
         _plan(args, results, scored)
     else:
         if rule:
+            rule = replace(rule, subset=rule.subset or scored.select)
             results, scored = until_decided(
                 plan, tuned.points, executor, rule, scored, results, tuned.results
             )
