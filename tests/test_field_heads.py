@@ -29,7 +29,15 @@ from fairseq_steady.scores.metrics import (
 )
 from fairseq_steady.tasks._heads import Head, Start, moves, stored_heads
 from fairseq_steady.tasks._steady import follow_metric
-from helpers import HALF, checkpoint, glue_row, logged, train_on_workers, write_split
+from helpers import (
+    HALF,
+    assert_equal_weights,
+    checkpoint,
+    glue_row,
+    logged,
+    train_on_workers,
+    write_split,
+)
 from omegaconf import OmegaConf
 
 TEXT = "--task=text_classification"
@@ -537,6 +545,25 @@ def test_the_lowest_loss_is_the_best(
     last = float(logged(done, "train")[-1]["train_lr"])
     assert last == pytest.approx(3e-3 * 0.5**rises)
     assert "the best checkpoint is that of the smallest loss" in done.stderr
+
+
+def test_a_plateau_is_as_long_in_a_resumed_run(
+    models: dict[str, Path],
+    tables: dict[str, Path],
+    tmp_path: Path,
+    fairseq_train: Trainer,
+) -> None:
+    """Only the first evaluation is a gain; the third after it lowers the rate."""
+    common = [tables["moods"], TEXT, f"--steady-model={models['roberta']}", "--lr=1e-3"]
+    common += ["--no-epoch-checkpoints", "--lr-scheduler=reduce_lr_on_plateau"]
+    common += ["--lr-patience=2", "--lr-threshold=1", "--lr-shrink=0.5"]
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    fairseq_train(*common, "--max-epoch=3", f"--save-dir={broken}")
+    for folder in (broken, whole):
+        done = fairseq_train(*common, "--max-epoch=5", f"--save-dir={folder}")
+        rates = [float(line["train_lr"]) for line in logged(done, "train")]
+        assert rates[-2:] == [1e-3, 5e-4]
+    assert_equal_weights(broken, whole)
 
 
 @pytest.mark.parametrize(

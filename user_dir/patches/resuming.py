@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import (
+    ReduceLROnPlateauLRSchedule,
+)
+
 from ..errors import UserError
 from ..model_dir import DICTIONARY, other_dictionary
 from . import durable
@@ -24,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Where a checkpoint's extra state holds what the criterion keeps.
 _KEPT = "fairseq_steady"
+#: Evaluations without a gain, which reduce_lr_on_plateau counts.
+_BAD = "num_bad_epochs"
 
 Load = Callable[[str], Any]
 
@@ -199,12 +205,24 @@ def checking_the_start(load: Callable[..., Any]) -> Callable[..., Any]:
             durable.check_unchanged(_files(trainer), then, cfg.save_dir)
             if not cfg.reset_meters:
                 durable.restore_waited((extra or {}).get(KEPT_PATIENCE, {}))
+            if not (cfg.reset_lr_scheduler or cfg.reset_dataloader):
+                _catch_up(trainer, (extra or {}).get("val_loss"), iterator)
             _end(trainer)
         else:  # fairseq counts the hours of the run that the weights are of
             trainer._previous_training_time = 0
         return extra, iterator
 
     return load_checkpoint
+
+
+def _catch_up(trainer: Any, loss: float | None, iterator: Any) -> None:
+    """Let an epoch's evaluation lower the rate; checkpoints are written before it does.
+
+    Only reduce_lr_on_plateau goes by evaluations.
+    """
+    ended = iterator.iterations_in_epoch == 0
+    if ended and isinstance(trainer.lr_scheduler, ReduceLROnPlateauLRSchedule):
+        trainer.lr_step(iterator.epoch - 1, loss)
 
 
 def _end(trainer: Any) -> None:
@@ -312,3 +330,25 @@ def restoring(load: Callable[..., Any]) -> Callable[..., Any]:
         return extra
 
     return load_checkpoint
+
+
+def keeping_the_count(state_dict: Callable[..., Any]) -> Callable[..., Any]:
+    """reduce_lr_on_plateau's state, with how long nothing has been gained."""
+
+    @functools.wraps(state_dict)
+    def kept(schedule: Any) -> dict[str, Any]:
+        return {**state_dict(schedule), _BAD: getattr(schedule.lr_scheduler, _BAD)}
+
+    return kept
+
+
+def restoring_the_count(load: Callable[..., Any]) -> Callable[..., Any]:
+    """The same back, where a checkpoint has it."""
+
+    @functools.wraps(load)
+    def restored(schedule: Any, state: Mapping[str, Any]) -> None:
+        load(schedule, state)
+        if _BAD in state:
+            setattr(schedule.lr_scheduler, _BAD, state[_BAD])
+
+    return restored

@@ -52,6 +52,9 @@ def claim() -> None:
 
 _CHECKPOINTS = "fairseq.checkpoint_utils:"
 _TRAINER = "fairseq.trainer:Trainer."
+_PLATEAU = (
+    "fairseq.optim.lr_scheduler.reduce_lr_on_plateau:ReduceLROnPlateauLRSchedule."
+)
 
 TABLE: tuple[Row, ...] = (
     # --- checkpoints ---
@@ -81,7 +84,8 @@ TABLE: tuple[Row, ...] = (
     Change(
         _CHECKPOINTS + "load_checkpoint",
         "fairseq trains on silently when a checkpoint that was named is missing; and "
-        "here a run begins: workers, folder, signals and heads are seen to.",
+        "here a run begins: workers, folder, signals, heads and what an epoch's end "
+        "had still to do to the rate are seen to.",
         around=resuming.checking_the_start,
         digest="08e4fa03a2ab",
     ),
@@ -97,6 +101,19 @@ TABLE: tuple[Row, ...] = (
         "A criterion's state (a teacher) and the digests of the data go along.",
         around=resuming.keeping,
         digest="926c314f7f55",
+    ),
+    Change(
+        _PLATEAU + "state_dict",
+        "fairseq forgets how many evaluations brought no gain: a run that is gone on "
+        "with lowers its rate later.",
+        around=resuming.keeping_the_count,
+        digest="a7da3b00bdee",
+    ),
+    Change(
+        _PLATEAU + "load_state_dict",
+        "The same, of the count that comes back.",
+        around=resuming.restoring_the_count,
+        digest="d55d1d29f897",
     ),
     Change(
         _CHECKPOINTS + "torch_persistent_save",
