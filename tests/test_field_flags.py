@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import SCORE_FLAGS, Zygote
+from conftest import SCORE_FLAGS, Trainer, Zygote
 from fairseq_steady.errors import UserError, explanation
 from fairseq_steady.patches import refusals
 from fairseq_steady.patches.checkpoints import load_safely
@@ -115,6 +115,8 @@ VALUES = {
     "--lr-scheduler=inverse_sqrt --warmup-updates=0": "give --warmup-updates 1 or more",
     "--lr-scheduler=tri_stage": "--lr-scheduler tri_stage needs --phase-ratio",
     "--lr-scheduler=pass_through": "use polynomial_decay or fixed",
+    "--optimizer=composite": "use one optimizer, for example bert_adam",
+    "--optimizer=adafactor --relative-step": "fairseq always gives it --lr",
     "--best-checkpoint-metric=MCC": "did you mean mcc?",
     "--best-checkpoint-metric=acc": "did you mean accuracy?",
     "--valid-subset=nope": "cola has no split 'nope'",
@@ -370,6 +372,20 @@ def test_defaults_leave_alone_what_is_said() -> None:
     recipe = refusals.unsaid({"steady_epochs"}, None)
     assert "lr_scheduler" not in recipe
     assert "max_epoch" not in recipe
+
+
+def test_a_schedule_of_fairseqs_older_kind_is_followed(
+    models: dict[str, Path], cola_data: Path, tmp_path: Path, fairseq_train: Trainer
+) -> None:
+    """It has no dataclass, and its configuration no name."""
+    manual = ["--lr-scheduler=manual", "--epoch2lr={}"]
+    done = fairseq_train(
+        *(cola_data, "--task=cola", f"--steady-model={models['roberta']}", *manual),
+        *("--update2lr={'1-2': 1e-3, '3-9': 1e-4}", "--max-update=4"),
+        *("--log-interval=1", "--disable-validation", "--no-save"),
+    )
+    rates = [float(line["lr"]) for line in logged(done, "train_inner")]
+    assert rates == [1e-3, 1e-3, 1e-4, 1e-4]
 
 
 # --- rates that stay low --------------------------------------------------------------

@@ -99,6 +99,16 @@ _KNOWN = tuple(
             "--warmup-steps, --hold-steps and --decay-steps",
         ),
         (
+            r"Key Tag\(.* is incompatible with",
+            "--optimizer composite wants models that name its groups, and these do "
+            "not: use one optimizer, for example bert_adam",
+        ),
+        (
+            r"Cannot combine manual lr and relative_step",
+            "--relative-step is for a rate that adafactor finds itself, and fairseq "
+            "always gives it --lr: leave it out",
+        ),
+        (
             r"Pass-through schedule can only",
             "--lr-scheduler pass_through goes with --optimizer composite only: use "
             "polynomial_decay or fixed",

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -114,9 +115,10 @@ def name_schedule(root: Any) -> None:
         UserError: it sets something of a schedule that it does not name.
 
     """
-    if OmegaConf.select(root, "lr_scheduler._name"):
-        return
-    if root.get("lr_scheduler"):
+    chosen = root.get("lr_scheduler")
+    if isinstance(chosen, Namespace) or OmegaConf.select(root, "lr_scheduler._name"):
+        return  # one of fairseq's older kind, or one with a name
+    if chosen:
         raise UserError(
             "lr_scheduler._name is missing: for example polynomial_decay, or fixed"
         )

@@ -16,7 +16,7 @@ from fairseq.distributed.utils import is_master
 from fairseq.logging import metrics
 from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, DictConfig
 
 from ..errors import UserError
 from ..files import sha256
@@ -608,8 +608,9 @@ def follow_metric(root: Any) -> None:
         word = "largest" if larger else "smallest"
         logger.info("the best checkpoint is that of the %s %s", word, metric)
     root.checkpoint[key] = larger
-    if key in (root.get("lr_scheduler") or {}):
-        root.lr_scheduler[key] = larger
+    schedule = root.get("lr_scheduler")
+    if isinstance(schedule, DictConfig) and key in schedule:
+        schedule[key] = larger
 
 
 def leave_out_epochs(root: Any) -> None:
