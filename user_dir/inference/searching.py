@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from fairseq.data import Dictionary
 from fairseq.search import BeamSearch as Beams
-from fairseq.sequence_generator import SequenceGenerator
+from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from torch import Tensor
 
 from ..data.tokenizing import SentenceTokenizer
@@ -142,6 +142,46 @@ def repeats(tokens: Tensor, size: int, vocabulary: int) -> Tensor:
     return found
 
 
+class _Stepping(EnsembleModel):
+    """fairseq's steps of a model, with less moved in memory.
+
+    Args:
+        model: an encoder-decoder.
+        beam: hypotheses of an article.
+
+    """
+
+    def __init__(self, model: Any, beam: int) -> None:
+        super().__init__([model])
+        self._beam, self._rows = beam, 0
+
+    def forward_decoder(
+        self, tokens: Tensor, encoder_outs: Any, states: Any, temperature: float = 1.0
+    ) -> Any:
+        """Log-probabilities of the next token; see fairseq's."""
+        found = super().forward_decoder(tokens, encoder_outs, states, temperature)
+        self._rows = len(tokens)
+        # The encoder's keys stand by position, where a head's are far from each other.
+        for kept in states[0].values():
+            for name in ("prev_key", "prev_value"):
+                if name in kept:
+                    kept[name] = kept[name].contiguous()
+        return found
+
+    def reorder_incremental_state(self, states: Any, order: Tensor) -> None:
+        """Move what each hypothesis goes on with to its place."""
+        if not self._stays(order):
+            super().reorder_incremental_state(states, order)
+
+    def reorder_encoder_out(self, outs: Any, order: Tensor) -> Any:
+        """The same, of the encoder's."""
+        return outs if self._stays(order) else super().reorder_encoder_out(outs, order)
+
+    def _stays(self, order: Tensor) -> bool:
+        """A single hypothesis an article goes on in its place, unless one has ended."""
+        return self._beam == 1 and len(order) == self._rows
+
+
 class BeamSearch:
     """Beam search with a model directory's tokeniser.
 
@@ -168,7 +208,7 @@ class BeamSearch:
         rules = _Rules(dictionary, decoding.no_repeat, len(self.prefix))
         longest = decoding.max_length + len(self.prefix)
         self.generator = SequenceGenerator(
-            [model],
+            _Stepping(model, decoding.beam),
             dictionary,
             beam_size=decoding.beam,
             max_len_b=longest,
