@@ -2,8 +2,8 @@
 # Few-sample fine-tuning, one study at a time. Run again, it fills gaps only.
 #   bash examples/few_sample/run.sh STUDY DATA MODEL OUT SEEDS...
 # STUDY is one of
-#   bias     bert_adam with bias correction, without it, and without it at LOW, a lower
-#            learning rate (arXiv 2006.05987)
+#   bias     bert_adam with bias correction, without it, and without it at LOW (5e-5), the
+#            best rate of low (arXiv 2006.05987)
 #   low      bert_adam without it, with four lower learning rates
 #   reinit   the top 0 to 6 layers re-initialised
 #   again    bias's first row, and the top LAYERS (3) layers re-initialised, as reinit's
@@ -26,7 +26,7 @@ case $study in
   bias)
     methods=("corrected=$corrected $length"
       "uncorrected=--optimizer bert_adam $length"
-      "uncorrected-low=--optimizer bert_adam $length --lr ${LOW:-2e-5}") ;;
+      "uncorrected-low=--optimizer bert_adam $length --lr ${LOW:-5e-5}") ;;
   low)
     methods=()
     for one in 5e-6 1e-5 2e-5 5e-5; do

@@ -182,7 +182,9 @@ def common(args: argparse.Namespace) -> list[str]:
 
 def ratio(value: float) -> str:
     """In a table."""
-    return "-" if math.isnan(value) else f"{value:.4g}"
+    if math.isnan(value):
+        return "-"
+    return f"{value:.0f}" if value >= 1e4 else f"{value:.4g}"
 
 
 # --- the three kinds ------------------------------------------------------------------
