@@ -14,7 +14,7 @@ mkdir -p "$out"
   "$out/model" "$text" --family bart --layers 6 --types 50264
 # Each article has as many words as tokens are kept, and so two tokens too many.
 "$python" scripts/benchmarks/runs.py summaries "$out/model" "$text" "$out/runs" \
-  --sentences "${SENTENCES:-2}" --source 1024 --target 140 --updates "${UPDATES:-8}"
+  --sentences "${SENTENCES:-2}" --source 1024 --target 140 --updates "${UPDATES:-8}" --limit 1800
 tr '\n' ' ' <"$text" | fold -s -w 6000 >"$out/articles.txt"
 "$python" scripts/benchmarks/summaries.py "$out/model" "$out/articles.txt" \
   --articles "${SENTENCES:-2}" --source 1024 --target 140 --rounds "${ROUNDS:-3}"

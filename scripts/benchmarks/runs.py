@@ -42,8 +42,6 @@ from fairseq.trainer import Trainer
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from method_table import METHODS, TRAINED
 
-#: Seconds of one run.
-LIMIT = 120
 #: How far a loss may be from fp32's.
 NEAR = 0.1
 NO_DROPOUT = ["--dropout=0", "--attention-dropout=0", "--pooler-dropout=0"]
@@ -86,14 +84,16 @@ class Result:
 # --- one run --------------------------------------------------------------------------
 
 
-def train(words: Sequence[str], log: Path, before: Callable[[], None]) -> int:
+def train(
+    words: Sequence[str], log: Path, before: Callable[[], None], limit: int
+) -> int:
     """Fork fairseq-train; the child's process id. Its peak goes beside the log."""
     child = os.fork()
     if child:
         return child
     status = 1
     try:
-        signal.alarm(LIMIT)
+        signal.alarm(limit)
         with log.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
@@ -130,14 +130,22 @@ def finish(child: int, log: Path) -> Result:
         if "train_inner" in line and place >= 0:
             updates.append(json.loads(line[place:]))
     peak = log.with_suffix(".peak")
-    rates = [float(one["ups"]) for one in updates[2:] if float(one["ups"]) > 0]
     losses = [float(one["loss"]) for one in updates]
     return Result(
         status,
         float(peak.read_text()) if peak.exists() else math.nan,
         losses,
-        1 / statistics.median(rates) if rates else math.nan,
+        _seconds(updates[2:]),
     )
+
+
+def _seconds(updates: Sequence[dict[str, str]]) -> float:
+    """Of an update: by the median rate, or where that has no digits by the clock."""
+    rates = [float(one["ups"]) for one in updates]
+    if min(rates, default=0) >= 1:
+        return 1 / statistics.median(rates)
+    walls = [float(one["wall"]) for one in updates]
+    return (walls[-1] - walls[0]) / (len(walls) - 1) if len(walls) > 1 else math.nan
 
 
 Run = tuple[str, list[str], Callable[[], None]]
@@ -154,7 +162,8 @@ def together(runs: Sequence[Run], args: argparse.Namespace) -> dict[str, Result]
         children = []
         for name, words, before in runs[start : start + args.jobs]:
             log = args.out / f"{name.replace(' ', '-')}.log"
-            children.append((name, train([*common(args), *words], log, before), log))
+            child = train([*common(args), *words], log, before, args.limit)
+            children.append((name, child, log))
         for name, child, log in children:
             found[name] = finish(child, log)
             if found[name].status:
@@ -325,6 +334,7 @@ def main() -> int:
     parser.add_argument("--sentences", type=int, default=16, help="in a batch")
     parser.add_argument("--source", type=int, default=1024, help="tokens of an article")
     parser.add_argument("--target", type=int, default=128, help="tokens of a summary")
+    parser.add_argument("--limit", type=int, default=120, help="seconds of a run")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     return 0 if KINDS[args.kind](args) else 1
