@@ -106,7 +106,7 @@ for process in "${decoding[@]}"; do wait "$process"; done
 for name in "${written[@]}"; do
   echo "$name"
   plain=$out/plain-${name##*-}.txt against=()
-  if [ -s "$plain" ]; then against=(--against "$plain"); fi
+  if [ -s "$plain" ] && [ "$plain" != "$out/$name.txt" ]; then against=(--against "$plain"); fi
   "$bin/fairseq-steady" rouge "$out/$name.txt" "$test" --references "$how" \
     --column "$references" --source-column "$source" \
     ${BERTSCORE:+--bertscore "$BERTSCORE"} ${against[@]+"${against[@]}"}
