@@ -63,8 +63,8 @@ def parser() -> Page:
     add("--metric", help="default: what the task picks checkpoints by")
     add(
         "--select", metavar="SUBSET",
-        help="it picks evaluations and grid points; default: valid, or the first where "
-        "there is none",
+        help="it picks evaluations and grid points; default: valid, or of evaluations "
+        "the first where there is none",
     )  # fmt: skip
     add(
         "--tuning-seeds", nargs="+", type=int, metavar="SEED",

@@ -18,12 +18,10 @@ from . import report as page
 from .adding import Rule, until_decided
 from .command import check, make_executor, reasons, said_of
 from .execution import Executor, run_all
-from .plan import Plan, distinct, every, named
+from .plan import SELECT, Plan, distinct, every, named
 from .results import Result
 from .table import Scored
 
-#: What picks evaluations and grid points, where --select does not say.
-_SELECT = "valid"
 #: Seeds of a method, where --at-most does not say.
 _AT_MOST = 20
 
@@ -44,7 +42,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         distinct(args.seeds),
         tuple(args.train),
         settings,
-        args.select or _SELECT,
+        args.select or SELECT,
         distinct(args.tuning_seeds or ()),
         args.keep,
     )
@@ -96,7 +94,7 @@ def measure(args: argparse.Namespace, plan: Plan, results: Sequence[Result]) -> 
     if args.metric and args.metric != metric:
         metric, larger = args.metric, larger_is_better(args.metric)
     there = table.subsets(ended)
-    select = args.select or (_SELECT if _SELECT in there else there[0])
+    select = args.select or (SELECT if SELECT in there else there[0])
     found = Scored(metric, larger, select, plan.tuning_runs)
     found.best(ended[0])  # is there such a metric?
     return found

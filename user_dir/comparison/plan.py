@@ -12,6 +12,8 @@ from ..errors import UserError
 
 Flags = tuple[str, ...]
 
+#: The subset that picks evaluations and grid points, where nothing else is said.
+SELECT = "valid"
 #: A grid inside a flag: two or more values in braces.
 _GRID = re.compile(r"\{([^{}]*,[^{}]*)\}")
 #: A name is that of a folder too, and of no flag.
@@ -138,7 +140,7 @@ class Plan:
     seeds: Sequence[int]
     common: Flags
     settings: Mapping[str, Flags]
-    select: str = "valid"
+    select: str = SELECT
     tuning_seeds: Sequence[int] = ()
     keep: bool = False
 
