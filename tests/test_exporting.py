@@ -254,6 +254,7 @@ def test_scores_are_exported_as_a_regression(
 ) -> None:
     fairseq_train(
         *(score_data, *SCORE_FLAGS, f"--steady-model={models['deberta']}"),
+        "--steady-max-length=6",
         *("--max-update=3", f"--save-dir={tmp_path}", "--no-epoch-checkpoints"),
     )
     path, out = tmp_path / "checkpoint_last.pt", tmp_path / "out"
@@ -267,6 +268,11 @@ def test_scores_are_exported_as_a_regression(
     assert pipe("w1 w2 w3", function_to_apply="none")[0]["score"] == pytest.approx(
         mine.score, abs=1e-4
     )
+    # A text is cut where it was in training, and not at the end of the positions.
+    long = "w1 w2 w3 w4 w5 w6 w7 w8"
+    (mine,) = predict([long])
+    cut = pipe(long, function_to_apply="none", truncation=True)[0]["score"]
+    assert cut == pytest.approx(mine.score, abs=1e-6)
     # As its data had pairs, so has the snippet; a score is no probability.
     both = {"text": "One text.", "text_pair": "Another."}
     wanted = pipe(both, function_to_apply="none")
@@ -422,10 +428,13 @@ def test_summaries_go_out_with_their_decoding(
     fairseq_train(
         *(data, "--task=summarization", f"--steady-model={model}"),
         *("--summarization-form=custom", "--summarization-decode=2"),
-        *("--max-update=1", f"--save-dir={tmp_path / 'run'}", "--no-epoch-checkpoints"),
+        *("--summarization-source-length=7", "--max-update=1"),
+        *(f"--save-dir={tmp_path / 'run'}", "--no-epoch-checkpoints"),
     )
     out = tmp_path / "out"
     export_hf(tmp_path / "run" / "checkpoint_last.pt", out)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    assert len(tokenizer("one two " * 9, truncation=True)["input_ids"]) == 7
     loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(out)
     assert loaded.generation_config.num_beams == 4
     card = (out / "README.md").read_text("utf-8")

@@ -153,8 +153,15 @@ class Original:
     def tokenizer(self) -> SentenceTokenizer:
         """Text to the model's ids, with special tokens that are spelled in it."""
         dictionary = self.directory.dictionary()
-        longest = self.form["max_positions"]
-        return SentenceTokenizer(self.directory, dictionary, longest, spelled=True)
+        return SentenceTokenizer(self.directory, dictionary, self.longest, spelled=True)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that are read of a text: as many as in training, if there was one."""
+        if self.task is None:
+            return int(self.form["max_positions"])
+        read = self.task.max_positions()
+        return int(read[0] if isinstance(read, tuple) else read)
 
     @cached_property
     def rows(self) -> Tensor:
@@ -248,7 +255,7 @@ def _tokenizer_config(original: Original) -> dict[str, Any]:
     types = ["token_type_ids"] if original.form.get("token_types") else []
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": original.form["max_positions"],
+        "model_max_length": original.longest,
         "model_input_names": ["input_ids", *types, "attention_mask"],
         "clean_up_tokenization_spaces": joins_apostrophes(tokenizer),
         **{f"{name}_token": special[symbol] for name, symbol in names.items()},

@@ -1,7 +1,9 @@
 """fairseq's own flags: values that it would hang on, ignore or fail on much later."""
 
+import ast
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,28 @@ def _check_literals(root: Any) -> None:
         raise UserError(
             f"--optimizer-overrides {given}: names and values, as {{'lr': [0.1]}}"
         )
+    for key in ("lr_scheduler.epoch2lr", "lr_scheduler.update2lr"):
+        rates = _value(root, key)
+        if rates is not None and not _are_rates(rates):
+            raise UserError(
+                f"{_flag(key)} {rates}: numbers from 1 in quotes, and a rate for each, "
+                "as {'1': 1e-4, '2-3': 5e-5, '4,6': 1e-5}"
+            )
+
+
+def _are_rates(given: str) -> bool:
+    """Whether it is what the schedule ``manual`` takes."""
+    try:
+        read = ast.literal_eval(given.replace(" ", ""))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return False
+    return isinstance(read, dict) and all(
+        isinstance(when, str)
+        and re.fullmatch(r"[1-9]\d*(-[1-9]\d*|(,[1-9]\d*)*)", when)
+        and isinstance(rate, float | int)
+        and 0 <= rate < math.inf
+        for when, rate in read.items()
+    )
 
 
 def _literal(value: Any) -> Any:
