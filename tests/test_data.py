@@ -97,6 +97,11 @@ BAD = {
     "line": ("t.tsv", "text\tlabel\n\na\t1\n", r":2: an empty line; remove"),
     "encoding": ("t.tsv", b"text\tlabel\na\t1\ncaf\xe9\t1\n", r":3: byte 0xe9.*iconv"),
     "nul": ("t.tsv", "text\tlabel\na\0\t1\n", r":2: a NUL"),
+    "nul in json": (
+        "t.jsonl",
+        '{"text": "a\\u0000", "label": 1}\n',
+        r":1: column 'text' holds a NUL character; remove it",
+    ),
     "header only": ("t.csv", "text,label\n", r"a header and no rows"),
     "empty": ("t.csv", " \n", r"is empty"),
     "quote": ("t.csv", 'text,label\n"a"b,1\n', r":2: not CSV.*quotes"),

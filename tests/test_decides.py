@@ -3,8 +3,8 @@
 import csv
 import dataclasses
 import math
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fairseq_steady.commands import compare
 from fairseq_steady.comparison import comparing, sequential, table, winner_card
+from fairseq_steady.comparison.answers import answers
 from fairseq_steady.comparison.crossed import (
     NotBySentenceError,
     crossed,
@@ -192,6 +193,41 @@ def test_why_there_is_no_interval_for_other_sentences(
     ones = {1: 1.0, 2: 1.0}
     with pytest.raises(NotBySentenceError, match=said):
         paired(method, good, metric, (ones, ones))
+
+
+def written(*scores: float, gold: Sequence[float] = (7, 8, 9)) -> Any:
+    """What summaries scored."""
+    return {"scores": {"rouge1": [*scores]}, "gold": [*gold]}
+
+
+def test_summaries_are_paired_article_by_article() -> None:
+    """ROUGE is a mean over articles: each one's score is its share."""
+    plain = {1: written(10, 20, 30), 2: written(11, 21, 31)}
+    method = {1: written(13, 20, 33), 2: written(12, 20, 34)}
+    means = {1: 22.0, 2: 22.0}, {1: 20.0, 2: 21.0}
+    found = paired(method, plain, "rouge1", means)
+    assert found.tolist() == [[3, 0, 3], [1, -1, 3]]
+    for seed, broken, metric, said in (
+        (2, written(12, 20, 35), "rouge1", "not of the evaluation that is compared"),
+        (2, written(12, 20, 34, gold=(7, 8, 1)), "rouge1", "different sentences"),
+        (2, written(12, 20, math.nan), "rouge1", "summaries are not finite"),
+        (2, written(12, 20, 34), "rouge2", "rouge2 is no mean over summaries"),
+    ):
+        with pytest.raises(NotBySentenceError, match=said):
+            paired({**method, seed: broken}, plain, metric, means)
+    scores = (20.0, 21.0, 22.0, 22.0)
+    made = [
+        result(
+            *("r3f" if by_seed is method else "plain", seed),
+            evaluations=[{"updates": 1, "valid": {"rouge1": scores[place]}}],
+            **{"predictions": {}, "summaries": {"valid": by_seed[seed]}},
+        )
+        for place, (by_seed, seed) in enumerate(product((plain, method), (1, 2)))
+    ]
+    rouge = Scored("rouge1", True, "valid")
+    by_method = {"plain": made[:2], "r3f": made[2:]}
+    other = answers(by_method, rouge, "valid")["r3f"].other
+    assert other == crossed(found, 1.5)
 
 
 # --- power ----------------------------------------------------------------------------

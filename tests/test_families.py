@@ -131,6 +131,7 @@ def test_its_head_goes_out_where_transformers_has_it(
     task = SimpleNamespace(
         num_classes=3, head=HEAD, labels=["a", "b", "c"], several=False
     )
+    task.max_positions = lambda: directory.manifest.architecture["max_positions"]
     original = Original(directory, model.eval(), {}, task)
     exporting._write(original, tmp_path)
     assert exporting.logit_error(original, tmp_path, ["naïve café", "x"]) <= TOLERANCE

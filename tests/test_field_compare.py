@@ -284,6 +284,10 @@ def changed(*path: str | int, to: Any) -> str:
             changed("predictions", "valid", "gold", to=[0, 1]),
             "field 'predictions.valid': 3 outputs of 2 gold answers",
         ),
+        (
+            changed("summaries", to={"v": {"scores": {"rouge1": [1]}, "gold": [1, 2]}}),
+            "field 'summaries.v.scores.rouge1': 1 scores of 2 articles",
+        ),
     ],
 )
 def test_a_damaged_result_names_file_and_field(

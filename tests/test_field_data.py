@@ -29,7 +29,12 @@ from fairseq_steady.data.glue import LAYOUTS
 from fairseq_steady.data.labels import refuse_look_alikes
 from fairseq_steady.data.layouts import find_split, read_split
 from fairseq_steady.data.pairs import find_pairs, read_pairs
-from fairseq_steady.data.readers import Example, read_inputs, read_sentence_tab_label
+from fairseq_steady.data.readers import (
+    Example,
+    read_inputs,
+    read_sentence_tab_label,
+    stream_inputs,
+)
 from fairseq_steady.data.sampling import parse_size, stratified_subset
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import sha256
@@ -516,6 +521,16 @@ def test_lines_that_end_in_carriage_returns_are_no_header(tmp_path: Path) -> Non
         f"{path}: its lines end in carriage returns alone; make them line feeds: "
         f"tr '\\r' '\\n' < {path} > NEW"
     )
+
+
+def test_so_they_are_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, count in ((b"a\rb\nc\rd", 2), (b"a\r\n", 1), (b"a\rb\r", 0)):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        if count:
+            assert len(list(stream_inputs(None))) == count
+            continue
+        with pytest.raises(UserError, match="standard input: its lines end in carr"):
+            list(stream_inputs(None))
 
 
 # --- which file -----------------------------------------------------------------------

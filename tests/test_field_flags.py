@@ -124,6 +124,7 @@ VALUES = {
     "--best-checkpoint-metric=MCC": "did you mean mcc?",
     "--best-checkpoint-metric=acc": "did you mean accuracy?",
     "--valid-subset=nope": "cola has no split 'nope'",
+    "--checkpoint-suffix=_x": "--checkpoint-suffix _x is for models in several files",
     "--combine-valid-subsets": "name the splits with --valid-subset",
     "--tensorboard-logdir=/proc/x": "--tensorboard-logdir /proc/x cannot be written",
     "--steady-record=/proc/x": "--steady-record /proc/x cannot be written",

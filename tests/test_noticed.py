@@ -1035,9 +1035,9 @@ def test_as_many_summaries_are_decoded_as_asked(
     made._evaluated = range(10)
     made.summarizer = lambda _: lambda inputs: ["x"] * len(inputs["src_lengths"])
 
-    def score(texts: list[str], ids: list[int]) -> dict[str, float]:
+    def score(texts: list[str], ids: list[int], most: int) -> dict[str, float]:
         scored.extend(ids)
-        return {"_rouge_decoded": len(texts)}
+        return {"decoded": len(texts), "of": most}
 
     made._measured = score
     nothing: Any = lambda *_: (0, 1, {})  # noqa: E731
@@ -1049,7 +1049,7 @@ def test_as_many_summaries_are_decoded_as_asked(
         scored.clear()
         logged = made.valid_step(sample, None, None)[2]
         assert scored == expected
-        assert logged["_rouge_decoded"] == len(expected)
+        assert logged == {"decoded": len(expected), "of": most or 10}
 
 
 @pytest.fixture

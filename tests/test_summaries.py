@@ -26,6 +26,8 @@ from conftest import (
 )
 from fairseq_steady.commands import get_data
 from fairseq_steady.commands import summarize as command
+from fairseq_steady.comparison import crossed
+from fairseq_steady.comparison.results import Result, collect
 from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.data.batching import padded
 from fairseq_steady.data.noticing import noticing
@@ -53,11 +55,13 @@ from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models.building import load_encoder
 from fairseq_steady.scores.bertscore import bert_score, inverse_frequencies
 from fairseq_steady.scores.bertscore import weights as weights_of
-from fairseq_steady.scores.rouge import best_or_mean
+from fairseq_steady.scores.rouge import as_lines, best_or_mean
 from fairseq_steady.scores.summaries import (
     Sameness,
+    by_summary,
     distinct,
     few_outputs,
+    mean_score,
     measured,
     said,
     shares,
@@ -266,7 +270,11 @@ def test_r_drop_learns_summaries_in_bf16(
 
 
 def test_the_share_of_different_summaries_is_logged_recorded_and_remarked(
-    trained: tuple[Path, Any], articles: Path, models: dict[str, Path], tmp_path: Path
+    trained: tuple[Path, Any],
+    articles: Path,
+    models: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, done = trained
     run = run_command(
@@ -283,6 +291,30 @@ def test_the_share_of_different_summaries_is_logged_recorded_and_remarked(
     assert metrics["unique"] == pytest.approx(100 * different / 12)
     assert f"{different} different summaries of 12 articles" in run.stderr
     assert ("the model hardly reads" in done.stderr) == (different < 6)
+    # A table's articles are in the column that they were in for training.
+    sources = (articles / "valid.source").read_text().splitlines()
+    table = write(tmp_path, "a.jsonl", lines(*({"source": s} for s in sources)))
+    command.main([str(out / "checkpoint_last.pt"), str(table), "--cpu"])
+    assert capsys.readouterr().out == run.stdout
+    with pytest.raises(UserError, match="^nosuch is not a model directory"):
+        command.main([str(out / "checkpoint_last.pt"), str(table), "--model=nosuch"])
+    # Each summary's own scores, of which a comparison makes its intervals.
+    result = Result("", "plain", 1, ["fairseq-train"])
+    collect(result, out / "record")
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeLsum"], use_stemmer=True)
+    references = (articles / "valid.target").read_text().splitlines()
+    each = [
+        scorer.score(as_lines(reference), as_lines(text))
+        for reference, text in zip(references, texts, strict=True)
+    ]
+    kept = result.summaries["valid"]
+    for name in ("rouge1", "rouge2", "rougeLsum"):
+        expected = [100 * one[name].fmeasure for one in each]
+        assert kept["scores"][name] == pytest.approx(expected, abs=1e-5)
+        assert metrics[name] == pytest.approx(sum(expected) / 12)
+        values = crossed.shares(kept, name, metrics[name])
+        assert values.tolist() == kept["scores"][name]
+    assert len(set(kept["gold"])) == len(set(references))
     # The same from the command that scores a file of summaries.
     (tmp_path / "out.txt").write_text(run.stdout)
     scored = run_command(
@@ -296,10 +328,25 @@ def test_the_share_of_different_summaries_is_logged_recorded_and_remarked(
 
 
 def test_equal_summaries_are_counted_over_workers_and_few_are_remarked() -> None:
-    texts = ["a", "b", "a", "c"]
-    one = said(texts[:2], [0, 3], 6) + said(texts[2:], [1, 5], 6)
-    again = one + said(["a"], [0], 6)  # fairseq repeats some to fill up workers
+    texts, gold = ["a", "b", "a", "c"], [["x", "y"], ["z"], ["x"], ["x", "y"]]
+    scores = [{"rouge1": 10.0 * n, "rouge2": float(n)} for n in range(4)]
+    places = [0, 3, 1, 5]
+
+    def at(*rows: int, total: int = 6) -> torch.Tensor:
+        few = [[of[row] for row in rows] for of in (texts, gold, scores, places)]
+        return said(few[0], few[1], few[2], few[3], total)  # type: ignore[arg-type]
+
+    one = at(0, 1) + at(2, 3)
+    again = one + at(1)  # fairseq repeats some to fill up workers
     assert distinct(one) == distinct(again) == (3, 4)
+    assert mean_score(again, 0) == mean_score(one, 0) == 15.0
+    assert mean_score(again, 1) == 1.5
+    assert by_summary(again) == {}  # two places have no summary
+    places[:] = 0, 3, 1, 2
+    found = by_summary(at(0, 1, total=4) + at(2, 3, total=4) + at(1, total=4))
+    assert found["scores"] == {"rouge1": [0, 20, 30, 10], "rouge2": [0, 2, 3, 1]}
+    assert found["gold"][0] == found["gold"][2]
+    assert len(set(found["gold"])) == 3
     assert few_outputs(5, 10) is None
     assert few_outputs(1, 9) is None
     warned = few_outputs(4, 10)
@@ -563,6 +610,10 @@ def test_rare_words_count_more_in_bertscore() -> None:
             "a control character, '\\x07', the first of 2; it is read",
         ),
         (
+            "half a line\x85the other",
+            "a control character, '\\x85', the first of 2; it is read",
+        ),
+        (
             "#P1#: Hi.\n#P2#:  \n#P1#: Ho.",
             "a turn without words, '#P2#:  ', the first of 2; fill it, or remove the",
         ),
@@ -591,13 +642,15 @@ def test_articles_cut_before_what_their_summary_says_are_counted(
         {"source": " ".join(["w1"] * 9 + long), "target": " ".join(long[:2])},
         {"source": " ".join(["w1"] * 9 + names), "target": " ".join(names[:2])},
         {"source": "w1 w2", "target": long[0]},
+        # Words that its dictionary lacks, and that are kept.
+        {"source": "Señor Müller" + 9 * " w1", "target": "Señor Müller"},
         {"source": " ".join(["w2"] * 9), "target": "elsewhere nowhere"},
     ]
     write(tmp_path, "train.jsonl", lines(*rows))
     files = find_pairs(tmp_path, "train")
     encode_pairs(files, lambda: read_pairs(files), "x", (tokenizer, tokenizer), None)
-    assert "3 of 4 articles cut to 6 tokens" in caplog.text
-    said = "of the first 3 articles that fill 6 tokens, 1 are cut before most of"
+    assert "4 of 5 articles cut to 6 tokens" in caplog.text
+    said = "of the first 4 articles that fill 6 tokens, 1 are cut before most of"
     assert said in caplog.text
 
 
@@ -636,6 +689,13 @@ def test_a_summary_at_random_is_one_of_the_files(tmp_path: Path) -> None:
     assert run_command("summarize", *flags, "--seed=1").stdout != done.stdout
     twice = run_command("summarize", path, "--random", train, *flags[2:])
     assert len(twice.stdout.splitlines()) == 60  # files may follow flags
+    write(tmp_path, "t.jsonl", lines(*({"s": text} for text in ("", " ", "one"))))
+    drawn = command.drawn(["a"] * 20, train, "s", 0)
+    assert set(drawn) == {"one"}
+    write(tmp_path, "t.jsonl", lines({"s": " "}))
+    for column, mend in (("s", "holds no summary that"), ("t", "--summary-column")):
+        with pytest.raises(UserError, match=mend):
+            list(command.drawn(["a"], train, column, 0))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ Several columns, or a list in JSON lines, are references of one article.
 import argparse
 import math
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from .output import write_lines
@@ -131,6 +133,7 @@ def report(
     theirs: References,
     articles: Sequence[str] | None,
     against: Sequence[str] | None,
+    embed: Any,
 ) -> Iterator[str]:
     """Lines of scores."""
     from ..scores.rouge import NAMES
@@ -142,8 +145,11 @@ def report(
     yield f"{len(scores)} summaries, {stemming} stemming{which}"
     for name in NAMES:
         yield line(name, [100 * score[name] for score in scores])
-    if args.bertscore:
-        yield line("bertscore", [100 * score for score in similar(args, ours, theirs)])
+    if embed:
+        from ..inference.embedding import bert_scores
+
+        similar = bert_scores(embed, ours, theirs, args.idf, args.how)
+        yield line("bertscore", [100 * score for score in similar])
     yield from others(ours, theirs, articles)
     if against is not None:
         before = scored(args, against, theirs)
@@ -163,17 +169,32 @@ def scored(
     return [best_or_mean(a, b, args.how, not args.no_stem) for a, b in pairs]
 
 
-def similar(
-    args: argparse.Namespace, ours: Sequence[str], theirs: References
-) -> list[float]:
-    """BERTScore of each summary."""
+def embedder(args: argparse.Namespace) -> Any:
+    """The encoder of BERTScore; None without one.
+
+    Raises:
+        UserError: it is none, or has no such layer.
+
+    """
+    if not args.bertscore:
+        return None
     from .. import tasks as plugin  # noqa: F401  registers everything
-    from ..inference.embedding import Embedder, bert_scores
+    from ..inference.embedding import Embedder
     from ..model_dir import ModelDirectory
 
-    directory = ModelDirectory.open(args.bertscore)
-    embed = Embedder(directory, args.layer, args.cpu)
-    return bert_scores(embed, ours, theirs, args.idf, args.how)
+    return Embedder(ModelDirectory.open(args.bertscore), args.layer, args.cpu)
+
+
+def warn(ours: Sequence[str], theirs: References) -> None:
+    """Say what makes scores less than they seem."""
+    from ..scores.summaries import few_outputs
+
+    empty = sum(not any(map(str.strip, several)) for several in theirs)
+    if empty:
+        said = f"{empty} of {len(theirs)} articles have no reference, and score 0"
+        print(said, file=sys.stderr)
+    if few := few_outputs(len({*ours}), len(ours)):
+        print(few, file=sys.stderr)
 
 
 def others(
@@ -209,5 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{args.summaries} has {len(ours)} summaries and {path} has {count}; "
                 "there must be one for each"
             )
-    write_lines(report(args, ours, theirs, articles, against))
+    embed = embedder(args)
+    warn(ours, theirs)
+    write_lines(report(args, ours, theirs, articles, against, embed))
     return 0

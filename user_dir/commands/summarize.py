@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..errors import UserError
 from .output import say_what_is_read, with_progress, write_lines
 from .page import Page, add_model, page, positive
 
@@ -33,6 +34,7 @@ what comes out, on standard output:
 """
 #: The flags of the search, as :class:`..inference.searching.Decoding` names them.
 DECODING = ("beam", "length_penalty", "min_length", "max_length", "no_repeat")
+_COLUMN = "article"
 
 
 class Article(NamedTuple):
@@ -56,9 +58,9 @@ def parser() -> Page:
     )
     add(
         "--column",
-        default="article",
         metavar="NAME",
-        help="of the articles, in tables; default %(default)s",
+        help="of the articles, in tables; default: as in training, without a "
+        f"checkpoint {_COLUMN}",
     )
     _add_baselines(found)
     _add_search(found)
@@ -154,33 +156,51 @@ def lead(texts: Iterable[str], sentences: int) -> Iterator[str]:
 
 
 def drawn(texts: Iterable[str], path: Path, column: str, seed: int) -> Iterator[str]:
-    """A summary of a file for each article, whatever that is about."""
+    """A summary of a file for each article, whatever that is about; none is empty.
+
+    Raises:
+        UserError: the file cannot be read, lacks the column, or has no summary.
+
+    """
     import numpy as np
 
     from .rouge import read
 
-    known, draw = read(path, column), np.random.default_rng(seed)
-    yield from (known[draw.integers(len(known))][0] for _ in texts)
+    found = read(path, column, "--summary-column")
+    known = [several[0] for several in found if several[0].strip()]
+    if not known:
+        raise UserError(f"{path} holds no summary that is not empty")
+    draw = np.random.default_rng(seed)
+    yield from (known[draw.integers(len(known))] for _ in texts)
 
 
-def summaries(args: argparse.Namespace, texts: Iterable[str]) -> Iterator[str]:
+def summaries(
+    args: argparse.Namespace, summarize: Any, texts: Iterable[str]
+) -> Iterator[str]:
     """One per article."""
     if args.lead:
         yield from lead(texts, args.lead)
     elif args.random:
         yield from drawn(texts, args.random, args.summary_column, args.seed or 0)
     else:
-        yield from of_checkpoint(args, texts)
+        yield from of_checkpoint(args, summarize, texts)
 
 
-def of_checkpoint(args: argparse.Namespace, texts: Iterable[str]) -> Iterator[str]:
-    """Summaries of a trained model; says what was cut, and how many are different."""
+def loaded(args: argparse.Namespace) -> Any:
+    """The trained model, which searches as is asked for."""
     from ..inference.summarising import Summarizer
-    from ..scores.summaries import Sameness
 
     given = {name: getattr(args, name) for name in DECODING}
     changes: dict[str, Any] = {n: v for n, v in given.items() if v is not None}
-    summarize = Summarizer(args.checkpoint, args.model, args.cpu, **changes)
+    return Summarizer(args.checkpoint, args.model, args.cpu, **changes)
+
+
+def of_checkpoint(
+    args: argparse.Namespace, summarize: Any, texts: Iterable[str]
+) -> Iterator[str]:
+    """Summaries of a trained model; says what was cut, and how many are different."""
+    from ..scores.summaries import Sameness
+
     same = Sameness()
     yield from same.watch(summarize(texts, args.max_tokens))
     if summarize.truncated:
@@ -218,18 +238,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     check(page, args)
     from ..data.noticing import noticing
 
-    args.checkpoint = None
+    summarize, column = None, args.column or _COLUMN
     if not (args.lead or args.random):
         if not args.inputs:
             page.error("name a checkpoint, --lead N or --random FILE")
         args.checkpoint, *args.inputs = args.inputs
+        summarize = loaded(args)
+        column = args.column or summarize.task.tables.source
     if not args.inputs:
         say_what_is_read("articles")
     paths = args.inputs or [None]
-    total = count(paths, args.column)
-    articles = (found for path in paths for found in read_articles(path, args.column))
+    total = count(paths, column)
+    articles = (found for path in paths for found in read_articles(path, column))
     seen = noticing(articles, lambda found: found[:2], lambda found: (found.text,))
-    shown = summaries(args, (found.text for found in seen))
+    shown = summaries(args, summarize, (found.text for found in seen))
     shown = with_progress(shown, "summarising", total)
     write_lines(" ".join(summary.split()) for summary in shown)
     return 0

@@ -101,8 +101,7 @@ def _other(
     if math.isnan(found.spread):
         return ""
     predicted = [
-        {r.seed: r.predictions[subset] for r in mine if subset in r.predictions}
-        for mine in two
+        {r.seed: one for r in mine if (one := r.recorded(subset))} for mine in two
     ]
     try:
         gaps = paired(predicted[0], predicted[1], metric, scores)

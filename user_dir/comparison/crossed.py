@@ -29,9 +29,11 @@ from ..scores.metrics import (
     label_counts,
     label_scores,
 )
-from .results import Predictions
+from .results import Predictions, Summaries
 from .significance import CONFIDENCE
 
+#: What is known of each sentence or article.
+Recorded = Predictions | Summaries
 #: By how much a score of recorded predictions may differ from the recorded score.
 _SAME = 1e-6
 
@@ -58,7 +60,7 @@ class Crossed:
     sentences: int
 
 
-def shares(found: Predictions, metric: str, recorded: float) -> np.ndarray:
+def shares(found: Recorded, metric: str, recorded: float) -> np.ndarray:
     """Each sentence's share in a run's score, shape (M,); their mean is near the score.
 
     Source: the jackknife's pseudo-values (Tukey 1958); of correlations the limit of
@@ -85,8 +87,8 @@ def shares(found: Predictions, metric: str, recorded: float) -> np.ndarray:
 class _Same:
     """Predictions, known by being the same object: a table is made several times."""
 
-    def __init__(self, found: Predictions) -> None:
-        self.found = found
+    def __init__(self, found: Recorded) -> None:
+        self.found: Mapping[str, Any] = found
 
     def __hash__(self) -> int:
         return id(self.found)
@@ -97,10 +99,24 @@ class _Same:
 
 @functools.lru_cache(maxsize=2**12)
 def _known(same: _Same, metric: str) -> tuple[float, np.ndarray]:
+    if "scores" in same.found:
+        return _written(same.found["scores"], metric)
     outputs, gold = (_array(same.found[name]) for name in ("outputs", "gold"))
     if len(gold) < 2 or outputs.ndim != 2 or not np.isfinite(outputs).all():
         raise NotBySentenceError("a run's predictions are not finite")
     return sentence_shares(metric, outputs, gold)
+
+
+def _written(
+    scores: Mapping[str, list[float]], metric: str
+) -> tuple[float, np.ndarray]:
+    """Summaries' scores, of which a run's is the mean."""
+    if metric not in scores:
+        raise NotBySentenceError(f"{metric} is no mean over summaries")
+    values = _array(scores[metric])
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise NotBySentenceError("a run's scores of summaries are not finite")
+    return float(values.mean()), values
 
 
 def _array(rows: Sequence[Any]) -> np.ndarray:
@@ -229,8 +245,8 @@ def _lifted(rank: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def paired(
-    method: Mapping[int, Predictions],
-    baseline: Mapping[int, Predictions],
+    method: Mapping[int, Recorded],
+    baseline: Mapping[int, Recorded],
     metric: str,
     scores: tuple[Mapping[int, float], Mapping[int, float]],
 ) -> np.ndarray:

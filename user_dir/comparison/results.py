@@ -53,6 +53,13 @@ class Predictions(TypedDict):
     score_of: NotRequired[list[str]]
 
 
+class Summaries(TypedDict):
+    """Of one subset, in the data's order: scores by metric, digests of references."""
+
+    scores: dict[str, Annotated[list[float], Field(min_length=1)]]
+    gold: Annotated[list[Gold], Field(min_length=1)]
+
+
 # Without one of its own it has Result's, which forbids what it does not know.
 @with_config(ConfigDict(extra="allow"))
 class Evaluation(TypedDict, extra_items=dict[str, float]):  # type: ignore[call-arg]
@@ -73,6 +80,7 @@ class _Recorded(TypedDict):
     groups: NotRequired[list[str]]
     group: NotRequired[list[Annotated[int, Field(ge=0)]]]
     score_of: NotRequired[list[str]]
+    scores: NotRequired[dict[str, list[float]]]
 
 
 class _Checkpoint(TypedDict):
@@ -123,6 +131,7 @@ class Result:
         evaluations: ``{"updates": ..., subset: {metric: value}}`` in order.
         predictions: by subset, ``outputs`` and ``gold`` in the data's order, at the
             evaluation that the run's own metric calls best.
+        summaries: what each summary scored there, by subset.
         seconds_per_update: median over the training log.
         seconds: from start to end, loading and evaluations included.
         peak_mb: largest resident memory of the process.
@@ -143,6 +152,7 @@ class Result:
     config: dict[str, Any] = field(default_factory=dict)
     evaluations: list[Evaluation] = field(default_factory=list)
     predictions: dict[str, Predictions] = field(default_factory=dict)
+    summaries: dict[str, Summaries] = field(default_factory=dict)
     seconds_per_update: Cost | None = None
     seconds: Cost | None = None
     peak_mb: Cost | None = None
@@ -173,6 +183,10 @@ class Result:
         return chosen["best_checkpoint_metric"], chosen[
             "maximize_best_checkpoint_metric"
         ]
+
+    def recorded(self, subset: str) -> Predictions | Summaries | None:
+        """What is known of each sentence or article of a subset."""
+        return self.predictions.get(subset) or self.summaries.get(subset)
 
     def best(self, select: str, metric: str, larger: bool = True) -> dict[str, Any]:
         """The evaluation with the best ``metric`` on ``select``; the first of equals.
@@ -236,7 +250,19 @@ def load(path: Path) -> Result:
                 f"{path}: field 'predictions.{subset}': {len(found['outputs'])} "
                 f"outputs of {len(found['gold'])} gold answers; {_MEND}"
             )
+    for subset, one in result.summaries.items():
+        _check_scores(one, f"{path}: field 'summaries.{subset}.scores")
     return result
+
+
+def _check_scores(found: Summaries, where: str) -> None:
+    articles = len(found["gold"])
+    for metric, scores in found["scores"].items():
+        if len(scores) != articles:
+            raise UserError(
+                f"{where}.{metric}': {len(scores)} scores of {articles} articles; "
+                f"{_MEND}"
+            )
 
 
 def _check_groups(found: Predictions, where: str) -> None:
@@ -406,14 +432,15 @@ def _take_predictions(result: Result, files: Sequence[_Recorded]) -> None:
     metric, larger = result.own_metric
     first = next(name for name in result.evaluations[0] if name != "updates")
     best = result.best(first, metric, larger)["updates"]
-    result.predictions = {
-        one["subset"]: _predictions(one)
-        for one in files
-        if one["updates"] == best and "outputs" in one and "gold" in one
-    }
+    chosen = [one for one in files if one["updates"] == best and "gold" in one]
+    for one in chosen:
+        if "outputs" in one:
+            kept = _part(one, Predictions)
+            result.predictions[one["subset"]] = cast(Predictions, kept)
+        elif "scores" in one:
+            result.summaries[one["subset"]] = cast(Summaries, _part(one, Summaries))
 
 
-def _predictions(one: _Recorded) -> Predictions:
+def _part(one: _Recorded, of: type[Any]) -> dict[str, Any]:
     """What of a record is of its sentences."""
-    kept = {k: v for k, v in one.items() if k in Predictions.__annotations__}
-    return cast(Predictions, kept)
+    return {k: v for k, v in one.items() if k in of.__annotations__}

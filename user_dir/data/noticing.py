@@ -63,7 +63,7 @@ _HTML = re.compile(
     rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>|&(?:#\d+|#x[\da-f]+|amp|apos|gt|lt|nbsp|quot);",
     re.IGNORECASE,
 )
-_CONTROL = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _TURN = re.compile(r"^[ \t]*(#?\w[\w .'-]{0,40}#?):[ \t]*(.*)$", re.MULTILINE)
 
 

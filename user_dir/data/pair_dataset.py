@@ -75,7 +75,7 @@ def _chunks(
         for pair, row in zip(some, ids[0], strict=True) if cut[0] else ():
             if len(row) == tokenizers[0].max_length and cut_off < _LOOKED_AT:
                 cut_off += 1
-                lost += _answer_is_cut(pair, row, tokenizers[0])
+                lost += _answer_is_cut(pair, tokenizers[0])
         yield Chunk(ids, np.empty((len(some), 0), np.int64), cut)
     if lost:
         remark(
@@ -87,17 +87,17 @@ def _chunks(
         )
 
 
-#: Articles that are looked into: text is made of their tokens again.
+#: Articles that are looked into: they are tokenised again.
 _LOOKED_AT = 1000
 #: Letters that a word of the article must have to be told from all others'.
 _LONG = 4
 
 
-def _answer_is_cut(pair: Pair, ids: np.ndarray, tokenizer: SentenceTokenizer) -> bool:
+def _answer_is_cut(pair: Pair, tokenizer: SentenceTokenizer) -> bool:
     """Whether the part that is kept has less than half of what a summary takes."""
     wanted = {word for word in words(pair.target) if len(word) >= _LONG}
     whole = wanted.intersection(words(pair.source))
-    left = whole.intersection(words(tokenizer.decode(ids.tolist())))
+    left = whole.intersection(words(tokenizer.kept(pair.source)))
     return 2 * len(left) < len(whole)
 
 

@@ -207,6 +207,12 @@ def _not_utf8(where: Where, data: bytes, error: UnicodeDecodeError) -> UserError
     return error_at(where, line, problem, mend)
 
 
+def _refuse_returns(where: Where, text: str) -> None:
+    if "\r" in text.strip() and "\n" not in text:
+        mend = f"make them line feeds: tr '\\r' '\\n' < {_file(where)} > NEW"
+        raise UserError(f"{where}: its lines end in carriage returns alone; {mend}")
+
+
 def decoded(where: Where, data: bytes, blank: bool = False) -> str:
     r"""Bytes as text, a byte-order mark removed, line ends as "\n".
 
@@ -224,9 +230,7 @@ def decoded(where: Where, data: bytes, blank: bool = False) -> str:
         raise error_at(where, line, "a NUL character", "is this a text file?")
     if not (blank or text.strip()):
         raise UserError(f"{where} is empty; it should hold sentences")
-    if "\r" in text.strip() and "\n" not in text:
-        mend = f"make them line feeds: tr '\\r' '\\n' < {_file(where)} > NEW"
-        raise UserError(f"{where}: its lines end in carriage returns alone; {mend}")
+    _refuse_returns(where, text)
     return text.replace("\r\n", "\n")
 
 
@@ -371,6 +375,8 @@ def _line(where: Where, number: int, data: bytes) -> str:
         raise error_at(where, number, problem, "make it UTF-8, as iconv does") from None
     if "\0" in text:
         raise error_at(where, number, "a NUL character", "is this a text file?")
+    if number == 1:
+        _refuse_returns(where, text)
     return text.replace("\r\n", "\n")
 
 

@@ -149,6 +149,9 @@ def text_cell(path: Path, number: int, row: dict[str, Any], column: str) -> str:
         problem = f"column {shown(column)} holds {_json(value)}, not text"
         quoted = f", as in {json.dumps(_json(value))}" if _is_number(value) else ""
         raise error_at(path, number, problem, f"write a string{quoted}")
+    if "\0" in value:
+        problem = f"column {shown(column)} holds a NUL character"
+        raise error_at(path, number, problem, "remove it")
     half = unpaired(value)
     if half:
         problem = f"column {shown(column)} holds {half}"

@@ -156,6 +156,11 @@ class SentenceTokenizer:
                     *(token, shown(text)),
                 )
 
+    def kept(self, text: str) -> str:
+        """The part of a text that is not cut away."""
+        ends = [end for _, end in self._tokenizer.encode(text).offsets]
+        return text[: max(ends, default=0)]
+
     def form(self) -> list[int]:
         """Ids that stand around a text: those of an empty one."""
         return [int(index) for index in self.ids[self._tokenizer.encode("").ids]]

@@ -50,7 +50,7 @@ def load_trained(
         raise UserError(f"{checkpoint} {no_file(checkpoint)}")
     moved = {"steady_model": str(model)} if model else {}
     state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint), moved)
-    _check_model(state, checkpoint)
+    _check_model(state, checkpoint, model)
     models, _, task = checkpoint_utils.load_model_ensemble_and_task(
         [str(checkpoint)], arg_overrides=moved, state=state
     )
@@ -95,8 +95,10 @@ def load_classifier(directory: ModelDirectory) -> tuple[Any, Any]:
     return model.eval(), task
 
 
-def _check_model(state: Any, checkpoint: Path) -> None:
+def _check_model(state: Any, checkpoint: Path, model: str | Path | None) -> None:
     """Say which flag names a model directory that has moved, or is another."""
+    if model:
+        ModelDirectory.open(model)
     named = OmegaConf.select(state.get("cfg") or {}, "task.steady_model")
     if named and not os.path.isfile(os.path.join(str(named), MANIFEST)):
         found = _seen_from(checkpoint, str(named)) or "DIR"

@@ -1,9 +1,12 @@
-"""ROUGE by rouge-score, summed so that any number of workers can add it up."""
+"""ROUGE by rouge-score, of one or several references."""
 
+import logging
 import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 #: What is reported: unigrams, bigrams, and the longest common subsequence of
 #: sentences, each as F1.
@@ -17,6 +20,15 @@ def _scorer(stem: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # a slow import
 
     return RougeScorer(list(NAMES), use_stemmer=stem)
+
+
+@cache  # once
+def _say_what_is_read() -> None:
+    logger.warning(
+        "ROUGE reads a to z and 0 to 9 alone, as rouge-score counts it: a reference in "
+        "another script scores 0 whatever the summary; BERTScore, with an encoder that "
+        "knows the script, can tell (--bertscore, --summarization-bertscore)"
+    )
 
 
 def as_lines(text: str) -> str:
@@ -38,6 +50,8 @@ def rouge(prediction: str, reference: str, stem: bool = True) -> dict[str, float
         stem: Porter stemming, as published figures have it.
 
     """
+    if re.search(r"\w", reference) and not re.search(r"[a-zA-Z0-9]", reference):
+        _say_what_is_read()
     scores = _scorer(stem).score(as_lines(reference), as_lines(prediction))
     return {name: float(scores[name].fmeasure) for name in NAMES}
 
@@ -61,17 +75,3 @@ def best_or_mean(
     if how == "best":
         return max(found, key=lambda scores: scores["rouge1"])
     return {name: sum(one[name] for one in found) / len(found) for name in NAMES}
-
-
-def rouge_sums(
-    predictions: Sequence[str],
-    references: Sequence[Sequence[str]],
-    how: str = "best",
-    stem: bool = True,
-) -> dict[str, float]:
-    """Sums over summaries, each with its references, by name."""
-    found = [
-        best_or_mean(prediction, several, how, stem)
-        for prediction, several in zip(predictions, references, strict=True)
-    ]
-    return {name: sum(one[name] for one in found) for name in NAMES}

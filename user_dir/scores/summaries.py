@@ -2,15 +2,21 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .metrics import SCATTERED, each_once, scattered_scores
+from .rouge import NAMES
+
 #: Lengths of the n-grams that may be novel.
 SIZES = (1, 2, 3, 4)
-#: Logged digests of the outputs of a split.
+#: Logged digests and scores of a split's summaries, each at its place.
 SAID = "_said"
+#: Scores of a summary, in the order in which they are logged; the last may be missing.
+SCORES = (*NAMES, "bertscore")
 #: Summaries that must be there before equal ones are remarkable, and the share of
 #: different ones that is.
 MANY, FEW = 10, 0.5
@@ -101,29 +107,70 @@ def shares(sums: dict[str, float]) -> dict[str, float]:
 
 
 def digest(text: str) -> int:
-    """A number below 2^52, which a float holds, of a text."""
+    """A number below 2^49, which a float holds sixteen times, of a text."""
     whole = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(whole, "big") >> 12
+    return int.from_bytes(whole, "big") >> 15
 
 
-def said(texts: Sequence[str], ids: Sequence[int], total: int) -> Tensor:
-    """Digests of outputs at their places in a data set, zero elsewhere.
+def said(
+    texts: Sequence[str],
+    references: Sequence[Sequence[str]],
+    scores: Sequence[Mapping[str, float]],
+    ids: Sequence[int],
+    total: int,
+) -> Tensor:
+    """What is known of each summary, at its place in a data set, zero elsewhere.
 
-    Added up over batches and workers this is each output once.
+    Added up over batches and workers this is each summary once.
 
     Args:
         texts: B of them.
+        references: theirs.
+        scores: theirs, by the names of :data:`SCORES`.
         ids: their indices in the data set.
         total: N, size of the data set.
 
     Returns:
-        Digests, and a 1 where there is one, shape (2, N).
+        The text's digest, its K scores, the references' digest, and a 1 where there is
+        a summary, shape (K + 3, N).
 
     """
-    found = torch.zeros(2, total, dtype=torch.float64)
-    for text, index in zip(texts, ids, strict=True):
-        found[:, index] = torch.tensor([digest(text), 1.0], dtype=torch.float64)
-    return found
+    rows = [
+        [digest(text), *one.values()] for text, one in zip(texts, scores, strict=True)
+    ]
+    gold = [digest("\n".join(several)) for several in references]
+    found, answers = (torch.tensor(n, dtype=torch.float64) for n in (rows, gold))
+    return scattered_scores(found, answers, torch.tensor(ids), total)[SCATTERED]
+
+
+def mean_score(summed: Tensor, place: int) -> float:
+    """The mean of one score.
+
+    Args:
+        summed: :func:`said`, added up.
+        place: of the score in :data:`SCORES`.
+
+    """
+    table = each_once(summed)
+    return float(table[1 + place].sum() / table[-1].sum())
+
+
+def by_summary(summed: Tensor) -> dict[str, Any]:
+    """:func:`said`, added up, as it is recorded.
+
+    Returns:
+        ``scores``, by name N numbers, and ``gold``, N digests of the references, by
+        which articles are known again; nothing if one was not summarised.
+
+    """
+    table = each_once(summed)
+    if not table[-1].all():
+        return {}
+    scores = zip(SCORES, table[1:-2].tolist(), strict=False)
+    return {
+        "scores": {name: [round(one, 6) for one in found] for name, found in scores},
+        "gold": table[-2].tolist(),
+    }
 
 
 def distinct(summed: Tensor) -> tuple[int, int]:
@@ -133,9 +180,9 @@ def distinct(summed: Tensor) -> tuple[int, int]:
         summed: :func:`said`, added up; fairseq repeats some to fill up workers.
 
     """
-    digests, times = summed.cpu()
-    known = times > 0
-    return len((digests[known] / times[known]).unique()), int(known.sum())
+    table = each_once(summed)
+    known = table[-1] > 0
+    return len(table[0, known].unique()), int(known.sum())
 
 
 def few_outputs(different: int, count: int) -> str | None:

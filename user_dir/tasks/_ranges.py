@@ -157,6 +157,12 @@ def _check_together(root: Any) -> None:
             "--lr-scheduler inverse_sqrt decays from the end of its warm-up: give "
             "--warmup-updates 1 or more"
         )
+    if root.checkpoint.checkpoint_suffix:
+        raise UserError(
+            f"--checkpoint-suffix {root.checkpoint.checkpoint_suffix} is for models in "
+            "several files, and under such a name no run goes on after damage; leave "
+            "it out, and name a --save-dir"
+        )
     if root.dataset.combine_valid_subsets:
         raise UserError(
             "--combine-valid-subsets is for files that fairseq binarised; name the "

@@ -21,6 +21,7 @@ from ..scores.metrics import (
     each_once,
     f1_of,
 )
+from ..scores.summaries import SAID, by_summary
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +85,7 @@ class Recorder:
         if labels:
             content |= {"labels": list(labels)}
             content |= {} if LABELED in sums else {"f1_of": f1_of(labels)}
-        if SCATTERED in sums:
-            several = len(labels or ()) if LABELED in sums else 0
-            content |= predictions(sums[SCATTERED], several, subset)
+        content |= _each(sums, labels or (), subset)
         content |= _made_of(encoded, score_of)
         name = f"{subset}-{content['updates']}.json"
         write_json(self.folder / name, content)
@@ -106,15 +105,30 @@ def _memory() -> dict[str, float]:
     return {"peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20}
 
 
-def predictions(
-    scattered: Tensor, several: int = 0, subset: str = ""
+def _each(
+    sums: Mapping[str, Tensor], labels: Sequence[str], subset: str
 ) -> dict[str, Any]:
+    """What is known of each sentence or summary, if all of them were judged."""
+    found = None
+    if SCATTERED in sums:
+        found = predictions(sums[SCATTERED], len(labels) if LABELED in sums else 0)
+    elif SAID in sums:
+        found = by_summary(sums[SAID])
+    if found == {}:
+        logger.warning(
+            "%s was not evaluated to its end, so --steady-record keeps its metrics and "
+            "no outputs; leave --max-valid-steps out",
+            subset,
+        )
+    return found or {}
+
+
+def predictions(scattered: Tensor, several: int = 0) -> dict[str, Any]:
     """Outputs and gold labels in the order of the data set.
 
     Args:
         scattered: summed :func:`scattered_scores`, shape (K + 2, N), or (2 L + 1, N).
         several: L, where any number of labels hold for a sentence.
-        subset: name of the data set.
 
     Returns:
         ``outputs``, N lists of K logits or scores, and ``gold``, N numbers, or N lists
@@ -123,11 +137,6 @@ def predictions(
     """
     table = each_once(scattered)
     if not table[-1].all():
-        logger.warning(
-            "%s was not evaluated to its end, so --steady-record keeps its metrics and "
-            "no outputs; leave --max-valid-steps out",
-            subset,
-        )
         return {}
     if several:
         gold = table[several:-1].T.int().tolist()

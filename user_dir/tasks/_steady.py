@@ -54,6 +54,7 @@ from ..scores.metrics import (
     one_labelling,
     one_score,
 )
+from ..scores.summaries import SAID
 from . import _heads
 from ._ranges import check_criterion, check_head, check_ranges
 from ._recipe import (
@@ -536,7 +537,7 @@ class SteadyTask(FairseqTask):
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each subset's evaluation."""
         subset = self.evaluated
-        sums = {n: agg[n].sum for n in (COUNTS, LABELED, SCATTERED) if n in agg}
+        sums = {n: agg[n].sum for n in (COUNTS, LABELED, SCATTERED, SAID) if n in agg}
         labels = self.labels_of(subset)
         same = _same_answer(sums, labels) or self.remarkable(agg)
         RUN.evaluated(subset, stats, same)

@@ -41,12 +41,14 @@ from ..inference.searching import (
 from ..model_dir import BERT2BERT, ModelDirectory
 from ..patches.announcing import DETAIL
 from ..regularizers import unwrap
-from ..scores.rouge import HOW, NAMES, rouge_sums
+from ..scores.rouge import HOW, NAMES, best_or_mean
 from ..scores.summaries import (
     SAID,
+    SCORES,
     SIZES,
     distinct,
     few_outputs,
+    mean_score,
     measured_sums,
     said,
     shares,
@@ -72,8 +74,8 @@ COLUMNS = {
     "scitldr": Columns("source", (("target",),), sentences=True),
     "custom": CUSTOM,
 }
-#: Logged sums of ROUGE, and of the summaries they are over; and of other measures.
-_ROUGE, _DECODED, _MEASURED = "_rouge_", "_rouge_decoded", "_rouge_of_"
+#: Logged sums of what is counted in summaries.
+_MEASURED = "_rouge_of_"
 
 
 def _searching(name: str) -> Any:
@@ -404,25 +406,34 @@ class SummarizationTask(SteadyTask):
         most = min(self.cfg.summarization_decode or known, known)
         ids = sample["id"].tolist()
         rows = [row for row, index in enumerate(ids) if index < most]
-        texts = []
-        if rows:
-            texts = self.summarizer(model)(select(sample["net_input"], rows))
-        chosen = [ids[row] for row in rows]
-        logged |= self._measured(texts, chosen)
-        return loss, size, logged | {SAID: said(texts, chosen, most)}
+        if not rows:
+            return loss, size, logged
+        texts = self.summarizer(model)(select(sample["net_input"], rows))
+        return loss, size, logged | self._measured(texts, [ids[r] for r in rows], most)
 
-    def _measured(self, texts: Sequence[str], ids: Sequence[int]) -> dict[str, Any]:
-        """Sums over summaries of these articles."""
+    def _measured(
+        self, texts: Sequence[str], ids: Sequence[int], most: int
+    ) -> dict[str, Any]:
+        """Sums over summaries of these articles, and what is known of each."""
         pairs = [self._pairs[self.evaluated][index] for index in ids]
         references = [pair.references for pair in pairs]
-        stem = not self.cfg.summarization_no_stem
-        sums = rouge_sums(texts, references, self.references, stem)
-        if self.cfg.summarization_bertscore:
-            sums["bertscore"] = sum(self._similar(texts, references))
-        found = {f"{_ROUGE}{name}": value for name, value in sums.items()}
+        scores = self._scores(texts, references)
         counts = measured_sums(texts, references, [pair.source for pair in pairs])
-        found |= {f"{_MEASURED}{name}": count for name, count in counts.items()}
-        return found | {_DECODED: len(texts)}
+        found = {f"{_MEASURED}{name}": count for name, count in counts.items()}
+        return {**found, SAID: said(texts, references, scores, ids, most)}
+
+    def _scores(
+        self, texts: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> list[dict[str, float]]:
+        """ROUGE of each, and BERTScore if it is asked for, in percent."""
+        how, stem = self.references, not self.cfg.summarization_no_stem
+        both = zip(texts, references, strict=True)
+        found = [best_or_mean(text, several, how, stem) for text, several in both]
+        if self.cfg.summarization_bertscore:
+            similar = self._similar(texts, references)
+            for one, value in zip(found, similar, strict=True):
+                one["bertscore"] = value
+        return [{name: 100 * x for name, x in one.items()} for one in found]
 
     def _similar(
         self, texts: Sequence[str], references: Sequence[Sequence[str]]
@@ -440,21 +451,17 @@ class SummarizationTask(SteadyTask):
     ) -> None:
         """ROUGE and the rest over the decoded examples of all workers."""
         ours = [
-            {n: log.pop(n) for n in list(log) if n.startswith(_ROUGE) or n == SAID}
+            {n: log.pop(n) for n in list(log) if n.startswith(_MEASURED) or n == SAID}
             for log in logging_outputs
         ]
         super().reduce_metrics(logging_outputs, criterion)
-        names = dict.fromkeys(name for log in ours for name in log)
-        sums = {name: sum(log.get(name, 0) for log in ours) for name in names}
-        count = float(sums.get(_DECODED, 0))
-        if not count:
+        for name in dict.fromkeys(name for log in ours for name in log):
+            metrics.log_scalar_sum(name, sum(log.get(name, 0) for log in ours))
+        if not any(ours):
             return
-        for name in (n for n in (*NAMES, "bertscore") if f"{_ROUGE}{n}" in sums):
-            share = 100 * float(sums[f"{_ROUGE}{name}"]) / count
-            metrics.log_scalar(name, share, count, round=None)
-        for name in names:
-            if name.startswith(_MEASURED) or name == SAID:
-                metrics.log_scalar_sum(name, sums[name])
+        bertscore = bool(self.cfg.summarization_bertscore)
+        for row, name in enumerate(SCORES if bertscore else NAMES):
+            metrics.log_derived(name, partial(_mean, row))
         metrics.log_derived("unique", _unique)
         for name in (*(f"novel{size}" for size in SIZES), "length_ratio"):
             metrics.log_derived(name, partial(_share, name))
@@ -465,10 +472,15 @@ class SummarizationTask(SteadyTask):
         return few_outputs(*distinct(summed)) if isinstance(summed, Tensor) else None
 
 
+def _mean(row: int, meters: Any) -> float:
+    """One of the scores; NaN where no summary was made since the meter was reset."""
+    summed = meters[SAID].sum
+    return mean_score(summed, row) if isinstance(summed, Tensor) else math.nan
+
+
 def _unique(meters: Any) -> float:
     """Different summaries, in percent of all."""
     summed = meters[SAID].sum
-    # A meter that was reset and saw no batch since holds 0.
     different, count = distinct(summed) if isinstance(summed, Tensor) else (0, 0)
     return 100 * different / count if count else math.nan
 
