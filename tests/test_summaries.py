@@ -329,13 +329,15 @@ def test_the_share_of_different_summaries_is_logged_recorded_and_remarked(
 
 def test_equal_summaries_are_counted_over_workers_and_few_are_remarked() -> None:
     texts, gold = ["a", "b", "a", "c"], [["x", "y"], ["z"], ["x"], ["x", "y"]]
-    scores = [{"rouge1": 10.0 * n, "rouge2": float(n)} for n in range(4)]
     places = [0, 3, 1, 5]
 
     def at(*rows: int, total: int = 6) -> torch.Tensor:
-        few = [[of[row] for row in rows] for of in (texts, gold, scores, places)]
-        return said(few[0], few[1], few[2], few[3], total)  # type: ignore[arg-type]
+        few, answers = [texts[row] for row in rows], [gold[row] for row in rows]
+        scores = {"rouge1": [10.0 * n for n in rows], "rouge2": [1.0 * n for n in rows]}
+        return said(few, answers, scores, [places[row] for row in rows], total)
 
+    assert at().shape == (5, 6)  # a batch of which nothing is summarised
+    assert not at().any()
     one = at(0, 1) + at(2, 3)
     again = one + at(1)  # fairseq repeats some to fill up workers
     assert distinct(one) == distinct(again) == (3, 4)

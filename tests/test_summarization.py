@@ -467,7 +467,7 @@ def test_workers_equal_one(
 ) -> None:
     common = flags(leads, models["bart"], "--max-update=4", "--steady-train-size=64")
     common += ["--criterion=r3f", "--r3f-eps=0.1", "--dropout=0", "--adam-eps=1e-3"]
-    common += ["--attention-dropout=0", "--summarization-decode=20"]
+    common += ["--attention-dropout=0", "--summarization-decode=3"]
     one, two = (
         [f"--save-dir={tmp_path / name}", f"--steady-record={tmp_path / name}"]
         for name in ("one", "two")
@@ -489,7 +489,7 @@ def test_workers_equal_one(
         json.loads((tmp_path / name / "valid-4.json").read_text())
         for name in ("one", "two")
     )
-    assert len(kept["gold"]) == 20
+    assert len(kept["gold"]) == 3
     assert (kept["scores"], kept["gold"]) == (other["scores"], other["gold"])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .metrics import SCATTERED, each_once, scattered_scores
+from .metrics import each_once
 from .rouge import NAMES
 
 #: Lengths of the n-grams that may be novel.
@@ -115,7 +115,7 @@ def digest(text: str) -> int:
 def said(
     texts: Sequence[str],
     references: Sequence[Sequence[str]],
-    scores: Sequence[Mapping[str, float]],
+    scores: Mapping[str, Sequence[float]],
     ids: Sequence[int],
     total: int,
 ) -> Tensor:
@@ -124,9 +124,9 @@ def said(
     Added up over batches and workers this is each summary once.
 
     Args:
-        texts: B of them.
+        texts: B of them, perhaps none: workers log the same names in every batch.
         references: theirs.
-        scores: theirs, by the names of :data:`SCORES`.
+        scores: theirs, K lists in the order of :data:`SCORES`.
         ids: their indices in the data set.
         total: N, size of the data set.
 
@@ -135,12 +135,13 @@ def said(
         a summary, shape (K + 3, N).
 
     """
-    rows = [
-        [digest(text), *one.values()] for text, one in zip(texts, scores, strict=True)
-    ]
+    outputs = [digest(text) for text in texts]
     gold = [digest("\n".join(several)) for several in references]
-    found, answers = (torch.tensor(n, dtype=torch.float64) for n in (rows, gold))
-    return scattered_scores(found, answers, torch.tensor(ids), total)[SCATTERED]
+    rows = [outputs, *map(list, scores.values()), gold, [1] * len(texts)]
+    found = torch.zeros(len(rows), total, dtype=torch.float64)
+    places = torch.tensor(ids, dtype=torch.long)
+    found[:, places] = torch.tensor(rows, dtype=torch.float64)
+    return found
 
 
 def mean_score(summed: Tensor, place: int) -> float:

@@ -406,9 +406,9 @@ class SummarizationTask(SteadyTask):
         most = min(self.cfg.summarization_decode or known, known)
         ids = sample["id"].tolist()
         rows = [row for row, index in enumerate(ids) if index < most]
-        if not rows:
-            return loss, size, logged
-        texts = self.summarizer(model)(select(sample["net_input"], rows))
+        texts = []
+        if rows:
+            texts = self.summarizer(model)(select(sample["net_input"], rows))
         return loss, size, logged | self._measured(texts, [ids[r] for r in rows], most)
 
     def _measured(
@@ -424,16 +424,15 @@ class SummarizationTask(SteadyTask):
 
     def _scores(
         self, texts: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> list[dict[str, float]]:
+    ) -> dict[str, list[float]]:
         """ROUGE of each, and BERTScore if it is asked for, in percent."""
         how, stem = self.references, not self.cfg.summarization_no_stem
         both = zip(texts, references, strict=True)
         found = [best_or_mean(text, several, how, stem) for text, several in both]
+        scores = {name: [one[name] for one in found] for name in NAMES}
         if self.cfg.summarization_bertscore:
-            similar = self._similar(texts, references)
-            for one, value in zip(found, similar, strict=True):
-                one["bertscore"] = value
-        return [{name: 100 * x for name, x in one.items()} for one in found]
+            scores["bertscore"] = self._similar(texts, references)
+        return {name: [100 * x for x in values] for name, values in scores.items()}
 
     def _similar(
         self, texts: Sequence[str], references: Sequence[Sequence[str]]
