@@ -598,6 +598,30 @@ def test_a_training_holds_its_folder_when_its_worker_is_killed(tmp_path: Path) -
     wait_until(lambda: free(run.folder))
 
 
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("os.kill(os.getpid(), 9)", "ended by signal 9 (Killed); so the kernel does"),
+        ("os.kill(os.getpid(), 11)", "ended by signal 11 (Segmentation fault)"),
+        ("sys.exit('error: no room')", "error: no room"),
+        ("print(end='', flush=True); os._exit(3)", "a line like any other"),
+    ],
+)
+def test_a_run_that_is_killed_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, said: str
+) -> None:
+    """Not what its log happens to end with."""
+    (run,) = chain(tmp_path, "a")
+    run.folder.mkdir()
+    prepare(replace(run, command=("probe",)))
+    program = f"import os, sys; print('a line like any other', flush=True); {end}"
+    monkeypatch.setitem(worker.PROGRAMS, "probe", [sys.executable, "-c", program])
+    monkeypatch.setattr(worker, "_flags", lambda *_: [])
+    worker.train(run.folder)
+    status = results.load(run.folder / "result.json").status
+    assert status.startswith(f"crashed: {said}")
+
+
 def test_a_diverged_run_is_an_outcome(tmp_path: Path) -> None:
     """It has no score, and is not tried again; a crash is."""
     executor = Instant(lambda _: None)

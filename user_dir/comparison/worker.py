@@ -12,10 +12,11 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -170,10 +171,19 @@ def _train(folder: Path, task: Task, result: Result, lock: IO[str]) -> None:
     result.peak_mb = usage.ru_maxrss / 1024
     lines = (folder / LOG).read_text("utf-8", "replace").splitlines()
     if process.returncode:
-        reason = lines[-1].strip() if lines else f"exit status {process.returncode}"
+        reason = _reason(process.returncode, lines)
         kind = DIVERGED if _LOST.search(reason) else "crashed: "
         result.status = f"{kind}{reason[:_LONGEST]}"
     result.seconds_per_update = seconds_per_update(lines)
+
+
+def _reason(code: int, lines: Sequence[str]) -> str:
+    """Why a training ended; what was killed had no time to say it."""
+    if code < 0:
+        said = f"ended by signal {-code} ({signal.strsignal(-code)})"
+        short = "; so the kernel does where memory is short: give fewer --jobs, or less"
+        return f"{said}{short} to a batch" if code == -signal.SIGKILL else said
+    return lines[-1].strip() if lines else f"exit status {code}"
 
 
 def _clear(folder: Path) -> None:
