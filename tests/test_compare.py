@@ -371,6 +371,7 @@ def test_grids_may_stand_in_settings(tmp_path: Path) -> None:
         (["a" * 61 + "=--x"], "60 at most"),
         (["Tuning=--x"], "Tuning would be mistaken for a file of the results"),
         (["table.md=--x"], "mistaken for a file"),
+        (["report.html=--x"], "mistaken for a file"),
         (["A", "a"], "A is named twice"),
         (["a=--x 'y"], "mend the quotes"),
         (["a=--x {1,2}", "b=--x 1"], "a 2, b 1.*same number"),

@@ -193,6 +193,10 @@ def test_why_there_is_no_interval_for_other_sentences(
     ones = {1: 1.0, 2: 1.0}
     with pytest.raises(NotBySentenceError, match=said):
         paired(method, good, metric, (ones, ones))
+    for alone in (answered("0", "0"), written(1.0, gold=[1])):
+        name = "rouge1" if "scores" in alone else "accuracy"
+        with pytest.raises(NotBySentenceError, match="one alone says nothing"):
+            paired({1: alone}, {1: alone}, name, ({1: 1.0}, {1: 1.0}))
 
 
 def written(*scores: float, gold: Sequence[float] = (7, 8, 9)) -> Any:
@@ -242,7 +246,7 @@ def test_power_is_statsmodels() -> None:
     assert smallest(10, 0.0125) == pytest.approx(expected, abs=1e-4)
     expected = theirs.solve_power(effect_size=0.3, alpha=0.05, power=0.8)
     assert pairs_for(0.3, 0.05) == math.ceil(expected) == 90
-    assert pairs_for(50.0, 0.05) == 5
+    assert pairs_for(50.0, 0.05) == pairs_for(1e300, 0.05) == 5
     assert pairs_for(1e-5, 0.05) == 10**6
 
 

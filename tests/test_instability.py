@@ -117,13 +117,24 @@ def test_a_bin_has_its_upper_end() -> None:
 def test_the_table_has_every_subset_and_the_worst(tmp_path: Path) -> None:
     made = [result("plain", s, v) for s, v in ((1, 0.25), (2, 0.5), (3, -0.5))]
     made += [result("sift", 1, 0.75), result("sift", 2, status="crashed: x")]
+    lost = {"status": "diverged: x", "predictions": {}}
+    made += [result("sift", 3, **lost), result("smart", 1, **lost)]
+    made += [result("r3f", 1, status="crashed: x")]
+    made += [result("plain", 1, setting="b", status="crashed: x")]
+    instability.show(instability.tables(made[-1:], MCC), MCC)  # nothing to be shown
     instability.write(tmp_path, instability.tables(made, MCC), MCC)
     with (tmp_path / "instability.csv").open(encoding="utf-8") as file:
         rows = {(r["method"], r["subset"]): r for r in csv.DictReader(file)}
     assert list(rows) == [
         ("plain", "valid"), ("plain", "ood"), ("plain", "worst (ood)"),
         ("sift", "valid"), ("sift", "ood"), ("sift", "worst (ood)"),
+        ("smart", "valid"), ("smart", "ood"),
     ]  # fmt: skip
+    for name in rows:
+        if name[0] != "plain":
+            n, failed = ("2", "0.50") if name[0] == "sift" else ("1", "1.00")
+            assert (rows[name]["n"], rows[name]["mean"]) == (n, "nan"), name
+            assert "worst" in name[1] or rows[name]["failed"] == failed
     plain = rows["plain", "valid"]
     assert (plain["mean"], plain["std"], plain["n"]) == ("0.083", "0.520", "3")
     # One of three is below the majority class; every seed says the same.
@@ -131,7 +142,6 @@ def test_the_table_has_every_subset_and_the_worst(tmp_path: Path) -> None:
     # The worst is 0.125 and 0.25 out of domain, and -0.5 in it.
     worst = rows["plain", "worst (ood)"]
     assert (worst["mean"], worst["std"]) == ("-0.042", "0.402")
-    assert (rows["sift", "valid"]["n"], rows["sift", "valid"]["std"]) == ("1", "")
     said = (tmp_path / "instability.md").read_text()
     assert "arXiv 1706.04599" in said
     assert said.count("| plain ") == 3

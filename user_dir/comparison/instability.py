@@ -121,6 +121,7 @@ def _worst(results: Sequence[Result], scored: Scored) -> Row:
         return {}
     lowest = [min(one, key=lambda name: scored.rank(one[name])) for one in each]
     scores = [one[name] for one, name in zip(each, lowest, strict=True)]
+    scores += [math.nan for r in results if r.diverged]
     (name, _), *_ = Counter(lowest).most_common(1)
     return {"subset": f"worst ({name})", **_spread(scores)}
 
@@ -132,12 +133,17 @@ def tables(results: Sequence[Result], scored: Scored) -> Tables:
         rows = []
         for method in unique([r.method for r in results]):
             mine = [r for r in results if (r.setting, r.method) == (setting, method)]
-            for subset in scored.subsets(mine):
+            if all(r.crashed for r in mine):
+                continue
+            # A method that diverged with every seed has no subsets of its own.
+            for subset in scored.subsets(mine) or scored.subsets(results):
                 row = {"method": method, "subset": subset}
                 rows.append(row | _row(mine, scored, subset))
             if worst := _worst(mine, scored):
                 rows.append({"method": method} | worst)
-        made[Title(setting, "every subset", f"instability of {scored.metric}")] = rows
+        if rows:
+            title = Title(setting, "every subset", f"instability of {scored.metric}")
+            made[title] = rows
     return made
 
 

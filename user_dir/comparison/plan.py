@@ -19,7 +19,9 @@ _GRID = re.compile(r"\{([^{}]*,[^{}]*)\}")
 #: A name is that of a folder too, and of no flag.
 _NAME = re.compile(r"[\w+][\w.+-]{0,59}")
 #: What else lies in the folders of results.
-_RESERVED = re.compile(r"tuning|lock|submitit|.*\.(csv|json|log|md|png|pt|svg|tex)")
+_RESERVED = re.compile(
+    r"tuning|lock|submitit|.*\.(csv|html|json|log|md|png|pt|svg|tex)"
+)
 #: fairseq's flag for a plugin.
 _USER_DIR = re.compile(r"--user-dir(=.*)?", re.DOTALL)
 #: numpy's seeds.

@@ -14,6 +14,8 @@ POWER = 0.8
 ERROR = 0.05
 #: Seeds beyond which nobody goes.
 MOST = 10**6
+#: Effect that the fewest pairs show whatever the level; far larger ones overflow.
+_SEEN = 1e3
 #: Chance that a standard deviation from few pairs is below its upper limit.
 _SURE = 0.8
 
@@ -47,6 +49,7 @@ def pairs_for(effect: float, level: float) -> int:
     A million stands for that and more.
     """
     counts = range(FEWEST, MOST)
+    effect = min(effect, _SEEN)
     found = bisect.bisect_left(counts, POWER, key=lambda n: power(effect, n, level))
     return FEWEST + found
 
