@@ -317,8 +317,9 @@ def test_choices_go_out_under_electras_own_names(
 ) -> None:
     """transformers' class for them has another head than its classifier."""
     model = tiny.build(models["electra"], outputs=1).eval()
-    task = SimpleNamespace(num_classes=1, head=HEAD, labels=None, choices=2)
     directory = ModelDirectory.open(models["electra"])
+    task = SimpleNamespace(num_classes=1, head=HEAD, labels=None, choices=2)
+    task.max_positions = lambda: directory.manifest.architecture["max_positions"]
     original = Original(directory, model, {"model": {}}, task)
     original.check()
     exporting._write(original, tmp_path)
