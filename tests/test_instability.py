@@ -119,7 +119,7 @@ def test_the_table_has_every_subset_and_the_worst(tmp_path: Path) -> None:
     made += [result("sift", 1, 0.75), result("sift", 2, status="crashed: x")]
     lost = {"status": "diverged: x", "predictions": {}}
     made += [result("sift", 3, **lost), result("smart", 1, **lost)]
-    made += [result("r3f", 1, status="crashed: x")]
+    made += [result("r3f", 1, status="crashed: x"), result("hype", 1, 0.75)]
     made += [result("plain", 1, setting="b", status="crashed: x")]
     instability.show(instability.tables(made[-1:], MCC), MCC)  # nothing to be shown
     instability.write(tmp_path, instability.tables(made, MCC), MCC)
@@ -129,10 +129,10 @@ def test_the_table_has_every_subset_and_the_worst(tmp_path: Path) -> None:
         ("plain", "valid"), ("plain", "ood"), ("plain", "worst (ood)"),
         ("sift", "valid"), ("sift", "ood"), ("sift", "worst (ood)"),
         ("smart", "valid"), ("smart", "ood"),
+        ("hype", "valid"), ("hype", "ood"), ("hype", "worst (ood)"),
     ]  # fmt: skip
-    for name in rows:
-        if name[0] != "plain":
-            n, failed = ("2", "0.50") if name[0] == "sift" else ("1", "1.00")
+    for method, n, failed in (("sift", "2", "0.50"), ("smart", "1", "1.00")):
+        for name in (one for one in rows if one[0] == method):
             assert (rows[name]["n"], rows[name]["mean"]) == (n, "nan"), name
             assert "worst" in name[1] or rows[name]["failed"] == failed
     plain = rows["plain", "valid"]
@@ -142,6 +142,7 @@ def test_the_table_has_every_subset_and_the_worst(tmp_path: Path) -> None:
     # The worst is 0.125 and 0.25 out of domain, and -0.5 in it.
     worst = rows["plain", "worst (ood)"]
     assert (worst["mean"], worst["std"]) == ("-0.042", "0.402")
+    assert (rows["hype", "valid"]["n"], rows["hype", "valid"]["std"]) == ("1", "")
     said = (tmp_path / "instability.md").read_text()
     assert "arXiv 1706.04599" in said
     assert said.count("| plain ") == 3
@@ -239,8 +240,9 @@ def test_whose_predictions_cannot_be_used_is_said() -> None:
     one, two, three, four = stored(classes(4), "mcc")
     one.predictions = {}
     two.predictions["valid"]["outputs"][0][0] = float("nan")
-    found, notes = usable([one, two, three, four], "valid")
-    assert list(found) == [3, 4]
+    wrote = replace(one, seed=5, summaries={"valid": {"scores": {}, "gold": [1.0]}})
+    found, notes = usable([one, two, three, four, wrote], "valid")
+    assert list(found) == [3, 4]  # and of summaries there is nothing to say
     three.predictions["valid"]["gold"][0] = 7.0
     four.predictions["valid"]["outputs"][0] = [0.0]
     assert notes == [

@@ -467,12 +467,13 @@ def test_workers_equal_one(
 ) -> None:
     common = flags(leads, models["bart"], "--max-update=4", "--steady-train-size=64")
     common += ["--criterion=r3f", "--r3f-eps=0.1", "--dropout=0", "--adam-eps=1e-3"]
-    common += ["--attention-dropout=0", "--summarization-decode=3"]
+    common += ["--attention-dropout=0", "--summarization-decode=20"]
     one, two = (
         [f"--save-dir={tmp_path / name}", f"--steady-record={tmp_path / name}"]
         for name in ("one", "two")
     )
-    common += ["--batch-size=8"]
+    # One article a batch: of some that the workers have at a time none is decoded.
+    common += ["--batch-size=8", "--batch-size-valid=1"]
     done = fairseq_train(*common, *one, f"--update-freq={workers}")
     logs = train_on_workers(zygote, *common, *two, count=workers, backend=backend)
     assert_equal_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-6)
@@ -489,7 +490,7 @@ def test_workers_equal_one(
         json.loads((tmp_path / name / "valid-4.json").read_text())
         for name in ("one", "two")
     )
-    assert len(kept["gold"]) == 3
+    assert len(kept["gold"]) == 20
     assert (kept["scores"], kept["gold"]) == (other["scores"], other["gold"])
 
 

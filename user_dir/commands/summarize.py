@@ -34,6 +34,7 @@ what comes out, on standard output:
 """
 #: The flags of the search, as :class:`..inference.searching.Decoding` names them.
 DECODING = ("beam", "length_penalty", "min_length", "max_length", "no_repeat")
+#: Of articles in tables, where no checkpoint says another.
 _COLUMN = "article"
 
 

@@ -36,7 +36,6 @@ from .significance import CONFIDENCE
 Recorded = Predictions | Summaries
 #: By how much a score of recorded predictions may differ from the recorded score.
 _SAME = 1e-6
-_ALONE = "one alone says nothing of others"
 
 
 class NotBySentenceError(Exception):
@@ -100,11 +99,11 @@ class _Same:
 
 @functools.lru_cache(maxsize=2**12)
 def _known(same: _Same, metric: str) -> tuple[float, np.ndarray]:
+    if len(same.found["gold"]) < 2:
+        raise NotBySentenceError("one alone says nothing of others")
     if "scores" in same.found:
         return _written(same.found["scores"], metric)
     outputs, gold = (_array(same.found[name]) for name in ("outputs", "gold"))
-    if len(gold) < 2:
-        raise NotBySentenceError(_ALONE)
     if outputs.ndim != 2 or not np.isfinite(outputs).all():
         raise NotBySentenceError("a run's predictions are not finite")
     return sentence_shares(metric, outputs, gold)
@@ -117,8 +116,6 @@ def _written(
     if metric not in scores:
         raise NotBySentenceError(f"{metric} is no mean over summaries")
     values = _array(scores[metric])
-    if len(values) < 2:
-        raise NotBySentenceError(_ALONE)
     if not np.isfinite(values).all():
         raise NotBySentenceError("a run's scores of summaries are not finite")
     return float(values.mean()), values

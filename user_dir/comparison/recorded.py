@@ -154,6 +154,8 @@ def usable(
     for result in results:
         if not result.ok or not any(subset in one for one in result.evaluations):
             continue
+        if subset in result.summaries:  # which have scores, and no answers to count
+            continue
         predictions = result.predictions.get(subset)
         reason = _reason(predictions)
         if predictions and not reason:

@@ -46,6 +46,9 @@ TASK, LOCK = "run.json", "lock"
 _KEPT = (TASK, LOCK, "submitit")
 #: What a run says last whose loss, gradient or weights are no numbers any more.
 _LOST = re.compile(r"\bupdate [0-9]+ of --criterion [^:]*: ")
+_SHORT = (
+    "; so the kernel does where memory is short: give fewer --jobs, or less to a batch"
+)
 #: Characters of a reason that are kept.
 _LONGEST = 500
 _VERSIONS = ("fairseq-fixed", "fairseq-steady", "numpy", "torch")
@@ -181,8 +184,7 @@ def _reason(code: int, lines: Sequence[str]) -> str:
     """Why a training ended; what was killed had no time to say it."""
     if code < 0:
         said = f"ended by signal {-code} ({signal.strsignal(-code)})"
-        short = "; so the kernel does where memory is short: give fewer --jobs, or less"
-        return f"{said}{short} to a batch" if code == -signal.SIGKILL else said
+        return said + (_SHORT if code == -signal.SIGKILL else "")
     return lines[-1].strip() if lines else f"exit status {code}"
 
 

@@ -50,7 +50,7 @@ def rouge(prediction: str, reference: str, stem: bool = True) -> dict[str, float
         stem: Porter stemming, as published figures have it.
 
     """
-    if re.search(r"\w", reference) and not re.search(r"[a-zA-Z0-9]", reference):
+    if not re.search(r"[a-zA-Z0-9]", reference) and re.search(r"\w", reference):
         _say_what_is_read()
     scores = _scorer(stem).score(as_lines(reference), as_lines(prediction))
     return {name: float(scores[name].fmeasure) for name in NAMES}
