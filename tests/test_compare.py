@@ -1,6 +1,7 @@
 """The comparison: planned, run for real, judged, shown."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -188,6 +189,26 @@ def test_fairseqs_parser_is_asked(
     assert said is None if message is None else message in str(said)
 
 
+def test_subsets_are_asked_for_before_training(
+    models: dict[str, Path],
+    cola_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    command = flags(models, cola_data)
+    assert reading.refusal(command, ["ood", "valid"]) is None
+    said = "it is not evaluated on tset but on valid, ood; name one of them"
+    assert reading.refusal(command, ["ood", "tset"]) == said
+    # Of these the task says itself what they are evaluated on.
+    assert reading.refusal([*command, "--steady-also", "tset=x.tsv"], ["tset"]) is None
+    assert reading.refusal([*command, "--task", "glue"], ["mismatched"]) is None
+    given = {"commands": [("of all plain", command)], "subsets": ["tset"]}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(given)))
+    assert reading.main() == 1
+    assert capsys.readouterr().err == f"of all plain: {said}\n"
+
+
 #: What compare.py does with its runs, without its tables.
 DRIVER = """
 import sys
@@ -354,7 +375,7 @@ def test_tuning_sees_the_selecting_subset_only(tmp_path: Path) -> None:
 
 def test_grids_may_stand_in_settings(tmp_path: Path) -> None:
     made = plan(tmp_path, "a=--x", settings={"s": ("--l", "{1,2}")})
-    assert (made.tuned, made.trying, made.tuning_runs) == (True, [3], 2)
+    assert (made.tuned, made.trying, made.tuning_runs) == (True, [1000], 2)
     message = "s a 2, t a 1.*same number"
     with pytest.raises(UserError, match=message):
         plan(tmp_path, "a=--x", settings={"s": ("--l", "{1,2}"), "t": ()})
@@ -653,13 +674,15 @@ def test_every_grid_point_is_read_before_anything_runs(
     asked: list[list[str]] = []
 
     def read(_: Any, **given: Any) -> Any:
-        asked.extend(flags for _, flags in json.loads(given["input"]))
+        said = json.loads(given["input"])
+        assert said["subsets"] == ["ood"]
+        asked.extend(flags for _, flags in said["commands"])
         return subprocess.CompletedProcess([], 1, "", "b: no such flag\n")
 
     monkeypatch.setattr(subprocess, "run", read)
     tried = plan(tmp_path, "a=--l {1,2}", "b=--m {3,x}", tuning_seeds=[5, 6]).tuning()
     with pytest.raises(UserError, match="b: no such flag"):
-        check(every(tried))
+        check(every(tried), ["ood"])
     assert [flags[1:3] for flags in asked] == [
         *(["--l", "1"], ["--l", "2"], ["--m", "3"], ["--m", "x"]),
     ]
@@ -800,7 +823,8 @@ def test_the_best_grid_point_is_chosen_and_written_down(
     commands = {r.command for r in made.runs(chosen)}
     assert all("2" in c or "3" in c for c in commands)
     assert executor.started == [
-        *("a seed 3", "a seed 3", "b seed 3", "b seed 3"),
+        *["a seed 1000"] * 2,
+        *["b seed 1000"] * 2,
     ]
 
 

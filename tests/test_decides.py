@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise, product
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 from fairseq_steady.commands import compare
 from fairseq_steady.comparison import comparing, sequential, table, winner_card
-from fairseq_steady.comparison.answers import answers
+from fairseq_steady.comparison.answers import amount, answers, duration
 from fairseq_steady.comparison.crossed import (
     NotBySentenceError,
     crossed,
     paired,
     sentence_shares,
 )
-from fairseq_steady.comparison.plan import Run, following
+from fairseq_steady.comparison.plan import Plan, Run, every, following
 from fairseq_steady.comparison.power import (
     floor,
     need,
@@ -326,7 +327,10 @@ class Arena:
 
         self.executor = Instant(score)
         monkeypatch.setattr(comparing, "make_executor", lambda _: self.executor)
-        monkeypatch.setattr(comparing, "check", lambda _: None)
+        #: subsets that runs have to be evaluated on, by each comparison
+        self.asked: list[Sequence[str]] = []
+        check = lambda _, subsets=(): self.asked.append(subsets)  # noqa: E731
+        monkeypatch.setattr(comparing, "check", check)
         # No pictures, ensembles or report.
         tables = lambda *args: write_all(*args[:3])  # noqa: E731
         monkeypatch.setattr(comparing, "_write", tables)
@@ -450,6 +454,11 @@ def test_what_only_crashes_has_no_further_seeds(
             ["--plan", "--expect", "0.1", "--until-decided"],
             "--plan and --until-decided: give one of them",
         ),
+        (
+            ["--plan", "--expect", "0.1"],
+            "--plan takes the spread of differences from pilot runs: two methods or "
+            "more, and two seeds of each that end; give more with --methods",
+        ),
         (["--budget", "6"], "argument --budget: 6 is no time such as 6h or 90m"),
         (["--expect", "0"], "argument --expect: 0 is not a number above 0"),
         (
@@ -488,7 +497,10 @@ def test_flags_that_do_not_go_together(
 def test_an_unknown_subset_decides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert Arena(monkeypatch).compare(tmp_path, "--until-decided", "test") == 1
+    arena = Arena(monkeypatch)
+    assert arena.compare(tmp_path, "--until-decided", "test", "--select", "ood") == 1
+    # It is asked for before anything is trained, where the command says what there is.
+    assert arena.asked == [["ood", "test"]]
     said = "error: --until-decided test: the runs have mcc on valid, ood; name one"
     assert said in capsys.readouterr().err
 
@@ -514,6 +526,13 @@ def test_a_pilot_says_how_many_seeds_show_it(
     assert "All together: " in said
     assert "a chance of 80 %" in " ".join(said.split())
     assert not (tmp_path / "table.md").exists()
+    # Over so many seeds the time is not known either.
+    assert arena.compare(tmp_path, "--plan", "--expect", "1e-9", seeds=3) == 0
+    (row, *_) = rows(tmp_path / "plan.csv")
+    assert row["seeds"] == "over 1000000"
+    assert row["further time"].startswith("over ")
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"says: over [0-9.]+ hours of further runs", said)
     # Two seeds of two methods are the least.
     assert arena.compare(tmp_path, "--plan", "--expect", "0.01", seeds=1) == 1
     assert "error: --plan takes the spread" in capsys.readouterr().err
@@ -583,6 +602,20 @@ def test_every_form_says_what_was_decided_and_what_it_would_take(
         assert line in form
 
 
+def test_times_and_numbers_of_any_size() -> None:
+    shown = [duration(minutes / 60) for minutes in (0, 1, 59, 90)]
+    assert shown == ["0 minutes", "1 minute", "59 minutes", "1.5 hours"]
+    assert duration(math.nan) == "an unknown time"
+    assert [amount(size) for size in (0.0123, 0.5, 4e30)] == [
+        "0.012",
+        "0.500",
+        "4.0e+30",
+    ]
+    assert table.number(math.nan) == ""
+    numbers = [table.number(one, sign="+") for one in (0.5, -1e30, math.inf)]
+    assert numbers == ["+0.500", "-1.000e+30", "+inf"]
+
+
 def test_old_results_have_no_interval_for_other_sentences() -> None:
     (_, row) = next(iter(table.tables(two_methods(predictions={}), ACCURACY).values()))
     assert row[table.OTHER] == ""
@@ -621,6 +654,16 @@ def test_tuning_is_paid_for_and_does_not_count(
     again = [*grids, "--tuning-seeds", "5", "--count-tuning-seeds"]
     assert arena.compare(tmp_path / "asked", *again) == 0
     assert following([4, 2], 3, but=[6]) == [5, 7, 8]
+
+
+def test_the_seed_that_tunes_stays_the_same_where_seeds_are_added(
+    tmp_path: Path,
+) -> None:
+    grid = {"a": ("--x", "{1,2}")}
+    for seeds, tuning in (([1, 2], 1000), ([1, 2, 3, 4], 1000), ([1000, 1002], 1001)):
+        plan = Plan(tmp_path, grid, seeds, (), {"": ()})
+        tried = {run.seed for run in every(plan.tuning())}
+        assert tried == {tuning}
 
 
 # --- and does it hold? ----------------------------------------------------------------

@@ -626,7 +626,7 @@ def test_a_server_that_does_not_go_on_is_read_from_its_start(
     address: str, tmp_path: Path, given: Callable[[Any], None]
 ) -> None:
     Server.answers = [given]
-    (tmp_path / ".cola.zip.part").write_bytes(b"a part of another file")
+    (tmp_path / ".cola.part").write_bytes(b"a part of another file")
     get_data.get("cola", tmp_path, None)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == FILES
 
@@ -648,7 +648,7 @@ def test_a_part_that_is_not_ours_is_refused(
     out, victim = tmp_path / "out", tmp_path / "victim"
     out.mkdir()
     victim.write_text("keep")
-    part = out / ".cola.zip.part"
+    part = out / ".cola.part"
     if plant == "open":
         part.touch()
         part.chmod(0o666)
@@ -656,10 +656,10 @@ def test_a_part_that_is_not_ours_is_refused(
         part.hardlink_to(victim)
     else:
         part.symlink_to(victim if plant == "link" else tmp_path / "new")
-    with pytest.raises(UserError, match="cola.zip.part is not a file of this program"):
+    with pytest.raises(UserError, match="cola.part is not a file of this program"):
         get_data.get("cola", out, None)
     assert victim.read_text() == "keep"
-    assert sorted(os.listdir(out)) == [".cola.zip.part"]
+    assert sorted(os.listdir(out)) == [".cola.part"]
     assert not (tmp_path / "new").exists()
 
 

@@ -30,7 +30,12 @@ from fairseq_steady.data.forms import ONE_ROW
 from fairseq_steady.data.glue import LAYOUTS, SUBMISSIONS
 from fairseq_steady.data.pair_dataset import PairDataset
 from fairseq_steady.errors import UserError
-from fairseq_steady.huggingface import exporting
+from fairseq_steady.files import write_json
+from fairseq_steady.huggingface.generation import (
+    generation_config,
+    read_search,
+    search_of,
+)
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.inference.searching import BeamSearch, Decoding, select
 from fairseq_steady.model_dir import ModelDirectory
@@ -63,9 +68,12 @@ from fairseq_steady.regularizers import (
     unwrap,
 )
 from fairseq_steady.regularizers.ascent import length
+from fairseq_steady.scores.rouge import NAMES
+from fairseq_steady.scores.summaries import SAID, measured_sums, said
 from fairseq_steady.tasks._recipe import Recipe
 from fairseq_steady.tasks._record import predictions
 from fairseq_steady.tasks._sentence import SentenceTaskConfig
+from fairseq_steady.tasks._steady import SteadyTask
 from fairseq_steady.tasks.cola import ColaTask
 from fairseq_steady.tasks.summarization import SummarizationTask
 from tiny import CLASSES, FAMILIES, Reference, batch, build, make_criterion, sym
@@ -1052,6 +1060,26 @@ def test_as_many_summaries_are_decoded_as_asked(
         assert logged == {"decoded": len(expected), "of": most or 10}
 
 
+def test_shares_of_no_ngrams_are_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be NaN, which only Python reads in JSON."""
+    made = object.__new__(SummarizationTask)
+    made.cfg = SimpleNamespace(summarization_bertscore=None)
+    monkeypatch.setattr(SteadyTask, "reduce_metrics", lambda *_: None)
+    texts, references = ["w1 w3", "w1"], [["w1 w2"]] * 2
+    scores = {name: [0.0, 0.0] for name in NAMES}
+    sums = measured_sums(texts, references, ["w1"] * 2)
+    log = {f"_rouge_of_{name}": count for name, count in sums.items()}
+    log[SAID] = said(texts, references, scores, [0, 1], 2)
+    with metrics.aggregate(new_root=True) as found:
+        made.reduce_metrics([log], None)
+    values = found.get_smoothed_values()
+    assert (values["novel1"], values["novel2"]) == (pytest.approx(100 / 3), 100)
+    assert "novel3" not in values
+    assert values["length_ratio"] == 0.75
+    numbers = [value for value in values.values() if isinstance(value, float)]
+    assert not any(map(math.isnan, numbers))
+
+
 @pytest.fixture
 def summarizer(models: dict[str, Path]) -> BeamSearch:
     from fairseq_steady.data import SentenceTokenizer
@@ -1072,14 +1100,9 @@ def test_summaries_are_searched_for_as_asked(summarizer: BeamSearch) -> None:
     assert (made.search.no_repeat, made.search.forced, made.search.last) == (2, 1, 10)
 
 
-def test_transformers_counts_the_first_token_and_the_last(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(exporting, "_special_ids", lambda _: {})
-    source: Any = SimpleNamespace(
-        task=SimpleNamespace(decoding=Decoding(3, 2.0, 5, 9, 2))
-    )
-    assert exporting._generation_config(source) == {
+def test_transformers_counts_the_first_token_and_the_last(tmp_path: Path) -> None:
+    search = search_of(Decoding(3, 2.0, 5, 9, 2))
+    theirs = {
         "num_beams": 3,
         "length_penalty": 2.0,
         "min_length": 6,
@@ -1087,6 +1110,36 @@ def test_transformers_counts_the_first_token_and_the_last(
         "no_repeat_ngram_size": 2,
         "early_stopping": True,
     }
+    forced = theirs | {"forced_bos_token_id": 0, "min_length": 7, "max_length": 12}
+    for ids, expected in (({}, theirs), ({"forced_bos_token_id": 0}, forced)):
+        assert generation_config(search, ids) == expected
+        write_json(tmp_path / "config.json", expected)
+        assert read_search(tmp_path) == search
+    # Another file comes first, and need not say everything, or anything.
+    path = tmp_path / "generation_config.json"
+    write_json(path, {"max_length": 30, "min_length": 0, "num_beams": None})
+    assert read_search(tmp_path) == search_of(Decoding(max_length=28))
+    write_json(path, {})
+    assert read_search(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_length": 2}, "no summary has 0 tokens or more and 2 or less; mend"),
+        ({"min_length": 200}, "no summary has 200 tokens or more"),
+        ({"num_beams": 0}, "field 'num_beams'"),
+        ({"length_penalty": math.inf}, "field 'length_penalty'"),
+        ({"max_length": "9"}, "field 'max_length'"),
+    ],
+)
+def test_a_search_that_leaves_no_summary_is_not_imported(
+    tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "generation_config.json"
+    write_json(path, given)
+    with pytest.raises(UserError, match=f"^{path}.*{message}"):
+        read_search(tmp_path)
 
 
 def test_articles_are_selected_by_their_rows() -> None:

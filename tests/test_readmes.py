@@ -149,11 +149,12 @@ def check_comparison(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> N
     """What the command asks fairseq's parser before anything is trained."""
 
     def read(_: Any, **kwargs: Any) -> NoReturn:
-        asked = json.loads(kwargs["input"])
+        given = json.loads(kwargs["input"])
+        asked, subsets = given["commands"], given["subsets"]
         # Methods, or points of a grid: as many as the command names, else several.
         assert len(asked) >= (len(os.environ.get("METHODS", "").split()) or 2)
         for name, flags in asked:
-            assert refusal(flags) is None, (name, flags)
+            assert refusal(flags, subsets) is None, (name, flags)
         raise Parsed
 
     monkeypatch.setattr(subprocess, "run", read)

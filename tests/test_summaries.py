@@ -1,5 +1,6 @@
 """Summaries that are summaries: parts that learn, forms, scores, BART's own search."""
 
+import filecmp
 import hashlib
 import json
 import logging
@@ -745,9 +746,19 @@ def test_a_search_has_the_models_positions(
     [
         ("predict", "summaries", "is of task summarization, .* summarize summarises"),
         (
-            "summarize",
+            "predict",
             "bart",
             "is a model directory without a head .* a checkpoint",
+        ),
+        (
+            "summarize",
+            "roberta",
+            "is an encoder without a decoder; summarization needs BART",
+        ),
+        (
+            "summarize",
+            "twice",
+            "is two copies of an encoder, .* a checkpoint that was trained from it",
         ),
     ],
 )
@@ -760,7 +771,10 @@ def test_the_right_command_is_named(
     message: str,
 ) -> None:
     path = write(tmp_path, "a.txt", "w1 w2\n")
-    known = {"summaries": trained[0] / "checkpoint_last.pt", "bart": models["bart"]}
+    known = {**models, "summaries": trained[0] / "checkpoint_last.pt"}
+    if given == "twice":
+        encoder = ModelDirectory.open(models["roberta"])
+        known[given] = bert2bert(encoder, tmp_path / "twice").path
     done = run_command(name, known[given], path)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
@@ -988,3 +1002,9 @@ def test_an_exported_checkpoint_summarises_the_same(
     assert (made.min_length, made.max_length) == (6, 17)
     assert (made.num_beams, made.length_penalty) == (3, 2)
     assert made.forced_bos_token_id == 0
+    # Come back, it summarises without a training, and goes out as it was.
+    back = import_hf(tmp_path / "hf", tmp_path / "back")
+    assert list(Summarizer(back.path, cpu=True)(texts)) == written
+    export_hf(back.path, tmp_path / "again")
+    name = "generation_config.json"
+    assert filecmp.cmp(tmp_path / "hf" / name, tmp_path / "again" / name, False)

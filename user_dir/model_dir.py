@@ -62,6 +62,16 @@ class Labels(TypedDict):
     several: NotRequired[bool]
 
 
+class Search(TypedDict):
+    """How a summariser searches: :class:`.inference.searching.Decoding`'s fields."""
+
+    beam: Annotated[int, Field(ge=1)]
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)]
+    min_length: Annotated[int, Field(ge=0)]
+    max_length: Annotated[int, Field(ge=1)]
+    no_repeat: Annotated[int, Field(ge=0)]
+
+
 @dataclass
 class Manifest:
     """What a model directory says about itself.
@@ -76,6 +86,7 @@ class Manifest:
         licence: the licence the source states, or None.
         files: sha256 of this directory's own files.
         head: what its classification head predicts, where it has one.
+        search: how it searches for summaries, where its source says so.
         format: version of this layout.
 
     """
@@ -89,6 +100,7 @@ class Manifest:
     licence: str | None = None
     files: dict[str, str] = field(default_factory=dict)
     head: Labels | None = None
+    search: Search | None = None
     format: Literal[1] = FORMAT
 
 

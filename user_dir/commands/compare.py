@@ -68,7 +68,7 @@ def parser() -> Page:
     )  # fmt: skip
     add(
         "--tuning-seeds", nargs="+", type=int, metavar="SEED",
-        help="of grid points; default: the one after the last of --seeds",
+        help="of grid points; default: 1000, or the first after it not in --seeds",
     )  # fmt: skip
     add(
         "--count-tuning-seeds", action="store_true",

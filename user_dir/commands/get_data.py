@@ -519,14 +519,14 @@ def get_file(address: str, name: str, wanted: str, out: Path) -> None:
 def downloaded(
     name: str, address: str, out: Path, size: int | None = None
 ) -> Iterator[Path]:
-    """An archive beside what it is for, removed whatever becomes of it.
+    """An archive, or a file, beside what it is for, removed whatever becomes of it.
 
     Raises:
         UserError: names the address, also where the archive is found to be wrong.
 
     """
     out.mkdir(parents=True, exist_ok=True)
-    part = out / f".{name}.zip.part"
+    part = out / f".{name}.part"
     download(address, part, size)
     try:
         yield part

@@ -1,12 +1,15 @@
 """Summaries of articles, one a line, from a checkpoint of task summarization.
 
     fairseq-steady summarize runs/cnn_dm/checkpoint_best.pt test.csv > summaries.txt
+    fairseq-steady summarize models/bart-large-cnn test.csv --column article > bart.txt
     some-program | fairseq-steady summarize CHECKPOINT > summaries.txt
     fairseq-steady summarize --lead 3 test.csv --column article > lead3.txt
     fairseq-steady summarize --random train.csv --summary-column highlights test.csv
 
 Text files and standard input have an article a line; .csv, .tsv and .jsonl a column
 of them; a .story file is one article. Files of any size are read as they are used.
+A model directory of a BART that was trained to summarise elsewhere may stand in the
+checkpoint's place; it searches as the files that it was imported from say.
 Two baselines need no checkpoint: --lead N, the first N sentences (of an article with
 lines, as a dialogue's turns, the first N lines), is hard to beat; --random FILE, a
 summary drawn from those of another file, is what knowing no article scores.
@@ -121,18 +124,25 @@ def read_articles(path: Path | None, column: str) -> Iterator[Article]:
 
     """
     from ..data.pairs import texts_cell
-    from ..data.readers import filled, is_table, read_text, stream_inputs
+    from ..data.readers import is_table, read_text, stream_inputs
     from ..data.tables import read_named
 
     if path is not None and path.suffix.lower() == ".story":
         text = read_text(path).partition("@highlight")[0]
-        yield Article(path, 1, filled(path, 1, [" ".join(text.split())])[0])
+        yield _article(path, 1, " ".join(text.split()))
     elif path is not None and is_table(path):
         for number, row in read_named(path, (column,), "name yours with --column"):
             text = " ".join(texts_cell(path, number, row, column))
-            yield Article(path, number, filled(path, number, [text])[0])
+            yield _article(path, number, text)
     else:
         yield from (Article(*found) for found in stream_inputs(path))
+
+
+def _article(path: Path, line: int, text: str) -> Article:
+    """One that is not empty."""
+    from ..data.readers import filled
+
+    return Article(path, line, filled(path, line, [text], "article")[0])
 
 
 def count(paths: Sequence[Path | None], column: str) -> int:

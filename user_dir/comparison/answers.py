@@ -14,6 +14,9 @@ from .significance import CONFIDENCE, FEWEST, Difference, difference, holm
 if TYPE_CHECKING:
     from .table import Scored
 
+#: From here on a number is shown by its power of ten.
+HUGE = 1e6
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -162,14 +165,17 @@ def counted(seeds: int) -> str:
 
 def amount(size: float) -> str:
     """A difference, in three digits behind the point or two that count."""
-    return f"{size:.3f}" if size >= 0.1 else f"{size:#.2g}"
+    return f"{size:.3f}" if 0.1 <= size < HUGE else f"{size:#.2g}"
 
 
-def duration(hours: float) -> str:
-    """Hours for people; nan are those of runs whose time is not known."""
+def duration(hours: float, seeds: int = 0) -> str:
+    """Hours of so many seeds for people; nan are those of runs of unknown time."""
     if math.isnan(hours):
         return "an unknown time"
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    over, minutes = "over " if seeds >= MOST else "", round(60 * hours)
+    if hours >= 1:
+        return f"{over}{hours:.1f} hours"
+    return f"{over}{minutes} minute{'s' * (minutes != 1)}"
 
 
 def row(method: str, answer: Answer) -> dict[str, str]:

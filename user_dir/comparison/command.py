@@ -34,11 +34,15 @@ def make_executor(args: argparse.Namespace) -> Executor:
     return Slurm(args.jobs, settings)
 
 
-def check(runs: Sequence[Run]) -> None:
+def check(runs: Sequence[Run], subsets: Sequence[str] = ()) -> None:
     """Let fairseq read one command of each kind before anything is trained.
 
+    Args:
+        runs: of a plan.
+        subsets: that all of them have to be evaluated on.
+
     Raises:
-        UserError: it refuses one.
+        UserError: it refuses one, or a run is not evaluated on a subset.
 
     """
     known = standing(runs)
@@ -49,7 +53,7 @@ def check(runs: Sequence[Run]) -> None:
     commands = [(f"{r.setting} {r.method}", r.command[1:]) for r in kinds.values()]
     done = subprocess.run(
         [sys.executable, "-m", "fairseq_steady.comparison.reading"],
-        input=json.dumps(commands),
+        input=json.dumps({"commands": commands, "subsets": subsets}),
         capture_output=True,
         text=True,
         check=False,

@@ -184,7 +184,13 @@ def report(args: argparse.Namespace) -> int:
     rule = make_rule(args, plan)
     if args.plan == (args.expect is None):
         raise UserError("--plan and --expect go together; give both or neither")
-    check(every(plan.tuning()) if plan.tuned else plan.runs())
+    if args.plan:
+        planning.check(plan)
+    if plan.tuned:
+        check(every(plan.tuning()))
+    else:
+        deciding = (args.select, rule.subset if rule else None)
+        check(plan.runs(), [*filter(None, deciding)])
     tuned = tune(plan, executor, args) if plan.tuned else Tuned({}, [], [])
     results = run_all(plan.runs(tuned.points), executor)
     scored = measure(args, plan, results)

@@ -24,6 +24,8 @@ _RESERVED = re.compile(
 )
 #: fairseq's flag for a plugin.
 _USER_DIR = re.compile(r"--user-dir(=.*)?", re.DOTALL)
+#: The seed that tries grid points, where nothing else is said.
+_TRYING = 1000
 #: numpy's seeds.
 _SEEDS = 2**32
 
@@ -131,8 +133,8 @@ class Plan:
         common: flags of every run.
         settings: further flags by name; each has a table of its own.
         select: subset that picks evaluations and grid points.
-        tuning_seeds: seeds that try each grid point; the one after the last of seeds
-            where none is given, so that it is none of the table's.
+        tuning_seeds: seeds that try each grid point; where none is given the first
+            from 1000 that is none of the table's, the same however many those are.
         keep: leave every run's best checkpoint behind.
 
     """
@@ -177,7 +179,7 @@ class Plan:
         """Seeds that try each grid point; none where there is no grid."""
         if not self.tuned:
             return ()
-        return self.tuning_seeds or following(self.seeds, 1)
+        return self.tuning_seeds or following([_TRYING - 1], 1, self.seeds)
 
     @property
     def tuning_runs(self) -> int:

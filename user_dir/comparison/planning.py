@@ -5,12 +5,31 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import UserError
 from .answers import Answer, amount, answers, counted, duration, seconds
+from .plan import Plan
 from .power import ERROR, POWER, floor, hours, pairs_for, upper_spread
 from .results import Result
 from .significance import FEWEST
-from .table import Notes, Row, Scored, Tables, Title, by_name, unique
+from .table import Notes, Row, Scored, Tables, Title, by_name, number, unique
 
 _ByMethod = Mapping[str, Sequence[Result]]
+
+
+_FEW = (
+    "--plan takes the spread of differences from pilot runs: two methods or more, and "
+    "two seeds of each that end; give more with --{}"
+)
+
+
+def check(plan: Plan) -> None:
+    """Refuse what could show no spread.
+
+    Raises:
+        UserError: there is one method, or one seed.
+
+    """
+    for flag, given in (("methods", plan.methods), ("seeds", plan.seeds)):
+        if len(given) < 2:
+            raise UserError(_FEW.format(flag))
 
 
 def planned(
@@ -41,10 +60,7 @@ def planned(
             if found:
                 made[title], said[title] = _planned(mine, found, expect)
     if not made:
-        raise UserError(
-            "--plan takes the spread of differences from pilot runs: two methods or "
-            "more, and two seeds of each that end; give more with --seeds"
-        )
+        raise UserError(_FEW.format("seeds"))
     return made, said
 
 
@@ -64,14 +80,14 @@ def _planned(
         rows.append(
             {
                 "method": method,
-                "difference so far": f"{one.difference.mean:+.3f}",
+                "difference so far": number(one.difference.mean, sign="+"),
                 "std of it": amount(spread),
                 "seeds so far": str(pairs),
                 "seeds": counted(wanted[method]),
                 "80 % sure": counted(
                     _seeds(upper_spread(spread, pairs), expect, level)
                 ),
-                "further time": duration(hours(more, each)),
+                "further time": duration(hours(more, each), wanted[method]),
                 "sentences show": ""
                 if isinstance(other, str)
                 else amount(floor(other.floor, ERROR)),
@@ -94,7 +110,8 @@ def _together(mine: _ByMethod, wanted: Mapping[str, int]) -> str:
     )
     return (
         f"All together: {counted(most[first])} seeds of {first}, and of each other "
-        f"method as many as its row says: {duration(total)} of further runs, added up."
+        f"method as many as its row says: {duration(total, most[first])} of further "
+        "runs, added up."
     )
 
 

@@ -3,14 +3,22 @@
 ``python -m fairseq_steady.comparison.reading < JSON``
 """
 
+import argparse
 import contextlib
 import io
 import json
 import sys
+from collections.abc import Sequence
 
 
-def refusal(flags: list[str]) -> str | None:
-    """What fairseq-train's parser says against some flags, or None."""
+def refusal(flags: list[str], subsets: Sequence[str] = ()) -> str | None:
+    """What fairseq-train's parser says against some flags, or None.
+
+    Args:
+        flags: of one run.
+        subsets: it has to be evaluated on these.
+
+    """
     from fairseq import options
 
     from .. import tasks  # noqa: F401  registers everything
@@ -19,20 +27,34 @@ def refusal(flags: list[str]) -> str | None:
     sys.argv = ["fairseq-train", *flags]  # where fairseq looks for --user-dir
     try:
         with contextlib.redirect_stderr(said):
-            options.parse_args_and_arch(options.get_training_parser())
+            args = options.parse_args_and_arch(options.get_training_parser())
     except SystemExit:
         lines = said.getvalue().strip().splitlines() or ["refused"]
-        return lines[-1].partition("error: ")[2] or lines[-1]
+        reason = lines[-1].partition("error: ")[2] or lines[-1]
+        return f"fairseq-train refuses it: {reason}"
+    return _unevaluated(args, subsets)
+
+
+def _unevaluated(args: argparse.Namespace, subsets: Sequence[str]) -> str | None:
+    """That a subset is none of the run's, where the command alone says which are."""
+    from ..tasks.glue import AUTO
+
+    there = args.valid_subset.split(",")
+    if there == [AUTO] or getattr(args, "steady_also", None):
+        return None
+    for subset in subsets:
+        if subset not in there:
+            named = ", ".join(there)
+            return f"it is not evaluated on {subset} but on {named}; name one of them"
     return None
 
 
 def main() -> int:
-    """Read flags by name from standard input; stop at the first that is refused."""
-    for name, flags in json.load(sys.stdin):
-        if reason := refusal(flags):
-            print(
-                f"{name.strip()}: fairseq-train refuses it: {reason}", file=sys.stderr
-            )
+    """Read commands by name from standard input; stop at the first that is refused."""
+    given = json.load(sys.stdin)
+    for name, flags in given["commands"]:
+        if reason := refusal(flags, given["subsets"]):
+            print(f"{name.strip()}: {reason}", file=sys.stderr)
             return 1
     return 0
 

@@ -19,7 +19,7 @@ from .. import escaping
 from ..errors import visible
 from ..files import write_text
 from ..scores.groups import OF_GROUP
-from .answers import Answer, Stop, answers, sentence
+from .answers import HUGE, Answer, Stop, answers, sentence
 from .answers import row as answer_row
 from .crossed import Crossed
 from .power import ERROR, POWER
@@ -115,9 +115,10 @@ def failed(results: Sequence[Result], scored: Scored, subset: str) -> int | None
     return sum(not baseline + 1e-9 < score < math.inf for score in scores)
 
 
-def number(value: float, digits: int = 3) -> str:
-    """Of a cell; empty where there is none."""
-    return "" if math.isnan(value) else f"{value:.{digits}f}"
+def number(value: float, digits: int = 3, sign: str = "") -> str:
+    """Of a cell; empty where there is none. ``sign`` + is shown of what is positive."""
+    kind = "f" if abs(value) < HUGE else "e"
+    return "" if math.isnan(value) else f"{value:{sign}.{digits}{kind}}"
 
 
 def _spread(scores: Sequence[float]) -> str:
@@ -148,7 +149,7 @@ def _middle(ordered: Sequence[float]) -> float:
 
 
 def _ends(low: float, high: float) -> str:
-    return f"[{low:+.3f}, {high:+.3f}]"
+    return f"[{number(low, sign='+')}, {number(high, sign='+')}]"
 
 
 def _compared(found: Answer | None, adding: bool) -> Row:
@@ -157,8 +158,7 @@ def _compared(found: Answer | None, adding: bool) -> Row:
     if found is None:
         return row
     one, other = found.difference, found.other
-    if not math.isnan(one.mean):
-        row["difference [95 %]"] = f"{one.mean:+.3f}"
+    row["difference [95 %]"] = number(one.mean, sign="+")
     if not math.isnan(one.low):
         row["difference [95 %]"] += f" {_ends(one.low, one.high)}"
         if isinstance(other, Crossed):

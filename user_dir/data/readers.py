@@ -380,8 +380,16 @@ def _line(where: Where, number: int, data: bytes) -> str:
     return text.replace("\r\n", "\n")
 
 
-def filled(where: Where, line: int, texts: Sequence[str]) -> tuple[str, ...]:
+def filled(
+    where: Where, line: int, texts: Sequence[str], what: str = "sentence"
+) -> tuple[str, ...]:
     """Texts without the blanks around them.
+
+    Args:
+        where: the file.
+        line: of it.
+        texts: there.
+        what: each of them is, in the message.
 
     Raises:
         UserError: there is nothing else in one.
@@ -389,7 +397,7 @@ def filled(where: Where, line: int, texts: Sequence[str]) -> tuple[str, ...]:
     """
     stripped = tuple(text.strip() for text in texts)
     if not all(stripped):
-        raise error_at(where, line, "an empty sentence", "remove the row or fill it")
+        raise error_at(where, line, f"an empty {what}", "remove the row or fill it")
     return stripped
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from ..data.tokenizing import SentenceTokenizer, joins_apostrophes, load_tokeniz
 from ..errors import UserError
 from ..files import whole_folder, write_json, write_text
 from ..inference.loading import load_classifier, load_trained
-from ..model_dir import ModelDirectory
+from ..model_dir import ModelDirectory, Search
 from ..models.building import load_encoder
 from ..models.families.base import Family, Kind, State, below
 from ..patches.checkpoints import load_safely
 from .checking import PAIRS, SENTENCES, TOLERANCE, largest, quietly
+from .generation import generation_config, search_of
 from .model_card import model_card
 from .sources import naming
 
@@ -96,6 +97,13 @@ class Original:
     def classifies(self) -> bool:
         """Whether there is a classification head."""
         return hasattr(self.task, "num_classes")
+
+    @property
+    def search(self) -> Search | None:
+        """How summaries are searched for, as in training or as the source says."""
+        if hasattr(self.task, "decoding"):
+            return search_of(self.task.decoding)
+        return self.directory.manifest.search
 
     @property
     def chooses(self) -> bool:
@@ -262,21 +270,6 @@ def _tokenizer_config(original: Original) -> dict[str, Any]:
     }
 
 
-def _generation_config(original: Original) -> dict[str, Any]:
-    """transformers counts the tokens that stand around a summary too, fairseq none."""
-    chosen, ids = asdict(original.task.decoding), _special_ids(original)
-    first = 1 + ("forced_bos_token_id" in ids)
-    return {
-        **ids,
-        "num_beams": chosen["beam"],
-        "length_penalty": chosen["length_penalty"],
-        "min_length": chosen["min_length"] + first,
-        "max_length": chosen["max_length"] + first + 1,
-        "no_repeat_ngram_size": chosen["no_repeat"],
-        "early_stopping": True,
-    }
-
-
 # --- is it the same? -----------------------------------------------------------------
 
 
@@ -409,8 +402,9 @@ def _write(original: Original, folder: Path) -> None:
         "config": config(original),
         "tokenizer_config": _tokenizer_config(original),
     }
-    if hasattr(original.task, "decoding"):
-        files["generation_config"] = _generation_config(original)
+    if search := original.search:
+        ids = _special_ids(original)
+        files["generation_config"] = generation_config(search, ids)
     for name, content in files.items():
         write_json(folder / f"{name}.json", content, indent=2)
     shutil.copyfile(original.directory.tokenizer_path, folder / "tokenizer.json")

@@ -9,6 +9,7 @@ from ..files import sha256
 from ..model_dir import Manifest, ModelDirectory, write_model_directory
 from .checking import check_state
 from .config import read_config
+from .generation import read_search
 from .heads import read_head
 from .sources import Weights, inside, read_weights, weight_files
 from .vocabularies import (
@@ -59,6 +60,7 @@ def import_hf(
         source=_origin(folder, config, files),
         licence=licence or _stated_licence(folder, config),
         head=head.labels if head else None,
+        search=read_search(folder) if family.decodes else None,
     )
     check_state(made.state, manifest, dictionary, folder, weights.name_of)
     _say_what_is_left(weights, config, family.unmissed)

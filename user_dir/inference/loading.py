@@ -16,24 +16,36 @@ from ..data.forms import ONE_ROW, Form
 from ..data.readers import Example
 from ..data.tokenizing import SentenceTokenizer
 from ..errors import UserError
-from ..model_dir import DICTIONARY, MANIFEST, ModelDirectory, other_dictionary
+from ..model_dir import (
+    BERT2BERT,
+    DICTIONARY,
+    MANIFEST,
+    ModelDirectory,
+    other_dictionary,
+)
 from ..models.building import build
 from ..models.steady import load_pretrained, take_head
 from ..patches.checkpoints import KEPT_FILES, no_file
 
 Text = TypeVar("Text")
 Answer = TypeVar("Answer")
+#: The model of a model directory, and a task without data.
+OfDirectory = Callable[[ModelDirectory], tuple[Any, Any]]
 
 
 def load_trained(
-    checkpoint: Path, model: str | Path | None = None, head: str | None = None
+    checkpoint: Path,
+    model: str | Path | None = None,
+    head: str | None = None,
+    of_directory: OfDirectory | None = None,
 ) -> tuple[Any, Any]:
     """The model of a fine-tuned checkpoint, in evaluation mode, and its task.
 
     Args:
-        checkpoint: of a task of this plugin, or a model directory that has a head.
+        checkpoint: of a task of this plugin, or a model directory.
         model: its model directory, where that has moved.
         head: which task of glue_multitask; None for checkpoints of one task.
+        of_directory: loads a model directory; default: :func:`load_classifier`.
 
     Raises:
         UserError: the checkpoint or the model directory is missing, or the head.
@@ -44,7 +56,8 @@ def load_trained(
     if (checkpoint / MANIFEST).is_file():
         if model:
             raise UserError(f"{checkpoint} is itself a model directory; omit --model")
-        found, task = load_classifier(ModelDirectory.open(checkpoint))
+        load = of_directory or load_classifier
+        found, task = load(ModelDirectory.open(checkpoint))
         return found, _part(task, head, checkpoint)
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} {no_file(checkpoint)}")
@@ -92,6 +105,32 @@ def load_classifier(directory: ModelDirectory) -> tuple[Any, Any]:
     task.add_head(model)
     load_pretrained(model, directory)
     take_head(model, directory)
+    return model.eval(), task
+
+
+def load_summarizer(directory: ModelDirectory) -> tuple[Any, Any]:
+    """The model of a directory that was trained to summarise elsewhere, and a task.
+
+    Raises:
+        UserError: it has no decoder, or one that nothing has trained.
+
+    """
+    from ..tasks.summarization import of_model
+
+    source, head = directory.manifest.source, directory.manifest.head
+    if head is not None:
+        raise UserError(
+            f"{directory.path} has a head for labels or scores: fairseq-steady predict "
+            "predicts with it"
+        )
+    if source.get("name") == BERT2BERT:
+        raise UserError(
+            f"{directory.path} is two copies of an encoder, which no summary has "
+            "trained yet: name a checkpoint that was trained from it"
+        )
+    task = of_model(directory)
+    model = build(directory.manifest, task.dictionary)
+    load_pretrained(model, directory)
     return model.eval(), task
 
 
@@ -148,6 +187,8 @@ class Trained:
     tokenizer: SentenceTokenizer
     #: rows of tokens that a text becomes
     form: Form = ONE_ROW
+    #: loads a model directory in a checkpoint's place
+    of_directory: OfDirectory = staticmethod(load_classifier)
 
     def __init__(
         self,
@@ -156,7 +197,8 @@ class Trained:
         cpu: bool = False,
         head: str | None = None,
     ) -> None:
-        self.model, task = load_trained(Path(checkpoint), model, head)
+        given = Path(checkpoint), model, head, self.of_directory
+        self.model, task = load_trained(*given)
         self.task: Any = task
         self.check(Path(checkpoint))
         self.cuda = torch.cuda.is_available() and not cpu

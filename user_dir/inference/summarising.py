@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .loading import Trained
+from .loading import Trained, load_summarizer
 
 
 class Summarizer(Trained):
     """A fine-tuned summariser of articles; half precision on a GPU.
 
     Args:
-        checkpoint: of task ``summarization``.
+        checkpoint: of task ``summarization``, or the model directory of a BART that
+            was trained to summarise elsewhere.
         model: its model directory, where that has moved.
         cpu: stay on the CPU where there is a GPU.
         changes: settings of :class:`.searching.Decoding` to change.
@@ -28,6 +29,8 @@ class Summarizer(Trained):
             positions for such summaries.
 
     """
+
+    of_directory = staticmethod(load_summarizer)
 
     def __init__(
         self,

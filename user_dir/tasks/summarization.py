@@ -45,7 +45,6 @@ from ..scores.rouge import HOW, NAMES, best_or_mean
 from ..scores.summaries import (
     SAID,
     SCORES,
-    SIZES,
     distinct,
     few_outputs,
     mean_score,
@@ -454,15 +453,17 @@ class SummarizationTask(SteadyTask):
             for log in logging_outputs
         ]
         super().reduce_metrics(logging_outputs, criterion)
-        for name in dict.fromkeys(name for log in ours for name in log):
-            metrics.log_scalar_sum(name, sum(log.get(name, 0) for log in ours))
-        if not any(ours):
+        names = dict.fromkeys(name for log in ours for name in log)
+        sums = {name: sum(log.get(name, 0) for log in ours) for name in names}
+        for name, found in sums.items():
+            metrics.log_scalar_sum(name, found)
+        if not sums:
             return
         bertscore = bool(self.cfg.summarization_bertscore)
         for row, name in enumerate(SCORES if bertscore else NAMES):
             metrics.log_derived(name, partial(_mean, row))
         metrics.log_derived("unique", _unique)
-        for name in (*(f"novel{size}" for size in SIZES), "length_ratio"):
+        for name in _shares(sums):
             metrics.log_derived(name, partial(_share, name))
 
     def remarkable(self, agg: Mapping[str, Any]) -> str | None:
@@ -486,8 +487,21 @@ def _unique(meters: Any) -> float:
 
 def _share(name: str, meters: Any) -> float:
     """One of :func:`..scores.summaries.shares`; NaN where there is none."""
+    found = {n: m.sum for n, m in meters.items() if n.startswith(_MEASURED)}
+    return _shares(found).get(name, math.nan)
+
+
+def _shares(found: Mapping[str, Any]) -> dict[str, float]:
+    """:func:`..scores.summaries.shares` of sums as they are logged."""
     start = len(_MEASURED)
-    sums = {
-        n[start:]: float(m.sum) for n, m in meters.items() if n.startswith(_MEASURED)
-    }
-    return shares(sums).get(name, math.nan)
+    return shares({n[start:]: float(v) for n, v in found.items() if n != SAID})
+
+
+def of_model(directory: ModelDirectory) -> SummarizationTask:
+    """The task of a model directory that was trained elsewhere; it has no data."""
+    cfg = SummarizationConfig(_name="summarization", data=str(directory.path))
+    SummarizationTask.check(cfg, directory)
+    task = SummarizationTask(cfg, directory)
+    if search := directory.manifest.search:
+        task.decoding = Decoding(**search)
+    return task
