@@ -16,7 +16,8 @@ _MESSAGES = (
     r"\s*'.*' is validated against ConfigStore schema",
     r"\s*The strict flag in the compose API is deprecated",
     r"Future Hydra versions will no longer change working directory",
-    # of torch, about fairseq, at every batch
+    # of torch, about fairseq
+    r"Support for mismatched key_padding_mask and attn_mask",
     r".*torch\.cuda\.amp\.",
     r".*'pin_memory' argument is set",
 )
