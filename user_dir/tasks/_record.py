@@ -42,6 +42,8 @@ class Recorder:
     def __init__(self, folder: str, root: Any) -> None:
         self.folder = Path(folder)
         self.master = distributed_utils.is_master(root.distributed_training)
+        #: subsets of which was said that they are not evaluated to their end
+        self._cut: set[str] = set()
         if self.master:
             config = OmegaConf.to_container(root, resolve=True, enum_to_str=True)
             write_json(self.folder / CONFIG, config)
@@ -85,10 +87,28 @@ class Recorder:
         if labels:
             content |= {"labels": list(labels)}
             content |= {} if LABELED in sums else {"f1_of": f1_of(labels)}
-        content |= _each(sums, labels or (), subset)
+        content |= self._each(sums, labels or (), subset)
         content |= _made_of(encoded, score_of)
         name = f"{subset}-{content['updates']}.json"
         write_json(self.folder / name, content)
+
+    def _each(
+        self, sums: Mapping[str, Tensor], labels: Sequence[str], subset: str
+    ) -> dict[str, Any]:
+        """What is known of each sentence or summary, if all of them were judged."""
+        found = None
+        if SCATTERED in sums:
+            found = predictions(sums[SCATTERED], len(labels) if LABELED in sums else 0)
+        elif SAID in sums:
+            found = by_summary(sums[SAID])
+        if found == {} and subset not in self._cut:
+            self._cut.add(subset)
+            logger.warning(
+                "%s was not evaluated to its end, so --steady-record keeps its metrics "
+                "and no outputs; leave --max-valid-steps out",
+                subset,
+            )
+        return found or {}
 
 
 def _made_of(encoded: Encoded | None, score_of: Sequence[str]) -> dict[str, Any]:
@@ -103,24 +123,6 @@ def _memory() -> dict[str, float]:
     if not torch.cuda.is_available():
         return {}
     return {"peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20}
-
-
-def _each(
-    sums: Mapping[str, Tensor], labels: Sequence[str], subset: str
-) -> dict[str, Any]:
-    """What is known of each sentence or summary, if all of them were judged."""
-    found = None
-    if SCATTERED in sums:
-        found = predictions(sums[SCATTERED], len(labels) if LABELED in sums else 0)
-    elif SAID in sums:
-        found = by_summary(sums[SAID])
-    if found == {}:
-        logger.warning(
-            "%s was not evaluated to its end, so --steady-record keeps its metrics and "
-            "no outputs; leave --max-valid-steps out",
-            subset,
-        )
-    return found or {}
 
 
 def predictions(scattered: Tensor, several: int = 0) -> dict[str, Any]:
