@@ -3,20 +3,37 @@
 # features on CoLA, STS-B and UCI. Run again, it fills gaps only.
 #   bash examples/probe/run.sh GLUE SENTIMENT MODEL OUT SIZE UPDATES SEEDS...
 # GLUE is GLUE's folder, SENTIMENT that of the sentiment task; SIZE training sentences of
-# SST-2, as many of CoLA and of STS-B for their linear models (UCI has its own 10 %).
+# SST-2, as many of CoLA and of STS-B (UCI has its own 10 %). DESIGN (generalization) may
+# be chain or cycle, which fine-tune on SST-2, CoLA and STS-B in turn, UPDATES each;
+# METHODS are which of plain, smart, r3f and r4f (all), RATE is the learning rate (1e-4).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 glue=$1 sentiment=$2 model=$3 out=$4 size=$5 updates=$6
 shift 6
-bin=$(dirname "${PYTHON:-.venv/bin/python}")
+bin=$(dirname "${PYTHON:-.venv/bin/python}") design=${DESIGN:-generalization}
 glued="$glue --task glue --steady-train-size $size --steady-split-dev"
-exec "$bin/fairseq-steady" probe generalization --out "$out" --jobs 2 --seeds "$@" \
-  --methods plain 'smart=--criterion smart --smart-eps 1e-5 --smart-init 1e-5 --smart-step 1e-3' \
-  'r3f=--criterion r3f --r3f-eps 1e-5' 'r4f=--criterion r4f --r4f-eps 1e-5' --tasks \
-  "sst2=$glued --glue-task sst2 --valid-subset valid,test" \
-  "cola=$glued --glue-task cola --valid-subset valid,test" \
-  "stsb=$glued --glue-task stsb --valid-subset valid,test" \
-  "uci=$sentiment --task uci_sentiment --uci-stage uci --valid-subset amazon,imdb,yelp" \
+flags() {
+  case $1 in
+    plain) echo "--criterion plain" ;;
+    smart) echo "--criterion smart --smart-eps 1e-5 --smart-init 1e-5 --smart-step 1e-3" ;;
+    r3f | r4f) echo "--criterion $1 --$1-eps 1e-5" ;;
+    *) echo "error: there is no method '$1'" >&2; return 1 ;;
+  esac
+}
+methods=()
+for name in ${METHODS:-plain smart r3f r4f}; do
+  said=$(flags "$name")
+  methods+=("$name=$said")
+done
+tasks=()
+for name in sst2 cola stsb; do
+  tasks+=("$name=$glued --glue-task $name --valid-subset valid,test")
+done
+if [ "$design" = generalization ]; then
+  tasks+=("uci=$sentiment --task uci_sentiment --uci-stage uci --valid-subset amazon,imdb,yelp")
+fi
+exec "$bin/fairseq-steady" probe "$design" --out "$out" --jobs 2 --seeds "$@" \
+  --methods "${methods[@]}" --tasks "${tasks[@]}" \
   -- --user-dir user_dir --steady-model "$model" --batch-size 32 --clip-norm 1 \
   --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-1e-4}" \
   --steady-updates "$updates"
