@@ -580,7 +580,9 @@ def test_a_run_that_another_program_is_at_is_checked_too(tmp_path: Path) -> None
     with locked(run.folder):  # our worker came second, and left nothing
         ours: Any = SimpleNamespace(reason=lambda: "it was late")
         loop._finish(0, run, ours)
-        assert isinstance(loop.running[0][1], execution._Elsewhere)
+        waiting: Any = loop.running[0][1]
+        assert isinstance(waiting, execution._Elsewhere)
+        assert waiting.worker is ours
     assert loop.known == {}
 
 
@@ -595,7 +597,10 @@ def test_a_killed_run_of_another_program_is_begun_again(tmp_path: Path) -> None:
 
 
 def test_a_training_holds_its_folder_when_its_worker_is_killed(tmp_path: Path) -> None:
-    """Nobody clears the folder, or trains in it, while it still writes there."""
+    """Nobody clears the folder, or trains in it, while it still writes there.
+
+    Who started the worker can end its training.
+    """
     (run,) = chain(tmp_path, "a")
     run.folder.mkdir()
     prepare(replace(run, command=("probe",)))
@@ -609,14 +614,18 @@ def test_a_training_holds_its_folder_when_its_worker_is_killed(tmp_path: Path) -
             "worker._flags = lambda *_: [];"
             "worker.train(Path(sys.argv[2]))",
             *(program, str(run.folder)),
-        ]
+        ],
+        start_new_session=True,
     )
     log = run.folder / "train.log"
     wait_until(lambda: log.is_file() and log.read_text().endswith("\n"))
     worker.kill()
     worker.wait()
+    execution._Elsewhere(run.folder).stop()  # another's
+    os.kill(int(log.read_text()), 0)
     assert not free(run.folder)
-    os.kill(int(log.read_text()), signal.SIGKILL)
+    ours = execution._Process(worker, io.BytesIO())
+    execution._Elsewhere(run.folder, ours).stop()
     wait_until(lambda: free(run.folder))
 
 

@@ -90,17 +90,25 @@ class _Process:
 
 
 class _Elsewhere:
-    """A run that another process is training."""
+    """A run that another process is training.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: the run's.
+        worker: ours, if it was killed and that process is its training.
+
+    """
+
+    def __init__(self, folder: Path, worker: "Job | _Elsewhere | None" = None) -> None:
+        self.folder, self.worker = folder, worker
 
     def done(self) -> bool:
         with locked(self.folder) as mine:
             return mine is not None
 
     def stop(self) -> None:
-        """Not ours to stop."""
+        """End it if it is ours."""
+        if self.worker:
+            self.worker.stop()
 
 
 class Local:
@@ -422,7 +430,7 @@ class _Loop:
         self.running[slot] = run, self.executor.start(run, slot)
 
     def _finish(self, slot: int, run: Run, job: Job | _Elsewhere) -> None:
-        result, other = of_run(run), _Elsewhere(run.folder)
+        result, other = of_run(run), _Elsewhere(run.folder, job)
         if result is None and not other.done():  # which was faster, or outlives ours
             self.running[slot] = run, other
             return
