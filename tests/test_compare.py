@@ -36,6 +36,7 @@ from fairseq_steady.comparison import (
     worker,
 )
 from fairseq_steady.comparison.command import check, make_executor, reasons
+from fairseq_steady.comparison.command import read as read_commands
 from fairseq_steady.comparison.execution import Local, prepare, run_all
 from fairseq_steady.comparison.plan import Plan, Run, every, named, points
 from fairseq_steady.comparison.recorded import majority_baseline
@@ -197,13 +198,14 @@ def test_subsets_are_asked_for_before_training(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [])
     command = flags(models, cola_data)
-    assert reading.refusal(command, ["ood", "valid"]) is None
-    said = "it is not evaluated on tset but on valid, ood; name one of them"
-    assert reading.refusal(command, ["ood", "tset"]) == said
+    there, wrong = {"--select": "ood"}, {"--until-decided": "tset"}
+    assert reading.refusal(command, there) is None
+    said = "--until-decided tset: it is evaluated on valid, ood; name one of them"
+    assert reading.refusal(command, there | wrong) == said
     # Of these the task says itself what they are evaluated on.
-    assert reading.refusal([*command, "--steady-also", "tset=x.tsv"], ["tset"]) is None
-    assert reading.refusal([*command, "--task", "glue"], ["mismatched"]) is None
-    given = {"commands": [("of all plain", command)], "subsets": ["tset"]}
+    assert reading.refusal([*command, "--steady-also", "tset=x.tsv"], wrong) is None
+    assert reading.refusal([*command, "--task", "glue"], wrong) is None
+    given = {"commands": [("of all plain", command)], "subsets": wrong}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(given)))
     assert reading.main() == 1
     assert capsys.readouterr().err == f"of all plain: {said}\n"
@@ -582,7 +584,7 @@ def test_a_run_that_another_program_is_at_is_checked_too(tmp_path: Path) -> None
         loop._finish(0, run, ours)
         waiting: Any = loop.running[0][1]
         assert isinstance(waiting, execution._Elsewhere)
-        assert waiting.worker is ours
+        waiting.stop()  # not ours
     assert loop.known == {}
 
 
@@ -621,12 +623,17 @@ def test_a_training_holds_its_folder_when_its_worker_is_killed(tmp_path: Path) -
     wait_until(lambda: log.is_file() and log.read_text().endswith("\n"))
     worker.kill()
     worker.wait()
-    execution._Elsewhere(run.folder).stop()  # another's
-    os.kill(int(log.read_text()), 0)
     assert not free(run.folder)
     ours = execution._Process(worker, io.BytesIO())
-    execution._Elsewhere(run.folder, ours).stop()
+    nobody: Any = None
+    loop = execution._Loop(Instant(lambda _: 0.5), nobody, {}, trained=False)
+    loop._finish(0, run, ours)
+    waiting: Any = loop.running[0][1]
+    assert not waiting.done()
+    assert waiting.worker is ours
+    waiting.stop()
     wait_until(lambda: free(run.folder))
+    ours.stop()  # of what has ended
 
 
 @pytest.mark.parametrize(
@@ -681,17 +688,22 @@ def test_every_grid_point_is_read_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
+    subsets: list[dict[str, str]] = []
 
     def read(_: Any, **given: Any) -> Any:
         said = json.loads(given["input"])
-        assert said["subsets"] == ["ood"]
         asked.extend(flags for _, flags in said["commands"])
+        subsets.append(said["subsets"])
         return subprocess.CompletedProcess([], 1, "", "b: no such flag\n")
 
     monkeypatch.setattr(subprocess, "run", read)
     tried = plan(tmp_path, "a=--l {1,2}", "b=--m {3,x}", tuning_seeds=[5, 6]).tuning()
     with pytest.raises(UserError, match="b: no such flag"):
-        check(every(tried), ["ood"])
+        check(every(tried))
+    with pytest.raises(UserError, match="b: no such flag"):
+        read_commands(every(tried)[:1], {"--select": "ood"})
+    assert subsets == [{}, {"--select": "ood"}]
+    del asked[-1]
     assert [flags[1:3] for flags in asked] == [
         *(["--l", "1"], ["--l", "2"], ["--m", "3"], ["--m", "x"]),
     ]

@@ -328,9 +328,10 @@ class Arena:
         self.executor = Instant(score)
         monkeypatch.setattr(comparing, "make_executor", lambda _: self.executor)
         #: subsets that runs have to be evaluated on, by each comparison
-        self.asked: list[Sequence[str]] = []
-        check = lambda _, subsets=(): self.asked.append(subsets)  # noqa: E731
-        monkeypatch.setattr(comparing, "check", check)
+        self.asked: list[dict[str, str]] = []
+        monkeypatch.setattr(comparing, "check", lambda _: None)
+        read = lambda _, subsets: self.asked.append(subsets)  # noqa: E731
+        monkeypatch.setattr(comparing, "read", read)
         # No pictures, ensembles or report.
         tables = lambda *args: write_all(*args[:3])  # noqa: E731
         monkeypatch.setattr(comparing, "_write", tables)
@@ -500,7 +501,7 @@ def test_an_unknown_subset_decides_nothing(
     arena = Arena(monkeypatch)
     assert arena.compare(tmp_path, "--until-decided", "test", "--select", "ood") == 1
     # It is asked for before anything is trained, where the command says what there is.
-    assert arena.asked == [["ood", "test"]]
+    assert arena.asked == [{"--select": "ood", "--until-decided": "test"}]
     said = "error: --until-decided test: the runs have mcc on valid, ood; name one"
     assert said in capsys.readouterr().err
 
@@ -647,8 +648,9 @@ def test_tuning_is_paid_for_and_does_not_count(
     assert {r["tuning runs"] for r in found} == {"6"}
     assert {r["seed"] for r in rows(tmp_path / "runs.csv")} == set("12345")
     # Added seeds are none that chose the flags either.
-    more = [*grids, "--tuning-seeds", "6", "8", "--until-decided", "--at-most", "7"]
-    assert arena.compare(tmp_path, *more) == 0
+    more = [*grids, "--tuning-seeds", "6", "8", "--at-most", "7"]
+    assert arena.compare(tmp_path, *more, "--until-decided", "ood") == 0
+    assert arena.asked == [{"--until-decided": "ood"}]
     added = {name.split()[-1] for name in arena.executor.started}
     assert added == {"7", "9"}
     again = [*grids, "--tuning-seeds", "5", "--count-tuning-seeds"]

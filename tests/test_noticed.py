@@ -1110,24 +1110,44 @@ def test_transformers_counts_the_first_token_and_the_last(tmp_path: Path) -> Non
         "no_repeat_ngram_size": 2,
         "early_stopping": True,
     }
-    forced = theirs | {"forced_bos_token_id": 0, "min_length": 7, "max_length": 12}
-    for ids, expected in (({}, theirs), ({"forced_bos_token_id": 0}, forced)):
+    bos = {"forced_bos_token_id": 0}
+    forced = theirs | bos | {"min_length": 7, "max_length": 12}
+    for ids, expected in (({}, theirs), (bos, forced)):
         assert generation_config(search, ids) == expected
         write_json(tmp_path / "config.json", expected)
-        assert read_search(tmp_path) == search
+        assert read_search(tmp_path, len(ids)) == search
     # Another file comes first, and need not say everything, or anything.
     path = tmp_path / "generation_config.json"
-    write_json(path, {"max_length": 30, "min_length": 0, "num_beams": None})
-    assert read_search(tmp_path) == search_of(Decoding(max_length=28))
     write_json(path, {})
-    assert read_search(tmp_path) is None
+    assert read_search(tmp_path, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "least", "most"),
+    [
+        # CNN/DM's and XSum's; the latter's source forces no first token, ours does.
+        ({"max_length": 142, "min_length": 56, "forced_bos_token_id": 0}, 54, 139),
+        ({"max_length": 62, "min_length": 11}, 9, 59),
+        # New tokens come after the one of the start, and go before lengths.
+        ({"max_new_tokens": 61, "min_new_tokens": 10, "max_length": 20}, 9, 59),
+        ({"max_length": 30, "min_length": 0, "num_beams": None}, 0, 27),
+        ({"min_length": 150}, 148, 148),
+        ({"max_length": 50, "min_length": 50}, 47, 47),
+        ({"num_beams": 4}, 0, 128),
+    ],
+)
+def test_lengths_are_of_words(
+    tmp_path: Path, given: dict[str, Any], least: int, most: int
+) -> None:
+    write_json(tmp_path / "generation_config.json", given)
+    expected = search_of(Decoding(min_length=least, max_length=most))
+    assert read_search(tmp_path, 1) == expected
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"max_length": 2}, "no summary has 0 tokens or more and 2 or less; mend"),
-        ({"min_length": 200}, "no summary has 200 tokens or more"),
+        ({"max_length": 3}, "its maximum leaves no token of a summary"),
         ({"num_beams": 0}, "field 'num_beams'"),
         ({"length_penalty": math.inf}, "field 'length_penalty'"),
         ({"max_length": "9"}, "field 'max_length'"),
@@ -1138,8 +1158,9 @@ def test_a_search_that_leaves_no_summary_is_not_imported(
 ) -> None:
     path = tmp_path / "generation_config.json"
     write_json(path, given)
-    with pytest.raises(UserError, match=f"^{path}.*{message}"):
-        read_search(tmp_path)
+    said = f"^{path}.*{message}.*; how it searches for summaries is not taken over$"
+    with pytest.raises(UserError, match=said):
+        read_search(tmp_path, 1)
 
 
 def test_articles_are_selected_by_their_rows() -> None:

@@ -781,6 +781,42 @@ def test_the_right_command_is_named(
     assert re.search(message, line)
 
 
+@pytest.mark.parametrize(
+    ("changed", "search", "said"),
+    [
+        ({"num_beams": 2, "max_length": 62}, (2, 59), ""),
+        ({"num_beams": 0}, None, "how it searches for summaries is not taken over"),
+        ({"num_beams": 2, "architectures": ["BartModel"]}, None, ""),
+    ],
+)
+def test_a_model_directory_says_how_it_searches(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    changed: dict[str, Any],
+    search: tuple[int, int] | None,
+    said: str,
+) -> None:
+    """XSum's models force no first token; ours does, and it is no word."""
+    source = make_source(tmp_path / "source", "bart")
+    path = source / "config.json"
+    config = json.loads(path.read_text()) | {"forced_bos_token_id": None}
+    config |= {"architectures": ["BartForConditionalGeneration"], **changed}
+    path.write_text(json.dumps(config))
+    (source / "generation_config.json").unlink(missing_ok=True)
+    directory = import_hf(source, tmp_path / "model")
+    assert said in caplog.text
+    found = directory.manifest.search
+    assert (found and (found["beam"], found["max_length"])) == search
+    assert ("search" in json.loads((directory.path / "manifest.json").read_text())) == (
+        search is not None
+    )
+    caplog.clear()
+    decoding = Summarizer(directory.path, cpu=True).task.decoding
+    assert (decoding.beam, decoding.max_length) == (search or (4, 128))
+    unsaid = "does not say how it searches for summaries: if nothing has trained it"
+    assert (unsaid in caplog.text) == (search is None)
+
+
 # --- data sets of single files --------------------------------------------------------
 
 

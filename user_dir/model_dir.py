@@ -269,8 +269,9 @@ def write_model_directory(
         (scratch / TOKENIZER).write_text(tokenizer, "utf-8")
         manifest.files = {p.name: sha256(p) for p in sorted(scratch.iterdir())}
         said = asdict(manifest)
-        if manifest.head is None:
-            del said["head"]
+        for name in ("head", "search"):
+            if said[name] is None:
+                del said[name]
         write_json(scratch / MANIFEST, said, indent=2)
     return ModelDirectory(target, manifest)
 

@@ -63,8 +63,8 @@ def parser() -> Page:
     add(
         "--column",
         metavar="NAME",
-        help="of the articles, in tables; default: as in training, without a "
-        f"checkpoint {_COLUMN}",
+        help="of the articles, in tables; default: as in the checkpoint's training, "
+        f"else {_COLUMN}",
     )
     _add_baselines(found)
     _add_search(found)
@@ -255,7 +255,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             page.error("name a checkpoint, --lead N or --random FILE")
         args.checkpoint, *args.inputs = args.inputs
         summarize = loaded(args)
-        column = args.column or summarize.task.tables.source
+        if args.checkpoint.is_file():
+            column = args.column or summarize.task.tables.source
     if not args.inputs:
         say_what_is_read("articles")
     paths = args.inputs or [None]

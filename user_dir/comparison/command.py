@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError, visible
@@ -34,26 +34,36 @@ def make_executor(args: argparse.Namespace) -> Executor:
     return Slurm(args.jobs, settings)
 
 
-def check(runs: Sequence[Run], subsets: Sequence[str] = ()) -> None:
+def check(runs: Sequence[Run]) -> None:
     """Let fairseq read one command of each kind before anything is trained.
+
+    Raises:
+        UserError: it refuses one.
+
+    """
+    known = standing(runs)
+    read([run for run in runs if run.folder not in known])
+
+
+def read(runs: Sequence[Run], subsets: Mapping[str, str] | None = None) -> None:
+    """Let fairseq read one command of each kind.
 
     Args:
         runs: of a plan.
-        subsets: that all of them have to be evaluated on.
+        subsets: that all of them have to be evaluated on, by the flags that name them.
 
     Raises:
         UserError: it refuses one, or a run is not evaluated on a subset.
 
     """
-    known = standing(runs)
     # Seeds apart, every run of a grid point has the same flags.
-    kinds = {r.folder.parent: r for r in runs if r.folder not in known}
+    kinds = {r.folder.parent: r for r in runs}
     if not kinds:
         return
     commands = [(f"{r.setting} {r.method}", r.command[1:]) for r in kinds.values()]
     done = subprocess.run(
         [sys.executable, "-m", "fairseq_steady.comparison.reading"],
-        input=json.dumps({"commands": commands, "subsets": subsets}),
+        input=json.dumps({"commands": commands, "subsets": subsets or {}}),
         capture_output=True,
         text=True,
         check=False,

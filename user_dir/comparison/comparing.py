@@ -16,7 +16,7 @@ from ..scores.metrics import larger_is_better
 from . import ensembles, figures, instability, planning, table, winner_card
 from . import report as page
 from .adding import Rule, until_decided
-from .command import check, make_executor, reasons, said_of
+from .command import check, make_executor, read, reasons, said_of
 from .execution import Executor, run_all
 from .plan import SELECT, Plan, distinct, every, named
 from .results import Result
@@ -186,11 +186,10 @@ def report(args: argparse.Namespace) -> int:
         raise UserError("--plan and --expect go together; give both or neither")
     if args.plan:
         planning.check(plan)
-    if plan.tuned:
-        check(every(plan.tuning()))
-    else:
-        deciding = (args.select, rule.subset if rule else None)
-        check(plan.runs(), [*filter(None, deciding)])
+    check(every(plan.tuning()) if plan.tuned else plan.runs())
+    named = {"--select": args.select, "--until-decided": args.until_decided}
+    if subsets := {flag: subset for flag, subset in named.items() if subset}:
+        read(plan.runs(), subsets)
     tuned = tune(plan, executor, args) if plan.tuned else Tuned({}, [], [])
     results = run_all(plan.runs(tuned.points), executor)
     scored = measure(args, plan, results)

@@ -79,8 +79,15 @@ class _Process:
         return self.process.poll() is not None
 
     def stop(self) -> None:
-        with suppress(ProcessLookupError):  # it has just ended
+        with suppress(ProcessLookupError, PermissionError):  # it has just ended
             os.killpg(self.process.pid, signal.SIGTERM)
+
+    def outlived(self) -> bool:
+        """Whether its training, which is in its group, goes on without it."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, 0)
+            return True
+        return False
 
     def reason(self) -> str:
         self.errors.seek(0)
@@ -98,7 +105,7 @@ class _Elsewhere:
 
     """
 
-    def __init__(self, folder: Path, worker: "Job | _Elsewhere | None" = None) -> None:
+    def __init__(self, folder: Path, worker: _Process | None = None) -> None:
         self.folder, self.worker = folder, worker
 
     def done(self) -> bool:
@@ -430,7 +437,8 @@ class _Loop:
         self.running[slot] = run, self.executor.start(run, slot)
 
     def _finish(self, slot: int, run: Run, job: Job | _Elsewhere) -> None:
-        result, other = of_run(run), _Elsewhere(run.folder, job)
+        killed = job if isinstance(job, _Process) and job.outlived() else None
+        result, other = of_run(run), _Elsewhere(run.folder, killed)
         if result is None and not other.done():  # which was faster, or outlives ours
             self.running[slot] = run, other
             return

@@ -8,15 +8,18 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+
+#: By the flag that names it, a subset.
+Subsets = Mapping[str, str]
 
 
-def refusal(flags: list[str], subsets: Sequence[str] = ()) -> str | None:
+def refusal(flags: list[str], subsets: Subsets | None = None) -> str | None:
     """What fairseq-train's parser says against some flags, or None.
 
     Args:
         flags: of one run.
-        subsets: it has to be evaluated on these.
+        subsets: it has to be evaluated on these, each named by a flag.
 
     """
     from fairseq import options
@@ -32,20 +35,20 @@ def refusal(flags: list[str], subsets: Sequence[str] = ()) -> str | None:
         lines = said.getvalue().strip().splitlines() or ["refused"]
         reason = lines[-1].partition("error: ")[2] or lines[-1]
         return f"fairseq-train refuses it: {reason}"
-    return _unevaluated(args, subsets)
+    return _unevaluated(args, subsets or {})
 
 
-def _unevaluated(args: argparse.Namespace, subsets: Sequence[str]) -> str | None:
+def _unevaluated(args: argparse.Namespace, subsets: Subsets) -> str | None:
     """That a subset is none of the run's, where the command alone says which are."""
     from ..tasks.glue import AUTO
 
     there = args.valid_subset.split(",")
     if there == [AUTO] or getattr(args, "steady_also", None):
         return None
-    for subset in subsets:
+    for flag, subset in subsets.items():
         if subset not in there:
-            named = ", ".join(there)
-            return f"it is not evaluated on {subset} but on {named}; name one of them"
+            said = f"{flag} {subset}: it is evaluated on {', '.join(there)}"
+            return f"{said}; name one of them"
     return None
 
 

@@ -103,7 +103,7 @@ class Original:
         """How summaries are searched for, as in training or as the source says."""
         if hasattr(self.task, "decoding"):
             return search_of(self.task.decoding)
-        return self.directory.manifest.search
+        return None if self.task else self.directory.manifest.search
 
     @property
     def chooses(self) -> bool:

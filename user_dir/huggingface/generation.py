@@ -1,7 +1,7 @@
 """How a summariser searches: transformers' generation_config.json, and ours.
 
 transformers counts the tokens that stand around a summary too: the one that decoding
-starts from, perhaps a forced first one, and the last. Ours are counted without them.
+starts from, those that ours forces before the words, and the last.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..files import read_json
 from ..inference.searching import Decoding
 from ..model_dir import Search
-from .sources import DAMAGED, inside
+from .sources import inside
 
 #: transformers' name of each setting and ours.
 _NAMES = {
@@ -26,6 +26,8 @@ _NAMES = {
     "max_length": "max_length",
     "no_repeat_ngram_size": "no_repeat",
 }
+#: What is done about settings that cannot be read.
+_LEFT = "how it searches for summaries is not taken over"
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -36,15 +38,18 @@ class Generation(TypedDict, total=False):
     length_penalty: Annotated[float, Field(allow_inf_nan=False)] | None
     min_length: _Count | None
     max_length: _Count | None
+    min_new_tokens: _Count | None
+    max_new_tokens: _Count | None
     no_repeat_ngram_size: _Count | None
-    forced_bos_token_id: int | list[int] | None
 
 
-def read_search(source: Path) -> Search | None:
+def read_search(source: Path, forced: int) -> Search | None:
     """How a Hugging Face directory's summariser searches.
 
     Args:
         source: the directory.
+        forced: tokens that our decoder begins with before the words, without the one
+            that it starts from.
 
     Returns:
         None where none of the settings is said; those that are not are
@@ -54,24 +59,23 @@ def read_search(source: Path) -> Search | None:
         UserError: one is of a wrong type or range, or they leave no summary.
 
     """
-    name = "generation_config.json"
-    path = inside(source, name) or source / "config.json"
-    given = read_json(path, Generation, DAMAGED)
-    said = {n: given[n] for n in _NAMES if given.get(n) is not None}  # type: ignore[literal-required]
-    if not said:
+    path = inside(source, "generation_config.json") or source / "config.json"
+    read = read_json(path, Generation, _LEFT)
+    given: dict[str, Any] = {k: v for k, v in read.items() if v is not None}
+    for end in ("min", "max"):  # of new tokens, which come after the one of the start
+        if f"{end}_new_tokens" in given:
+            given[f"{end}_length"] = given[f"{end}_new_tokens"] + 1
+    found = {ours: given[name] for name, ours in _NAMES.items() if name in given}
+    if not found:
         return None
-    first = _around(given)
-    if "min_length" in said:
-        said["min_length"] = max(0, said["min_length"] - first)
-    if "max_length" in said:
-        said["max_length"] -= first + 1
-    found = Decoding(**{_NAMES[name]: value for name, value in said.items()})
-    if not max(1, found.min_length) <= found.max_length:
-        raise UserError(
-            f"{path}: no summary has {given.get('min_length') or 0} tokens or more and "
-            f"{given.get('max_length')} or less; mend min_length and max_length"
-        )
-    return search_of(found)
+    least = max(0, found.get("min_length", 0) - 1 - forced)
+    most = found.get("max_length", 0) - 2 - forced
+    if "max_length" not in found:
+        most = max(least, Decoding().max_length)
+    if most < 1:
+        raise UserError(f"{path}: its maximum leaves no token of a summary; {_LEFT}")
+    ends = {"min_length": min(least, most), "max_length": most}
+    return search_of(Decoding(**(found | ends)))
 
 
 def search_of(decoding: Decoding) -> Search:
@@ -87,13 +91,8 @@ def generation_config(found: Search, ids: Mapping[str, Any]) -> dict[str, Any]:
         ids: special tokens, ``forced_bos_token_id`` among them if there is one.
 
     """
-    first = _around(ids)
+    around = 1 + ("forced_bos_token_id" in ids)
     settings = {theirs: found[ours] for theirs, ours in _NAMES.items()}  # type: ignore[literal-required]
-    settings["min_length"] += first
-    settings["max_length"] += first + 1
+    settings["min_length"] += around
+    settings["max_length"] += around + 1
     return {**ids, **settings, "early_stopping": True}
-
-
-def _around(ids: Mapping[str, Any]) -> int:
-    """Tokens before a summary."""
-    return 1 + (ids.get("forced_bos_token_id") is not None)

@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from ..errors import UserError
 from ..files import sha256
-from ..model_dir import Manifest, ModelDirectory, write_model_directory
+from ..model_dir import Manifest, ModelDirectory, Search, write_model_directory
 from .checking import check_state
 from .config import read_config
 from .generation import read_search
@@ -60,7 +63,7 @@ def import_hf(
         source=_origin(folder, config, files),
         licence=licence or _stated_licence(folder, config),
         head=head.labels if head else None,
-        search=read_search(folder) if family.decodes else None,
+        search=None if head else _search(folder, config, tokenizer, special["</s>"]),
     )
     check_state(made.state, manifest, dictionary, folder, weights.name_of)
     _say_what_is_left(weights, config, family.unmissed)
@@ -69,6 +72,24 @@ def import_hf(
         *(out, manifest, whole, dictionary, tokenizer.to_str(), made.pooler),
         head.state if head else None,
     )
+
+
+def _search(
+    source: Path, config: dict[str, Any], tokenizer: Tokenizer, end: str
+) -> Search | None:
+    """How it searches, if it was trained to summarise; what is wrong with that is said.
+
+    Its weights can be trained whatever that is.
+    """
+    names = config.get("architectures") or ()
+    if not any(name.endswith("ForConditionalGeneration") for name in names):
+        return None
+    around, last = tokenizer.encode("").ids, tokenizer.token_to_id(end)
+    try:
+        return read_search(source, around.index(last) if last in around else 0)
+    except UserError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def _origin(source: Path, config: dict[str, Any], files: list[Path]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Fine-tuned checkpoints, ready for texts: what predicting and summarising share."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,63 +28,12 @@ from ..models.building import build
 from ..models.steady import load_pretrained, take_head
 from ..patches.checkpoints import KEPT_FILES, no_file
 
+logger = logging.getLogger(__name__)
+
 Text = TypeVar("Text")
 Answer = TypeVar("Answer")
 #: The model of a model directory, and a task without data.
 OfDirectory = Callable[[ModelDirectory], tuple[Any, Any]]
-
-
-def load_trained(
-    checkpoint: Path,
-    model: str | Path | None = None,
-    head: str | None = None,
-    of_directory: OfDirectory | None = None,
-) -> tuple[Any, Any]:
-    """The model of a fine-tuned checkpoint, in evaluation mode, and its task.
-
-    Args:
-        checkpoint: of a task of this plugin, or a model directory.
-        model: its model directory, where that has moved.
-        head: which task of glue_multitask; None for checkpoints of one task.
-        of_directory: loads a model directory; default: :func:`load_classifier`.
-
-    Raises:
-        UserError: the checkpoint or the model directory is missing, or the head.
-
-    """
-    from .. import tasks as plugin  # noqa: F401  registers everything
-
-    if (checkpoint / MANIFEST).is_file():
-        if model:
-            raise UserError(f"{checkpoint} is itself a model directory; omit --model")
-        load = of_directory or load_classifier
-        found, task = load(ModelDirectory.open(checkpoint))
-        return found, _part(task, head, checkpoint)
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint} {no_file(checkpoint)}")
-    moved = {"steady_model": str(model)} if model else {}
-    state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint), moved)
-    _check_model(state, checkpoint, model)
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
-        [str(checkpoint)], arg_overrides=moved, state=state
-    )
-    return models[0].eval(), _part(task, head, checkpoint)
-
-
-def train_nothing(cfg: Any) -> None:
-    """Take the flags of a training for those of what only evaluates.
-
-    No length is counted, by a recipe either, and no folder made that a log could go to.
-
-    Args:
-        cfg: fairseq's configuration, changed in place.
-
-    """
-    cfg.optimization.max_update, cfg.optimization.max_epoch = 1, 0
-    for recipe in ("steady_updates", "steady_epochs"):
-        if hasattr(cfg.task, recipe):
-            setattr(cfg.task, recipe, 0)
-    cfg.checkpoint.no_save = True
 
 
 def load_classifier(directory: ModelDirectory) -> tuple[Any, Any]:
@@ -111,8 +61,10 @@ def load_classifier(directory: ModelDirectory) -> tuple[Any, Any]:
 def load_summarizer(directory: ModelDirectory) -> tuple[Any, Any]:
     """The model of a directory that was trained to summarise elsewhere, and a task.
 
+    Where its source did not say how it searches, that it may know nothing is said.
+
     Raises:
-        UserError: it has no decoder, or one that nothing has trained.
+        UserError: it has no decoder, or is BERT2BERT, whose decoder nothing trained.
 
     """
     from ..tasks.summarization import of_model
@@ -129,9 +81,67 @@ def load_summarizer(directory: ModelDirectory) -> tuple[Any, Any]:
             "trained yet: name a checkpoint that was trained from it"
         )
     task = of_model(directory)
+    if directory.manifest.search is None:
+        logger.warning(
+            "%s does not say how it searches for summaries: if nothing has trained it "
+            "to summarise, name a checkpoint that was trained from it",
+            directory.path,
+        )
     model = build(directory.manifest, task.dictionary)
     load_pretrained(model, directory)
     return model.eval(), task
+
+
+def load_trained(
+    checkpoint: Path,
+    model: str | Path | None = None,
+    head: str | None = None,
+    of_directory: OfDirectory = load_classifier,
+) -> tuple[Any, Any]:
+    """The model of a fine-tuned checkpoint, in evaluation mode, and its task.
+
+    Args:
+        checkpoint: of a task of this plugin, or a model directory.
+        model: its model directory, where that has moved.
+        head: which task of glue_multitask; None for checkpoints of one task.
+        of_directory: loads a model directory.
+
+    Raises:
+        UserError: the checkpoint or the model directory is missing, or the head.
+
+    """
+    from .. import tasks as plugin  # noqa: F401  registers everything
+
+    if (checkpoint / MANIFEST).is_file():
+        if model:
+            raise UserError(f"{checkpoint} is itself a model directory; omit --model")
+        found, task = of_directory(ModelDirectory.open(checkpoint))
+        return found, _part(task, head, checkpoint)
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint} {no_file(checkpoint)}")
+    moved = {"steady_model": str(model)} if model else {}
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint), moved)
+    _check_model(state, checkpoint, model)
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [str(checkpoint)], arg_overrides=moved, state=state
+    )
+    return models[0].eval(), _part(task, head, checkpoint)
+
+
+def train_nothing(cfg: Any) -> None:
+    """Take the flags of a training for those of what only evaluates.
+
+    No length is counted, by a recipe either, and no folder made that a log could go to.
+
+    Args:
+        cfg: fairseq's configuration, changed in place.
+
+    """
+    cfg.optimization.max_update, cfg.optimization.max_epoch = 1, 0
+    for recipe in ("steady_updates", "steady_epochs"):
+        if hasattr(cfg.task, recipe):
+            setattr(cfg.task, recipe, 0)
+    cfg.checkpoint.no_save = True
 
 
 def _check_model(state: Any, checkpoint: Path, model: str | Path | None) -> None:

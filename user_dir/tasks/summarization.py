@@ -162,6 +162,8 @@ class SummarizationTask(SteadyTask):
     def __init__(self, cfg: SummarizationConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
         self.decoding = decoding_of(cfg)
+        #: where it is from, for errors
+        self.decoding_of = f"--summarization-form {cfg.summarization_form}"
         self.tokenizers = tuple(
             SentenceTokenizer(
                 directory, self.dictionary, length, cfg.steady_special_tokens
@@ -342,7 +344,7 @@ class SummarizationTask(SteadyTask):
             asked["max"] = self.decoding.max_length
         for which, length in asked.items():
             if length > room:
-                own = f" (of --summarization-form {self.cfg.summarization_form})"
+                own = f" (of {self.decoding_of})"
                 said = f"{which}_length" not in changes
                 raise UserError(
                     f"{prefix}{which}-length {length}{own * said} is more "
@@ -503,5 +505,5 @@ def of_model(directory: ModelDirectory) -> SummarizationTask:
     SummarizationTask.check(cfg, directory)
     task = SummarizationTask(cfg, directory)
     if search := directory.manifest.search:
-        task.decoding = Decoding(**search)
+        task.decoding, task.decoding_of = Decoding(**search), "its manifest.json"
     return task
