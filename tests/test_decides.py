@@ -329,8 +329,8 @@ class Arena:
         monkeypatch.setattr(comparing, "make_executor", lambda _: self.executor)
         #: subsets that runs have to be evaluated on, by each comparison
         self.asked: list[dict[str, str]] = []
-        monkeypatch.setattr(comparing, "check", lambda _: None)
-        read = lambda _, subsets: self.asked.append(subsets)  # noqa: E731
+        read = lambda _, subsets=None: self.asked.append(subsets)  # noqa: E731
+        monkeypatch.setattr(comparing, "check", read)
         monkeypatch.setattr(comparing, "read", read)
         # No pictures, ensembles or report.
         tables = lambda *args: write_all(*args[:3])  # noqa: E731
@@ -650,7 +650,7 @@ def test_tuning_is_paid_for_and_does_not_count(
     # Added seeds are none that chose the flags either.
     more = [*grids, "--tuning-seeds", "6", "8", "--at-most", "7"]
     assert arena.compare(tmp_path, *more, "--until-decided", "ood") == 0
-    assert arena.asked == [{"--until-decided": "ood"}]
+    assert arena.asked[-2:] == [None, {"--until-decided": "ood"}]
     added = {name.split()[-1] for name in arena.executor.started}
     assert added == {"7", "9"}
     again = [*grids, "--tuning-seeds", "5", "--count-tuning-seeds"]

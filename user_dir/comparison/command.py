@@ -34,15 +34,10 @@ def make_executor(args: argparse.Namespace) -> Executor:
     return Slurm(args.jobs, settings)
 
 
-def check(runs: Sequence[Run]) -> None:
-    """Let fairseq read one command of each kind before anything is trained.
-
-    Raises:
-        UserError: it refuses one.
-
-    """
+def check(runs: Sequence[Run], subsets: Mapping[str, str] | None = None) -> None:
+    """:func:`read` what is to be trained."""
     known = standing(runs)
-    read([run for run in runs if run.folder not in known])
+    read([run for run in runs if run.folder not in known], subsets)
 
 
 def read(runs: Sequence[Run], subsets: Mapping[str, str] | None = None) -> None:

@@ -186,10 +186,13 @@ def report(args: argparse.Namespace) -> int:
         raise UserError("--plan and --expect go together; give both or neither")
     if args.plan:
         planning.check(plan)
-    check(every(plan.tuning()) if plan.tuned else plan.runs())
     named = {"--select": args.select, "--until-decided": args.until_decided}
-    if subsets := {flag: subset for flag, subset in named.items() if subset}:
-        read(plan.runs(), subsets)
+    subsets = {flag: subset for flag, subset in named.items() if subset}
+    if plan.tuned:  # on --select alone, and what is chosen has the same subsets
+        check(every(plan.tuning()))
+        read(plan.runs() if subsets else [], subsets)
+    else:
+        check(plan.runs(), subsets)
     tuned = tune(plan, executor, args) if plan.tuned else Tuned({}, [], [])
     results = run_all(plan.runs(tuned.points), executor)
     scored = measure(args, plan, results)
