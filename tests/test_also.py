@@ -217,6 +217,21 @@ def test_flags_that_cannot_be_meant(
         further(cfg)
 
 
+def test_none_leaves_out_what_was_said_before(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    """So that a comparison can tune on one subset alone."""
+    given = {"data": str(tmp_path), "steady_model": str(models["roberta"])}
+    cfg = GlueConfig(
+        **given,
+        glue_task="cola",
+        steady_also="none",
+        steady_also_labels="A=0,B=1",
+        steady_quoted_tsv=True,
+    )
+    assert not GlueTask.setup_task(cfg).also
+
+
 def test_a_quoted_tsv_that_is_none_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text('text\tlabel\na\t0\n"b" c\t1\n')

@@ -202,9 +202,16 @@ def test_subsets_are_asked_for_before_training(
     assert reading.refusal(command, there) is None
     said = "--until-decided tset: it is evaluated on valid, ood; name one of them"
     assert reading.refusal(command, there | wrong) == said
-    # Of these the task says itself what they are evaluated on.
-    assert reading.refusal([*command, "--steady-also", "tset=x.tsv"], wrong) is None
-    assert reading.refusal([*command, "--task", "glue"], wrong) is None
+    # Further files, and what a task itself evaluates on.
+    also = [*command, "--steady-also", f"tset={__file__}"]
+    assert reading.refusal(also, wrong) is None
+    gone = "--steady-also tset=x.tsv: x.tsv is not there; name a labelled file"
+    assert reading.refusal([*command, "--steady-also=tset=x.tsv"]) == gone
+    glue = [*command, "--task", "glue"]
+    assert "--glue-task is missing" in str(reading.refusal(glue, wrong))
+    said = "--until-decided tset: it is evaluated on valid, mismatched; name one of"
+    assert said in str(reading.refusal([*glue, "--glue-task", "mnli"], wrong))
+    said = "--until-decided tset: it is evaluated on valid, ood; name one of them"
     given = {"commands": [("of all plain", command)], "subsets": wrong}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(given)))
     assert reading.main() == 1
@@ -373,6 +380,17 @@ def test_tuning_sees_the_selecting_subset_only(tmp_path: Path) -> None:
             assert run.seed == 5
             assert run.command[-4:] == ("--valid-subset", "valid", "--seed", "5")
             assert run.folder.is_relative_to(tmp_path / "tuning")
+
+
+@pytest.mark.parametrize(
+    ("select", "kept"), [("valid", "none"), ("far", "far=b"), ("near", "near=c")]
+)
+def test_tuning_sees_no_further_file(tmp_path: Path, select: str, kept: str) -> None:
+    given = ("--steady-also=x=a", "--steady-also", "far=b,near=c", "--x", "-1")
+    tried = plan(tmp_path, "a=--l {1,2}", common=given, select=select).tuning()
+    for (run,) in tried["", "a"]:
+        only = ("--valid-subset", select, f"--steady-also={kept}")
+        assert run.command[-5:-2] == only
 
 
 def test_grids_may_stand_in_settings(tmp_path: Path) -> None:

@@ -250,6 +250,8 @@ def test_every_command_is_one_that_its_program_takes(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
+    # Nobody's data are here.
+    monkeypatch.setattr("fairseq_steady.tasks._also.check_there", lambda *_: None)
     words, variables = list(command.words), {}
     assert not {"|", ";", "&", "&&", "..."} & set(words)
     while re.match(r"[A-Z_]+=", words[0]):

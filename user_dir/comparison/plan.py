@@ -1,5 +1,6 @@
 """What is to be trained: settings x methods x seeds, and grids to choose from."""
 
+import argparse
 import itertools
 import re
 import shlex
@@ -26,6 +27,8 @@ _RESERVED = re.compile(
 _USER_DIR = re.compile(r"--user-dir(=.*)?", re.DOTALL)
 #: The seed that tries grid points, where nothing else is said.
 _TRYING = 1000
+#: A task's flag for further files, which are evaluated whatever subsets are named.
+_ALSO = "--steady-also"
 #: numpy's seeds.
 _SEEDS = 2**32
 
@@ -120,6 +123,18 @@ def _filled(flags: Flags, values: Sequence[str]) -> Flags:
     return tuple(_GRID.sub(lambda _: next(left), flag) for flag in flags)
 
 
+def _only(flags: Flags, select: str) -> Flags:
+    """A command that is evaluated on one subset, of further files too."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(_ALSO, nargs="?")
+    also = vars(parser.parse_known_args(flags)[0])["steady_also"]
+    only = (*flags, "--valid-subset", select)
+    if also is None:
+        return only
+    kept = [part for part in also.split(",") if part.split("=")[0].strip() == select]
+    return (*only, f"{_ALSO}={','.join(kept) or 'none'}")
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything one comparison trains.
@@ -207,7 +222,7 @@ class Plan:
     def _tries(self, number: int, setting: str, method: str, flags: Flags) -> list[Run]:
         """A grid point with each tuning seed."""
         base = self.out / "tuning" / f"point{number}"
-        only = (*flags, "--valid-subset", self.select)
+        only = _only(flags, self.select)
         runs = [self._run(base, setting, method, seed, only) for seed in self.trying]
         return [replace(run, keep=False) for run in runs]
 

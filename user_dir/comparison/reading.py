@@ -9,6 +9,9 @@ import io
 import json
 import sys
 from collections.abc import Mapping
+from types import SimpleNamespace
+
+from ..errors import UserError
 
 #: By the flag that names it, a subset.
 Subsets = Mapping[str, str]
@@ -35,16 +38,34 @@ def refusal(flags: list[str], subsets: Subsets | None = None) -> str | None:
         lines = said.getvalue().strip().splitlines() or ["refused"]
         reason = lines[-1].partition("error: ")[2] or lines[-1]
         return f"fairseq-train refuses it: {reason}"
-    return _unevaluated(args, subsets or {})
+    try:
+        return _unevaluated(_evaluated(args), subsets or {})
+    except UserError as error:
+        return str(error)
 
 
-def _unevaluated(args: argparse.Namespace, subsets: Subsets) -> str | None:
-    """That a subset is none of the run's, where the command alone says which are."""
+def _evaluated(args: argparse.Namespace) -> list[str]:
+    """The subsets of a run, its further files included.
+
+    Raises:
+        UserError: a further file is not there, or the task's own flags do not fit.
+
+    """
+    from fairseq.tasks import TASK_REGISTRY
+
+    from ..tasks._also import check_there, further
     from ..tasks.glue import AUTO
 
-    there = args.valid_subset.split(",")
-    if there == [AUTO] or getattr(args, "steady_also", None):
-        return None
+    if args.valid_subset == AUTO:
+        whole = SimpleNamespace(checkpoint=args, dataset=args)
+        TASK_REGISTRY[args.task].complete(args, whole)
+    also = further(args) if hasattr(args, "steady_also") else {}
+    check_there(also, ())
+    return list(dict.fromkeys([*args.valid_subset.split(","), *also]))
+
+
+def _unevaluated(there: list[str], subsets: Subsets) -> str | None:
+    """That a subset is none of the run's."""
     for flag, subset in subsets.items():
         if subset not in there:
             said = f"{flag} {subset}: it is evaluated on {', '.join(there)}"

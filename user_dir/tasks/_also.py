@@ -16,6 +16,8 @@ from ..flags import option
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 #: Names of splits that every task has.
 _TAKEN = ("train", "valid", "test")
+#: Instead of files: none, whatever was said before.
+NONE = "none"
 
 
 @dataclass
@@ -25,7 +27,8 @@ class AlsoConfig:
     steady_also: Optional[str] = option(
         None,
         "evaluate further labelled files, with the task's columns, each under a name "
-        "of its own, as amazon=FILE,imdb=FILE; a file of minimal pairs too",
+        "of its own, as amazon=FILE,imdb=FILE; a file of minimal pairs too; none: "
+        "leave them out, whatever was said before",
     )
     steady_also_labels: Optional[str] = option(
         None, "the task's name of each class in those files, as Negative=0,Positive=1"
@@ -70,7 +73,8 @@ def further(cfg: Any) -> dict[str, Path]:
 
     """
     found: dict[str, Path] = {}
-    for part in cfg.steady_also.split(",") if cfg.steady_also is not None else ():
+    said = cfg.steady_also
+    for part in said.split(",") if said not in (None, NONE) else ():
         name, equals, file = (each.strip() for each in part.partition("="))
         if not (equals and file and _NAME.fullmatch(name)):
             raise UserError(
@@ -83,7 +87,7 @@ def further(cfg: Any) -> dict[str, Path]:
                 f"--steady-also: the name '{name}' is taken; choose another for {file}"
             )
         found[name] = Path(file)
-    if cfg.steady_also_labels and not found:
+    if cfg.steady_also_labels and said is None:
         raise UserError(
             "--steady-also-labels is for the files of --steady-also; name one"
         )

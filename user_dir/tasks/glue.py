@@ -53,14 +53,13 @@ class GlueTask(SentenceTask):
     @classmethod
     def check(cls, cfg: Any, directory: ModelDirectory) -> None:
         """The task must be named."""
-        if cfg.glue_task is None:
-            raise UserError(f"--glue-task is missing; choose from {', '.join(LAYOUTS)}")
+        _layout(cfg)
         super().check(cfg, directory)
 
     @classmethod
     def complete(cls, cfg: Any, root: Any) -> None:
         """The metric and the splits of the task, where nobody says others."""
-        layout = LAYOUTS[str(cfg.glue_task)]
+        layout = _layout(cfg)
         if root.checkpoint.best_checkpoint_metric == AUTO:
             root.checkpoint.best_checkpoint_metric = layout.metric
         if root.dataset.valid_subset == AUTO:
@@ -74,6 +73,12 @@ class GlueTask(SentenceTask):
         path = find_split(Path(self.cfg.data), self.layout, name)
         encoded = self.encode(path, reader(self.layout), f"glue {self.layout.folder}")
         return self.dev(split, encoded) if name == "valid" else encoded
+
+
+def _layout(cfg: Any) -> Layout:
+    if cfg.glue_task is None:
+        raise UserError(f"--glue-task is missing; choose from {', '.join(LAYOUTS)}")
+    return LAYOUTS[str(cfg.glue_task)]
 
 
 def _without_header(layout: Layout) -> Reader:
