@@ -3,7 +3,8 @@
     python scripts/simulate_comparison.py [PART ...] [--draws N] [--seed S]
 
 Prints a Markdown table per part: intervals over seeds, intervals over seeds and
-sentences, false positives of a table, and adding seeds until it is decided.
+sentences, false positives of a table, of its verdicts where other sentences may say
+otherwise, and adding seeds until it is decided.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from fairseq_steady.comparison.crossed import crossed, sentence_shares
 from fairseq_steady.comparison.power import ERROR, smallest
-from fairseq_steady.comparison.sequential import decided
+from fairseq_steady.comparison.sequential import decided, levels
 from fairseq_steady.comparison.significance import difference, holm, interval
 from scipy import optimize, stats
 from tabulate import tabulate
@@ -276,8 +277,8 @@ _FIRST, _LAST = 5, 20
 
 
 def _running_p(gaps: Array) -> Array:
-    """p of the first n differences, n from 5 to 20; last axis."""
-    counts = np.arange(1, _LAST + 1)
+    """p of the first n differences, n from 5 on; last axis."""
+    counts = np.arange(1, gaps.shape[-1] + 1)
     means = np.cumsum(gaps, -1) / counts
     squares = np.cumsum(gaps**2, -1) - counts * means**2
     with np.errstate(all="ignore"):
@@ -303,6 +304,21 @@ def until_decided(draws: int, rng: np.random.Generator) -> None:
         *("seeds of a method", "p < 0.05 at any look"),
     ]
     shown(f"Until decided, {draws} comparisons of {_METHODS} methods", rows, columns)
+    rows = [
+        [str(methods), str(last), percent(_wrong(10 * draws, rng, methods, last))]
+        for methods in (1, _METHODS)
+        for last in (6, 8, 10, 12, _LAST)
+    ]
+    title = f"Until decided, {10 * draws} comparisons without a difference"
+    shown(title, rows, ["methods", "seeds at most", "any decided"])
+
+
+def _wrong(draws: int, rng: np.random.Generator, methods: int, last: int) -> float:
+    """Share of comparisons that tell any method from the first; none differs."""
+    limits = levels(tuple(range(_FIRST, last + 1)), ERROR / methods)
+    drawn = normal(rng, draws, 1 + methods, last)
+    ps = _running_p(drawn[:, 1:] - drawn[:, :1])
+    return float(np.mean((ps < limits).any((1, 2))))
 
 
 def _judged(ps: Array) -> list[str]:
@@ -318,11 +334,50 @@ def _judged(ps: Array) -> list[str]:
     ]
 
 
+# --- verdicts, and other sentences ----------------------------------------------------
+
+
+def verdicts(draws: int, rng: np.random.Generator) -> None:
+    """How often is a method told from the first that on all sentences is like it?"""
+    rows = []
+    for world in WORLDS:
+        for many in _SIZES[:2]:
+            found = [_verdicts(rng, world, many) for _ in range(draws)]
+            alone, together = np.mean(found, 0)
+            rows += [
+                [world.metric, str(many), "seeds", *map(percent, alone)],
+                [
+                    world.metric,
+                    str(many),
+                    "seeds and sentences",
+                    *map(percent, together),
+                ],
+            ]
+    columns = ["metric", "sentences", "judged by", *(f"{n} seeds" for n in _COUNTS)]
+    columns.append(f"until decided, {_FIRST} to {_LAST}")
+    title = f"{draws} tables of a method without a difference on all sentences: told"
+    shown(title, rows, columns)
+
+
+def _verdicts(rng: np.random.Generator, world: World, many: int) -> Array:
+    """Whether it is told, shape (2, 4): by seeds alone, and by sentences too."""
+    one, other = both(rng, world, 0.0, _LAST, many)
+    gaps, looks = one - other, range(_FIRST, _LAST + 1)
+    alone = _running_p(gaps.mean(1))
+    crosses = [crossed(gaps[:n], float(gaps[:n].mean())).p for n in looks]
+    made = []
+    for ps in (alone, np.maximum(alone, crosses)):
+        at = [ps[count - _FIRST] < ERROR for count in _COUNTS]
+        made.append([*at, bool(decided({"m": ps.tolist()}, looks))])
+    return np.array(made)
+
+
 PARTS: dict[str, tuple[Callable[[int, np.random.Generator], None], int]] = {
     "seeds": (over_seeds, 2000),
     "sentences": (over_both, 400),
     "tables": (null_tables, 2000),
     "until-decided": (until_decided, 2000),
+    "verdicts": (verdicts, 400),
 }
 
 
@@ -330,7 +385,7 @@ def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=[*PARTS], metavar="PART")
-    parser.add_argument("--draws", type=int, help="default: 2000, of sentences 400")
+    parser.add_argument("--draws", type=int, help="default: 2000, or 400 of sentences")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     for name in args.parts:

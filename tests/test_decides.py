@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from fairseq_steady.commands import compare
-from fairseq_steady.comparison import comparing, sequential, table, winner_card
+from fairseq_steady.comparison import (
+    adding,
+    comparing,
+    planning,
+    sequential,
+    table,
+    winner_card,
+)
 from fairseq_steady.comparison.answers import amount, answers, duration
 from fairseq_steady.comparison.crossed import (
     NotBySentenceError,
@@ -133,6 +140,8 @@ def test_seeds_and_sentences_by_hand() -> None:
     half = stats.t.ppf(0.975, freedom) * math.sqrt(total / 8)
     found = crossed(gaps, 0.5)
     assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
+    p = 2 * stats.t.cdf(-0.5 / math.sqrt(total / 8), freedom)
+    assert found.p == pytest.approx(p)
     assert (found.floor, found.sentences) == (pytest.approx((lasting / 8) ** 0.5), 4)
 
 
@@ -148,6 +157,16 @@ def test_without_a_share_of_sentences_it_is_the_interval_over_seeds() -> None:
         one = np.zeros((seeds, sentences))
         one[1, 2] = 1 / 3  # a single answer differs: both variances are the same
         assert crossed(one, float(one.mean())).floor == 0
+    # Every seed misses another sentence: their means are the same by chance, and the
+    # seeds vary as single answers do.
+    one = 0.8 * np.eye(5, 20) + 0.01
+    by_both = np.sum((one - one.mean(1, keepdims=True) - one.mean(0) + one.mean()) ** 2)
+    half = stats.t.isf(0.025, 4) * math.sqrt(by_both / 4 / 19 / 100)
+    found = crossed(one, float(one.mean()))
+    assert found.high - found.low == pytest.approx(2 * half)
+    nothing = crossed(np.zeros((5, 20)), 0.0)
+    assert (nothing.low, nothing.high, nothing.p) == (0, 0, 1)
+    assert crossed(np.ones((5, 20)), 1.0).p == 0
     # The same of every seed: sentences alone.
     same = np.repeat(RNG.normal(size=(1, 50)), 5, 0)
     found = crossed(same, float(same.mean()))
@@ -167,8 +186,8 @@ def answered(answers: str, gold: str = "0110") -> Any:
         (answered("0111"), "accuracy", "not of the evaluation that is compared"),
         (answered("0110", "0111"), "accuracy", "the seeds have different sentences"),
         (None, "accuracy", "no predictions were recorded"),
-        (answered("0110"), "accuracy_worst", "accuracy_worst is not made of"),
-        (answered("0110"), "pearson", "pearson is not made of predictions alone"),
+        (answered("0110"), "accuracy_worst", "share in accuracy_worst is not known"),
+        (answered("0110"), "pearson", "a sentence's share in pearson is not known"),
         (
             {"outputs": [[math.nan, 0.0]] * 4, "gold": [0, 1, 1, 0]},
             "accuracy",
@@ -198,6 +217,22 @@ def test_why_there_is_no_interval_for_other_sentences(
         name = "rouge1" if "scores" in alone else "accuracy"
         with pytest.raises(NotBySentenceError, match="one alone says nothing"):
             paired({1: alone}, {1: alone}, name, ({1: 1.0}, {1: 1.0}))
+
+
+def test_a_score_that_is_a_mean_of_scores_has_the_mean_of_their_shares() -> None:
+    one, other = answered("01100111", "01101101"), answered("01101100", "01101101")
+    gold = np.array(one["gold"])
+    shares, means = [], []
+    for found in (one, other):
+        found["score_of"] = ["accuracy", "f1"]
+        given = np.array(found["outputs"]).argmax(1)
+        of = [
+            left_out(f, gold, given) for f in (metrics.accuracy_score, metrics.f1_score)
+        ]
+        shares.append(np.mean(of, 0))
+        means.append((np.mean(given == gold) + metrics.f1_score(gold, given)) / 2)
+    gaps = paired({1: one}, {1: other}, "score", ({1: means[0]}, {1: means[1]}))
+    np.testing.assert_allclose(gaps[0], shares[0] - shares[1], atol=1e-12)
 
 
 def written(*scores: float, gold: Sequence[float] = (7, 8, 9)) -> Any:
@@ -249,6 +284,18 @@ def test_power_is_statsmodels() -> None:
     assert pairs_for(0.3, 0.05) == math.ceil(expected) == 90
     assert pairs_for(50.0, 0.05) == pairs_for(1e300, 0.05) == 5
     assert pairs_for(1e-5, 0.05) == 10**6
+
+
+def test_where_seeds_were_added_more_takes_a_comparison_of_its_own() -> None:
+    found = Difference(0.0, -0.01, 0.01, 1.0, 5, 0.01)
+    needed = need(found, 2, 1800.0, level=0.001)
+    assert needed is not None
+    # Of t with 4 degrees of freedom; statsmodels' search ends too early here.
+    limit, effect = stats.t.isf(0.0005, 4), needed.shown / 0.01
+    assert stats.nct.sf(limit, 4, effect * math.sqrt(5)) == pytest.approx(0.8, abs=1e-6)
+    half = TTestPower().solve_power(effect_size=effect / 2, alpha=0.025, power=0.8)
+    assert needed.half == needed.more == max(5, math.ceil(half))
+    assert needed.hours == needed.half / 2
 
 
 def test_what_it_would_take() -> None:
@@ -358,7 +405,9 @@ def test_seeds_are_added_until_it_is_decided(
     said = {r["method"]: r["decision"] for r in rows(out / "decisions.csv")
             if r["subset"] == "ood"}  # fmt: skip
     told = int(said["clear"].split()[2])
-    assert said["clear"] == f"decided after {told} seeds: better than plain"
+    # No predictions of these scores are on record.
+    side = "better than plain on these sentences"
+    assert said["clear"] == f"decided after {told} seeds: {side}"
     assert 5 < told < 9
     assert said["alike1"] == "undecided at 9 seeds, the most allowed"
     # What is decided has no further seeds; the first method has all of them.
@@ -382,6 +431,14 @@ def test_seeds_are_added_until_it_is_decided(
     shown = f"{np.mean(gaps):+.3f} [{low:+.3f}, {high:+.3f}]"
     assert found["clear"]["difference [95 %]"] == shown
     assert "Lan and DeMets 1983" in (out / "table.md").read_text()
+    # What its last look could have shown, with two methods open.
+    (alike,) = (r for r in rows(out / "decisions.csv")
+                if (r["subset"], r["method"]) == ("ood", "alike1"))  # fmt: skip
+    scores = [{r["seed"]: float(r["mcc ood"]) for r in rows(out / "runs.csv")
+               if r["method"] == m} for m in ("alike1", "plain")]  # fmt: skip
+    spread = np.std([scores[0][s] - scores[1][s] for s in scores[0]], ddof=1)
+    shown = smallest(9, levels((5, 6, 7, 8, 9), 0.025)[-1]) * spread
+    assert float(alike["could show"]) == pytest.approx(shown, rel=1e-4)
     # Again, and with the last results gone: the same decisions.
     before = (out / "table.csv").read_text(), (out / "decisions.csv").read_text()
     assert arena.compare(out, *adding) == 0
@@ -408,6 +465,63 @@ def test_a_budget_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert arena.executor.started == []
 
 
+def test_a_budget_that_the_first_seeds_exceed_is_said_after_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six runs of 9 s tune, and 15 are those of the first seeds: 189 s."""
+    arena = Arena(monkeypatch)
+    grid = ["--methods", "plain", "clear=--x", "alike1=--y", "--until-decided", "ood"]
+    budget = [*grid, "--budget", "0.05h"]
+    command = [*options(tmp_path), *budget, "--", "D", "--lr", "{1,2}"]
+    assert compare.main(command) == 1
+    assert len(arena.executor.started) == 6 + 3
+    said = "--budget: tuning took 1 minute, and with the 5 first seeds it is 3 minutes"
+    assert f"error: {said} of 3 minutes; raise it." in capsys.readouterr().err
+    command[command.index("0.05h")] = "0.06h"
+    assert compare.main(command) == 0
+    # What is there is shown, whatever it took.
+    command[command.index("0.06h")] = "0.01h"
+    assert compare.main(command) == 0
+    said = {r["decision"] for r in rows(tmp_path / "decisions.csv")}
+    assert "undecided after 5 seeds: out of budget" in said
+
+
+def test_results_that_were_looked_at_by_one_rule_have_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arena = Arena(monkeypatch)
+    assert arena.compare(tmp_path, "--until-decided", "ood", "--at-most", "6") == 0
+    assert "comparison of its own" in (tmp_path / "table.md").read_text()
+    for more, seeds in (
+        (["--until-decided", "ood", "--at-most", "9"], 5),
+        (["--until-decided", "valid", "--at-most", "6"], 5),
+        (["--until-decided", "ood", "--at-most", "7"], 6),
+    ):
+        assert arena.compare(tmp_path, *more, seeds=seeds) == 1
+        said = capsys.readouterr().err
+        assert "by looking at ood from 5 seeds on, --at-most 6; looks" in said
+    # A table of a fixed number of seeds says that this was none.
+    said = "Seeds were once added here by --until-decided"
+    assert arena.compare(tmp_path, seeds=6) == 0
+    assert said in (tmp_path / "table.md").read_text()
+    assert arena.compare(tmp_path / "fresh", seeds=6) == 0
+    assert said not in (tmp_path / "fresh" / "table.md").read_text()
+    (tmp_path / "until-decided.json").write_text("{}")
+    assert arena.compare(tmp_path, seeds=6) == 1
+    assert "until-decided.json: field 'subset' is missing" in capsys.readouterr().err
+
+
+def test_the_subset_that_picks_is_no_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arena = Arena(monkeypatch)
+    said = "warning: valid picks each run's evaluation and decides, too, which flatters"
+    for subset, warns in (("ood", False), ("valid", True)):
+        out = tmp_path / subset
+        assert arena.compare(out, "--until-decided", subset, "--at-most", "6") == 0
+        assert (said in capsys.readouterr().err) == warns
+
+
 def test_the_first_of_several_tasks_picks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,7 +538,7 @@ def test_the_first_of_several_tasks_picks(
     assert arena.compare(tmp_path, "--until-decided", "--at-most", "6") == 0
     said = {(r["method"], r["subset"]): r["decision"]
             for r in rows(tmp_path / "decisions.csv")}  # fmt: skip
-    told = "decided after 5 seeds: better than plain"
+    told = "decided after 5 seeds: better than plain on these sentences"
     assert said["clear", "rte"] == told
     assert said["clear", "cola"] == "not decided: seeds were added by rte"
 
@@ -539,6 +653,18 @@ def test_a_pilot_says_how_many_seeds_show_it(
     assert "error: --plan takes the spread" in capsys.readouterr().err
 
 
+def test_a_plan_says_what_no_number_of_seeds_shows() -> None:
+    made = judged(np.random.default_rng(3), 4, 4, 1)
+    (answer,) = answers(table.by_name(made), ACCURACY, "valid").values()
+    said = "more: no number of seeds shows {:g} for other sentences than these"
+    for expect, warned in ((0.9 * answer.floor, True), (1.1 * answer.floor, False)):
+        (rows,), (lines,) = (
+            found.values() for found in planning.planned(made, ACCURACY, expect)
+        )
+        assert rows[0]["sentences show"] == amount(answer.floor)
+        assert any(one.startswith(said.format(expect)) for one in lines) == warned
+
+
 def stored(method: str, seed: int, answers: str, **changed: Any) -> Result:
     """A run of eight sentences, half of each class."""
     gold = "01010101"
@@ -581,13 +707,15 @@ def test_every_form_says_what_was_decided_and_what_it_would_take(
 
     needed = need(Difference(*[0.0] * 4, 5, float(np.std(gaps, ddof=1))), 1, 18.0)
     assert needed is not None
-    verdict = "better than plain" if p < 0.05 else "undecided"
+    assert max(p, other.p) < 0.05
+    verdict = f"better than plain (p {p:.3f}; other sentences p {other.p:.3f})"
     (decision,) = rows(tmp_path / "decisions.csv")
-    assert decision["decision"] == f"{verdict} (p {p:.3f})"
+    assert decision["decision"] == verdict
+    assert float(decision["p other sentences"]) == pytest.approx(other.p, rel=1e-5)
     assert float(decision["could show"]) == pytest.approx(needed.shown, rel=1e-5)
     assert decision["seeds for half"] == str(needed.half)
     line = (
-        f"more: {verdict} (p {p:.3f}). 5 seeds could have shown a difference of "
+        f"more: {verdict}. 5 seeds could have shown a difference of "
         f"{needed.shown:.3f}; half of it takes {needed.half}: {needed.half - 5} more "
         f"of plain and more, {60 * needed.hours:.0f} minutes of runs."
     )
@@ -601,6 +729,100 @@ def test_every_form_says_what_was_decided_and_what_it_would_take(
     ]
     for form in forms:
         assert line in form
+
+
+def judged(
+    rng: np.random.Generator, seeds: int, better: int, worse: int
+) -> list[Result]:
+    """Runs of 40 sentences: ``more`` is right on some more, and wrong on others."""
+    gold = np.arange(40) % 2
+    made = []
+    for seed, method in product(range(1, seeds + 1), ("plain", "more")):
+        wrong = np.arange(better) if method == "plain" else better + np.arange(worse)
+        chance = 20 + rng.choice(20, rng.integers(1, 3), replace=False)
+        wrong = np.append(wrong, chance)
+        given = gold.copy()
+        given[wrong] = 1 - given[wrong]
+        predictions = {"valid": answered("".join(map(str, given)), "01" * 20)}
+        score = {"accuracy": float(np.mean(given == gold))}
+        evaluations = [{"updates": 10, "valid": score}]
+        made.append(
+            result(method, seed, evaluations=evaluations, predictions=predictions)
+        )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "said"),
+    [
+        (14, 0, r"better than plain \(p < 0.001; other sentences p < 0.001\)"),
+        (
+            *(4, 1),
+            r"better than plain on these sentences \(p (< )?0.\d{3}\), undecided on "
+            r"others \(p 0.\d{3}\)",
+        ),
+        (0, 0, r"undecided \(p \d.\d{3}\)"),
+    ],
+)
+def test_a_verdict_says_of_which_sentences_it_is(
+    better: int, worse: int, said: str
+) -> None:
+    """Every seed agrees on a few sentences: others may say the opposite."""
+    made = judged(np.random.default_rng(3), 6, better, worse)
+    by_method = table.by_name(made)
+    found = answers(by_method, ACCURACY, "valid")["more"]
+    assert re.fullmatch(said, found.said)
+    # What no number of seeds shows allows for the number of methods, as p does.
+    other = [dataclasses.replace(r, method="other") for r in by_method["more"]]
+    both = answers({**by_method, "other": other}, ACCURACY, "valid")["more"]
+    assert not isinstance(both.other, str)
+    assert both.floor == pytest.approx(floor(both.other.floor, 0.025))
+    assert (both.p, both.other_p) == (
+        min(1, 2 * found.p),
+        pytest.approx(min(1, 2 * found.other_p)),
+    )
+    # A score that is not finite is said to be whose it is.
+    for method, whose in (("plain", "plain"), ("more", "its own")):
+        lost = {"evaluations": [], "status": "diverged: loss"}
+        broken = [
+            dataclasses.replace(r, **lost) if (r.method, r.seed) == (method, 2) else r
+            for r in made
+        ]
+        (answer,) = answers(table.by_name(broken), ACCURACY, "valid").values()
+        assert answer.said == f"no answer: a score is not finite ({whose})"
+
+
+@pytest.mark.parametrize(("better", "told"), [(14, 5), (4, None)])
+def test_seeds_are_added_until_other_sentences_say_so_too(
+    tmp_path: Path, better: int, told: int | None
+) -> None:
+    made = judged(np.random.default_rng(3), 8, better, 1)
+    plan = Plan(tmp_path, {"plain": (), "more": ()}, [1, 2, 3, 4, 5], (), {"": ()})
+    rule = adding.Rule("valid", 8)
+    seeds = [r for r in made if r.seed <= 5]
+    executor = Instant(lambda _: None)
+    write = lambda runs, *_, **__: [  # noqa: E731
+        r for r in made for run in runs if (r.method, r.seed) == (run.method, run.seed)
+    ]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(adding, "run_all", write)
+        found, scored = adding.until_decided(plan, {}, executor, rule, ACCURACY, seeds)
+    stop = scored.stops["", "more"]
+    last = told or 8
+    assert len(found) == 2 * last
+    said = "undecided at 8 seeds, the most allowed"
+    assert stop.said == (
+        f"decided after {told} seeds: better than plain" if told else said
+    )
+    assert stop.level == levels((5, 6, 7, 8), 0.05)[last - 5]
+    gaps = np.array([0.0] * 8)  # over seeds alone both are told at once
+    for one in made:
+        gaps[one.seed - 1] += (1 if one.method == "more" else -1) * (
+            one.evaluations[0]["valid"]["accuracy"]
+        )
+    assert decided(
+        {"more": [p_value(gaps[:n].tolist()) for n in (5, 6, 7, 8)]}, (5, 6, 7, 8)
+    )
 
 
 def test_times_and_numbers_of_any_size() -> None:

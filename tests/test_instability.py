@@ -270,3 +270,23 @@ def test_a_metric_of_more_than_answers_has_no_ensemble() -> None:
     made, said = ensembles.extended(table.tables(runs, scored), runs, scored)
     assert len(next(iter(made.values()))) == 1
     assert said.endswith("Left out: valid: loss is not of answers alone.")
+
+
+def test_an_ensemble_says_of_how_many_and_is_of_the_tables_evaluations() -> None:
+    runs = stored(classes(3), "mcc")
+    lost = replace(runs[0], seed=9, status="diverged: loss", evaluations=[])
+    made, _ = ensembles.extended(table.tables(runs, MCC), [*runs, lost], MCC)
+    (rows,) = made.values()
+    assert rows[1]["method"] == "plain: majority vote of 3 of 4 seeds"
+    # The last evaluation is kept, and by F1 the first one counts.
+    for run, better in zip(runs, (0.1, 0.9, 0.9), strict=True):
+        (one,) = run.evaluations
+        run.evaluations[:] = [
+            {"updates": 1, "valid": {"mcc": -1.0, "f1": better}},
+            {**one, "updates": 2, "valid": {**one["valid"], "f1": 0.5}},
+        ]
+    f1 = Scored("f1", True, "valid")
+    made, said = ensembles.extended(table.tables(runs, f1), runs, f1)
+    assert len(next(iter(made.values()))) == 1
+    left = "plain: runs keep what is best by mcc, at other updates than these"
+    assert said.endswith(f"Left out: {left}.")

@@ -1,25 +1,34 @@
 """Seeds are added until methods are told apart: ``compare --until-decided``.
 
 Everything follows from the results, in order of seeds: run again, it decides the same.
+A method is told from the first for these sentences, and where predictions were recorded
+for others too: of the two p-values the larger one counts.
 """
 
 import itertools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from typing_extensions import TypedDict
 
 from ..errors import UserError
-from .answers import Stop, seconds, towards
+from ..files import read_json, write_json
+from .answers import Stop, duration, elsewhere, p_of, seconds, towards
 from .execution import Executor, run_all
 from .plan import Plan, Run, following
 from .power import ERROR
-from .results import Result
+from .results import RESULT, Result
 from .sequential import decided, levels
 from .significance import FEWEST, Difference, difference
 from .table import Scored
 
 Pair = tuple[str, str]
 Chosen = Mapping[tuple[str, str], int]
+#: In the folder of results: by what rule seeds were added.
+RULE = "until-decided.json"
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,18 @@ class _State:
 
     def _ps(self, pair: Pair) -> list[float]:
         seen = self.seen(pair)
-        return [self.found(pair, look).p for look in self.looks if look <= seen]
+        found = [self.p_values(pair, look) for look in self.looks if look <= seen]
+        return [p if math.isnan(other) else max(p, other) for p, other in found]
+
+    def p_values(self, pair: Pair, count: int) -> tuple[float, float]:
+        """Of these sentences and of others, which is nan where it is not known."""
+        setting, method = pair
+        found, some = self.found(pair, count), self.order[:count]
+        two = self.of(setting, method), self.of(setting, self.first)
+        scores = [self.scored.scores(of, self.rule.subset) for of in two]
+        one, other = ({s: of[s] for s in some if s in of} for of in scores)
+        subset, metric = self.rule.subset, self.scored.metric
+        return found.p, p_of(elsewhere(two, metric, subset, found, (one, other)))
 
     def hopeless(self, pair: Pair) -> bool:
         """Whether further seeds cannot give an answer: all crashed, or one diverged."""
@@ -140,18 +160,89 @@ class _State:
     def stop(self, pair: Pair, at: int | None) -> Stop:
         """How it ended for a method."""
         seen = self.seen(pair)
-        confidence = 1 - levels(self.looks, ERROR)[self.looks.index(at or seen)]
-        return Stop(self.rule.subset, self._said(pair, at, seen), confidence)
+        last = self.looks.index(at or seen)
+        confidence = 1 - levels(self.looks, ERROR)[last]
+        level = levels(self.looks, ERROR / (len(self.plan.methods) - 1))[last]
+        return Stop(self.rule.subset, self._said(pair, at, seen), confidence, level)
 
     def _said(self, pair: Pair, at: int | None, seen: int) -> str:
         if at:
             side = towards(self.found(pair, at), self.scored)
-            return f"decided after {at} seeds: {side} than {self.first}"
+            these = " on these sentences" * math.isnan(self.p_values(pair, at)[1])
+            return f"decided after {at} seeds: {side} than {self.first}{these}"
         if self.hopeless(pair):
             return f"no answer after {seen} seeds: runs crashed or diverged"
         if seen < self.rule.at_most:
             return f"undecided after {seen} seeds: out of budget"
         return f"undecided at {seen} seeds, the most allowed"
+
+
+class Begun(TypedDict):
+    """By what rule seeds were added to a folder of results."""
+
+    subset: str
+    first_seeds: int
+    at_most: int
+
+
+def begun(out: Path) -> Begun | None:
+    """By what rule seeds were added to results, if they were.
+
+    Raises:
+        UserError: the file that says so does not.
+
+    """
+    path = out / RULE
+    return read_json(path, Begun, "remove it") if path.is_file() else None
+
+
+def _begin(plan: Plan, rule: Rule) -> None:
+    """Write the rule down: results that were looked at by one keep no other's error."""
+    mine = Begun(subset=rule.subset, first_seeds=len(plan.seeds), at_most=rule.at_most)
+    before = begun(plan.out)
+    if before is None:
+        write_json(plan.out / RULE, mine, indent=2)
+    elif before != mine:
+        raise UserError(
+            f"seeds were added to {plan.out} by looking at {before['subset']} from "
+            f"{before['first_seeds']} seeds on, --at-most {before['at_most']}; looks "
+            "by another rule would err more often. Give the same, or another --out"
+        )
+
+
+def first_seeds(
+    plan: Plan,
+    chosen: Chosen,
+    executor: Executor,
+    rule: Rule | None,
+    tried: Sequence[Result],
+) -> list[Result]:
+    """Results of the plan's seeds; one seed of all methods tells whether they fit.
+
+    Args:
+        plan: of these seeds.
+        chosen: grid point by setting and method.
+        executor: where runs are trained.
+        rule: has the budget.
+        tried: that chose each method's flags.
+
+    Raises:
+        UserError: tuning and these seeds exceed the budget; what has ended is kept.
+
+    """
+    runs = plan.runs(chosen)
+    missing = [run for run in runs if not (run.folder / RESULT).is_file()]
+    if rule and missing and rule.budget < math.inf:
+        past = sum(one.seconds or 0 for one in tried)
+        one = run_all(replace(plan, seeds=plan.seeds[:1]).runs(chosen), executor)
+        whole = past + len(plan.seeds) * sum(each.seconds or 0 for each in one)
+        if whole > rule.budget:
+            raise UserError(
+                f"--budget: tuning took {duration(past / 3600)}, and with the "
+                f"{len(plan.seeds)} first seeds it is {duration(whole / 3600)} of "
+                f"{duration(rule.budget / 3600)}; raise it. What has ended is kept"
+            )
+    return run_all(runs, executor)
 
 
 def until_decided(
@@ -178,7 +269,8 @@ def until_decided(
         All results, and ``scored`` with where each method ended.
 
     Raises:
-        UserError: no run was evaluated on the subset that is to decide.
+        UserError: no run was evaluated on the subset that is to decide, or seeds were
+            added there by another rule.
 
     """
     has = scored.subsets(results)
@@ -187,6 +279,13 @@ def until_decided(
             f"--until-decided {rule.subset}: the runs have {scored.metric} on "
             f"{', '.join(has)}; name one of them"
         )
+    if rule.subset == scored.select and len(has) > 1:
+        print(
+            f"warning: {rule.subset} picks each run's evaluation and decides, too, "
+            f"which flatters; let another decide: {', '.join(has)}",
+            file=sys.stderr,
+        )
+    _begin(plan, rule)
     state = _State(plan, rule, scored, list(results))
     for seed in state.order[len(plan.seeds) :]:
         wanted = _wanted(plan, chosen, seed, state.open())

@@ -27,12 +27,14 @@ class Stop:
         said: what was decided, or why not.
         confidence: of the interval of the last look that makes it one of 95 % at
             whatever look it ended.
+        level: of significance that the method had at this look, with all methods open.
 
     """
 
     subset: str
     said: str
     confidence: float
+    level: float
 
     def on(self, subset: str) -> str:
         """What is said of a subset: no other has a rule of its own."""
@@ -49,7 +51,10 @@ class Answer:
         difference: over the seeds that both have.
         p: after Holm's correction.
         other: the difference for other sentences too, or why it is not known.
+        other_p: of that, after Holm's correction; nan if it is not known.
         need: what it would take to know more.
+        floor: what no number of seeds shows less than for other sentences; nan if it is
+            not known, 0 if sentences leave nothing.
         said: better, worse, undecided or why there is no answer.
 
     """
@@ -57,7 +62,9 @@ class Answer:
     difference: Difference
     p: float
     other: Crossed | str
+    other_p: float
     need: Need | None
+    floor: float
     said: str
 
 
@@ -70,20 +77,43 @@ def answers(
     stops = {m: scored.stops.get((by_method[m][0].setting, m)) for m in others}
     levels = {m: stop.confidence if stop else CONFIDENCE for m, stop in stops.items()}
     found = {m: difference(scores[m], scores[first], levels[m]) for m in others}
-    corrected = dict(zip(others, holm([one.p for one in found.values()]), strict=True))
+    two = {m: (by_method[m], by_method[first]) for m in others}
+    both = {m: (scores[m], scores[first]) for m in others}
+    crosses = {
+        m: elsewhere(two[m], scored.metric, subset, found[m], both[m], levels[m])
+        for m in others
+    }
+    ps = _corrected({m: one.p for m, one in found.items()})
+    other_ps = _corrected({m: p_of(one) for m, one in crosses.items()})
     made = {}
     for method in others:
-        one, stop = found[method], stops[method]
-        two = [by_method[method], by_method[first]]
-        both = scores[method], scores[first]
+        one, other, stop = found[method], crosses[method], stops[method]
+        level = stop.level if stop else None
         made[method] = Answer(
             one,
-            corrected[method],
-            _other(two, scored.metric, subset, one, both, levels[method]),
-            need(one, len(others), sum(map(seconds, two))),
-            stop.on(subset) if stop else _said(one, corrected[method], scored, first),
+            ps[method],
+            other,
+            other_ps[method],
+            need(one, len(others), sum(map(seconds, two[method])), level),
+            _floor(other, len(others)),
+            stop.on(subset)
+            if stop
+            else _said(one, ps[method], other_ps[method], both[method], scored, first),
         )
     return made
+
+
+def _corrected(ps: Mapping[str, float]) -> dict[str, float]:
+    return dict(zip(ps, holm([*ps.values()]), strict=True))
+
+
+def p_of(other: Crossed | str) -> float:
+    """For other sentences too; nan if it is not known."""
+    return math.nan if isinstance(other, str) else other.p
+
+
+def _floor(other: Crossed | str, methods: int) -> float:
+    return math.nan if isinstance(other, str) else floor(other.floor, ERROR / methods)
 
 
 def seconds(results: Sequence[Result]) -> float:
@@ -92,13 +122,13 @@ def seconds(results: Sequence[Result]) -> float:
     return statistics.median(known) if known else math.nan
 
 
-def _other(
+def elsewhere(
     two: Sequence[Sequence[Result]],
     metric: str,
     subset: str,
     found: Difference,
     scores: tuple[Mapping[int, float], Mapping[int, float]],
-    confidence: float,
+    confidence: float = CONFIDENCE,
 ) -> Crossed | str:
     """The same difference for other sentences, or why it is not known."""
     if math.isnan(found.spread):
@@ -113,14 +143,32 @@ def _other(
     return crossed(gaps, found.mean, confidence)
 
 
-def _said(found: Difference, p: float, scored: "Scored", first: str) -> str:
+def _said(
+    found: Difference,
+    p: float,
+    other_p: float,
+    scores: tuple[Mapping[int, float], Mapping[int, float]],
+    scored: "Scored",
+    first: str,
+) -> str:
+    """Of these sentences, and of others where that is known."""
     if found.pairs < FEWEST:
         return f"undecided: fewer than {FEWEST} seeds ended in both"
     if math.isnan(p):
-        return "no answer: a score is not finite"
+        whose = "its own" if all(map(math.isfinite, scores[1].values())) else first
+        return f"no answer: a score is not finite ({whose})"
     if p >= ERROR:
-        return f"undecided (p {p:.3f})"
-    return f"{towards(found, scored)} than {first} (p {p:.3f})"
+        return f"undecided ({chance(p)})"
+    side = f"{towards(found, scored)} than {first}"
+    if other_p < ERROR:
+        return f"{side} ({chance(p)}; other sentences {chance(other_p)})"
+    there = "" if math.isnan(other_p) else f", undecided on others ({chance(other_p)})"
+    return f"{side} on these sentences ({chance(p)}){there}"
+
+
+def chance(p: float) -> str:
+    """A p-value for people."""
+    return "p < 0.001" if p < 0.0005 else f"p {p:.3f}"
 
 
 def towards(found: Difference, scored: "Scored") -> str:
@@ -139,22 +187,23 @@ def sentence(method: str, first: str, answer: Answer) -> str:
     if isinstance(answer.other, str):
         if answer.other:
             parts.append(f"No interval for other sentences: {answer.other}.")
-    elif answer.other.floor:
-        shown = amount(floor(answer.other.floor, ERROR))
+    elif answer.floor:
         parts.append(
             f"For other sentences than these {answer.other.sentences}, no number of "
-            f"seeds shows less than {shown}."
+            f"seeds shows less than {amount(answer.floor)}."
         )
     return " ".join(parts)
 
 
 def _needed(found: Difference, needed: Need, first: str, method: str) -> str:
     could = "could have shown" if found.pairs >= FEWEST else "would show"
-    more = needed.half - found.pairs
     time = "" if math.isnan(needed.hours) else f", {duration(needed.hours)} of runs"
+    takes = f"{needed.more} more of {first} and {method}"
+    if needed.more == needed.half:  # what was added by looking is looked at no more
+        takes = "new ones, in a comparison of its own"
     return (
         f"{needed.seeds} seeds {could} a difference of {amount(needed.shown)}; half of "
-        f"it takes {counted(needed.half)}: {more} more of {first} and {method}{time}."
+        f"it takes {counted(needed.half)}: {takes}{time}."
     )
 
 
@@ -189,7 +238,8 @@ def row(method: str, answer: Answer) -> dict[str, str]:
             "hours for half": number(answer.need.hours),
         }
     if isinstance(answer.other, Crossed):
-        made["sentences show"] = number(floor(answer.other.floor, ERROR))
+        made["p other sentences"] = number(answer.other_p)
+        made["sentences show"] = number(answer.floor)
     return made
 
 

@@ -15,7 +15,7 @@ from ..files import write_text
 from ..scores.metrics import larger_is_better
 from . import ensembles, figures, instability, planning, table, winner_card
 from . import report as page
-from .adding import Rule, until_decided
+from .adding import Rule, begun, first_seeds, until_decided
 from .command import check, make_executor, read, reasons, said_of
 from .execution import Executor, run_all
 from .plan import SELECT, Plan, distinct, every, named
@@ -194,7 +194,7 @@ def report(args: argparse.Namespace) -> int:
     else:
         check(plan.runs(), subsets)
     tuned = tune(plan, executor, args) if plan.tuned else Tuned({}, [], [])
-    results = run_all(plan.runs(tuned.points), executor)
+    results = first_seeds(plan, tuned.points, executor, rule, tuned.results)
     scored = measure(args, plan, results)
     averaged: list[Result] = []
     if args.plan:
@@ -205,6 +205,8 @@ def report(args: argparse.Namespace) -> int:
             results, scored = until_decided(
                 plan, tuned.points, executor, rule, scored, results, tuned.results
             )
+        else:
+            scored = replace(scored, looked=begun(args.out) is not None)
         averaged = average(args.out, results, executor) if args.keep else []
         _write(args.out, results, scored, averaged, tuned.rows)
     if crashes := reasons([*tuned.results, *results, *averaged]):

@@ -36,6 +36,8 @@ from .significance import CONFIDENCE
 Recorded = Predictions | Summaries
 #: By how much a score of recorded predictions may differ from the recorded score.
 _SAME = 1e-6
+#: A variance that is this share of another is what rounding left.
+_ROUNDING = 1e-9
 
 
 class NotBySentenceError(Exception):
@@ -49,6 +51,7 @@ class Crossed:
     Args:
         low: lower end of the 95 % interval.
         high: upper end.
+        p: two-sided p-value of the mean.
         floor: the standard error that these sentences leave however many the seeds.
         sentences: how many there are.
 
@@ -56,6 +59,7 @@ class Crossed:
 
     low: float
     high: float
+    p: float
     floor: float
     sentences: int
 
@@ -106,7 +110,10 @@ def _known(same: _Same, metric: str) -> tuple[float, np.ndarray]:
     outputs, gold = (_array(same.found[name]) for name in ("outputs", "gold"))
     if outputs.ndim != 2 or not np.isfinite(outputs).all():
         raise NotBySentenceError("a run's predictions are not finite")
-    return sentence_shares(metric, outputs, gold)
+    of = same.found.get("score_of", ()) if metric == "score" else ()
+    found = [sentence_shares(name, outputs, gold) for name in of or (metric,)]
+    scores, values = zip(*found, strict=True)
+    return float(np.mean(scores)), np.mean(values, 0)
 
 
 def _written(
@@ -150,7 +157,7 @@ def sentence_shares(
     classes = gold.ndim == 1 and np.isin(gold, np.arange(width)).all()
     if classes and width > 1 and metric in CLASSIFICATION:
         return _left_out(metric, _classified(width), outputs.argmax(1), gold)
-    raise NotBySentenceError(f"{metric} is not made of predictions alone")
+    raise NotBySentenceError(f"a sentence's share in {metric} is not known")
 
 
 # --- scores of counts: each sentence left out once ------------------------------------
@@ -281,7 +288,8 @@ def crossed(shares: np.ndarray, mean: float, confidence: float = CONFIDENCE) -> 
     """Interval of a mean difference over seeds and sentences.
 
     Source: Dorfman, Berbaum and Metz 1992; Hillis 2007, equation for ddf_H. As few
-    sentences as there are end the degrees of freedom.
+    sentences as there are end the degrees of freedom. Where chance gives every seed the
+    same mean, seeds vary as single answers do.
 
     Args:
         shares: differences of the sentences' shares, shape (N seeds, M sentences).
@@ -296,12 +304,16 @@ def crossed(shares: np.ndarray, mean: float, confidence: float = CONFIDENCE) -> 
     by_seed = sentences * np.sum(of_seed**2) / (seeds - 1)
     by_sentence = seeds * np.sum(of_sentence**2) / (sentences - 1)
     by_both = np.sum(rest**2) / (seeds - 1) / (sentences - 1)
+    if by_seed < _ROUNDING * by_both:
+        by_seed = by_both
     lasting = by_sentence - by_both
-    if lasting < 1e-9 * by_both:  # rounding left it, or it is below 0
+    if lasting < _ROUNDING * by_both:  # or it is below 0
         lasting = 0.0
     total = by_seed + lasting
     ratio = total / by_seed if by_seed else math.inf
     freedom = min((seeds - 1) * ratio**2, sentences - 1)
-    half = stats.t.isf((1 - confidence) / 2, freedom) * math.sqrt(total / shares.size)
-    floor = math.sqrt(lasting / shares.size)
-    return Crossed(float(mean - half), float(mean + half), floor, sentences)
+    error, floor = math.sqrt(total / shares.size), math.sqrt(lasting / shares.size)
+    half = stats.t.isf((1 - confidence) / 2, freedom) * error
+    t = abs(mean) / error if error else math.inf if mean else 0.0
+    p = float(2 * stats.t.sf(t, freedom))
+    return Crossed(float(mean - half), float(mean + half), p, floor, sentences)

@@ -52,9 +52,10 @@ def together(answers: Sequence[Answers]) -> dict[str, Array]:
     return {**voted, "mean probability": mean_answer(answers)}
 
 
-def _row(method: str, kind: str, score: float, members: int) -> Row:
+def _row(method: str, kind: str, score: float, members: int, planned: int) -> Row:
     """Of one model made of several: no spread, and nothing to test."""
-    name = f"{method}: {kind} of {members} seeds"
+    some = f"{members} seeds" if members == planned else f"{members} of {planned} seeds"
+    name = f"{method}: {kind} of {some}"
     return {"method": name, "mean ± std": f"{score:.3f}", "n": f"made of {members}"}
 
 
@@ -73,8 +74,8 @@ def _rows(
     known = {kind: score for kind, score in scores.items() if not math.isnan(score)}
     if not known:
         notes.append(f"{subset}: {scored.metric} is not of answers alone")
-    method = results[0].method
-    return [_row(method, k, s, len(answers)) for k, s in known.items()], notes
+    method, counts = results[0].method, (len(answers), len(results))
+    return [_row(method, k, s, *counts) for k, s in known.items()], notes
 
 
 # --- averages of weights --------------------------------------------------------------
@@ -122,16 +123,27 @@ def _drop_other(run: Run, members: Sequence[Path]) -> None:
 
 
 def _averaged(
-    averaged: Sequence[Result], result: Result, scored: Scored, subset: str
+    averaged: Sequence[Result], mine: Sequence[Result], scored: Scored, subset: str
 ) -> list[Row]:
     """The row of a method's averaged weights, if they were evaluated."""
     rows = []
+    result, planned = mine[0], len(mine)
     for one in averaged:
         method, _, kind = one.method.partition(f": {SOUP} of ")
         if one.ok and (one.setting, method) == (result.setting, result.method):
             scores = scored.scores([one], subset)
-            rows += [_row(method, SOUP, s, int(kind)) for s in scores.values()]
+            members = int(kind)
+            rows += [_row(method, SOUP, s, members, planned) for s in scores.values()]
     return rows
+
+
+def _other_evaluations(mine: Sequence[Result], scored: Scored) -> str | None:
+    """That what runs kept is of other evaluations than the table's, or None."""
+    for one in mine:
+        if one.ok and one.kept != scored.best(one)["updates"]:
+            metric, _ = one.own_metric
+            return f"runs keep what is best by {metric}, at other updates than these"
+    return None
 
 
 # --- further rows ---------------------------------------------------------------------
@@ -165,9 +177,11 @@ def extended(
             mine = [
                 r for r in results if (r.setting, r.method) == (title.setting, method)
             ]
-            if mine:
+            if reason := _other_evaluations(mine, scored):
+                notes.append(f"{method}: {reason}")
+            elif mine:
                 found, left_out = _rows(mine, scored, title.subset)
-                more += [*found, *_averaged(averaged, mine[0], scored, title.subset)]
+                more += [*found, *_averaged(averaged, mine, scored, title.subset)]
                 notes += left_out
         longer[title], added = [*rows, *more], added + len(more)
     return longer, _described(unique(notes), averaged) if added or notes else ""

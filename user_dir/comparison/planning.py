@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ..errors import UserError
 from .answers import Answer, amount, answers, counted, duration, seconds
 from .plan import Plan
-from .power import ERROR, POWER, floor, hours, pairs_for, upper_spread
+from .power import ERROR, POWER, hours, pairs_for, upper_spread
 from .results import Result
 from .significance import FEWEST
 from .table import Notes, Row, Scored, Tables, Title, by_name, number, unique
@@ -76,7 +76,6 @@ def _planned(
         pairs, spread = one.difference.pairs, one.difference.spread
         more = wanted[method] - pairs
         each = seconds(mine[method]) + seconds(mine[first])
-        other = one.other
         rows.append(
             {
                 "method": method,
@@ -88,12 +87,16 @@ def _planned(
                     _seeds(upper_spread(spread, pairs), expect, level)
                 ),
                 "further time": duration(hours(more, each), wanted[method]),
-                "sentences show": ""
-                if isinstance(other, str)
-                else amount(floor(other.floor, ERROR)),
+                "sentences show": "" if math.isnan(one.floor) else amount(one.floor),
             }
         )
-    return rows, [_together(mine, wanted)]
+    out_of_reach = [
+        f"{method}: no number of seeds shows {expect:g} for other sentences than "
+        "these; that takes more of them."
+        for method, one in found.items()
+        if one.floor > expect
+    ]
+    return rows, [_together(mine, wanted), *out_of_reach]
 
 
 def _seeds(spread: float, expect: float, level: float) -> int:

@@ -76,31 +76,38 @@ class Need:
         seeds: so many, five at least.
         shown: the smallest difference that they show.
         half: seeds that show half of it.
-        hours: of runs of both methods that these are more; nan if not known.
+        more: of these, how many are still to be run.
+        hours: of runs of both methods that these take; nan if not known.
 
     """
 
     seeds: int
     shown: float
     half: int
+    more: int
     hours: float
 
 
-def need(found: Difference, methods: int, seconds: float) -> Need | None:
+def need(
+    found: Difference, methods: int, seconds: float, level: float | None = None
+) -> Need | None:
     """What it would take, from the spread of the differences; None without one.
 
     Args:
         found: a method against the first.
         methods: that are compared with the first, and share the error.
         seconds: of a run of each of the two.
+        level: of the last look, where seeds were added; further ones would be looks
+            too, so that half of it takes a comparison of its own.
 
     """
     if not found.spread > 0:
         return None
-    level, seeds = ERROR / methods, max(found.pairs, FEWEST)
-    effect = smallest(seeds, level)
-    half = pairs_for(effect / 2, level)
-    return Need(seeds, effect * found.spread, half, hours(half - found.pairs, seconds))
+    seeds = max(found.pairs, FEWEST)
+    effect = smallest(seeds, level or ERROR / methods)
+    half = pairs_for(effect / 2, ERROR / methods)
+    more = half if level else half - found.pairs
+    return Need(seeds, effect * found.spread, half, more, hours(more, seconds))
 
 
 def hours(seeds: int, seconds: float) -> float:

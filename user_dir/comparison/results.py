@@ -184,6 +184,14 @@ class Result:
             "maximize_best_checkpoint_metric"
         ]
 
+    @property
+    def kept(self) -> int:
+        """Updates of the evaluation whose predictions, and checkpoint, are kept."""
+        metric, larger = self.own_metric
+        first = next(name for name in self.evaluations[0] if name != "updates")
+        updates: int = self.best(first, metric, larger)["updates"]
+        return updates
+
     def recorded(self, subset: str) -> Predictions | Summaries | None:
         """What is known of each sentence or article of a subset."""
         return self.predictions.get(subset) or self.summaries.get(subset)
@@ -429,9 +437,7 @@ def _place(subset: str, subsets: Sequence[str]) -> int:
 
 
 def _take_predictions(result: Result, files: Sequence[_Recorded]) -> None:
-    metric, larger = result.own_metric
-    first = next(name for name in result.evaluations[0] if name != "updates")
-    best = result.best(first, metric, larger)["updates"]
+    best = result.kept
     chosen = [one for one in files if one["updates"] == best and "gold" in one]
     for one in chosen:
         if "outputs" in one:

@@ -19,7 +19,7 @@ from .. import escaping
 from ..errors import visible
 from ..files import write_text
 from ..scores.groups import OF_GROUP
-from .answers import HUGE, Answer, Stop, answers, sentence
+from .answers import HUGE, Answer, Stop, answers, chance, sentence
 from .answers import row as answer_row
 from .crossed import Crossed
 from .power import ERROR, POWER
@@ -46,6 +46,7 @@ class Scored:
         tuning_runs: that chose each method's flags.
         stops: where adding seeds ended, by setting and method; empty where the seeds
             were fixed.
+        looked: whether seeds were once added to these results by looking at them.
 
     """
 
@@ -54,6 +55,7 @@ class Scored:
     select: str
     tuning_runs: int = 0
     stops: Mapping[tuple[str, str], Stop] = field(default_factory=dict)
+    looked: bool = False
 
     def subsets(self, results: Sequence[Result]) -> list[str]:
         """What the runs were evaluated on by this metric, in their order."""
@@ -166,8 +168,12 @@ def _compared(found: Answer | None, adding: bool) -> Row:
     if adding:
         row["decision"] = found.said
     elif not math.isnan(found.p):
-        row["p (Holm)"] = f"{one.p:.3f} ({found.p:.3f})"
+        row["p (Holm)"] = f"{_chance(one.p)} ({_chance(found.p)})"
     return row
+
+
+def _chance(p: float) -> str:
+    return chance(p).removeprefix("p ").replace(" ", "")
 
 
 def _median(values: Sequence[float | None]) -> float:
@@ -312,7 +318,7 @@ def definitions(scored: Scored) -> str:
         "also make the mean nan and rank last. difference: mean over seeds of the "
         "score minus the first method's with the same seed, with its 95 % t interval "
         f"over seeds; none below {FEWEST} seeds. It speaks of other seeds on these "
-        "sentences. "
+        "sentences, after the training sentences that all runs have. "
         f"{OTHER.partition(' [')[0]}: the interval of the same difference for other "
         "seeds and other sentences like these (two-way analysis of variance of each "
         "sentence's share in the score, Dorfman, Berbaum and Metz 1992, degrees of "
@@ -332,19 +338,30 @@ _TUNED = (
 )
 
 
+_LOOKED = (
+    " Seeds were once added here by --until-decided; these p and intervals, of a fixed "
+    "number of seeds, take no account of it and are too sure."
+)
+
+
 def _rule(scored: Scored) -> str:
     """How it was decided."""
     if not scored.stops:
         return (
             "p: two-sided paired t test of the difference over seeds; in brackets "
-            "after Holm's correction over the methods of the table."
+            "after Holm's correction over the methods of the table. Under each table "
+            "the same for other sentences. Seeds that are added after a look at the "
+            "table are a second look: --until-decided counts looks."
+            + _LOOKED
+            * scored.looked
         )
     return (
         "decision: seeds were added until a method was told from the first, so no p of "
         "a fixed number of seeds is given; alpha spending of O'Brien and Fleming's "
         f"type (Lan and DeMets 1983) and Holm's correction keep all looks at all "
-        f"methods within {100 * ERROR:.0f} %, and the intervals are those of the last "
-        "look at its level, so that they hold wherever it stopped."
+        f"methods at about {100 * ERROR:.0f} %, and the intervals are those of the "
+        "last look at its level, so that they hold wherever it stopped. Where "
+        "predictions were recorded, both intervals have to agree."
     )
 
 
