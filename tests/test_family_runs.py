@@ -4,12 +4,16 @@ RoBERTa goes through the same with every method in test_family_training.py.
 """
 
 import signal
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import TRAIN, Zygote
+from fairseq_steady.errors import UserError
+from fairseq_steady.tasks._ranges import check_passes
 from helpers import (
     NO_DROPOUT,
     assert_equal_weights,
@@ -102,3 +106,38 @@ def test_killed_and_gone_on_with_it_ends_at_the_very_same_weights(
     if states[0]:
         one, two = (state[""] for state in states)
         assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_what_a_method_cannot_be_is_refused(
+    models: dict[str, Path], cola_data: Path, zygote: Zygote
+) -> None:
+    """What recomputes a pass, leaves out layers that workers wait for, or looks."""
+    bart = ["fairseq-train", str(cola_data), *map(str, TRAIN), "--task=cola"]
+    bart += [f"--steady-model={models['bart']}", "--arch=bart_base", "--no-save"]
+    again = ["--checkpoint-activations"]
+    heads = ["--task=glue_multitask", "--multitask-names=sst2,cola", "--arch=steady"]
+    cases = {
+        "--criterion smart differentiates within a pass": ["smart", *again],
+        "--criterion freelb differentiates within a pass": ["freelb", *again],
+        "that --hype-dropout off has left out": ["hype", *again],
+        "-parameters is not for several heads, which all get a": [
+            *("plain", *heads, "--find-unused-parameters"),
+        ],
+    }
+    commands = [[*bart, f"--criterion={c}", *more] for c, *more in cases.values()]
+    for said, done in zip(cases, zygote.run(*commands), strict=True):
+        assert done.returncode == 1
+        assert said in done.stderr.strip().splitlines()[-1], done.stderr[-800:]
+    plain, drops = (
+        SimpleNamespace(_name="plain"),
+        SimpleNamespace(encoder_layerdrop=0.5),
+    )
+    for backend, count in (("pytorch_ddp", 2), ("legacy_ddp", 2), ("pytorch_ddp", 1)):
+        workers = SimpleNamespace(ddp_backend=backend, distributed_world_size=count)
+        root = SimpleNamespace(
+            model=drops, criterion=plain, distributed_training=workers
+        )
+        refused = backend == "pytorch_ddp" and count > 1
+        said = "-layerdrop leaves layers .* give --ddp-backend legacy_ddp"
+        with pytest.raises(UserError, match=said) if refused else nullcontext():
+            check_passes(root)

@@ -9,6 +9,8 @@ import torch
 from fairseq.modules import LayerDropModuleList
 from fairseq_steady.precision import Autocast
 from fairseq_steady.regularizers import find_encoder
+from fairseq_steady.regularizers.ascent import Ascent
+from fairseq_steady.regularizers.freelb import FreeLB
 from tiny import batch, build, make_criterion, make_dataset
 
 BF16 = Autocast("cpu", torch.bfloat16)
@@ -89,3 +91,39 @@ def test_the_teachers_early_part_is_a_share_of_whatever_ends_the_training(
     made.task.updates_in_all = lambda: length
     made(build(models["roberta"]), batch(make_dataset(models["roberta"])))
     assert made._teacher.schedule.early == early
+
+
+@pytest.mark.parametrize("outputs", [3, 1])
+def test_freelb_in_half_precision_survives_large_sums(
+    models: dict[str, Path], outputs: int
+) -> None:
+    """Scores far off: the weights' gradients are scaled sums over the batch."""
+    model = build(models["roberta"], outputs=outputs).half()
+    sample = batch(make_dataset(models["roberta"], regression=outputs == 1))
+    if outputs == 1:
+        sample["target"] = sample["target"] * 0 + 16
+    made = make_criterion("freelb", outputs=outputs, eps=0.1)
+    loss, _, log = made(model, sample)
+    loss.backward()
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(grad.isfinite().all() for grad in found)
+    assert sum(float(grad.float().square().sum()) for grad in found) > 0
+    assert float(log["freelb_refused"]) == 0
+
+
+def test_freelb_adds_the_gradients_of_passes_that_need_other_weights() -> None:
+    """As with layerdrop, where each pass leaves out layers of its own."""
+    weights = [torch.tensor(float(n), requires_grad=True) for n in (2, 3, 5)]
+    one, two, never = weights
+    used = [(one,), (two,), (one, two), (two,)]
+
+    def losses(delta: torch.Tensor, k: int) -> torch.Tensor:
+        return sum(weight.square() for weight in used[k]) + 0 * delta.sum()
+
+    method = FreeLB(Ascent(3, 0.1, 1.0, norm="l2", level="sentence"))
+    loss, *_ = method(losses, torch.ones(1, 2, 3), weights)
+    loss.backward()
+    expected = [2 * 2 * 2 / 4, 2 * 3 * 3 / 4]
+    assert [one.grad, two.grad] == [pytest.approx(e) for e in expected]
+    assert never.grad is None
+    assert float(loss) == pytest.approx((2 * 4 + 3 * 9) / 4)

@@ -723,6 +723,20 @@ def test_the_teacher_follows_by_its_schedule() -> None:
         torch.testing.assert_close(teacher.model.weight.data, averaged)
 
 
+def test_what_was_early_of_a_training_stays_so() -> None:
+    """Going on for longer does not bend the teacher's decay."""
+    student = nn.Linear(2, 2)
+    first = Teacher(student, Schedule(early=1000))
+    kept = first.state_dict()
+    second = Teacher(student, Schedule(early=10))
+    second.load_state_dict(kept)
+    assert second.schedule == first.schedule
+    del kept["early"]  # as older checkpoints have it
+    third = Teacher(student, Schedule(early=10))
+    third.load_state_dict(kept)
+    assert third.schedule.early == 10
+
+
 def test_the_teacher_is_fp32_quiet_and_outside_every_module(
     models: dict[str, Path],
 ) -> None:
@@ -816,6 +830,22 @@ def test_all_passes_of_a_step_see_one_matrix_and_the_next_step_another() -> None
     assert bound is not None
     bound.advance(linear.parametrizations.weight.original)
     assert (linear.weight - first).abs().max() > 0
+
+
+@pytest.mark.parametrize("how", ["bound", "exact"])
+def test_a_layer_of_zeros_is_bounded_once_it_is_none(how: Any) -> None:
+    linear = nn.Linear(8, 5)
+    nn.init.zeros_(linear.weight)
+    bound_linear(linear, how)
+    assert torch.equal(linear.weight, torch.zeros(5, 8))
+    bound, original = spectral_bound(linear), linear.parametrizations.weight.original
+    assert bound is not None
+    with torch.no_grad():
+        original.normal_(std=5)
+    for _ in range(200):
+        bound.advance(original)
+    norm = torch.linalg.matrix_norm(linear.weight.detach(), 2)
+    assert float(norm) == pytest.approx(1, abs=1e-3)
 
 
 def test_power_iteration_stays_fp32() -> None:

@@ -269,11 +269,14 @@ def test_flags_reach_the_regulariser() -> None:
     r3f = make_criterion("r3f", noise="normal", eps=0.3, live_embeddings=True)
     assert r3f.regularizer(model) == R3F("normal", 0.3, True)
     freelb = make_criterion("freelb", step=0.2, steps=5, eps=0.4, norm="linf")
-    ascent = Ascent(5, 0.2, 0.4, 4096.0, "linf", "sentence")
-    assert freelb._scaled(model) == FreeLB(ascent)
+    ascent = Ascent(5, 0.2, 0.4, 512.0, "linf", "sentence")
+    assert freelb._scaled(model, 0) == FreeLB(ascent)
     freelb = make_criterion("freelb", eps_relative=0.75)
-    ascent = Ascent(3, 0.25, 0.75, 4096.0, "l2", "sentence")
-    assert (freelb._scaled(model), freelb._init) == (FreeLB(ascent), 0.75)
+    ascent = Ascent(3, 0.25, 0.75, 512.0, "l2", "sentence")
+    assert (freelb._scaled(model, 1), freelb._init) == (FreeLB(ascent), 0.75)
+    # Weights get sums over a batch, so of 32 sentences a 32nd is left.
+    scales = [freelb._scaled(model, n).ascent.gradient_scale for n in (32, 33, 10**6)]
+    assert scales == [16, 8, 1]
 
 
 def test_flags_reach_the_teacher() -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fairseq.optim.adamax import Adamax as FairseqAdamax
@@ -279,6 +280,20 @@ def test_noise_is_normal_where_a_coin_of_p_says_so(
             if float(a.std()) > 0:
                 tie = float(torch.corrcoef(torch.stack([a, b]))[0, 1])
                 assert abs(tie) < 4 / math.sqrt(size - lag), lag
+
+
+def test_noise_of_every_word_is_finite() -> None:
+    """The least of 32-bit numbers has no positive of its own size."""
+
+    class Words:
+        def random_raw(self, many: int) -> np.ndarray:
+            words = np.array([-(2**31), 0, 2**31 - 1, -1] * many, np.int32)
+            return words[: 2 * many].view(np.uint64)
+
+    for kind in (np.float32, np.float64):
+        drawn = pats_module._normal(Words(), 8, np.dtype(kind))  # type: ignore[arg-type]
+        assert np.isfinite(drawn).all()
+        assert abs(drawn).max() < 7
 
 
 def test_a_coin_is_decided_beyond_its_first_byte() -> None:

@@ -198,6 +198,10 @@ WRONG = {
         ["--steady-from-scratch", "--steady-pooler"],
         "--steady-pooler is about pretrained weights, and has no effect with --steady",
     ),
+    "head": (
+        ["--steady-pooler", "--steady-reinit-layers=1"],
+        "--steady-reinit-layers draws the head anew, and --steady-pooler starts it",
+    ),
     "mixed": (
         ["--steady-mixout=0.2", "--finetune-from-model=x.pt"],
         "--steady-model, and not those of --finetune-from-model x.pt; leave one",

@@ -352,9 +352,7 @@ def _rule(scored: Scored) -> str:
             "after Holm's correction over the methods of the table. Under each table "
             "the same for other sentences. Seeds that are added after a look at the "
             "table are a second look: --until-decided counts looks."
-            + _LOOKED
-            * scored.looked
-        )
+        ) + (_LOOKED if scored.looked else "")
     return (
         "decision: seeds were added until a method was told from the first, so no p of "
         "a fixed number of seeds is given; alpha spending of O'Brien and Fleming's "

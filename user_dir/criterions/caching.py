@@ -22,6 +22,7 @@ _GB = 1e9
 class AscentCriterion(PenaltyCriterion):
     """A penalty whose perturbation is sought, with the flags of a cache for it."""
 
+    ascends: ClassVar = True
     #: which columns of a pair's two lengths count, by side
     _columns: ClassVar = {"encoder": [0], "decoder": [1], "both": [0, 1]}
 

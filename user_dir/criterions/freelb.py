@@ -1,5 +1,6 @@
 """Criterion ``freelb``: adversarial training on the task loss, the baseline."""
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from .kinds import Classes
 from .options import Noise, dropout, noise, radius, relative
 from .plain import Outcome, PlainConfig, PlainCriterion, gradient_scale
 from .radii import radius_of
+
+#: By what a mean gradient of the weights may exceed what its scale is made for.
+_ROOM = 8
 
 
 @dataclass
@@ -68,6 +72,7 @@ class FreeLBCriterion(PlainCriterion):
     """
 
     method = "freelb"
+    ascends = True
     cfg: FreeLBConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:
@@ -113,7 +118,8 @@ class FreeLBCriterion(PlainCriterion):
         unit = self._unit(words, mask)
         losses = self._losses(model, sample, kind, unit, seen)
         trained = [p for p in inner.parameters() if p.requires_grad]
-        loss, delta, refused = self._scaled(model)(losses, start, trained)
+        freelb = self._scaled(model, kind.size(sample))
+        loss, delta, refused = freelb(losses, start, trained)
         logged = {
             "rms": masked_rms(delta * unit, mask).sum(),
             "refused": refused / max(1, self.cfg.freelb_steps),
@@ -159,5 +165,9 @@ class FreeLBCriterion(PlainCriterion):
 
         return loss
 
-    def _scaled(self, model: nn.Module) -> FreeLB:
-        return self._freelb.scaled(gradient_scale(model))
+    def _scaled(self, model: nn.Module, items: int) -> FreeLB:
+        """As the model's precision asks for: weights get sums over so many items."""
+        spare = 2.0 ** math.floor(
+            math.log2(gradient_scale(model) / _ROOM / max(1, items))
+        )
+        return self._freelb.scaled(max(1.0, spare))

@@ -86,6 +86,8 @@ class PlainCriterion(FairseqCriterion):
 
     #: prefix of the flags and of what is logged
     method: ClassVar[str] = "plain"
+    #: whether it differentiates a pass before the loss is known
+    ascends: ClassVar[bool] = False
     cfg: PlainConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:

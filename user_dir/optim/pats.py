@@ -288,7 +288,7 @@ def _normal(stream: np.random.SFC64, size: int, kind: DType) -> Array:
     # In (0, 1] once scaled, and finest near 0, where the tails are.
     np.abs(radius, out=radius)
     radius += 0.25
-    radius *= 2.0**-31
+    radius /= 2.0**31 + 0.25
     np.log(radius, out=radius)
     radius *= -2
     np.sqrt(radius, out=radius)

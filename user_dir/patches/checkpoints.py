@@ -11,7 +11,7 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ class Teacher(TypedDict):
     """What smart keeps of its teacher."""
 
     updates: Number
+    early: NotRequired[Number]
     model: Weights
 
 

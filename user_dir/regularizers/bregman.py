@@ -1,7 +1,7 @@
 """The Bregman proximal point: stay near where the last updates were."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -92,16 +92,22 @@ class Teacher:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"updates": self.updates, "model": self.model.state_dict()}
+        return {
+            "updates": self.updates,
+            "early": self.schedule.early,
+            "model": self.model.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint.
+        """Go on from a checkpoint; what was early of its training stays so.
 
         Raises:
             UserError: its teacher is of another model.
 
         """
         self.updates = int(state["updates"])
+        early = int(state.get("early", self.schedule.early))
+        self.schedule = replace(self.schedule, early=early)
         try:
             nn.Module.load_state_dict(self.model, state["model"])
         except RuntimeError as error:

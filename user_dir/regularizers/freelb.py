@@ -45,9 +45,15 @@ def with_gradients(
 
 
 def _add(one: list[Tensor | None], other: Sequence[Tensor | None]) -> None:
-    """Add gradients in place; the same ones are None in both."""
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None]
-    torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])  # type: ignore[misc]
+    """Add gradients in place; what no loss of a pass needed is None there."""
+    both = []
+    for place, (a, b) in enumerate(zip(one, other, strict=True)):
+        if a is None:
+            one[place] = b
+        elif b is not None:
+            both.append((a, b))
+    if both:
+        torch._foreach_add_([a for a, _ in both], [b for _, b in both])
 
 
 def sentence_start(

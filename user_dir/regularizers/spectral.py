@@ -47,11 +47,12 @@ class SpectralBound(nn.Module):
 
     @torch.no_grad()
     def advance(self, weight: Tensor, iterations: int = 1) -> None:
-        """Power iterations on ``weight``."""
+        """Power iterations on ``weight``; at a matrix of zeros v stays what it was."""
         with torch.autocast(weight.device.type, enabled=False):
             for _ in range(iterations):
                 self.u.copy_(F.normalize(weight.float() @ self.v, dim=0))
-                self.v.copy_(F.normalize(weight.float().T @ self.u, dim=0))
+                v = F.normalize(weight.float().T @ self.u, dim=0)
+                self.v.copy_(torch.where(v.any(), v, self.v))
 
     def sigma(self, weight: Tensor) -> Tensor:
         """The largest singular value as far as u and v know it, in fp32."""
@@ -61,7 +62,8 @@ class SpectralBound(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The bounded matrix, in the type of ``weight``."""
         sigma = self.sigma(weight)
-        divisor = sigma if self.bound == "exact" else sigma.clamp(min=1)
+        least = torch.finfo(sigma.dtype).tiny if self.bound == "exact" else 1
+        divisor = sigma.clamp(min=least)
         return (weight.float() / divisor).to(weight.dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SpectralBound":

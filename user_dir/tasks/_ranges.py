@@ -57,6 +57,10 @@ def _value(root: Any, key: str) -> Any:
     return getattr(getattr(root, section, None), name, None)
 
 
+#: Flags that leave whole layers out of a pass.
+_LAYERDROP = ("encoder_layerdrop", "decoder_layerdrop")
+
+
 def _flag(key: str) -> str:
     return "--" + key.partition(".")[2].replace("_", "-")
 
@@ -87,6 +91,7 @@ def check_ranges(root: Any) -> None:
             _from(least).check(_flag(key), value)
     _check_literals(root)
     _check_together(root)
+    check_passes(root)
     _check_metric(root.checkpoint.best_checkpoint_metric)
     _check_folders(root)
 
@@ -167,6 +172,35 @@ def _check_together(root: Any) -> None:
         raise UserError(
             "--combine-valid-subsets is for files that fairseq binarised; name the "
             "splits with --valid-subset"
+        )
+
+
+def check_passes(root: Any) -> None:
+    """Refuse what makes a model's passes differ from what a method takes them for."""
+    model, chosen, workers = root.model, root.criterion, root.distributed_training
+    name = str(getattr(chosen, "_name", ""))
+    for key in ("checkpoint_activations", "offload_activations"):
+        if not getattr(model, key, False):
+            continue
+        again = f"--{key.replace('_', '-')} computes passes again in backward"
+        if getattr(CRITERION_REGISTRY.get(name), "ascends", False):
+            raise UserError(
+                f"{again}, and --criterion {name} differentiates within a pass; leave "
+                "it out"
+            )
+        if getattr(chosen, f"{name}_dropout", None) == "off":
+            flag = f"--{name.replace('_', '-')}-dropout"
+            raise UserError(
+                f"{again}, with the dropout that {flag} off has left out; give {flag} "
+                "shared, or leave it out"
+            )
+    drops = [key for key in _LAYERDROP if (getattr(model, key, 0) or 0) > 0]
+    waits = workers.ddp_backend in ("c10d", "pytorch_ddp")
+    if drops and waits and workers.distributed_world_size > 1:
+        raise UserError(
+            f"--{drops[0].replace('_', '-')} leaves layers without a gradient, which "
+            f"--ddp-backend {workers.ddp_backend} waits for; give --ddp-backend "
+            "legacy_ddp"
         )
 
 

@@ -644,6 +644,12 @@ def _check_dropped(cfg: Any, root: Any) -> None:
             f"{about[0]} is about pretrained weights, and has no effect with "
             "--steady-from-scratch; leave one of them out"
         )
+    anew = _given(cfg, ("steady_reinit_layers", "steady_reinit_head"))
+    if anew and getattr(cfg, "steady_pooler", False):
+        raise UserError(
+            f"{anew[0]} draws the head anew, and --steady-pooler starts it from the "
+            "pretrained pooler; leave one of them out"
+        )
     changed, once = _given(cfg, _CHANGES), root.checkpoint.get("continue_once")
     if changed and once:
         raise UserError(

@@ -151,8 +151,16 @@ class MultitaskTask(SteadyTask):
         return (self._part_of(subset).layout.metric,)
 
     def settle_data(self) -> None:
-        """Refuse at once what picks checkpoints and the first split does not log."""
+        """Refuse at once what picks checkpoints and the first split does not log.
+
+        And to look for heads without a gradient, of which here there are none.
+        """
         root: Any = getattr(self.cfg, "_get_root", dict)()
+        if root.distributed_training.find_unused_parameters:
+            raise UserError(
+                "--find-unused-parameters is not for several heads, which all get a "
+                "gradient from every batch here; leave it out"
+            )
         first = root.dataset.valid_subset.partition(",")[0]
         if first.partition(".")[0] in self.parts:
             metric = root.checkpoint.best_checkpoint_metric
