@@ -875,6 +875,7 @@ def test_a_point_with_a_crashed_seed_is_not_chosen(
     executor = Instant(lambda run: scores.get((run.command[3], run.seed)))
     monkeypatch.setattr(comparing, "make_executor", lambda _: executor)
     monkeypatch.setattr(comparing, "check", lambda _: None)
+    monkeypatch.setattr(comparing, "read", lambda *_: None)
     command = ["--out", str(tmp_path), "--methods", "a=--x", "--seeds", "1"]
     command += ["--tuning-seeds", "8", "9", "--", "D", "--l", "{1,2}"]
     reported: list[Any] = []

@@ -295,6 +295,10 @@ def test_where_seeds_were_added_more_takes_a_comparison_of_its_own() -> None:
     assert stats.nct.sf(limit, 4, effect * math.sqrt(5)) == pytest.approx(0.8, abs=1e-6)
     half = TTestPower().solve_power(effect_size=effect / 2, alpha=0.025, power=0.8)
     assert needed.half == needed.more == max(5, math.ceil(half))
+    # The first of many looks is to show nothing.
+    first = levels(tuple(range(5, 101)), 0.05)[0]
+    assert need(found, 1, 10.0, level=first) is None
+    assert need(found, 1, 10.0, level=0.0) is None
     assert needed.hours == needed.half / 2
 
 
@@ -376,7 +380,13 @@ class Arena:
         monkeypatch.setattr(comparing, "make_executor", lambda _: self.executor)
         #: subsets that runs have to be evaluated on, by each comparison
         self.asked: list[dict[str, str]] = []
-        read = lambda _, subsets=None: self.asked.append(subsets)  # noqa: E731
+        #: and of how many commands it was asked
+        self.checked: list[int] = []
+
+        def read(runs: Sequence[Run], subsets: Any = None) -> None:
+            self.asked.append(subsets)
+            self.checked.append(len(runs))
+
         monkeypatch.setattr(comparing, "check", read)
         monkeypatch.setattr(comparing, "read", read)
         # No pictures, ensembles or report.
@@ -475,10 +485,16 @@ def test_a_budget_that_the_first_seeds_exceed_is_said_after_one(
     command = [*options(tmp_path), *budget, "--", "D", "--lr", "{1,2}"]
     assert compare.main(command) == 1
     assert len(arena.executor.started) == 6 + 3
-    said = "--budget: tuning took 1 minute, and with the 5 first seeds it is 3 minutes"
-    assert f"error: {said} of 3 minutes; raise it." in capsys.readouterr().err
+    said = (
+        "--budget is exceeded by 5 %: tuning took 1 minute, and a seed of all methods"
+    )
+    assert f"error: {said} 0 minutes, of which --seeds asks" in capsys.readouterr().err
     command[command.index("0.05h")] = "0.06h"
     assert compare.main(command) == 0
+    order = [f"{m} seed {s}" for s in range(1, 6) for m in ("plain", "clear", "alike1")]
+    assert arena.executor.started[6:21] == order  # none twice
+    made = [f"{r['method']} seed {r['seed']}" for r in rows(tmp_path / "runs.csv")]
+    assert made[:15] == order
     # What is there is shown, whatever it took.
     command[command.index("0.06h")] = "0.01h"
     assert compare.main(command) == 0
@@ -495,11 +511,13 @@ def test_results_that_were_looked_at_by_one_rule_have_no_other(
     for more, seeds in (
         (["--until-decided", "ood", "--at-most", "9"], 5),
         (["--until-decided", "valid", "--at-most", "6"], 5),
-        (["--until-decided", "ood", "--at-most", "7"], 6),
+        (["--until-decided", "--at-most", "6"], 5),  # valid is what picks
+        (["--until-decided", "ood", "--at-most", "12"], 8),
     ):
         assert arena.compare(tmp_path, *more, seeds=seeds) == 1
+        assert arena.executor.started == []
         said = capsys.readouterr().err
-        assert "by looking at ood from 5 seeds on, --at-most 6; looks" in said
+        assert "by looking at ood after --seeds 1 2 3 4 5, --at-most 6; looks" in said
     # A table of a fixed number of seeds says that this was none.
     said = "Seeds were once added here by --until-decided"
     assert arena.compare(tmp_path, seeds=6) == 0
@@ -507,7 +525,8 @@ def test_results_that_were_looked_at_by_one_rule_have_no_other(
     assert arena.compare(tmp_path / "fresh", seeds=6) == 0
     assert said not in (tmp_path / "fresh" / "table.md").read_text()
     (tmp_path / "until-decided.json").write_text("{}")
-    assert arena.compare(tmp_path, seeds=6) == 1
+    assert arena.compare(tmp_path, seeds=9) == 1
+    assert arena.executor.started == []
     assert "until-decided.json: field 'subset' is missing" in capsys.readouterr().err
 
 
@@ -519,7 +538,8 @@ def test_the_subset_that_picks_is_no_judge(
     for subset, warns in (("ood", False), ("valid", True)):
         out = tmp_path / subset
         assert arena.compare(out, "--until-decided", subset, "--at-most", "6") == 0
-        assert (said in capsys.readouterr().err) == warns
+        assert (said in (shown := capsys.readouterr().err)) == warns
+        assert ("let another decide: ood\n" in shown) == warns
 
 
 def test_the_first_of_several_tasks_picks(
@@ -781,6 +801,11 @@ def test_a_verdict_says_of_which_sentences_it_is(
         min(1, 2 * found.p),
         pytest.approx(min(1, 2 * found.other_p)),
     )
+    # A method with too few seeds asks nothing.
+    few = [dataclasses.replace(r, method="few") for r in by_method["more"][:3]]
+    beside = answers({**by_method, "few": few}, ACCURACY, "valid")
+    assert beside["more"].other_p == found.other_p
+    assert math.isnan(beside["few"].other_p)
     # A score that is not finite is said to be whose it is.
     for method, whose in (("plain", "plain"), ("more", "its own")):
         lost = {"evaluations": [], "status": "diverged: loss"}
@@ -866,6 +891,8 @@ def test_tuning_is_paid_for_and_does_not_count(
     grids = ["--methods", "plain=--lr {1,2,3}", "alike1=--lr {4,5,6}"]
     assert arena.compare(tmp_path, *grids, "--tuning-seeds", "6", "8") == 0
     assert len(arena.executor.started) == 2 * 3 * 2 + 2 * 5
+    # What is chosen is evaluated on more than tuning, as on files of --steady-also.
+    assert arena.checked == [2 * 3 * 2, 2 * 5]
     found = rows(tmp_path / "table.csv")
     assert {r["tuning runs"] for r in found} == {"6"}
     assert {r["seed"] for r in rows(tmp_path / "runs.csv")} == set("12345")

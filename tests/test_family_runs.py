@@ -14,6 +14,7 @@ import torch
 from conftest import TRAIN, Zygote
 from fairseq_steady.errors import UserError
 from fairseq_steady.tasks._ranges import check_passes
+from fairseq_steady.tasks.glue_multitask import MultitaskTask
 from helpers import (
     NO_DROPOUT,
     assert_equal_weights,
@@ -115,14 +116,10 @@ def test_what_a_method_cannot_be_is_refused(
     bart = ["fairseq-train", str(cola_data), *map(str, TRAIN), "--task=cola"]
     bart += [f"--steady-model={models['bart']}", "--arch=bart_base", "--no-save"]
     again = ["--checkpoint-activations"]
-    heads = ["--task=glue_multitask", "--multitask-names=sst2,cola", "--arch=steady"]
     cases = {
         "--criterion smart differentiates within a pass": ["smart", *again],
         "--criterion freelb differentiates within a pass": ["freelb", *again],
         "that --hype-dropout off has left out": ["hype", *again],
-        "-parameters is not for several heads, which all get a": [
-            *("plain", *heads, "--find-unused-parameters"),
-        ],
     }
     commands = [[*bart, f"--criterion={c}", *more] for c, *more in cases.values()]
     for said, done in zip(cases, zygote.run(*commands), strict=True):
@@ -132,12 +129,26 @@ def test_what_a_method_cannot_be_is_refused(
         SimpleNamespace(_name="plain"),
         SimpleNamespace(encoder_layerdrop=0.5),
     )
-    for backend, count in (("pytorch_ddp", 2), ("legacy_ddp", 2), ("pytorch_ddp", 1)):
-        workers = SimpleNamespace(ddp_backend=backend, distributed_world_size=count)
+    r3f = SimpleNamespace(_name="r3f")
+    for backend, count, looks, chosen, refused in (
+        ("pytorch_ddp", 2, False, plain, True),
+        ("legacy_ddp", 2, False, r3f, False),
+        ("pytorch_ddp", 1, False, r3f, False),
+        ("pytorch_ddp", 2, True, plain, False),
+        ("pytorch_ddp", 2, True, r3f, True),
+    ):
         root = SimpleNamespace(
-            model=drops, criterion=plain, distributed_training=workers
+            model=drops,
+            criterion=chosen,
+            distributed_training=SimpleNamespace(
+                ddp_backend=backend,
+                distributed_world_size=count,
+                find_unused_parameters=looks,
+            ),
         )
-        refused = backend == "pytorch_ddp" and count > 1
         said = "-layerdrop leaves layers .* give --ddp-backend legacy_ddp"
         with pytest.raises(UserError, match=said) if refused else nullcontext():
             check_passes(root)
+    task = SimpleNamespace(cfg=SimpleNamespace(_get_root=lambda: root))
+    with pytest.raises(UserError, match="is not for several heads, which all get a"):
+        MultitaskTask.settle_data(task)  # type: ignore[arg-type]

@@ -132,7 +132,9 @@ class _State:
     def _ps(self, pair: Pair) -> list[float]:
         seen = self.seen(pair)
         found = [self.p_values(pair, look) for look in self.looks if look <= seen]
-        return [p if math.isnan(other) else max(p, other) for p, other in found]
+        if all(math.isnan(other) for _, other in found):
+            return [p for p, _ in found]
+        return [math.nan if math.isnan(b) else max(a, b) for a, b in found]
 
     def p_values(self, pair: Pair, count: int) -> tuple[float, float]:
         """Of these sentences and of others, which is nan where it is not known."""
@@ -181,7 +183,7 @@ class Begun(TypedDict):
     """By what rule seeds were added to a folder of results."""
 
     subset: str
-    first_seeds: int
+    seeds: list[int]
     at_most: int
 
 
@@ -193,21 +195,42 @@ def begun(out: Path) -> Begun | None:
 
     """
     path = out / RULE
-    return read_json(path, Begun, "remove it") if path.is_file() else None
+    return read_json(path, Begun, "give another --out") if path.is_file() else None
+
+
+def check_rule(plan: Plan, rule: Rule) -> Begun | None:
+    """Refuse a rule where seeds were added by another: its looks would err more often.
+
+    Args:
+        plan: of the first seeds.
+        rule: whose subset may not be known yet.
+
+    Returns:
+        What is written down, if anything is.
+
+    Raises:
+        UserError: says by what rule seeds were added.
+
+    """
+    before = begun(plan.out)
+    if before is None:
+        return None
+    same = before["seeds"] == list(plan.seeds) and before["at_most"] == rule.at_most
+    if not same or (rule.subset or before["subset"]) != before["subset"]:
+        raise UserError(
+            f"seeds were added to {plan.out} by looking at {before['subset']} after "
+            f"--seeds {' '.join(map(str, before['seeds']))}, --at-most "
+            f"{before['at_most']}; looks by another rule would err more often. Give "
+            "the same, or another --out"
+        )
+    return before
 
 
 def _begin(plan: Plan, rule: Rule) -> None:
-    """Write the rule down: results that were looked at by one keep no other's error."""
-    mine = Begun(subset=rule.subset, first_seeds=len(plan.seeds), at_most=rule.at_most)
-    before = begun(plan.out)
-    if before is None:
-        write_json(plan.out / RULE, mine, indent=2)
-    elif before != mine:
-        raise UserError(
-            f"seeds were added to {plan.out} by looking at {before['subset']} from "
-            f"{before['first_seeds']} seeds on, --at-most {before['at_most']}; looks "
-            "by another rule would err more often. Give the same, or another --out"
-        )
+    """Write the rule down, before the first seed is added."""
+    mine = Begun(subset=rule.subset, seeds=list(plan.seeds), at_most=rule.at_most)
+    if check_rule(plan, rule) is None:
+        write_json(plan.out / RULE, mine)
 
 
 def first_seeds(
@@ -231,18 +254,23 @@ def first_seeds(
 
     """
     runs = plan.runs(chosen)
-    missing = [run for run in runs if not (run.folder / RESULT).is_file()]
-    if rule and missing and rule.budget < math.inf:
-        past = sum(one.seconds or 0 for one in tried)
-        one = run_all(replace(plan, seeds=plan.seeds[:1]).runs(chosen), executor)
-        whole = past + len(plan.seeds) * sum(each.seconds or 0 for each in one)
-        if whole > rule.budget:
-            raise UserError(
-                f"--budget: tuning took {duration(past / 3600)}, and with the "
-                f"{len(plan.seeds)} first seeds it is {duration(whole / 3600)} of "
-                f"{duration(rule.budget / 3600)}; raise it. What has ended is kept"
-            )
-    return run_all(runs, executor)
+    missing = any(not (run.folder / RESULT).is_file() for run in runs)
+    if rule is None or rule.budget == math.inf or not missing:
+        return run_all(runs, executor)
+    one, others = (replace(plan, seeds=s) for s in (plan.seeds[:1], plan.seeds[1:]))
+    found = run_all(one.runs(chosen), executor)
+    past, each = (sum(r.seconds or 0 for r in some) for some in (tried, found))
+    whole = past + len(plan.seeds) * each
+    if whole > rule.budget:
+        raise UserError(
+            f"--budget is exceeded by {100 * whole / rule.budget - 100:.0f} %: tuning "
+            f"took {duration(past / 3600)}, and a seed of all methods "
+            f"{duration(each / 3600)}, of which --seeds asks for {len(plan.seeds)}; "
+            "raise it. What has ended is kept"
+        )
+    found += run_all(others.runs(chosen), executor, trained=True)
+    made = {(r.setting, r.method, r.seed): r for r in found}
+    return [made[run.setting, run.method, run.seed] for run in runs]
 
 
 def until_decided(
@@ -279,18 +307,20 @@ def until_decided(
             f"--until-decided {rule.subset}: the runs have {scored.metric} on "
             f"{', '.join(has)}; name one of them"
         )
-    if rule.subset == scored.select and len(has) > 1:
+    check_rule(plan, rule)
+    others = ", ".join(name for name in has if name != rule.subset)
+    if rule.subset == scored.select and others:
         print(
             f"warning: {rule.subset} picks each run's evaluation and decides, too, "
-            f"which flatters; let another decide: {', '.join(has)}",
+            f"which flatters; in a comparison of its own let another decide: {others}",
             file=sys.stderr,
         )
-    _begin(plan, rule)
     state = _State(plan, rule, scored, list(results))
     for seed in state.order[len(plan.seeds) :]:
         wanted = _wanted(plan, chosen, seed, state.open())
         if not wanted or _seconds(state, tried, wanted) > rule.budget:
             break
+        _begin(plan, rule)
         more = run_all(wanted, executor, trained=True)
         state = replace(state, results=[*state.results, *more])
     told = state.told()

@@ -15,7 +15,7 @@ from ..files import write_text
 from ..scores.metrics import larger_is_better
 from . import ensembles, figures, instability, planning, table, winner_card
 from . import report as page
-from .adding import Rule, begun, first_seeds, until_decided
+from .adding import Rule, begun, check_rule, first_seeds, until_decided
 from .command import check, make_executor, read, reasons, said_of
 from .execution import Executor, run_all
 from .plan import SELECT, Plan, distinct, every, named
@@ -186,11 +186,12 @@ def report(args: argparse.Namespace) -> int:
         raise UserError("--plan and --expect go together; give both or neither")
     if args.plan:
         planning.check(plan)
+    looked = begun(args.out) if rule is None else check_rule(plan, rule)
     named = {"--select": args.select, "--until-decided": args.until_decided}
     subsets = {flag: subset for flag, subset in named.items() if subset}
     if plan.tuned:  # on --select alone, and what is chosen has the same subsets
         check(every(plan.tuning()))
-        read(plan.runs() if subsets else [], subsets)
+        read(plan.runs(), subsets)
     else:
         check(plan.runs(), subsets)
     tuned = tune(plan, executor, args) if plan.tuned else Tuned({}, [], [])
@@ -206,7 +207,7 @@ def report(args: argparse.Namespace) -> int:
                 plan, tuned.points, executor, rule, scored, results, tuned.results
             )
         else:
-            scored = replace(scored, looked=begun(args.out) is not None)
+            scored = replace(scored, looked=looked is not None)
         averaged = average(args.out, results, executor) if args.keep else []
         _write(args.out, results, scored, averaged, tuned.rows)
     if crashes := reasons([*tuned.results, *results, *averaged]):

@@ -186,7 +186,7 @@ DESCRIBED = (
     "paired with none. n: probes that ended, of those planned. failed: probes at or "
     "below what always answering the most frequent class scores. difference, p: "
     "against the first method, paired by seed; 95 % t interval and paired t test from "
-    "five seeds on, Holm's correction over the methods of the table. seeds x "
+    "five seeds on, on these sentences, Holm's correction over the methods. seeds x "
     "sentences: the interval of the same difference for other seeds and sentences."
 )
 

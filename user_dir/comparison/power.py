@@ -16,6 +16,8 @@ ERROR = 0.05
 MOST = 10**6
 #: Effect that the fewest pairs show whatever the level; far larger ones overflow.
 _SEEN = 1e3
+#: Level that only an absurd difference passes.
+_NOTHING = 1e-6
 #: Chance that a standard deviation from few pairs is below its upper limit.
 _SURE = 0.8
 
@@ -77,6 +79,7 @@ class Need:
         shown: the smallest difference that they show.
         half: seeds that show half of it.
         more: of these, how many are still to be run.
+        own: whether in a comparison of its own, and not added to these.
         hours: of runs of both methods that these take; nan if not known.
 
     """
@@ -85,13 +88,16 @@ class Need:
     shown: float
     half: int
     more: int
+    own: bool
     hours: float
 
 
 def need(
     found: Difference, methods: int, seconds: float, level: float | None = None
 ) -> Need | None:
-    """What it would take, from the spread of the differences; None without one.
+    """What it would take, from the spread of the differences.
+
+    None without one, and at looks so early that they are to show nothing.
 
     Args:
         found: a method against the first.
@@ -101,13 +107,15 @@ def need(
             too, so that half of it takes a comparison of its own.
 
     """
-    if not found.spread > 0:
+    own, whole = level is not None, ERROR / methods
+    level = whole if level is None else level
+    if not found.spread > 0 or level < _NOTHING:
         return None
     seeds = max(found.pairs, FEWEST)
-    effect = smallest(seeds, level or ERROR / methods)
-    half = pairs_for(effect / 2, ERROR / methods)
-    more = half if level else half - found.pairs
-    return Need(seeds, effect * found.spread, half, more, hours(more, seconds))
+    effect = smallest(seeds, level)
+    half = pairs_for(effect / 2, whole)
+    more = half if own else half - found.pairs
+    return Need(seeds, effect * found.spread, half, more, own, hours(more, seconds))
 
 
 def hours(seeds: int, seconds: float) -> float:

@@ -56,9 +56,9 @@ def _evaluated(args: argparse.Namespace) -> list[str]:
     from ..tasks._also import check_there, further
     from ..tasks.glue import AUTO
 
-    if args.valid_subset == AUTO:
-        whole = SimpleNamespace(checkpoint=args, dataset=args)
-        TASK_REGISTRY[args.task].complete(args, whole)
+    task = TASK_REGISTRY[args.task]
+    if args.valid_subset == AUTO == getattr(task, "valid_subsets", None):
+        task.complete(args, SimpleNamespace(checkpoint=args, dataset=args))
     also = further(args) if hasattr(args, "steady_also") else {}
     check_there(also, ())
     return list(dict.fromkeys([*args.valid_subset.split(","), *also]))

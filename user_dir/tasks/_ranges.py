@@ -194,9 +194,12 @@ def check_passes(root: Any) -> None:
                 f"{again}, with the dropout that {flag} off has left out; give {flag} "
                 "shared, or leave it out"
             )
+    ours = CRITERION_REGISTRY.get(name)
+    several = getattr(ours, "ascends", False) or hasattr(ours, "regularizer")
+    found = workers.find_unused_parameters and not several
     drops = [key for key in _LAYERDROP if (getattr(model, key, 0) or 0) > 0]
     waits = workers.ddp_backend in ("c10d", "pytorch_ddp")
-    if drops and waits and workers.distributed_world_size > 1:
+    if drops and waits and not found and workers.distributed_world_size > 1:
         raise UserError(
             f"--{drops[0].replace('_', '-')} leaves layers without a gradient, which "
             f"--ddp-backend {workers.ddp_backend} waits for; give --ddp-backend "

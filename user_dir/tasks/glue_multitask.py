@@ -156,7 +156,8 @@ class MultitaskTask(SteadyTask):
         And to look for heads without a gradient, of which here there are none.
         """
         root: Any = getattr(self.cfg, "_get_root", dict)()
-        if root.distributed_training.find_unused_parameters:
+        workers = root.distributed_training
+        if workers.find_unused_parameters and workers.distributed_world_size > 1:
             raise UserError(
                 "--find-unused-parameters is not for several heads, which all get a "
                 "gradient from every batch here; leave it out"
