@@ -62,8 +62,8 @@ class SpectralBound(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The bounded matrix, in the type of ``weight``."""
         sigma = self.sigma(weight)
-        least = torch.finfo(sigma.dtype).tiny if self.bound == "exact" else 1
-        divisor = sigma.clamp(min=least)
+        exact = self.bound == "exact"
+        divisor = sigma + (sigma == 0) if exact else sigma.clamp(min=1)
         return (weight.float() / divisor).to(weight.dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SpectralBound":
