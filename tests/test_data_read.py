@@ -301,6 +301,7 @@ def root(metric: str, subsets: str = "valid") -> Any:
     made = SimpleNamespace(
         checkpoint=SimpleNamespace(best_checkpoint_metric=metric),
         dataset=SimpleNamespace(valid_subset=subsets),
+        distributed_training=SimpleNamespace(find_unused_parameters=False),
     )
     return lambda: made
 
