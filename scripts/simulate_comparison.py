@@ -311,6 +311,9 @@ def until_decided(draws: int, rng: np.random.Generator) -> None:
     ]
     title = f"Until decided, {10 * draws} comparisons without a difference"
     shown(title, rows, ["methods", "seeds at most", "any decided"])
+    rows = [[name, percent(wrong)] for name, wrong in _again(10 * draws, rng)]
+    shown(f"The same where results are looked at again, {_METHODS} methods", rows,
+          ["looks", "any told"])  # fmt: skip
 
 
 def _wrong(draws: int, rng: np.random.Generator, methods: int, last: int) -> float:
@@ -319,6 +322,23 @@ def _wrong(draws: int, rng: np.random.Generator, methods: int, last: int) -> flo
     drawn = normal(rng, draws, 1 + methods, last)
     ps = _running_p(drawn[:, 1:] - drawn[:, :1])
     return float(np.mean((ps < limits).any((1, 2))))
+
+
+def _again(draws: int, rng: np.random.Generator) -> list[tuple[str, float]]:
+    """The same of tables that grow, each at a plain 5 %, and of a raised maximum."""
+    drawn = normal(rng, draws, 1 + _METHODS, _LAST)
+    least = _running_p(drawn[:, 1:] - drawn[:, :1]).min(1)
+    tables = [(5, 12), (5, 12, 20)]
+    made = []
+    for counts in tables:
+        ps = least[:, [count - _FIRST for count in counts]]
+        name = f"tables of {', '.join(map(str, counts))} seeds"
+        made.append((name, float(np.mean((ps < ERROR / _METHODS).any(1)))))
+    told = np.zeros(draws, bool)
+    for last in (10, _LAST):
+        looks = tuple(range(_FIRST, last + 1))
+        told |= (least[:, : len(looks)] < levels(looks, ERROR / _METHODS)).any(1)
+    return [*made, ("until decided, at most 10, then 20", float(np.mean(told)))]
 
 
 def _judged(ps: Array) -> list[str]:
@@ -337,22 +357,18 @@ def _judged(ps: Array) -> list[str]:
 # --- verdicts, and other sentences ----------------------------------------------------
 
 
+#: What a verdict goes by.
+_JUDGES = ("seeds", "seeds and sentences")
+
+
 def verdicts(draws: int, rng: np.random.Generator) -> None:
     """How often is a method told from the first that on all sentences is like it?"""
     rows = []
     for world in WORLDS:
         for many in _SIZES[:2]:
             found = [_verdicts(rng, world, many) for _ in range(draws)]
-            alone, together = np.mean(found, 0)
-            rows += [
-                [world.metric, str(many), "seeds", *map(percent, alone)],
-                [
-                    world.metric,
-                    str(many),
-                    "seeds and sentences",
-                    *map(percent, together),
-                ],
-            ]
+            for name, shares in zip(_JUDGES, np.mean(found, 0), strict=True):
+                rows.append([world.metric, str(many), name, *map(percent, shares)])
     columns = ["metric", "sentences", "judged by", *(f"{n} seeds" for n in _COUNTS)]
     columns.append(f"until decided, {_FIRST} to {_LAST}")
     title = f"{draws} tables of a method without a difference on all sentences: told"

@@ -294,7 +294,7 @@ def test_where_seeds_were_added_more_takes_a_comparison_of_its_own() -> None:
     limit, effect = stats.t.isf(0.0005, 4), needed.shown / 0.01
     assert stats.nct.sf(limit, 4, effect * math.sqrt(5)) == pytest.approx(0.8, abs=1e-6)
     half = TTestPower().solve_power(effect_size=effect / 2, alpha=0.025, power=0.8)
-    assert needed.half == needed.more == max(5, math.ceil(half))
+    assert (needed.own, needed.half) == (True, max(5, math.ceil(half)))
     # The first of many looks is to show nothing.
     first = levels(tuple(range(5, 101)), 0.05)[0]
     assert need(found, 1, 10.0, level=first) is None
@@ -405,6 +405,14 @@ def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open(encoding="utf-8")))
 
 
+def gaps_to_plain(out: Path, method: str) -> list[float]:
+    """A method's scores out of domain, less those of plain with the same seed."""
+    scores: dict[str, dict[str, float]] = {}
+    for row in rows(out / "runs.csv"):
+        scores.setdefault(row["method"], {})[row["seed"]] = float(row["mcc ood"])
+    return [score - scores["plain"][seed] for seed, score in scores[method].items()]
+
+
 def test_seeds_are_added_until_it_is_decided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -412,8 +420,9 @@ def test_seeds_are_added_until_it_is_decided(
     adding = ["--until-decided", "ood", "--at-most", "9"]
     assert arena.compare(out, *adding) == 0
     started = arena.executor.started[15:]
-    said = {r["method"]: r["decision"] for r in rows(out / "decisions.csv")
-            if r["subset"] == "ood"}  # fmt: skip
+    found = rows(out / "decisions.csv")
+    decided_of = {r["method"]: r for r in found if r["subset"] == "ood"}
+    said = {method: r["decision"] for method, r in decided_of.items()}
     told = int(said["clear"].split()[2])
     # No predictions of these scores are on record.
     side = "better than plain on these sentences"
@@ -433,22 +442,16 @@ def test_seeds_are_added_until_it_is_decided(
     # No p of a fixed number of seeds, and an interval at the last look's level.
     assert "p (Holm)" not in found["clear"]
     assert found["clear"]["decision"] == said["clear"]
-    scores = [{r["seed"]: float(r["mcc ood"]) for r in rows(out / "runs.csv")
-               if r["method"] == m} for m in ("clear", "plain")]  # fmt: skip
-    gaps = [scores[0][s] - scores[1][s] for s in scores[0]]
+    gaps = gaps_to_plain(out, "clear")
     level = levels((5, 6, 7, 8, 9), 0.05)[told - 5]
     low, high = interval(gaps, 1 - level)
     shown = f"{np.mean(gaps):+.3f} [{low:+.3f}, {high:+.3f}]"
     assert found["clear"]["difference [95 %]"] == shown
     assert "Lan and DeMets 1983" in (out / "table.md").read_text()
     # What its last look could have shown, with two methods open.
-    (alike,) = (r for r in rows(out / "decisions.csv")
-                if (r["subset"], r["method"]) == ("ood", "alike1"))  # fmt: skip
-    scores = [{r["seed"]: float(r["mcc ood"]) for r in rows(out / "runs.csv")
-               if r["method"] == m} for m in ("alike1", "plain")]  # fmt: skip
-    spread = np.std([scores[0][s] - scores[1][s] for s in scores[0]], ddof=1)
-    shown = smallest(9, levels((5, 6, 7, 8, 9), 0.025)[-1]) * spread
-    assert float(alike["could show"]) == pytest.approx(shown, rel=1e-4)
+    spread = np.std(gaps_to_plain(out, "alike1"), ddof=1)
+    could = smallest(9, levels((5, 6, 7, 8, 9), 0.025)[-1]) * spread
+    assert float(decided_of["alike1"]["could show"]) == pytest.approx(could, rel=1e-4)
     # Again, and with the last results gone: the same decisions.
     before = (out / "table.csv").read_text(), (out / "decisions.csv").read_text()
     assert arena.compare(out, *adding) == 0

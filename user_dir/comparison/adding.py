@@ -27,6 +27,7 @@ from .table import Scored
 
 Pair = tuple[str, str]
 Chosen = Mapping[tuple[str, str], int]
+Scores = dict[int, float]
 #: In the folder of results: by what rule seeds were added.
 RULE = "until-decided.json"
 
@@ -109,15 +110,20 @@ class _State:
         """Seeds of a method, crashed ones too."""
         return len(self.of(*pair))
 
+    def two(self, pair: Pair) -> tuple[list[Result], list[Result]]:
+        """Results of a method, and of the first."""
+        setting, method = pair
+        return self.of(setting, method), self.of(setting, self.first)
+
+    def scores(self, pair: Pair, count: int) -> tuple[Scores, Scores]:
+        """Of both, over the first so many seeds."""
+        some = set(self.order[:count])
+        one, other = (self.scored.scores(r, self.rule.subset) for r in self.two(pair))
+        return {s: one[s] for s in one if s in some}, other
+
     def found(self, pair: Pair, count: int) -> Difference:
         """The difference over the first so many seeds."""
-        setting, method = pair
-        some = self.order[:count]
-        one, other = (
-            self.scored.scores(self.of(setting, name), self.rule.subset)
-            for name in (method, self.first)
-        )
-        return difference({s: one[s] for s in some if s in one}, other)
+        return difference(*self.scores(pair, count))
 
     def told(self) -> dict[Pair, int]:
         """Seeds after which a method was told from the first."""
@@ -138,13 +144,10 @@ class _State:
 
     def p_values(self, pair: Pair, count: int) -> tuple[float, float]:
         """Of these sentences and of others, which is nan where it is not known."""
-        setting, method = pair
-        found, some = self.found(pair, count), self.order[:count]
-        two = self.of(setting, method), self.of(setting, self.first)
-        scores = [self.scored.scores(of, self.rule.subset) for of in two]
-        one, other = ({s: of[s] for s in some if s in of} for of in scores)
-        subset, metric = self.rule.subset, self.scored.metric
-        return found.p, p_of(elsewhere(two, metric, subset, found, (one, other)))
+        scores = self.scores(pair, count)
+        found, metric = difference(*scores), self.scored.metric
+        other = elsewhere(self.two(pair), metric, self.rule.subset, found, scores)
+        return found.p, p_of(other)
 
     def hopeless(self, pair: Pair) -> bool:
         """Whether further seeds cannot give an answer: all crashed, or one diverged."""
@@ -226,11 +229,11 @@ def check_rule(plan: Plan, rule: Rule) -> Begun | None:
     return before
 
 
-def _begin(plan: Plan, rule: Rule) -> None:
+def _begin(plan: Plan, rule: Rule) -> Begun:
     """Write the rule down, before the first seed is added."""
     mine = Begun(subset=rule.subset, seeds=list(plan.seeds), at_most=rule.at_most)
-    if check_rule(plan, rule) is None:
-        write_json(plan.out / RULE, mine)
+    write_json(plan.out / RULE, mine)
+    return mine
 
 
 def first_seeds(
@@ -307,7 +310,7 @@ def until_decided(
             f"--until-decided {rule.subset}: the runs have {scored.metric} on "
             f"{', '.join(has)}; name one of them"
         )
-    check_rule(plan, rule)
+    before = check_rule(plan, rule)
     others = ", ".join(name for name in has if name != rule.subset)
     if rule.subset == scored.select and others:
         print(
@@ -320,7 +323,7 @@ def until_decided(
         wanted = _wanted(plan, chosen, seed, state.open())
         if not wanted or _seconds(state, tried, wanted) > rule.budget:
             break
-        _begin(plan, rule)
+        before = before or _begin(plan, rule)
         more = run_all(wanted, executor, trained=True)
         state = replace(state, results=[*state.results, *more])
     told = state.told()

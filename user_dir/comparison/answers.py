@@ -84,8 +84,10 @@ def answers(
         for m in others
     }
     ps = _corrected({m: one.p for m, one in found.items()})
-    asked = {m: one for m, one in crosses.items() if found[m].pairs >= FEWEST}
-    other_ps = _corrected({m: p_of(asked.get(m, "")) for m in others})
+    enough = {m: one.pairs >= FEWEST for m, one in found.items()}
+    other_ps = _corrected(
+        {m: p_of(crosses[m]) if enough[m] else math.nan for m in others}
+    )
     made = {}
     for method in others:
         one, other, stop = found[method], crosses[method], stops[method]
@@ -199,7 +201,7 @@ def sentence(method: str, first: str, answer: Answer) -> str:
 def _needed(found: Difference, needed: Need, first: str, method: str) -> str:
     could = "could have shown" if found.pairs >= FEWEST else "would show"
     time = "" if math.isnan(needed.hours) else f", {duration(needed.hours)} of runs"
-    takes = f"{needed.more} more of {first} and {method}"
+    takes = f"{needed.half - found.pairs} more of {first} and {method}"
     if needed.own:  # what was added by looking is looked at no more
         takes = "new ones, in a comparison of its own"
     return (

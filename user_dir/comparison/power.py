@@ -78,16 +78,14 @@ class Need:
         seeds: so many, five at least.
         shown: the smallest difference that they show.
         half: seeds that show half of it.
-        more: of these, how many are still to be run.
         own: whether in a comparison of its own, and not added to these.
-        hours: of runs of both methods that these take; nan if not known.
+        hours: of runs of both methods that are still to be made; nan if not known.
 
     """
 
     seeds: int
     shown: float
     half: int
-    more: int
     own: bool
     hours: float
 
@@ -114,8 +112,8 @@ def need(
     seeds = max(found.pairs, FEWEST)
     effect = smallest(seeds, level)
     half = pairs_for(effect / 2, whole)
-    more = half if own else half - found.pairs
-    return Need(seeds, effect * found.spread, half, more, own, hours(more, seconds))
+    time = hours(half if own else half - found.pairs, seconds)
+    return Need(seeds, effect * found.spread, half, own, time)
 
 
 def hours(seeds: int, seconds: float) -> float:

@@ -50,15 +50,14 @@ _METRICS = (
     *("macro_f1", "balanced_accuracy", "precision_CLASS", "recall_CLASS", "ranked"),
     *("rouge1", "rouge2", "rougeLsum", "bsz", "wps", "wpb", "ups", "wall"),
 )
+#: Flags that leave whole layers out of a pass, and that compute passes again.
+_LAYERDROP = ("encoder_layerdrop", "decoder_layerdrop")
+_AGAIN = ("checkpoint_activations", "offload_activations")
 
 
 def _value(root: Any, key: str) -> Any:
     section, name = key.split(".")
     return getattr(getattr(root, section, None), name, None)
-
-
-#: Flags that leave whole layers out of a pass.
-_LAYERDROP = ("encoder_layerdrop", "decoder_layerdrop")
 
 
 def _flag(key: str) -> str:
@@ -176,34 +175,44 @@ def _check_together(root: Any) -> None:
 
 
 def check_passes(root: Any) -> None:
-    """Refuse what makes a model's passes differ from what a method takes them for."""
-    model, chosen, workers = root.model, root.criterion, root.distributed_training
-    name = str(getattr(chosen, "_name", ""))
-    for key in ("checkpoint_activations", "offload_activations"):
-        if not getattr(model, key, False):
-            continue
-        again = f"--{key.replace('_', '-')} computes passes again in backward"
-        if getattr(CRITERION_REGISTRY.get(name), "ascends", False):
-            raise UserError(
-                f"{again}, and --criterion {name} differentiates within a pass; leave "
-                "it out"
-            )
-        if getattr(chosen, f"{name}_dropout", None) == "off":
-            flag = f"--{name.replace('_', '-')}-dropout"
-            raise UserError(
-                f"{again}, with the dropout that {flag} off has left out; give {flag} "
-                "shared, or leave it out"
-            )
-    ours = CRITERION_REGISTRY.get(name)
-    several = getattr(ours, "ascends", False) or hasattr(ours, "regularizer")
-    found = workers.find_unused_parameters and not several
-    drops = [key for key in _LAYERDROP if (getattr(model, key, 0) or 0) > 0]
-    waits = workers.ddp_backend in ("c10d", "pytorch_ddp")
-    if drops and waits and not found and workers.distributed_world_size > 1:
+    """Refuse what makes a model's passes differ from what a method takes them for.
+
+    Raises:
+        UserError: names the flags.
+
+    """
+    name = str(getattr(root.criterion, "_name", ""))
+    made = CRITERION_REGISTRY.get(name)
+    ascends = getattr(made, "ascends", False)
+    again = [_flag(f".{key}") for key in _AGAIN if getattr(root.model, key, False)]
+    if again:
+        _check_again(again[0], name, root.criterion, ascends)
+    workers = root.distributed_training
+    found = workers.find_unused_parameters and not (
+        ascends or hasattr(made, "regularizer")
+    )
+    waits = workers.ddp_backend in ("c10d", "pytorch_ddp") and not found
+    drops = [key for key in _LAYERDROP if (getattr(root.model, key, 0) or 0) > 0]
+    if drops and waits and workers.distributed_world_size > 1:
         raise UserError(
-            f"--{drops[0].replace('_', '-')} leaves layers without a gradient, which "
+            f"{_flag(f'.{drops[0]}')} leaves layers without a gradient, which "
             f"--ddp-backend {workers.ddp_backend} waits for; give --ddp-backend "
             "legacy_ddp"
+        )
+
+
+def _check_again(flag: str, name: str, chosen: Any, ascends: bool) -> None:
+    again = f"{flag} computes passes again in backward"
+    if ascends:
+        raise UserError(
+            f"{again}, and --criterion {name} differentiates within a pass; leave it "
+            "out"
+        )
+    if getattr(chosen, f"{name}_dropout", None) == "off":
+        own = _flag(f".{name}_dropout")
+        raise UserError(
+            f"{again}, with the dropout that {own} off has left out; give {own} "
+            "shared, or leave it out"
         )
 
 

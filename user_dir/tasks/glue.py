@@ -42,7 +42,7 @@ class GlueTask(SentenceTask):
 
     def __init__(self, cfg: GlueConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
-        self.layout = LAYOUTS[str(cfg.glue_task)]
+        self.layout = _layout(cfg)
         self.labels, self.subject = self.layout.labels, str(cfg.glue_task)
         self.columns = [name.split("|")[0] for name in self.layout.texts]
         self.label_column = self.layout.label
