@@ -27,6 +27,7 @@ from fairseq_steady.comparison.crossed import (
     paired,
     sentence_shares,
 )
+from fairseq_steady.comparison.definitions import Definitions
 from fairseq_steady.comparison.plan import Plan, Run, every, following
 from fairseq_steady.comparison.power import (
     floor,
@@ -742,7 +743,9 @@ def test_every_form_says_what_was_decided_and_what_it_would_take(
         f"{needed.shown:.3f}; half of it takes {needed.half}: {needed.half - 5} more "
         f"of plain and more, {60 * needed.hours:.0f} minutes of runs."
     )
-    table.show(table.tables(made, ACCURACY), "", table.notes(made, ACCURACY))
+    table.show(
+        table.tables(made, ACCURACY), Definitions(""), table.notes(made, ACCURACY)
+    )
     console = " ".join(capsys.readouterr().out.split())
     forms = [
         console,

@@ -31,6 +31,7 @@ from fairseq_steady.comparison import (
     winner_card,
     worker,
 )
+from fairseq_steady.comparison.definitions import Definitions
 from fairseq_steady.comparison.plan import Run
 from fairseq_steady.comparison.results import Result
 from fairseq_steady.comparison.significance import difference
@@ -103,9 +104,10 @@ def test_plain_names_stay_as_they_are() -> None:
 def test_a_name_is_text_in_latex() -> None:
     name = "\\input{x}$#^_~%&<"
     rows = [result(m, 1, 0.2, setting=name) for m in ("plain", name)]
-    text = table.latex(table.tables(rows, MCC), name)
+    defined = Definitions(name, {name: name})
+    text = table.latex(table.tables(rows, MCC), defined)
     safe = r"\textbackslash{}input\{x\}\$\#\^{}\_\textasciitilde{}\%\&\ensuremath{<}"
-    assert text.count(safe) == 5  # two captions, a cell in each table, the end
+    assert text.count(safe) == 7  # two captions, a cell in each table, the end
     assert name not in text
 
 
@@ -138,11 +140,11 @@ def test_the_console_shows_names_as_they_are(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = table.tables([result(name, 1, 0.5, setting=name)], MCC)
-    table.show(made, f"about {name}")
+    table.show(made, Definitions(f"about {name}", {name: "a column"}))
     said = capsys.readouterr().out
     shown = escaping.visible(name)
     assert f"{shown}, mcc on valid" in said
-    assert f"about {shown}" in said
+    assert f"about {shown}\n{shown}: a column\n" in said
     assert f"\n│ {shown} " in said
     run = Run(name, name, 1, tmp_path, ("c",))
     execution.run_all([run], Instant(lambda _: 0.5))

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 from fairseq_steady.comparison import figures, table
+from fairseq_steady.comparison.definitions import Definitions
 from fairseq_steady.comparison.results import Result
 from helpers import MCC, result
 from matplotlib import pyplot
@@ -102,6 +103,7 @@ def test_any_names_are_drawn_without_a_word(
     assert [str(w.message) for w in recwarn if w.category is UserWarning] == []
 
 
+NOTHING = Definitions("")
 LONG = "a-method-with-a-name-of-sixty-letters-that-says-all-of-itself"
 
 
@@ -113,13 +115,13 @@ def test_the_console_cuts_no_name(
     monkeypatch.setattr(Console, "is_terminal", terminal)
     monkeypatch.setenv("COLUMNS", "80")
     made = [*seeds("plain", 5), *seeds("sift", 5)]
-    table.show(table.tables(made, MCC), "")
+    table.show(table.tables(made, MCC), NOTHING)
     said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert "…" not in said
     assert said.count("┃ method ┃") == (4 if terminal else 2)
     assert "+0.000 [+0.000, +0.000]" in said
     widest = max(map(len, said.splitlines()))
     assert (widest <= 80) is terminal
-    table.show(table.tables(seeds(LONG, 1), MCC), "")
+    table.show(table.tables(seeds(LONG, 1), MCC), NOTHING)
     said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert f"│ {LONG} │" in said

@@ -117,6 +117,10 @@ def test_every_run_is_there_with_its_settings(plain: Path) -> None:
             )
             assert [text for _, text in page.all("code")].count(whole) == 1
     assert "crashed: x" in cells
+    names = [text for _, text in page.all("dt")]
+    meanings = [text for _, text in page.all("dd")]
+    assert meanings[names.index("mean ± std")] == "over seeds, ddof 1."
+    assert "disagreement" in names  # those of instability
     assert "data/cola --lr 1e-4" in "".join(text for _, text in page.all("code"))
 
 

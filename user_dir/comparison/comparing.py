@@ -236,7 +236,7 @@ def _write(
     made, also = ensembles.extended(
         table.tables(results, scored), results, scored, averaged
     )
-    described = " ".join(filter(None, [table.definitions(scored), also]))
+    described = table.definitions(scored).also(also)
     said = table.notes(results, scored)
     table.write_rows(out, results, scored)
     table.write_tables(out, made, described, said)

@@ -154,8 +154,8 @@ def extended(
     results: Sequence[Result],
     scored: Scored,
     averaged: Sequence[Result] = (),
-) -> tuple[Tables, str]:
-    """Tables with a row for each ensemble, and what to say of these rows.
+) -> tuple[Tables, dict[str, str]]:
+    """Tables with a row for each ensemble, and what these rows are.
 
     Args:
         made: of :func:`.table.tables`.
@@ -184,24 +184,26 @@ def extended(
                 more += [*found, *_averaged(averaged, mine, scored, title.subset)]
                 notes += left_out
         longer[title], added = [*rows, *more], added + len(more)
-    return longer, _described(unique(notes), averaged) if added or notes else ""
-
-
-def _described(notes: Sequence[str], averaged: Sequence[Result]) -> str:
-    said = (
-        "of n seeds: one model made of the runs above, so that it has no spread and is "
-        "never tested against single runs. majority vote, from three seeds on: the "
-        "class that most seeds give, of equally many the more probable; mean "
-        "probability: of softmax or sigmoid, over seeds; mean score: of regression. "
-        "All of the recorded "
-        "predictions, at the evaluation that a run's own metric calls best."
-    )
-    if averaged:
-        said += (
-            f" {SOUP}: uniform mean of the seeds' best checkpoints, evaluated by a run "
-            "(soup: Wortsman et al., arXiv 2203.05482; theirs share a head's start, "
-            "these have one each)."
-        )
+    said = _described(averaged) if added else {}
     if notes:
-        said += f" Left out: {'; '.join(notes)}."
+        said["ensembles left out"] = "; ".join(unique(notes)) + "."
+    return longer, said
+
+
+def _described(averaged: Sequence[Result]) -> dict[str, str]:
+    said = {
+        "of n seeds": "one model made of the runs above, so that it has no spread and "
+        "is never tested against single runs; of the recorded predictions, at the "
+        "evaluation that a run's own metric calls best.",
+        "majority vote": "the class that most seeds give, of equally many the more "
+        "probable; from three seeds on.",
+        "mean probability": "of softmax or sigmoid, over seeds.",
+        "mean score": "of regression, over seeds.",
+    }
+    if averaged:
+        said[SOUP] = (
+            "uniform mean of the seeds' best checkpoints, evaluated by a run (soup: "
+            "Wortsman et al., arXiv 2203.05482; theirs share a head's start, these "
+            "have one each)."
+        )
     return said

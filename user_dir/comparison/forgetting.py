@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import UserError
 from . import figures, table
 from .command import check, make_executor, reasons
+from .definitions import Definitions
 from .execution import run_all
 from .plan import Flags, Run, distinct, named
 from .results import Result
@@ -180,14 +181,21 @@ def draw(out: Path, study: Study, found: Judged) -> None:
     figures.save(figure, out / "probes")
 
 
-DESCRIBED = (
-    "Scores of linear models on frozen features. mean ± std: over fine-tuning seeds, "
-    "ddof 1; pretrained: the encoder before fine-tuning, which has no seed (-1) and is "
-    "paired with none. n: probes that ended, of those planned. failed: probes at or "
-    "below what always answering the most frequent class scores. difference, p: "
-    "against the first method, paired by seed; 95 % t interval and paired t test from "
-    "five seeds on, on these sentences, Holm's correction over the methods. seeds x "
-    "sentences: the interval of the same difference for other seeds and sentences."
+DESCRIBED = Definitions(
+    "Scores of linear models on frozen features.",
+    {
+        "pretrained": "the encoder before fine-tuning, which has no seed (-1) and is "
+        "paired with none.",
+        "mean ± std": "over fine-tuning seeds, ddof 1.",
+        "n": "probes that ended, of those planned.",
+        "failed": "probes at or below what always answering the most frequent class "
+        "scores.",
+        "difference, p": "against the first method, paired by seed; 95 % t interval "
+        "and paired t test from five seeds on, on these sentences, Holm's correction "
+        "over the methods.",
+        "seeds x sentences": "the interval of the same difference for other seeds and "
+        "sentences.",
+    },
 )
 
 

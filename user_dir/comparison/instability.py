@@ -12,6 +12,7 @@ import numpy as np
 from ..files import write_text
 from ..scores.groups import OF_GROUP
 from . import table
+from .definitions import Definitions
 from .recorded import Answers, Array, usable
 from .results import Result
 from .table import (
@@ -147,22 +148,28 @@ def tables(results: Sequence[Result], scored: Scored) -> Tables:
     return made
 
 
-def definitions(scored: Scored) -> str:
+def definitions(scored: Scored) -> Definitions:
     """What the columns mean, and whose they are."""
-    return (
-        f"Instability over seeds, of {scored.metric} and of the recorded predictions. "
-        "n, mean, std: of the runs that ended or diverged, ddof 1. failed: share of "
-        "these at or below what always answering the most frequent class scores, or "
-        "without a finite score (Mosbach et al., arXiv 2006.04884). disagreement: mean "
-        "over pairs of seeds of the share of sentences that get different answers, of "
-        "scores the mean absolute difference (churn: Milani Fard et al. 2016; over "
-        "pairs: Du and Nguyen, arXiv 2302.07778). calibration error: mean over seeds "
-        "of the expected calibration error in 15 bins of equal width of the largest "
-        "probability (Guo et al., arXiv 1706.04599); scores have none. worst: each "
-        "run's poorest score on any subset or group, with the one that it is on most "
-        "often (Sagawa et al., arXiv 1911.08731). Predictions are those recorded at "
-        "the evaluation that a run's own metric calls best."
+    about = (
+        f"Instability over seeds, of {scored.metric} and of the predictions recorded "
+        "at the evaluation that a run's own metric calls best."
     )
+    return Definitions(about, _COLUMNS)
+
+
+_COLUMNS = {
+    "n, mean, std": "of the runs that ended or diverged, ddof 1.",
+    "failed": "share of these at or below what always answering the most frequent "
+    "class scores, or without a finite score (Mosbach et al., arXiv 2006.04884).",
+    "disagreement": "mean over pairs of seeds of the share of sentences that get "
+    "different answers, of scores the mean absolute difference (churn: Milani Fard et "
+    "al. 2016; over pairs: Du and Nguyen, arXiv 2302.07778).",
+    "calibration error": "mean over seeds of the expected calibration error in 15 bins "
+    "of equal width of the largest probability (Guo et al., arXiv 1706.04599); scores "
+    "have none.",
+    "worst": "each run's poorest score on any subset or group, with the one that it is "
+    "on most often (Sagawa et al., arXiv 1911.08731).",
+}
 
 
 def write(out: Path, made: Tables, scored: Scored) -> None:

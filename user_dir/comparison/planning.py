@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import UserError
 from .answers import Answer, amount, answers, counted, duration, seconds
+from .definitions import Definitions
 from .plan import Plan
 from .power import ERROR, POWER, hours, pairs_for, upper_spread
 from .results import Result
@@ -118,16 +119,21 @@ def _together(mine: _ByMethod, wanted: Mapping[str, int]) -> str:
     )
 
 
-def definitions(expect: float, scored: Scored) -> str:
+def definitions(expect: float, scored: Scored) -> Definitions:
     """What the columns mean."""
-    return (
+    about = (
         f"Seeds that show a difference of {expect:g} in {scored.metric} with a chance "
         f"of {100 * POWER:.0f} %: paired t test at {ERROR} over the number of methods "
-        f"beside the first, {FEWEST} seeds at least. std of it: standard deviation of "
-        "the differences of the seeds so far, ddof 1. 80 % sure: the seeds if that is "
-        "as large as its upper limit of 80 % (Browne 1995), for few seeds know it "
-        "badly. further time: of both methods' runs, added up. sentences show: "
-        "for other sentences, what as many as these show however many the seeds; a "
-        "smaller difference takes more sentences. Pilot runs may count in the table "
+        f"beside the first, {FEWEST} seeds at least. Pilot runs may count in the table "
         "afterwards, for only their spread is used here."
     )
+    columns = {
+        "std of it": "standard deviation of the differences of the seeds so far, ddof "
+        "1.",
+        "80 % sure": "the seeds if that is as large as its upper limit of 80 % (Browne "
+        "1995), for few seeds know it badly.",
+        "further time": "of both methods' runs, added up.",
+        "sentences show": "for other sentences, what as many as these show however "
+        "many the seeds; a smaller difference takes more sentences.",
+    }
+    return Definitions(about, columns)

@@ -19,6 +19,7 @@ from ..errors import visible
 from ..escaping import command as as_bash
 from ..files import write_text
 from . import figures, instability, table
+from .definitions import Definitions
 from .figures import Point
 from .results import Result
 from .table import Notes, Row, Scored, Tables, unique
@@ -93,6 +94,7 @@ class Section:
     tables: Sequence[Shown] = ()
     after: Sequence[str] = ()
     commands: Sequence[Command] = ()
+    meanings: Sequence[Definitions] = ()
 
 
 # --- what tells runs apart ------------------------------------------------------------
@@ -304,7 +306,7 @@ def write(
     results: Sequence[Result],
     scored: Scored,
     made: tuple[Tables, Tables],
-    described: str,
+    described: Definitions,
     said: Notes,
     tuning: Sequence[Row] = (),
 ) -> None:
@@ -329,7 +331,7 @@ def write(
         _plan(results, scored, settings),
         *_tuning(tuning),
         _runs(results, scored, settings),
-        Section("definitions", "Definitions", meanings),
+        Section("definitions", "Definitions", meanings=meanings),
         _commands(results, _typed()),
     ]
     software = ", ".join(f"{name} {v}" for name, v in ended[0].versions.items())

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from ..scores.groups import OF_GROUP
 from .answers import HUGE, Answer, Stop, answers, chance, sentence
 from .answers import row as answer_row
 from .crossed import Crossed
+from .definitions import Definitions, Escape
 from .power import ERROR, POWER
 from .recorded import majority_baseline
 from .results import Result, rank, score
@@ -244,7 +245,6 @@ class Title(NamedTuple):
 Tables = dict[Title, list[Row]]
 #: What stands under each table.
 Notes = Mapping[Title, Sequence[str]]
-Escape = Callable[[str], str]
 
 
 def tables(results: Sequence[Result], scored: Scored) -> Tables:
@@ -306,61 +306,71 @@ def _groups_of(results: Sequence[Result], scored: Scored, subset: str) -> list[R
     return [{"method": m, **row(mine)} for m, mine in found.items()] if names else []
 
 
-def definitions(scored: Scored) -> str:
+def definitions(scored: Scored) -> Definitions:
     """What the columns mean."""
     better = "more is better" if scored.larger else "less is better"
-    return (
+    about = (
         f"Scores: {scored.metric} ({better}), each run at the evaluation that is best "
-        f"on {scored.select}, the first of equals. mean ± std: over seeds, ddof 1. n: "
-        "runs that ended or diverged, of those planned; crashed runs are in no other "
-        "column. failed: runs at or below what always answering the most frequent "
-        "class scores, and those without a finite score, as after diverging, which "
-        "also make the mean nan and rank last. difference: mean over seeds of the "
-        "score minus the first method's with the same seed, with its 95 % t interval "
-        f"over seeds; none below {FEWEST} seeds. It speaks of other seeds on these "
-        "sentences, after the training sentences that all runs have. "
-        f"{OTHER.partition(' [')[0]}: the interval of the same difference for other "
-        "seeds and other sentences like these (two-way analysis of variance of each "
-        "sentence's share in the score, Dorfman, Berbaum and Metz 1992, degrees of "
-        f"freedom by Hillis 2007). {_rule(scored)} Under each table: the smallest "
+        f"on {scored.select}, the first of equals. Under each table: the smallest "
         f"difference that so many seeds show with a chance of {100 * POWER:.0f} % "
         f"(paired t test at {ERROR} over the number of methods, and the standard "
         "deviation of these differences), and what half of it takes; hours are those "
-        "of runs, added up. s/update: mean over a run's log, evaluations left out, "
-        "then the median over runs. time, memory: medians (memory: of each run's peak) "
-        "as multiples of the first method's." + (_TUNED if scored.tuning_runs else "")
+        "of runs, added up."
     )
+    columns = {**_OF_SCORES, **_rule(scored), **_OF_COST}
+    return Definitions(about, columns | (_TUNED if scored.tuning_runs else {}))
 
 
-_TUNED = (
-    " tuning runs: those that chose each method's flags; their seeds are not among the "
-    "runs of the table unless --count-tuning-seeds says so."
-)
-
-
+_OF_SCORES = {
+    "mean ± std": "over seeds, ddof 1.",
+    "n": "runs that ended or diverged, of those planned; crashed runs are in no other "
+    "column.",
+    "failed": "runs at or below what always answering the most frequent class scores, "
+    "and those without a finite score, as after diverging, which also make the mean "
+    "nan and rank last.",
+    "difference": "mean over seeds of the score minus the first method's with the same "
+    f"seed, with its 95 % t interval over seeds; none below {FEWEST} seeds. It speaks "
+    "of other seeds on these sentences, after the training sentences that all runs "
+    "have.",
+    OTHER.partition(" [")[0]: "the interval of the same difference for other seeds and "
+    "other sentences like these (two-way analysis of variance of each sentence's share "
+    "in the score, Dorfman, Berbaum and Metz 1992, degrees of freedom by Hillis 2007).",
+}
+_OF_COST = {
+    "s/update": "mean over a run's log, evaluations left out, then the median over "
+    "runs.",
+    "time, memory": "medians (memory: of each run's peak) as multiples of the first "
+    "method's.",
+}
+_TUNED = {
+    "tuning runs": "those that chose each method's flags; their seeds are not among "
+    "the runs of the table unless --count-tuning-seeds says so."
+}
 _LOOKED = (
     " Seeds were once added here by --until-decided; these p and intervals, of a fixed "
     "number of seeds, take no account of it and are too sure."
 )
 
 
-def _rule(scored: Scored) -> str:
+def _rule(scored: Scored) -> dict[str, str]:
     """How it was decided."""
     if not scored.stops:
-        return (
-            "p: two-sided paired t test of the difference over seeds; in brackets "
-            "after Holm's correction over the methods of the table. Under each table "
-            "the same for other sentences. Seeds that are added after a look at the "
-            "table are a second look: --until-decided counts looks."
-        ) + (_LOOKED if scored.looked else "")
-    return (
-        "decision: seeds were added until a method was told from the first, so no p of "
-        "a fixed number of seeds is given; alpha spending of O'Brien and Fleming's "
-        f"type (Lan and DeMets 1983) and Holm's correction keep all looks at all "
-        f"methods at about {100 * ERROR:.0f} %, and the intervals are those of the "
-        "last look at its level, so that they hold wherever it stopped. Where "
-        "predictions were recorded, both intervals have to agree."
+        tested = (
+            "two-sided paired t test of the difference over seeds; in brackets after "
+            "Holm's correction over the methods of the table. Under each table the "
+            "same for other sentences. Seeds that are added after a look at the table "
+            "are a second look: --until-decided counts looks."
+        )
+        return {"p": tested + (_LOOKED if scored.looked else "")}
+    decided = (
+        "seeds were added until a method was told from the first, so no p of a fixed "
+        "number of seeds is given; alpha spending of O'Brien and Fleming's type (Lan "
+        "and DeMets 1983) and Holm's correction keep all looks at all methods at about "
+        f"{100 * ERROR:.0f} %, and the intervals are those of the last look at its "
+        "level, so that they hold wherever it stopped. Where predictions were "
+        "recorded, both intervals have to agree."
     )
+    return {"decision": decided}
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
@@ -380,7 +390,7 @@ def _tabulated(rows: Sequence[Row], form: str, escape: Escape) -> str:
     return str(tabulate(cells, columns, form, disable_numparse=True))
 
 
-def markdown(made: Tables, described: str, said: Notes | None = None) -> str:
+def markdown(made: Tables, described: Definitions, said: Notes | None = None) -> str:
     """Every table under its title and above its notes, the definitions at the end."""
     escape = escaping.markdown
     parts = [
@@ -389,10 +399,10 @@ def markdown(made: Tables, described: str, said: Notes | None = None) -> str:
         + "\n" * (title in (said or {}))
         for title, rows in made.items()
     ]
-    return "\n".join([*parts, escape(described), ""])
+    return "\n".join([*parts, described.markdown(), ""])
 
 
-def latex(made: Tables, described: str, said: Notes | None = None) -> str:
+def latex(made: Tables, described: Definitions, said: Notes | None = None) -> str:
     """Tables with captions, for booktabs, their notes under them."""
     parts = [
         f"\\begin{{table}}\n\\centering\n\\caption{{{_tex(str(title))}}}\n"
@@ -401,7 +411,7 @@ def latex(made: Tables, described: str, said: Notes | None = None) -> str:
         + "".join(f"\n{_tex(line)}\n" for line in (said or {}).get(title, ()))
         for title, rows in made.items()
     ]
-    return "\n".join([*parts, _tex(described), ""])
+    return "\n".join([*parts, described.latex(_tex), ""])
 
 
 def _tex(text: str) -> str:
@@ -443,7 +453,7 @@ def write_rows(out: Path, results: Sequence[Result], scored: Scored) -> None:
 
 
 def write_tables(
-    out: Path, made: Tables, described: str, said: Notes | None = None
+    out: Path, made: Tables, described: Definitions, said: Notes | None = None
 ) -> None:
     """table.csv, table.md and table.tex."""
     long = [{**title._asdict(), **row} for title, rows in made.items() for row in rows]
@@ -452,7 +462,7 @@ def write_tables(
     write_text(out / "table.tex", latex(made, described, said))
 
 
-def show(made: Tables, described: str, said: Notes | None = None) -> None:
+def show(made: Tables, described: Definitions, said: Notes | None = None) -> None:
     """The tables on the console, with their notes and definitions under them."""
     console = Console()
     limit = console.width if console.is_terminal else None
@@ -463,7 +473,8 @@ def show(made: Tables, described: str, said: Notes | None = None) -> None:
             Console(width=_width(rows, columns)).print(_shown(rows, columns))
         for line in (said or {}).get(title, ()):
             console.print(printed(line))
-    console.print(printed(described), style="dim")
+    for line in [described.about, *described.lines()]:
+        console.print(printed(line), style="dim")
 
 
 def _width(rows: Sequence[Row], columns: Sequence[str]) -> int:
