@@ -115,6 +115,7 @@ FORM = Form(["sentence"], "label", ("0", "1"), quoted=False)
             [('a "b"', "1")],
         ),
         ("a.tsv", "x\t0\t*\tbad\n", {"bare": True}, [("bad", "0")]),
+        ("a.tsv", "a\t0\nb\t1\nc\t0\n", {"bare": 2}, [("a", "0"), ("b", "1")]),
     ],
 )
 def test_how_a_file_reads(
@@ -127,7 +128,8 @@ def test_how_a_file_reads(
     path = tmp_path / name
     path.write_text(text)
     if changed.get("bare"):
-        changed = {"bare": lambda file: read_columns(file, 4, [3], 1)}
+        count, text_at = (4, 3) if changed["bare"] is True else (2, 0)
+        changed = {"bare": lambda file: read_columns(file, count, [text_at], 1)}
     reader, _, pairs = reading(path, Form(**{**vars(FORM), **changed}), "X=1")
     found = [(example.texts[0], example.label) for example in reader(path)]
     assert (found[: len(expected)], pairs) == (expected, False)
@@ -149,6 +151,11 @@ def test_how_a_file_reads(
             "a.csv holds minimal pairs, which a task of two classes of single",
         ),
         ("sentence_good,sentence_bad\na,b\n", {"labels": None}, "holds minimal pairs"),
+        (
+            "a,0\nb,1\nc,0\nd,0\n",
+            {},
+            "a.csv, line 1: '0' is a label, as of a file without",
+        ),
         (
             "sentence,label\na,b\n",
             {"labels": None},

@@ -223,6 +223,19 @@ def test_subsets_keep_the_proportions_and_depend_on_their_seed_only() -> None:
     assert len(stratified_subset(scores, 4, 0)[0]) == 4
 
 
+@pytest.mark.parametrize("size", [3, 5, 10, 50, 90, 97])
+def test_both_parts_have_one_of_each_class(size: int) -> None:
+    """In proportion alone, 10 of these had none of the rarer two."""
+    targets = np.array([0] * 92 + [1] * 5 + [2] * 3)
+    for seed in range(5):
+        chosen, rest = stratified_subset(targets, size, seed)
+        assert (len(chosen), len(rest)) == (size, 100 - size)
+        assert sorted([*chosen, *rest]) == list(range(100))
+        assert set(targets[chosen]) == set(targets[rest]) == {0, 1, 2}
+    one, other = stratified_subset(np.array([0, 0, 0, 0, 1, 1]), 2, 0)
+    assert (len(one), len(other)) == (2, 4)
+
+
 @pytest.mark.parametrize(("text", "size"), [("1000", 1000), ("0.1", 855), ("1", 1)])
 def test_sizes_are_counts_or_fractions(text: str, size: int) -> None:
     assert parse_size(text, 8551, "--f") == size
@@ -269,6 +282,13 @@ def test_the_sentiment_protocol_never_tests_on_what_it_trains_on(
         assert parts["train"].targets.sum() == 6
     with pytest.raises(UserError, match="no split 'test'"):
         task.load_dataset("test")
+    cfg.steady_split_dev = True
+    halves_of = UciSentimentTask.setup_task(cfg)
+    for split in ("valid", "test"):
+        halves_of.load_dataset(split)
+        parts[split] = halves_of.datasets[split].encoded
+    assert (len(parts["valid"]), len(parts["test"])) == (3, 3)
+    assert not {tuple(t.tolist()) for t in parts["test"].tokens} & trained
 
 
 def test_a_missing_file_is_named(tmp_path: Path, tokenizer: SentenceTokenizer) -> None:

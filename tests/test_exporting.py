@@ -191,7 +191,6 @@ def test_the_card_says_what_it_is(
     assert yaml.safe_load(header) == {
         "library_name": "transformers",
         "license": "mit",
-        "base_model": "source",
         "pipeline_tag": "text-classification",
         "tags": ["fairseq-steady", "cola", method],
         "metrics": ["matthews_correlation"],

@@ -123,6 +123,8 @@ VALUES = {
     "--lr-scheduler=manual --epoch2lr={": "as {'1': 1e-4, '2-3': 5e-5, '4,6': 1e-5}",
     "--best-checkpoint-metric=MCC": "did you mean mcc?",
     "--best-checkpoint-metric=acc": "did you mean accuracy?",
+    "--best-checkpoint-metric=unique": "unique is nothing that evaluations of this",
+    "--best-checkpoint-metric=bertscore": "bertscore is nothing that evaluations of",
     "--valid-subset=nope": "cola has no split 'nope'",
     "--checkpoint-suffix=_x": "--checkpoint-suffix _x is for models in several files",
     "--combine-valid-subsets": "name the splits with --valid-subset",

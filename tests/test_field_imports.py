@@ -191,7 +191,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "list": (content("config.json", "[1]"), r"config\.json: the whole: .*not a list"),
     "deep": (content("config.json", DEEP), r"config\.json is not JSON .*recursion"),
     "latin1": (content("config.json", b'{"a": "\xe9"}'), "is not JSON .*unicode"),
-    "no kind": (settings(model_type=...), "'model_type' is missing"),
+    "no kind": (settings(model_type=...), "names no model_type, as models of b"),
     "kind": (
         settings(model_type="t5"),
         r"model_type 't5' cannot be imported; known: bert, .*, modernbert, bart, .*, "

@@ -18,7 +18,7 @@ from fairseq.logging import progress_bar
 from fairseq_steady.data import waiting
 from fairseq_steady.data.cache import default_folder, encode_cached
 from fairseq_steady.data.readers import read_sentence_tab_label
-from fairseq_steady.data.tables import guess_columns
+from fairseq_steady.data.tables import NoHeaderError, guess_columns
 from fairseq_steady.data.tokenizing import SentenceTokenizer
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import own_file
@@ -411,6 +411,28 @@ def test_columns_are_guessed_only_where_it_is_plain(
     path = tmp_path / "t.csv"
     path.write_text(text)
     assert guess_columns(path, scores) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "scores", "label"),
+    [
+        ("x y,ham\nz,spam\nw,ham\nv,ham\n", False, "ham"),
+        ("0,x y\n1,z\n0,w\n0,v\n", False, "0"),
+        ("x,0.5\ny,1\nz,2.5\n", True, "0.5"),
+    ],
+)
+def test_a_first_row_is_not_taken_for_names(
+    tmp_path: Path, text: str, scores: bool, label: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    said = f"t.csv, line 1: '{label}' is a label, as of a file without a header; put"
+    with pytest.raises(NoHeaderError, match=said):
+        guess_columns(path, scores)
+    path.with_suffix(".jsonl").write_text(
+        '{"x": "a", "0": "0"}\n{"x": "b", "0": "0"}\n'
+    )
+    assert guess_columns(path.with_suffix(".jsonl"), scores=False) == ("x", "0")
 
 
 # --- caches and patience --------------------------------------------------------------

@@ -179,12 +179,44 @@ def test_a_stopped_run_says_whether_the_same_command_goes_on(
     monkeypatch.setattr(durable.STOP, "asked", True)
     step = durable.stopping(lambda *_: ([None], False))
     with pytest.raises((SystemExit, UserError)) as stopped:
-        step(cfg, SimpleNamespace(device="cpu"), None, None)
+        step(cfg, SimpleNamespace(device="cpu"), None, None, [], False)
     assert last.is_file()
     said = f"stopped by a signal; {last} is kept: leave out {names} to go on from there"
     assert str(stopped.value) == (said if names else str(durable.REQUEUE))
     ways = f"leave out {names} to go on" if names else "the same command goes on"
     assert ways in durable._kept(cfg)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "ended", "losses"),
+    [(2, True, [0.7]), (1, True, [None]), (2, False, [None])],
+)
+def test_a_stop_at_an_epochs_end_leaves_the_loss_that_the_rate_goes_by(
+    epoch: int,
+    ended: bool,
+    losses: list[float | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of every second epoch: fairseq has saved before the signal is looked for."""
+    saved: list[float | None] = []
+    monkeypatch.setattr(
+        checkpoint_utils, "save_checkpoint", lambda *given: saved.append(given[-1])
+    )
+
+    def step(cfg: Any, trainer: Any, _: Any, epoch_itr: Any, *rest: Any) -> Any:
+        if rest[-1] and epoch_itr.epoch % 2 == 0:
+            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, 0.7)
+        return [0.7], False
+
+    monkeypatch.setattr(durable.STOP, "asked", True)
+    cfg = SimpleNamespace(checkpoint=section(tmp_path, save_interval=2))
+    iterator = SimpleNamespace(epoch=epoch)
+    with pytest.raises(SystemExit):
+        durable.stopping(step)(
+            cfg, SimpleNamespace(device="cpu"), None, iterator, [], ended
+        )
+    assert saved == losses
 
 
 def test_what_is_not_kept_is_not_waited_for(tmp_path: Path) -> None:

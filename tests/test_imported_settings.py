@@ -310,6 +310,22 @@ def test_a_torch_that_lacks_a_library_is_a_problem(
         check.torch()
 
 
+def test_a_torchaudio_of_another_cuda_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says so itself as it is imported, by a RuntimeError."""
+    error: Exception = RuntimeError("compiled with different CUDA versions")
+
+    def lacking(name: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(check.importlib, "import_module", lacking)
+    with pytest.raises(check.ProblemError, match="torchaudio does not fit this torch"):
+        check.torchaudio()
+    error = ImportError("no module")
+    assert check.torchaudio() == "not installed, not needed"
+
+
 # --- releases of other times ----------------------------------------------------------
 
 

@@ -294,7 +294,7 @@ def test_what_only_transformers_reads_takes_the_import_back(
 
     source = tmp_path / "source"
     shutil.copytree(sources["bert-cased"], source)
-    (source / "tokenizer_config.json").write_text('{"cls_token": {"a": 1}}')
+    (source / "tokenizer_config.json").write_text('{"padding_side": "up"}')
     out = tmp_path / "out" / "m"
     args = argparse.Namespace(source=source, out=out, licence=None, without_head=True)
     with pytest.raises(UserError, match=r"transformers cannot load it \("):

@@ -646,8 +646,10 @@ def test_probes_of_several_labels() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(240, 6)).astype(np.float32)
     targets = features[:, :3] > (0.0, 0.5, -0.5)
-    fitted = probing.linear("micro_f1", several=True).fit(features[:160], targets[:160])
-    predicted = probing.outputs(fitted, features[160:], regression=False)
+    fitted = probing.linear(["micro_f1"], 3, several=True).fit(
+        features[:160], targets[:160]
+    )
+    predicted = probing.outputs(fitted, features[160:], 3)
     scores = probing.score(predicted, targets[160:], 3)
     assert scores["macro_f1"] > 0.9
     assert scores["subset_accuracy"] > 0.7

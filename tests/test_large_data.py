@@ -432,10 +432,14 @@ def test_what_another_made_is_taken(
     assert Path(found.tokens.ids.filename) == entry / "ids-0.bin"
 
 
+@pytest.mark.parametrize("stem", ["u", "u" * 99])
 def test_what_a_killed_process_left_is_removed(
-    tmp_path: Path, tokenizer: SentenceTokenizer, monkeypatch: pytest.MonkeyPatch
+    stem: str,
+    tmp_path: Path,
+    tokenizer: SentenceTokenizer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path, cache = tmp_path / "u.txt", tmp_path / "fairseq-steady"
+    path, cache = tmp_path / f"{stem}.txt", tmp_path / "fairseq-steady"
     path.write_text("w0\t1\nw1 w2\t0\n")
     ready, say = os.pipe()
 
@@ -457,7 +461,7 @@ def test_what_a_killed_process_left_is_removed(
         without_locks.setattr(stored, "one_at_a_time", lambda *_: nullcontext(False))
         encode(path, tokenizer)
     assert left.exists()  # somebody may be writing it
-    (entry,) = cache.glob("u-*")
+    (entry,) = cache.glob("u*-*")
     (entry / "targets.npy").unlink()
     encode(path, tokenizer)
     assert sorted(cache.iterdir()) == [others, entry]

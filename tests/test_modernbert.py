@@ -455,8 +455,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "field 'local_attention': input should be greater than or equal to 0, not -1",
     ),
     "theta": (
-        {"local_rope_theta": None},
-        "field 'local_rope_theta': input should be a valid number, not None",
+        {"global_rope_theta": None},
+        "field 'global_rope_theta': input should be a valid number, not None",
     ),
     "more layers": (
         {"layer_types": None, "num_hidden_layers": 4},

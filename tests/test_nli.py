@@ -619,6 +619,34 @@ def test_what_is_cached_is_known_by_its_columns_and_quotes(
         assert made.read("valid").tokens[0].tolist() == ids(made, words, "w3")
 
 
+def test_mnlis_own_file_is_not_quoted_where_further_files_are(
+    models: dict[str, Path], tmp_path: Path, own_cache: Path
+) -> None:
+    row = {"sentence1": '"w1," w2', "sentence2": "w3", "gold_label": C}
+    write(tmp_path / "MNLI/train.tsv", f"{MNLI}\n{cells(MNLI, **row)}\n")
+    plain = f'premise\thypothesis\tlabel\n"w1 ""w2"""\tw3\t{E}\n'
+    further = write(tmp_path / "further/test.tsv", plain)
+    made = task(
+        *(models, tmp_path),
+        nli_task="snli",
+        nli_train=str(tmp_path),
+        steady_also=f"o={further}",
+        steady_quoted_tsv=True,
+    )
+    assert made.read("train").tokens[0].tolist() == ids(made, '"w1," w2', "w3")
+    found, _ = made._read_any("o")
+    assert found.tokens[0].tolist() == ids(made, 'w1 "w2"', "w3")
+    write(tmp_path / "scitail_1.0_dev.tsv", '"w1," w2\tw3\tneutral\n')
+    made = task(
+        *(models, tmp_path),
+        nli_task="scitail",
+        steady_also=f"o={further}",
+        steady_also_labels=f"{E}=entails",
+        steady_quoted_tsv=True,
+    )
+    assert made.read("valid").tokens[0].tolist() == ids(made, '"w1," w2', "w3")
+
+
 def test_classes_of_further_files_may_have_other_names(
     models: dict[str, Path], tmp_path: Path, own_cache: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Probes of frozen features."""
 
 import csv
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.inference import probing
 from fairseq_steady.models.steady import HEAD
 from helpers import glue_row, write_split
+from sklearn.metrics import accuracy_score, f1_score
 from tiny import FAMILIES, batch, build, make_dataset
 
 # --- features and fits -------------------------------------------------------------
@@ -37,21 +39,51 @@ def test_a_linear_probe_finds_what_is_linear() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(300, 8)).astype(np.float32)
     targets = (features[:, 0] - 2 * features[:, 1] > 0).astype(np.int64)
-    fitted = probing.linear("mcc").fit(features[:200], targets[:200])
-    predicted = probing.outputs(fitted, features[200:], regression=False)
+    fitted = probing.linear(["mcc"], 2).fit(features[:200], targets[:200])
+    predicted = probing.outputs(fitted, features[200:], 2)
     assert probing.score(predicted, targets[200:], 2)["mcc"] > 0.8
     coins = rng.integers(0, 2, 300)
-    nothing = probing.linear("accuracy").fit(features[:200], coins[:200])
-    predicted = probing.outputs(nothing, features[200:], regression=False)
+    nothing = probing.linear(["accuracy", "f1"], 2).fit(features[:200], coins[:200])
+    predicted = probing.outputs(nothing, features[200:], 2)
     assert abs(probing.score(predicted, coins[200:], 2)["mcc"]) < 0.3
 
     with pytest.raises(UserError, match="loss cannot choose a linear probe.*mcc"):
-        probing.linear("loss")
+        probing.linear(["loss"], 2)
 
     scores = features[:, 2] * 3 + 1
-    fitted = probing.linear(None).fit(features[:200], scores[:200])
-    predicted = probing.outputs(fitted, features[200:], regression=True)
+    fitted = probing.linear([], 1).fit(features[:200], scores[:200])
+    predicted = probing.outputs(fitted, features[200:], 1)
     assert probing.score(predicted, scores[200:], 1)["pearson"] > 0.99
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "f1", "mcc"])
+def test_a_class_that_training_lacks_keeps_its_place(metric: str) -> None:
+    """Scored as scikit-learn scores its own answers."""
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(400, 4)).astype(np.float32)
+    targets = np.where(features[:, 0] > 0, 2, 0)
+    fitted = probing.linear([metric], 4).fit(features[:200], targets[:200])
+    predicted = probing.outputs(fitted, features[200:], 4)
+    assert predicted.shape == (200, 4)
+    assert predicted[:, [1, 3]].eq(-math.inf).all()
+    right = (fitted.predict(features[200:]) == targets[200:]).mean()
+    assert right > 0.9
+    assert probing.score(predicted, targets[200:], 4)["accuracy"] == right
+
+
+def test_the_metric_chooses_the_penalty() -> None:
+    """Of two classes F1 is the second's, as the task logs it."""
+    scorer = probing._scorer(["f1", "accuracy"], 2)
+    gold, given = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 0])
+    constant = SimpleNamespace(predict=lambda _: given)
+    expected = (f1_score(gold, given) + accuracy_score(gold, given)) / 2
+    assert scorer(constant, gold, gold) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("targets", [[1] * 9, [0, 1, 2, 0, 1, 2, 0, 1, 2]])
+def test_too_few_sentences_of_a_class_are_said(targets: list[int]) -> None:
+    with pytest.raises(UserError, match="a probe needs two classes, and 5 sentences"):
+        probing.check_labels(np.array(targets), ["a", "b", "c"])
 
 
 def test_only_the_encoder_is_taken(models: dict[str, Path], tmp_path: Path) -> None:

@@ -712,6 +712,7 @@ def test_a_summary_at_random_is_one_of_the_files(tmp_path: Path) -> None:
         (["--lead=1", "--cpu"], "--cpu is for a checkpoint"),
         (["--lead=1", "--seed=0"], "--seed is for --random FILE: leave it out"),
         (["c.pt", "--summary-column=s"], "--summary-column is for --random FILE"),
+        (["--lead=1", "--column=c"], "--column is for tables, and these are texts: l"),
         (["--random=f", "--seed=-1"], "--seed -1 is not a number from 0"),
     ],
 )

@@ -45,7 +45,7 @@ def sha256(path: Path) -> str:
 
 def _scratch(path: Path) -> Path:
     """A name beside ``path`` that nobody can have put a link at."""
-    return path.with_name(f".{path.name[:_KEPT]}-{secrets.token_hex(8)}.tmp")
+    return path.with_name(f".{path.name[-_KEPT:]}-{secrets.token_hex(8)}.tmp")
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def sweep_folder(path: Path) -> None:
         path: of the folder, which nobody is writing.
 
     """
-    name = f".{glob.escape(path.name)}-{'[0-9a-f]' * 16}.tmp"
+    name = f".{glob.escape(path.name[-_KEPT:])}-{'[0-9a-f]' * 16}.tmp"
     for left in path.parent.glob(name):
         shutil.rmtree(left, ignore_errors=True)
 

@@ -73,7 +73,7 @@ def torchaudio() -> str:
         importlib.import_module("torchaudio")
     except ImportError:
         return "not installed, not needed"
-    except OSError:
+    except Exception:  # it raises RuntimeError itself where CUDA's versions differ
         raise ProblemError(
             "torchaudio does not fit this torch: pip uninstall torchaudio"
         ) from None

@@ -248,6 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = page.parse_intermixed_args(argv)
     check(page, args)
     from ..data.noticing import noticing
+    from ..data.readers import is_table
 
     summarize, column = None, args.column or _COLUMN
     if not (args.lead or args.random):
@@ -260,6 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.inputs:
         say_what_is_read("articles")
     paths = args.inputs or [None]
+    if args.column and not any(path and is_table(path) for path in paths):
+        page.error("--column is for tables, and these are texts: leave it out")
     total = count(paths, column)
     articles = (found for path in paths for found in read_articles(path, column))
     seen = noticing(articles, lambda found: found[:2], lambda found: (found.text,))

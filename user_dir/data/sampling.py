@@ -34,8 +34,8 @@ def stratified_subset(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into ``size`` of them and the rest, each sorted.
 
-    Class targets are sampled in proportion, rows of several labels in proportion of the
-    rarest label of each; scores without strata.
+    Class targets are sampled in proportion, one of each at least in both parts, rows of
+    several labels in proportion of the rarest label of each; scores without strata.
 
     Args:
         targets: class indices (integers), scores, or which labels hold, shape (N, L).
@@ -62,7 +62,22 @@ def stratified_subset(
     chosen, rest = train_test_split(
         everything, train_size=size, stratify=strata, random_state=seed
     )
+    if strata is not None:
+        _even_out(chosen, rest, strata)
+        _even_out(rest, chosen, strata)
     return np.sort(chosen), np.sort(rest)
+
+
+def _even_out(part: np.ndarray, other: np.ndarray, strata: np.ndarray) -> None:
+    """Give a part one of each class, for one of those that it has most of.
+
+    In proportion alone a rare class may have none.
+    """
+    for missing in np.setdiff1d(strata[other], strata[part]):
+        classes, counts = np.unique(strata[part], return_counts=True)
+        (ours,) = np.nonzero(strata[part] == classes[counts.argmax()])
+        (theirs,) = np.nonzero(strata[other] == missing)
+        part[ours[0]], other[theirs[0]] = other[theirs[0]], part[ours[0]]
 
 
 def _rarest(targets: np.ndarray, size: int) -> np.ndarray | None:

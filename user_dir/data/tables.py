@@ -87,6 +87,10 @@ def columns_of(path: Path, quoted: bool = False) -> list[str]:
     return list(next(read_named(path, (), quoted=quoted))[1])
 
 
+class NoHeaderError(UserError):
+    """A table begins with a row, not with names."""
+
+
 def guess_columns(
     path: Path, scores: bool, quoted: bool = False
 ) -> tuple[str, str] | None:
@@ -101,6 +105,9 @@ def guess_columns(
 
     Returns:
         Names of both, or None where it is not plain which is which.
+
+    Raises:
+        NoHeaderError: what stands where the label's name would be is a label.
 
     """
     everything = read_named(path, (), quoted=quoted)
@@ -118,6 +125,12 @@ def guess_columns(
     if weight(first) == weight(second):
         return None
     label = min(first, second, key=weight)
+    known = math.isfinite(plain_number(label)) if scores else label in cells[label]
+    if known and path.suffix.lower() in (".tsv", ".csv"):
+        raise NoHeaderError(
+            f"{path}, line 1: {shown(label)} is a label, as of a file without a "
+            "header; put a line above it that names the columns, such as: text, label"
+        )
     return (second if label == first else first), label
 
 

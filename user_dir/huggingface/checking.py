@@ -206,6 +206,7 @@ def _encoded(
 ) -> Any:
     """A padded batch as a model of transformers takes it."""
     form = directory.manifest.architecture
+    tokenizer.padding_side = "right"  # positions are counted from the first token
     if tokenizer.pad_token is None:  # where tokenizer.json stands alone
         tokenizer.pad_token = directory.manifest.special_tokens["<pad>"]
     # ALBERT's tokeniser has to be asked; of one type, the second's row is not there.

@@ -44,6 +44,11 @@ def read_config(source: Path) -> tuple[Family, dict[str, Any]]:
     none = f"{source} has no config.json: not a Hugging Face directory"
     path = needed(source, "config.json", none)
     said = read_json(path, Config, DAMAGED)
+    if "model_type" not in said:
+        raise UserError(
+            f"{path} names no model_type, as models of before 2020 do not; add it, as "
+            '"model_type": "bert" for a BERT'
+        )
     family = of_model_type(said["model_type"])
     if family is None:
         raise UserError(
@@ -82,7 +87,8 @@ def _check(config: dict[str, Any], family: Family, path: Path) -> None:
     """Refuse what fairseq has for no family."""
     for width, heads in family.shares:
         check_heads(config, width, heads, path)
-    positions = config.get("position_embedding_type") or "absolute"
+    said = family.named_positions and config.get("position_embedding_type")
+    positions = said or "absolute"
     decoder = config.get("is_decoder") and not family.decodes
     if positions != "absolute" or decoder:
         raise UserError(

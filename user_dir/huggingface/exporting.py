@@ -266,7 +266,11 @@ def _tokenizer_config(original: Original) -> dict[str, Any]:
         "model_max_length": original.longest,
         "model_input_names": ["input_ids", *types, "attention_mask"],
         "clean_up_tokenization_spaces": joins_apostrophes(tokenizer),
-        **{f"{name}_token": special[symbol] for name, symbol in names.items()},
+        **{
+            f"{name}_token": special[symbol]
+            for name, symbol in names.items()
+            if tokenizer.token_to_id(special[symbol]) is not None
+        },
     }
 
 

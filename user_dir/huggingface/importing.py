@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from tokenizers import Tokenizer
 from ..errors import UserError
 from ..files import sha256
 from ..model_dir import Manifest, ModelDirectory, Search, write_model_directory
+from ..models.families.base import Family, Kind
 from .checking import check_state
 from .config import read_config
 from .generation import read_search
@@ -18,11 +21,16 @@ from .sources import Weights, inside, read_weights, weight_files
 from .vocabularies import (
     build_dictionary,
     build_tokenizer,
+    check_end,
     gives_two_types,
     special_tokens,
+    without_lost_mask,
 )
 
 logger = logging.getLogger(__name__)
+
+#: In a model card's header: a licence, or a line for each.
+_LICENCE = re.compile(r"^licen[sc]e:(.*(?:\r?\n[ \t]*- .*)*)", re.MULTILINE)
 
 
 def import_hf(
@@ -48,9 +56,8 @@ def import_hf(
     (family, config), files = read_config(folder), weight_files(folder)
     kind = family.kinds[config["model_type"]]
     weights = Weights(folder, read_weights(files))
-    tokenizer = build_tokenizer(folder, kind)
-    special = special_tokens(tokenizer, kind)
     size = len(weights(family.words, -1, -1))
+    tokenizer, special = _tokenizer(folder, family, kind, size)
     dictionary, rows = build_dictionary(tokenizer, special, size, folder)
     paired = family.typed and gives_two_types(folder, tokenizer, special["</s>"])
     made = family.read(weights, config, rows, paired)
@@ -74,6 +81,17 @@ def import_hf(
     )
 
 
+def _tokenizer(
+    source: Path, family: Family, kind: Kind, rows: int
+) -> tuple[Tokenizer, Mapping[str, str]]:
+    """The source's tokeniser, and its token for each of fairseq's special ones."""
+    tokenizer = build_tokenizer(source, kind)
+    special = special_tokens(tokenizer, kind, source)
+    if family.decodes:
+        check_end(tokenizer, special["</s>"], source)
+    return without_lost_mask(tokenizer, special.get("<mask>", ""), rows), special
+
+
 def _search(
     source: Path, config: dict[str, Any], tokenizer: Tokenizer, end: str
 ) -> Search | None:
@@ -84,9 +102,8 @@ def _search(
     names = config.get("architectures") or ()
     if not any(name.endswith("ForConditionalGeneration") for name in names):
         return None
-    around, last = tokenizer.encode("").ids, tokenizer.token_to_id(end)
     try:
-        return read_search(source, around.index(last) if last in around else 0)
+        return read_search(source, tokenizer.encode("").tokens.index(end))
     except UserError as error:
         logger.warning("%s", error)
         return None
@@ -94,9 +111,10 @@ def _search(
 
 def _origin(source: Path, config: dict[str, Any], files: list[Path]) -> dict[str, Any]:
     """What the manifest keeps of where the weights came from."""
-    named = config.get("_name_or_path") or source.resolve().name
+    named = _cached_name(source) or config.get("_name_or_path")
     return {
-        "name": _cached_name(source) or named,
+        "name": named or source.resolve().name,
+        **({"hub": named} if named else {}),
         "model_type": config["model_type"],
         "files": {file.name: sha256(file) for file in files},
     }
@@ -114,15 +132,13 @@ def _cached_name(source: Path) -> str | None:
 
 
 def _stated_licence(source: Path, config: dict[str, Any]) -> str | None:
-    """The licence a model card's header or the config names, if any."""
+    """The licences a model card's header names, or the config's, if any."""
     card = inside(source, "README.md")
-    lines = card.read_text("utf-8", "replace").splitlines() if card else []
-    for line in lines[:40]:
-        key, _, value = line.partition(":")
-        if key.strip() in ("license", "licence") and value.strip():
-            return value.strip().strip("\"'")
-    licence: str | None = config.get("license")
-    return licence or None
+    text = card.read_text("utf-8", "replace") if card else ""
+    head = text.split("\n---", 1)[0] if text.startswith("---") else ""
+    found = _LICENCE.search(head)
+    names = [name.strip("- \t\"'") for name in (found[1].splitlines() if found else ())]
+    return ", ".join(filter(None, names)) or config.get("license") or None
 
 
 def _say_what_is_left(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .exporting import Original
 
 #: What a name on Hugging Face's hub looks like; any other is no base model there.
-_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_HUB = re.compile(r"[\w-][\w.-]*(/(?!checkpoint-\d+$)[\w-][\w.-]*)?")
 #: The hub's names of metrics, where they differ from ours.
 _METRICS = {
     "mcc": "matthews_correlation",
@@ -95,7 +95,7 @@ def _fields(original: "Original") -> dict[str, str | list[str]]:
         "library_name": "transformers",
         "license": manifest.licence or "unknown",
     }
-    name = str(manifest.source.get("name", ""))
+    name = str(manifest.source.get("hub", ""))
     if _HUB.fullmatch(name):
         fields["base_model"] = name
     if original.task is None:

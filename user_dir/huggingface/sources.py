@@ -35,17 +35,6 @@ class Index(TypedDict):
     weight_map: Annotated[dict[str, _Shard], Field(min_length=1)]
 
 
-class TokenizerOptions(TypedDict, total=False):
-    """What this importer reads of tokenizer_config.json."""
-
-    do_lower_case: bool | None
-    strip_accents: bool | None
-    tokenize_chinese_chars: bool | None
-    add_prefix_space: bool | None
-    model_input_names: list[str] | None
-    tokenizer_class: str | None
-
-
 class Added(TypedDict, total=False):
     """A token beside a vocabulary, as the tokenizers library takes it."""
 
@@ -55,6 +44,24 @@ class Added(TypedDict, total=False):
     single_word: bool
     normalized: bool
     special: bool
+
+
+class TokenizerOptions(TypedDict, total=False):
+    """What this importer reads of tokenizer_config.json."""
+
+    do_lower_case: bool | None
+    strip_accents: bool | None
+    tokenize_chinese_chars: bool | None
+    add_prefix_space: bool | None
+    model_input_names: list[str] | None
+    tokenizer_class: str | None
+    bos_token: str | Added | None
+    cls_token: str | Added | None
+    eos_token: str | Added | None
+    sep_token: str | Added | None
+    pad_token: str | Added | None
+    unk_token: str | Added | None
+    mask_token: str | Added | None
 
 
 class AddedTokens(TypedDict, total=False):

@@ -1,5 +1,6 @@
 """A source's tokeniser and, in its order, fairseq's dictionary."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tokenizers.processors import RobertaProcessing
 from ..data.tokenizing import symbol_of
 from ..errors import UserError
 from ..files import read_json
-from ..models.families.base import ANGLES, Kind
+from ..models.families.base import ANGLES, BRACKETS, Kind
 from .sources import (
     DAMAGED,
     Added,
@@ -49,15 +50,69 @@ def build_tokenizer(source: Path, kind: Kind) -> Tokenizer:
     return tokenizer
 
 
-def special_tokens(tokenizer: Tokenizer, kind: Kind) -> Mapping[str, str]:
+def special_tokens(tokenizer: Tokenizer, kind: Kind, source: Path) -> Mapping[str, str]:
     """The tokeniser's token for each of fairseq's.
 
-    A BERT with XLM-R's vocabulary, as multilingual-e5-small is, spells them as XLM-R.
+    A spelling whose ends the tokeniser puts around a text, the type's own first: a BERT
+    with XLM-R's vocabulary, as multilingual-e5-small is, spells them as XLM-R, KLUE's
+    RoBERTa as BERT. Else what tokenizer_config.json names, as mmBERT's does Gemma's.
     """
-    names = ("<s>", "<pad>", "</s>", "<unk>")
-    angles = all(tokenizer.token_to_id(name) is not None for name in names)
-    own = tokenizer.token_to_id(kind.special["<s>"]) is not None
-    return ANGLES if angles and not own else kind.special
+    around = tokenizer.encode("").tokens
+    spellings = [kind.special, ANGLES, BRACKETS]
+    known = [spelling for spelling in spellings if _has(tokenizer, spelling)]
+    for spelling in known:
+        if around[:1] + around[-1:] == [spelling["<s>"], spelling["</s>"]]:
+            return spelling
+    named = _named_ends(source)
+    # Of mBART's texts neither end is <s>.
+    return named if _has(tokenizer, named) else [*known, kind.special][0]
+
+
+def _has(tokenizer: Tokenizer, spelling: Mapping[str, str]) -> bool:
+    tokens = [spelling.get(name, "") for name in ("<s>", "<pad>", "</s>", "<unk>")]
+    return all(tokenizer.token_to_id(token) is not None for token in tokens)
+
+
+def _named_ends(source: Path) -> dict[str, str]:
+    """Special tokens as tokenizer_config.json names them; some may be missing."""
+    options = _tokenizer_options(source)
+    found = {
+        "<s>": options.get("cls_token") or options.get("bos_token"),
+        "<pad>": options.get("pad_token"),
+        "</s>": options.get("sep_token") or options.get("eos_token"),
+        "<unk>": options.get("unk_token"),
+        "<mask>": options.get("mask_token"),
+    }
+    return {name: _special(said).content for name, said in found.items() if said}
+
+
+def without_lost_mask(tokenizer: Tokenizer, mask: str, rows: int) -> Tokenizer:
+    """The tokeniser without a mask, its last token, that the table has no row for.
+
+    bart-large-cnn and bart-large-xsum are such: nothing is masked in summarising.
+    """
+    if tokenizer.token_to_id(mask) != rows:
+        return tokenizer
+    said = json.loads(tokenizer.to_str())
+    said["added_tokens"] = [t for t in said["added_tokens"] if t["content"] != mask]
+    if isinstance(said["model"]["vocab"], dict):
+        said["model"]["vocab"].pop(mask, None)
+    return Tokenizer.from_str(json.dumps(said))
+
+
+def check_end(tokenizer: Tokenizer, end: str, source: Path) -> None:
+    """Refuse a decoder's tokeniser that ends no text: that is where summaries stop.
+
+    Raises:
+        UserError: says what it lacks.
+
+    """
+    if end not in tokenizer.encode("").tokens:
+        raise UserError(
+            f"{source}: its tokeniser puts no {end} after a text, where a summary "
+            "would end; give its tokenizer.json a post_processor that does (a "
+            f"TemplateProcessing such as '<s> $A {end}')"
+        )
 
 
 def _said(source: Path, name: str, schema: type[Any]) -> Any:

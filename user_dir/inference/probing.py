@@ -10,7 +10,7 @@ model is fitted to the features of the training set and scored on ``--valid-subs
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,13 @@ from ..data.readers import shown
 from ..errors import UserError, install_excepthook
 from ..models.steady import HEAD
 from ..patches.checkpoints import load_safely
-from ..scores.metrics import SCATTERED, label_counts, scattered_scores, scores_of
+from ..scores.metrics import (
+    CLASSIFICATION,
+    SCATTERED,
+    label_counts,
+    scattered_scores,
+    scores_of,
+)
 from .loading import train_nothing
 
 logger = logging.getLogger(__name__)
@@ -41,15 +47,7 @@ logger = logging.getLogger(__name__)
 _BATCH = 64
 #: Inverse penalties that five-fold cross-validation on the training set chooses from.
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-#: scikit-learn's name for each metric that picks a classifier; ridge has its own.
-_SCORERS = {
-    "mcc": "matthews_corrcoef",
-    "accuracy": "accuracy",
-    "f1": "f1_macro",
-    "macro_f1": "f1_macro",
-    "balanced_accuracy": "balanced_accuracy",
-}
-#: Sentences that a label must hold for, and not, to be cross-validated.
+#: Sentences that a class must have, or a label hold for and not, to be cross-validated.
 _FEWEST = 5
 _HEADS = "classification_heads."
 
@@ -114,11 +112,11 @@ def _first_token(hidden: Tensor) -> Tensor:
     return hidden[:, 0] if hidden.dim() == 3 else hidden
 
 
-def linear(metric: str | None, several: bool = False) -> Pipeline:
-    """Logistic or, without a metric, ridge regression on standardised features.
+def linear(metrics: Sequence[str], classes: int, several: bool = False) -> Pipeline:
+    """Logistic or, without metrics, ridge regression on standardised features.
 
-    Fitting it chooses the penalty by cross-validation on the same data, by the metric;
-    of several labels, that of each by its own F1.
+    Fitting it chooses the penalty by cross-validation on the same data, by the mean of
+    the metrics; of several labels, that of each by its own F1.
 
     Raises:
         UserError: classes cannot be judged by that metric.
@@ -127,7 +125,7 @@ def linear(metric: str | None, several: bool = False) -> Pipeline:
     if several:
         model = MultiOutputClassifier(_logistic("f1"))
     else:
-        model = _ridge() if metric is None else _chosen_by(metric)
+        model = _logistic(_scorer(metrics, classes)) if metrics else _ridge()
     return make_pipeline(StandardScaler(), model)
 
 
@@ -135,16 +133,24 @@ def _ridge() -> RidgeCV:
     return RidgeCV(alphas=[1 / penalty for penalty in _PENALTIES])
 
 
-def _chosen_by(metric: str) -> LogisticRegressionCV:
-    if metric not in _SCORERS:
-        raise UserError(
-            f"--best-checkpoint-metric {metric} cannot choose a linear probe of "
-            f"classes; choose from {', '.join(_SCORERS)}"
-        )
-    return _logistic(_SCORERS[metric])
+def _scorer(metrics: Sequence[str], classes: int) -> Callable[..., float]:
+    """What a classifier is chosen by, as scikit-learn calls it."""
+    for metric in metrics:
+        if metric not in CLASSIFICATION:
+            raise UserError(
+                f"--best-checkpoint-metric {metric} cannot choose a linear probe of "
+                f"classes; choose from {', '.join(CLASSIFICATION)}"
+            )
+
+    def scorer(fitted: Any, features: np.ndarray, targets: np.ndarray) -> float:
+        given = torch.from_numpy(fitted.predict(features))
+        found = scores_of(given, torch.from_numpy(targets), classes)
+        return sum(found[metric] for metric in metrics) / len(metrics)
+
+    return scorer
 
 
-def _logistic(scoring: str) -> LogisticRegressionCV:
+def _logistic(scoring: str | Callable[..., float]) -> LogisticRegressionCV:
     return LogisticRegressionCV(
         Cs=list(_PENALTIES),
         cv=5,
@@ -156,24 +162,37 @@ def _logistic(scoring: str) -> LogisticRegressionCV:
     )
 
 
-def outputs(fitted: Any, features: np.ndarray, regression: bool) -> Tensor:
-    """Scores (N, 1), log-probabilities of classes (N, K), or logits of labels."""
-    if regression:
+def outputs(fitted: Any, features: np.ndarray, classes: int) -> Tensor:
+    """Log-probabilities of K classes, (N, K), logits of labels, or scores, (N, 1).
+
+    A class that the probe was not shown has -inf. ``classes`` is 1 for scores.
+    """
+    if classes == 1:
         return torch.from_numpy(fitted.predict(features)).view(-1, 1)
     if isinstance(fitted[-1], MultiOutputClassifier):
         scaled = fitted[:-1].transform(features)
         found = [each.decision_function(scaled) for each in fitted[-1].estimators_]
         return torch.from_numpy(np.stack(found, 1))
-    return torch.from_numpy(fitted.predict_log_proba(features))
+    of_all = np.full((len(features), classes), -np.inf)
+    of_all[:, fitted[-1].classes_] = fitted.predict_log_proba(features)
+    return torch.from_numpy(of_all)
 
 
 def check_labels(targets: np.ndarray, labels: Sequence[str] | None) -> None:
-    """Refuse labels, of several, too rare or too common to be cross-validated.
+    """Refuse classes, or labels of several, that cannot be cross-validated.
 
     Raises:
-        UserError: names the first.
+        UserError: one class alone is there, or none has five sentences; or names the
+            first label that is too rare or too common.
 
     """
+    if targets.dtype.kind == "i" and targets.ndim == 1:
+        _, found = np.unique(targets, return_counts=True)
+        if len(found) < 2 or found.max() < _FEWEST:
+            raise UserError(
+                f"a probe needs two classes, and {_FEWEST} sentences of one of them, "
+                f"and was given {len(targets)} sentences of {len(found)}: take more"
+            )
     counts = targets.sum(0) if targets.ndim == 2 else ()
     for label, n in zip(labels or (), counts, strict=False):
         if not _FEWEST <= n <= len(targets) - _FEWEST:
@@ -231,7 +250,8 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
     task: Any = tasks.setup_task(cfg.task)
     _check(task)
     metric = cfg.checkpoint.best_checkpoint_metric
-    fitted = linear(None if task.regression else metric, task.several)
+    metrics = (task.score_of("valid") if metric == "score" else ()) or [metric]
+    fitted = linear([] if task.regression else metrics, task.num_classes, task.several)
     model = task.build_model(cfg.model)
     if cfg.checkpoint.finetune_from_model:
         take_encoder(model, cfg.checkpoint.finetune_from_model)
@@ -246,7 +266,7 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
         task.load_dataset(subset)
         dataset = task.datasets[subset]
         features = sentence_features(model, dataset)
-        predicted = outputs(fitted, features, task.regression)
+        predicted = outputs(fitted, features, task.num_classes)
         gold = dataset.encoded.targets
         found[subset] = score(predicted, gold, task.num_classes)
         logger.info("probe on %s: %s", subset, found[subset])

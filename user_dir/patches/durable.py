@@ -285,14 +285,20 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(validate_and_save)
-    def wrapped(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *rest: Any) -> Any:
+    def wrapped(
+        cfg: Any, trainer: Any, task: Any, epoch_itr: Any, subsets: Any, ended: bool
+    ) -> Any:
+        given = cfg, trainer, task, epoch_itr, subsets, ended
         with naming_the_lost(), naming_the_metric(cfg.checkpoint):
-            losses, done = validate_and_save(cfg, trainer, task, epoch_itr, *rest)
+            losses, done = validate_and_save(*given)
             goes_on = keeps(cfg.checkpoint) and not done
             asked = goes_on and STOP.agreed(trainer.device)
         if asked:
-            # Evaluates nothing that an uninterrupted run would not.
-            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+            # At an epoch's end fairseq has just saved, with the loss that the rate goes
+            # by; else this evaluates nothing that an uninterrupted run would not.
+            if not ended or epoch_itr.epoch % cfg.checkpoint.save_interval:
+                save = checkpoint_utils.save_checkpoint
+                save(cfg.checkpoint, trainer, epoch_itr, None)
             if flags := begins_again(cfg.checkpoint):
                 raise UserError(
                     f"stopped by a signal; {Path(cfg.checkpoint.save_dir) / _LAST} is "

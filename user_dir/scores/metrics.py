@@ -1,7 +1,8 @@
 """Scores from sums that any number of workers can add up.
 
 A batch of classifications is reduced to three counts per class, which give every score
-that is logged, to the last bit what scikit-learn makes of the predictions themselves.
+that is logged, to the last bit what scikit-learn makes of the predictions themselves
+where it is told all classes (``labels``): one that is nowhere counts 0 in macro F1.
 Correlations need the predictions: each goes to its own place in a vector, the vectors
 are added, and scipy gets the sum.
 """

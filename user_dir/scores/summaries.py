@@ -17,6 +17,8 @@ SIZES = (1, 2, 3, 4)
 SAID = "_said"
 #: Scores of a summary, in the order in which they are logged; the last may be missing.
 SCORES = (*NAMES, "bertscore")
+#: What is logged besides, of no use to rank models by.
+DESCRIBING = ("unique", "length_ratio", *(f"novel{n}" for n in SIZES))
 #: Summaries that must be there before equal ones are remarkable, and the share of
 #: different ones that is.
 MANY, FEW = 10, 0.5

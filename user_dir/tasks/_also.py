@@ -9,7 +9,13 @@ from typing import Any, Optional
 from ..data import Example, read_table
 from ..data.cache import Reader
 from ..data.readers import error_at, is_table, shown
-from ..data.tables import PAIR, columns_of, guess_columns, read_minimal_pairs
+from ..data.tables import (
+    PAIR,
+    NoHeaderError,
+    columns_of,
+    guess_columns,
+    read_minimal_pairs,
+)
 from ..errors import UserError
 from ..flags import option
 
@@ -168,7 +174,12 @@ def _names(path: Path, form: Form) -> list[str]:
 def _guessed(path: Path, form: Form, names: Sequence[str]) -> tuple[str, str] | None:
     if len(form.columns) > 1 or len(names) != 2:
         return None
-    return guess_columns(path, form.labels is None, form.quoted)
+    try:
+        return guess_columns(path, form.labels is None, form.quoted)
+    except NoHeaderError:
+        if form.bare is None:
+            raise
+        return None
 
 
 def _pairs(path: Path, form: Form) -> tuple[Reader, str]:

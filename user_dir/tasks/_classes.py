@@ -19,7 +19,7 @@ from ..scores.metrics import (
     LABELLING,
     each_class,
 )
-from ..scores.rouge import NAMES as ROUGE
+from ..scores.summaries import DESCRIBING, SCORES
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,8 @@ def check_logged(metric: str, own: Sequence[str], hidden: Sequence[str] = ()) ->
         UserError: names what there is.
 
     """
-    others = {*LABELLING, *CLASSIFICATION, *CORRELATION, *ROUGE, "score", "ranked"}
+    others = {*LABELLING, *CLASSIFICATION, *CORRELATION, *SCORES, *DESCRIBING}
+    others |= {"score", "ranked"}
     if metric in others - {*own, *hidden}:
         raise UserError(
             f"--best-checkpoint-metric {metric} is nothing that evaluations of this "

@@ -16,6 +16,7 @@ from ..flags import Range
 from ..patches.durable import check_writable
 from ..patches.literals import literal
 from ..patches.refusals import A_TENTH
+from ..scores.summaries import DESCRIBING, SCORES
 
 #: The least that each may be.
 _LEAST = {
@@ -48,7 +49,7 @@ _LEAST = {
 _METRICS = (
     *("loss", "accuracy", "f1", "mcc", "pearson", "spearman", "score", "ppl"),
     *("macro_f1", "balanced_accuracy", "precision_CLASS", "recall_CLASS", "ranked"),
-    *("rouge1", "rouge2", "rougeLsum", "bsz", "wps", "wpb", "ups", "wall"),
+    *(*SCORES, *DESCRIBING, "bsz", "wps", "wpb", "ups", "wall"),
 )
 #: Flags that leave whole layers out of a pass, and that compute passes again.
 _LAYERDROP = ("encoder_layerdrop", "decoder_layerdrop")

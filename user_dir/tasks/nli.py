@@ -103,7 +103,7 @@ class NliTask(SentenceTask):
             )
         half = name == "test" and self.cfg.steady_split_dev
         found = {
-            key: self._rows(self.layout, one, split)
+            key: self._rows(self._own(one), one, split)
             for key, one in self._files("valid" if half else name, part).items()
         }
         if half or name == "valid":  # so that translations stay together
@@ -133,11 +133,14 @@ class NliTask(SentenceTask):
             self._warned.add(real)
             what = f"{file.path} ({file.part})" if file.part else file.path
             logger.warning(_SEEN, what, splits[0])
-        if self.cfg.steady_quoted_tsv and file.path.name.lower() in _PLAIN:
-            layout = replace(layout, quoted=True)
         names = *layout.texts, layout.label, *layout.spelt.items()
         described = f"nli {names} {file.part}{' quoted' * layout.quoted}"
         return self.encode(file.path, reader(layout, file.part), described)
+
+    def _own(self, file: PartFile) -> Layout:
+        """Of a file of the data set's folder."""
+        plain = file.path.name.lower() in _PLAIN
+        return replace(self.layout, quoted=plain and self.cfg.steady_quoted_tsv)
 
     def _files(self, split: str, part: str = "") -> dict[str, PartFile]:
         """A split's parts by name, or all of it under an empty one."""
@@ -176,7 +179,7 @@ class NliTask(SentenceTask):
         for named in map(str.strip, (self.cfg.nli_train or default).split(",")):
             if named == OWN:
                 for file in self._files("train").values():
-                    yield self.layout, file
+                    yield self._own(file), file
             else:
                 yield from self._others(named)
 
@@ -199,7 +202,7 @@ class NliTask(SentenceTask):
                 yield layout, PartFile(path)
 
 
-#: Names of files that are nobody's official ones.
+#: Names of files that no data set of this task has officially.
 _PLAIN = ("train.tsv", "dev.tsv", "test.tsv")
 _EXAMPLES = {
     "anli": ", or one round as test.r2",

@@ -43,6 +43,7 @@ from ..patches.announcing import DETAIL
 from ..regularizers import unwrap
 from ..scores.rouge import HOW, NAMES, best_or_mean
 from ..scores.summaries import (
+    DESCRIBING,
     SAID,
     SCORES,
     distinct,
@@ -312,7 +313,8 @@ class SummarizationTask(SteadyTask):
             check_encoder(ModelDirectory.open(self.cfg.summarization_bertscore))
         self.check_room(_PREFIX, changes_of(self.cfg))
         root: Any = getattr(self.cfg, "_get_root", dict)()
-        check_logged(root.checkpoint.best_checkpoint_metric, NAMES)
+        logged = SCORES if self.cfg.summarization_bertscore else NAMES
+        check_logged(root.checkpoint.best_checkpoint_metric, logged, DESCRIBING)
         if "train" in root.dataset.valid_subset.split(","):
             # fairseq would take one iterator for both, and mix up what is trained on.
             raise UserError(

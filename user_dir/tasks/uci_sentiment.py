@@ -96,8 +96,10 @@ class UciSentimentTask(SentenceTask):
             return self._uci(split)[1]
         if split == "train" and self.cfg.uci_stage == "uci":
             return concatenate([self._uci(name)[0] for name in UCI])
-        if split in ("train", "valid"):
-            return self._twitter()[split == "valid"]
+        if split == "train":
+            return self._twitter()[0]
+        if split == "valid" or (split == "test" and self.cfg.steady_split_dev):
+            return self.dev(split, self._twitter()[1])
         raise UserError(
             f"uci_sentiment has no split '{split}'; choose from train, valid, "
             + ", ".join(UCI)

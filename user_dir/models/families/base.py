@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Required
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ _IDS = (("pad", "<pad>"), ("bos", "<s>"), ("eos", "</s>"))
 class Config(TypedDict, total=False):
     """What is read of any model's config.json; a family's schema adds to it."""
 
-    model_type: Required[str]
+    model_type: str
     architectures: list[str] | None
     id2label: dict[str, Any] | None
     problem_type: str | None
@@ -145,6 +145,8 @@ class Family(ABC):
         decodes: whether it is an encoder-decoder.
         typed: whether the second sentence of a pair may have a token type of its own.
         released: whether fairseq released models of this form, under its name.
+        named_positions: whether transformers reads config.json's
+            ``position_embedding_type``.
 
     """
 
@@ -165,6 +167,7 @@ class Family(ABC):
     decodes: bool = False
     typed: bool = False
     released: bool = False
+    named_positions: bool = True
 
     def kind(
         self, source: Mapping[str, Any], form: Mapping[str, Any], where: object

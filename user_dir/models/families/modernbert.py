@@ -74,7 +74,7 @@ class ModernbertConfig(Config, total=False):
     )
     rope_scaling: dict[str, Any] | None
     global_rope_theta: _Theta
-    local_rope_theta: _Theta
+    local_rope_theta: _Theta | None
     classifier_pooling: _Pooling
     classifier_dropout: Rate
     classifier_bias: bool
@@ -424,8 +424,9 @@ def _theta(config: dict[str, Any], letter: str) -> float:
     ropes = config.get("rope_parameters") or {}
     name, default = _THETAS[letter]
     rope = ropes.get(_KINDS[letter]) or {}
-    theta: float = rope.get("rope_theta", config.get(name, default))
-    return theta
+    theta: float | None = rope.get("rope_theta", config.get(name, default))
+    # transformers 4 takes the global one where the local one is null.
+    return _theta(config, "g") if theta is None else theta
 
 
 def _names(form: dict[str, Any]) -> dict[str, str]:
@@ -471,6 +472,7 @@ FAMILY = ModernbertFamily(
     },
     config=ModernbertConfig,
     architecture=Modernbert,
+    named_positions=False,
     model=SteadyModernbert,
     complete=modernbert_base,
     stacks=(STACK,),
