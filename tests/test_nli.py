@@ -636,12 +636,12 @@ def test_mnlis_own_file_is_not_quoted_where_further_files_are(
     assert made.read("train").tokens[0].tolist() == ids(made, '"w1," w2', "w3")
     found, _ = made._read_any("o")
     assert found.tokens[0].tolist() == ids(made, 'w1 "w2"', "w3")
-    write(tmp_path / "scitail_1.0_dev.tsv", '"w1," w2\tw3\tneutral\n')
+    write(tmp_path / "xnli.dev.tsv", xnli(("en", '"w1," w2', "w3", N)))
     made = task(
         *(models, tmp_path),
-        nli_task="scitail",
+        nli_task="xnli",
+        nli_languages="en",
         steady_also=f"o={further}",
-        steady_also_labels=f"{E}=entails",
         steady_quoted_tsv=True,
     )
     assert made.read("valid").tokens[0].tolist() == ids(made, '"w1," w2', "w3")
