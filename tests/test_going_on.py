@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +19,19 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.patches import announcing, durable, resuming, workers
 from helpers import checkpoint, run_flags
 from omegaconf import OmegaConf
+from torch.multiprocessing import get_context, start_processes
 from torch.utils.data import DataLoader
 
 Text = dict[str, str]
+
+
+@pytest.fixture(autouse=True)
+def _hearing() -> Iterator[None]:
+    """A run that stops takes no more signals, and programs started later inherit it."""
+    kept = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 def updates(folder: Path) -> int:
@@ -185,6 +196,66 @@ def test_a_stopped_run_says_whether_the_same_command_goes_on(
     assert str(stopped.value) == (said if names else str(durable.REQUEUE))
     ways = f"leave out {names} to go on" if names else "the same command goes on"
     assert ways in durable._kept(cfg)
+
+
+def leaving(rank: int, folder: Path) -> None:
+    """A worker of a run that a signal stops; the first takes a second to save."""
+
+    def save(*_: Any) -> None:
+        if rank == 0:
+            time.sleep(1.0)
+            (folder / "checkpoint_last.pt").write_text("")
+
+    checkpoint_utils.save_checkpoint = save
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    durable.STOP.listen()
+    (folder / f"ready{rank}").write_text("")
+    cfg = SimpleNamespace(checkpoint=section(folder))
+    step = durable.stopping(lambda *_: ([None], False))
+    durable._SAME = 0.0  # a further signal is another one at once
+    try:
+        while True:
+            time.sleep(0.02)
+            step(cfg, SimpleNamespace(device="cpu"), None, None, [], False)
+    finally:
+        signal.raise_signal(signal.SIGTERM)  # as from a launcher that saw another leave
+        there = (folder / "checkpoint_last.pt").exists()
+        (folder / f"left{rank}").write_text(str(there))
+
+
+def test_no_worker_leaves_before_the_first_has_saved(tmp_path: Path) -> None:
+    """As fairseq spawns them: the first that leaves has torch end the others."""
+    parent = os.fork()
+    if not parent:
+        status = 1
+        try:
+            with durable.stopped_as_one(lambda: True):
+                start_processes(leaving, (tmp_path,), 2, start_method="fork")
+        except SystemExit as left:
+            status = int(str(left.code))
+        finally:
+            os._exit(status)
+    while not all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)):
+        time.sleep(0.02)
+    os.kill(parent, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == durable.REQUEUE
+    for rank in (0, 1):
+        assert (tmp_path / f"left{rank}").read_text() == "True"
+
+
+@pytest.mark.parametrize("spawns", [True, False])
+def test_a_signal_before_there_are_workers_ends_the_run(spawns: bool) -> None:
+    """And one to a process that has others beside it, which read batches."""
+    child = os.fork()
+    if not child:
+        with durable.stopped_as_one(lambda: spawns):
+            if not spawns:
+                get_context("fork").Process(target=time.sleep, args=(9,)).start()
+            signal.raise_signal(signal.SIGTERM)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(

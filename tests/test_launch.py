@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import shlex
 import signal
 import stat
@@ -302,3 +303,48 @@ def test_a_spawned_worker_knows_the_plugin_of_an_installed_command(
     said = done.stdout + done.stderr
     assert " | fairseq_steady | training: 2 updates" in said
     assert " x 2 workers;" in said
+
+
+# --- studies --------------------------------------------------------------------------
+
+EXAMPLES = LAUNCH.parents[1] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("study", "given"),
+    [
+        ("uci_sentiment", ["data", "m", "my runs", "9", "9", "1"]),
+        ("multitask", ["data", "m", "my runs", "1"]),
+        ("probe", ["my data", "s", "m", "o", "9", "9", "1"]),
+        ("league", ["data", "m", "my\truns", "1"]),
+    ],
+)
+def test_a_path_that_would_be_parted_is_refused(study: str, given: list[str]) -> None:
+    """Their methods' flags hold paths, and compare parts them at blanks."""
+    done = subprocess.run(
+        ["bash", EXAMPLES / study / "run.sh", *given],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"error: 'my\s\w+' has a blank, at which flags .*\n", done.stderr
+    )
+
+
+def test_the_league_asks_for_its_files_before_it_trains(tmp_path: Path) -> None:
+    program = tmp_path / "fairseq-steady"
+    program.write_text(f"#!/bin/sh\necho >{tmp_path}/trained\n")
+    program.chmod(stat.S_IRWXU)
+    done = subprocess.run(
+        ["bash", EXAMPLES / "league" / "run.sh", tmp_path, "m", tmp_path / "out", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": str(tmp_path / "python")},
+    )
+    assert done.returncode == 1
+    missing = "uci/amazon_cells_labelled.txt is not there"
+    assert done.stderr == f"error: {tmp_path}/{missing}\n"
+    assert [*tmp_path.iterdir()] == [program]

@@ -5,6 +5,7 @@
 # DATA is GLUE's folder. TASKS (cola sst2), RATE (3e-5), UPDATES (three epochs) and JOBS (2)
 # may be changed; MORE is added to every run's flags, as --steady-autocast bf16. Each run
 # is evaluated once, at its end: no checkpoint is chosen.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3

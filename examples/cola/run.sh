@@ -4,6 +4,7 @@
 #   bash examples/cola/run.sh DATA MODEL OUT TRAIN_SIZE UPDATES [LEARNING_RATE]
 # Without a learning rate it stops after the search and prints its table. BATCH is the
 # number of sentences in a batch (32).
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 size=$4 updates=$5 lr=${6:-}

@@ -6,6 +6,7 @@
 # DATA is GLUE's folder. TASKS (sst2 stsb cola), METHODS (all of them), SIZE (1000 training
 # sentences), UPDATES (96), RATE (1e-4) and JOBS (2) may be changed; MORE is added to every
 # run's flags.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3

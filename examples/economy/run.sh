@@ -9,6 +9,7 @@
 # with, and the tables in OUT are of these.
 # Each epoch ends with an evaluation, which chooses the checkpoint: ten of them, as the
 # recipe --steady-updates has, would take longer than the training.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3

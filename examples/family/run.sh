@@ -2,6 +2,7 @@
 # CoLA's training sentences with every criterion and pats_adamax, for as many updates as
 # asked for. Run again, it fills gaps only. METHODS=8 leaves out the last three.
 #   bash examples/family/run.sh DATA MODEL OUT TRAIN_SIZE UPDATES LEARNING_RATE SEEDS...
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 size=$4 updates=$5 lr=$6

@@ -13,6 +13,7 @@
 #   noise    pats_adamax paper-A, paper-B, NoisyTune, sage, Adamax
 # DATA is CoLA's folder. SIZE, UPDATES and RATE change the 2,500 sentences (as many as
 # RTE has), the 234 updates (3 epochs) and the learning rate.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 study=$1 data=$2 model=$3 out=$4

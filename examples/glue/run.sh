@@ -3,6 +3,7 @@
 #   bash examples/glue/run.sh DATA MODEL OUT UPDATES SEEDS...
 # DATA is GLUE's folder. TASKS (cola sst2 stsb), SIZE (1000 training sentences) and RATE
 # (1e-4) may be changed.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 updates=$4

@@ -10,10 +10,14 @@
 # optimizer is another. Then each method has six settings of its own, tried on the
 # validation half with the seeds TUNING (101 102), which never count. Each run is evaluated
 # once, at its end.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
 shift 3
+for path in "$data" "$model" "$out"; do
+  [[ $path != *[[:space:]]* ]] || { echo "error: '$path' has a blank, at which flags are parted; name another" >&2; exit 1; }
+done
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 read -ra tuning <<<"${TUNING:-101 102}"
 every=${EVERY:-4}
@@ -30,7 +34,10 @@ task_flags() {
 
 # Other domains' sentences, which the SST-2 models are tested on as well.
 further() {
-  local name also=()
+  local name also=() file
+  for file in uci/{amazon_cells,imdb,yelp}_labelled.txt CAD/sentiment/{orig,new}/test.tsv; do
+    [ -r "$data/$file" ] || { echo "error: $data/$file is not there" >&2; return 1; }
+  done
   mkdir -p "$out/uci"
   for name in amazon_cells imdb yelp; do
     awk -F'\t' 'BEGIN {print "sentence,label"} {gsub("\"", "\"\"", $1); print "\"" $1 "\"," $NF}' \
@@ -38,8 +45,8 @@ further() {
     also+=("${name%_cells}=$out/uci/$name.csv")
   done
   also+=("original=$data/CAD/sentiment/orig/test.tsv" "revised=$data/CAD/sentiment/new/test.tsv")
-  printf '%s ' --steady-quoted-tsv --steady-also-labels Negative=0,Positive=1 --steady-max-length 128
-  (IFS=, && echo "--steady-also ${also[*]}")
+  more=(--steady-quoted-tsv --steady-also-labels Negative=0,Positive=1 --steady-max-length 128
+    --steady-also "$(IFS=, && echo "${also[*]}")")
 }
 
 # Flags of a method at a learning rate, six settings of it.
@@ -68,6 +75,8 @@ compare() {
 }
 
 for task in ${TASKS:-sst2 stsb}; do
+  more=()
+  [ "$task" != sst2 ] || further
   updates=${UPDATES:-96}
   [ "$task" != cola ] || updates=${UPDATES:-234}
   read -ra flags <<<"$(task_flags "$task") ${MORE:-}"
@@ -82,8 +91,6 @@ for task in ${TASKS:-sst2 stsb}; do
   for name in ${METHODS:-plain sift smart smart_teacher r3f r4f r_drop hype freelb pats_adamax uncorrected reinit noisytune}; do
     methods+=("$name=$(method_flags "$name" "$rate")")
   done
-  more=()
-  [ "$task" != sst2 ] || read -ra more <<<"$(further)"
   compare "$out/$task" --seeds "$@" --methods "${methods[@]}" \
     -- "${flags[@]}" --valid-subset valid,test ${more[@]+"${more[@]}"}
 done

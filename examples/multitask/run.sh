@@ -9,10 +9,14 @@
 # NEW_DATA is its folder and NEW its flags, as "--task nli --nli-task snli". EVERY (1) is
 # how often smart is applied, as many times as strongly; RATE (4e-4) the learning rate;
 # MORE is added to every run's flags. Each run is evaluated once, at its end.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
 shift 3
+for path in "$data" "$model" "$out"; do
+  [[ $path != *[[:space:]]* ]] || { echo "error: '$path' has a blank, at which flags are parted; name another" >&2; exit 1; }
+done
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 tasks=${TASKS:-cola,stsb}
 read -ra updates <<<"${UPDATES:-400 100}"

@@ -8,6 +8,7 @@
 # DATA holds XNLI, SNLI, ANLI, CAD and glue. LANGUAGES (en,ur,sw), UPDATES, RATE (1e-4)
 # and JOBS (2) may be changed; METRIC is the table's (accuracy); MORE is added to every
 # run's flags. Each run is evaluated once, at its end: no checkpoint is chosen.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 study=$1 data=$2 model=$3 out=$4

@@ -6,10 +6,14 @@
 # SST-2, as many of CoLA and of STS-B (UCI has its own 10 %). DESIGN (generalization) may
 # be chain or cycle, which fine-tune on SST-2, CoLA and STS-B in turn, UPDATES each;
 # METHODS are which of plain, smart, r3f and r4f (all), RATE is the learning rate (1e-4).
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 glue=$1 sentiment=$2 model=$3 out=$4 size=$5 updates=$6
 shift 6
+for path in "$glue" "$sentiment" "$model" "$out"; do
+  [[ $path != *[[:space:]]* ]] || { echo "error: '$path' has a blank, at which flags are parted; name another" >&2; exit 1; }
+done
 bin=$(dirname "${PYTHON:-.venv/bin/python}") design=${DESIGN:-generalization}
 glued="$glue --task glue --steady-train-size $size --steady-split-dev"
 flags() {

@@ -12,6 +12,7 @@
 # a divergence from the first one the decoder may learn nothing), SEEDS (1 2 3), JOBS runs
 # at a time (2), MORE further flags, as --steady-autocast bf16. Each run is evaluated once,
 # at its end, by the summaries of DECODE (500: all) validation dialogues.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 encoder=$2 out=$3 updates=$4

@@ -5,6 +5,7 @@
 # DATA has train.csv, valid.csv and test.csv; MODEL is a model directory with a decoder.
 # LENGTH is the tokens kept of an article (256), RATE the learning rate (3e-4),
 # WARM the share of updates over which lambda rises (0.5).
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 updates=$4

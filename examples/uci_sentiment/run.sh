@@ -2,10 +2,14 @@
 # Twitter to UCI: plain, sift, smart and r3f, trained on tweets and tested on all of UCI; then
 # trained on 10 % of UCI and tested on the rest. Run again, it fills gaps only.
 #   bash examples/uci_sentiment/run.sh DATA MODEL OUT TRAIN_SIZE UPDATES SEEDS...
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 size=$4 updates=$5
 shift 5
+for path in "$data" "$model" "$out"; do
+  [[ $path != *[[:space:]]* ]] || { echo "error: '$path' has a blank, at which flags are parted; name another" >&2; exit 1; }
+done
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 common=("$data" --user-dir user_dir --task uci_sentiment --steady-model "$model"
   --batch-size 32 --optimizer bert_adam --bert-adam-bias-correction --lr 1e-4

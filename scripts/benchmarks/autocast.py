@@ -1,6 +1,6 @@
 """Time of a training batch in bf16 (--steady-autocast) over the same in fp32.
 
-    python scripts/benchmarks/autocast.py MODEL TEXT [--methods plain,sift] [--peer HF]
+    python scripts/benchmarks/autocast.py MODEL TEXT [--methods plain sift] [--peer HF]
 
 MODEL is a model directory, TEXT a file with a sentence a line, HF the folder of the
 same weights for transformers, whose own plain batch in fp32 is timed beside ours. Each
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="model directory")
     parser.add_argument("text", type=Path, help="a sentence a line")
-    parser.add_argument("--methods", default=",".join(CASES))
+    parser.add_argument("--methods", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--peer", type=Path, help="the same for transformers")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--sentences", type=int, default=32)
@@ -85,7 +85,7 @@ def main() -> None:
     }
     cases = {
         (name, precision): partial(seconds, *ours(args.model, name, under))
-        for name in args.methods.split(",")
+        for name in args.methods
         for precision, under in PRECISIONS.items()
     }
     if args.peer:

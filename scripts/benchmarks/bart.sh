@@ -5,6 +5,7 @@
 # TEXT is a file of sentences whose words the model knows. What is told: peak memory and
 # seconds of an update, plain and r3f; then tokens a second of training and decoding
 # beside transformers, on the same weights.
+# Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 text=$1 out=$2

@@ -8,8 +8,9 @@ process; memory is the most that two updates add to a process of each one's own.
 """
 
 import argparse
+import ctypes
+import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -83,11 +84,23 @@ def ours(config: Any) -> Any:
     return as_ours(FAMILY, theirs(config))
 
 
+def settled() -> float:
+    """Bytes that the process holds; its peak, so far that of building, begins here."""
+    gc.collect()
+    if _CUDA:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
 def peak() -> float:
-    """Bytes that the process has held at most."""
+    """Bytes that the process has held at most since :func:`settled`."""
     if _CUDA:
         return float(torch.cuda.max_memory_allocated())
-    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status").read_text()
+    return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def update(model: Any, hidden: Callable[[Any], Tensor]) -> float:
@@ -118,7 +131,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     if _CUDA:
         tokens = tokens.cuda()
         models = {name: model.cuda() for name, model in models.items()}
-    before = peak()
+    before = settled()
     rounds = args.rounds + 1 if args.which == "both" else 2
     times = [
         {name: update(model, of_tokens(name, tokens)) for name, model in models.items()}

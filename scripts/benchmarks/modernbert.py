@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import transformers
-from deberta import as_ours, peak, row, run, update
+from deberta import as_ours, peak, row, run, settled, update
 from fairseq.data import data_utils
 from fairseq_steady.models.families.modernbert import FAMILY
 from torch import Tensor
@@ -104,7 +104,7 @@ def measure(
     if _CUDA:
         given = [tokens.cuda() for tokens in given]
         models = {name: model.cuda() for name, model in models.items()}
-    before = peak()
+    before = settled()
     times = [
         {name: update(model, of_tokens(name, tokens)) for name, model in models.items()}
         for tokens in given

@@ -8,6 +8,8 @@ set -uo pipefail
 dry=
 if [ "${1:-}" = --dry-run ]; then dry=1; shift; fi
 fail() { echo "local.sh: $1" >&2; exit 2; }
+# Where wait says who ended.
+[ $((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1])) -ge 501 ] || fail "bash $BASH_VERSION is older than 5.1"
 # Bash would evaluate an expression.
 number() { [[ $2 =~ ^(0|[1-9][0-9]{0,5})$ ]] || fail "$1 '$2' is no number"; }
 count=${1:-}

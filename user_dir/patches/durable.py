@@ -3,6 +3,7 @@
 import atexit
 import functools
 import logging
+import multiprocessing
 import os
 import queue
 import shutil
@@ -21,6 +22,7 @@ from typing import IO, Any
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data.iterators import BackgroundConsumer
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from ..errors import UserError, on_interrupt
 from ..files import foreign, sweep, whole_file
@@ -230,6 +232,11 @@ class Stop:
             os.write(2, f"{name}: saving after this update, then stopping\n".encode())
         self.asked, self._same = True, time.monotonic() + _SAME
 
+    def deafen(self) -> None:
+        """Take no more: launchers end the other workers as soon as one has left."""
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def agreed(self, device: torch.device) -> bool:
         """Whether any worker was asked; every worker calls this after each update."""
         if not torch.distributed.is_initialized():
@@ -294,11 +301,13 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
             goes_on = keeps(cfg.checkpoint) and not done
             asked = goes_on and STOP.agreed(trainer.device)
         if asked:
+            STOP.deafen()
             # At an epoch's end fairseq has just saved, with the loss that the rate goes
             # by; else this evaluates nothing that an uninterrupted run would not.
             if not ended or epoch_itr.epoch % cfg.checkpoint.save_interval:
                 save = checkpoint_utils.save_checkpoint
                 save(cfg.checkpoint, trainer, epoch_itr, None)
+            _wait_for_the_first()
             if flags := begins_again(cfg.checkpoint):
                 raise UserError(
                     f"stopped by a signal; {Path(cfg.checkpoint.save_dir) / _LAST} is "
@@ -309,6 +318,40 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
         return losses, done
 
     return wrapped
+
+
+def _wait_for_the_first() -> None:
+    """Leave no earlier than the worker that saves; a launcher would end it."""
+    if torch.distributed.is_initialized():
+        with naming_the_lost():
+            torch.distributed.barrier()
+
+
+@contextmanager
+def stopped_as_one(spawns: Callable[[], bool]) -> Iterator[None]:
+    """Hand a stop on to workers that this process spawns, and leave with their status.
+
+    Args:
+        spawns: whether it does; a single worker listens in its turn.
+
+    """
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        workers = multiprocessing.active_children() if spawns() else []
+        for worker in workers:
+            os.kill(worker.pid or 0, number)
+        if not workers:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for number in _SIGNALS:
+        signal.signal(number, hand_on)
+    try:
+        yield
+    except ProcessExitedException as error:
+        if error.exit_code != REQUEUE:
+            raise
+        sys.exit(REQUEUE)
 
 
 def stop_reading(patience: float = 5.0) -> None:

@@ -42,18 +42,25 @@ def with_the_plugin(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def call_main(cfg: Any, main: Callable[..., Any], **kwargs: Any) -> Any:
-        from . import spawned
+        from . import durable, spawned
 
-        _check_spawning(cfg.distributed_training)
-        return call(cfg, functools.partial(spawned.run, main), **kwargs)
+        parallel = cfg.distributed_training
+        _check_spawning(parallel)
+        # fairseq decides between now and then.
+        with durable.stopped_as_one(lambda: _spawns(parallel)):
+            return call(cfg, functools.partial(spawned.run, main), **kwargs)
 
     return call_main
 
 
+def _spawns(parallel: Any) -> bool:
+    """Whether fairseq starts a worker for each GPU, going by its section."""
+    return bool(parallel.distributed_init_method and not parallel.distributed_no_spawn)
+
+
 def _check_spawning(parallel: Any) -> None:
     """Refuse what fairseq would end without a word, having started no worker."""
-    spawns = parallel.distributed_init_method and not parallel.distributed_no_spawn
-    if spawns and not torch.cuda.device_count():
+    if _spawns(parallel) and not torch.cuda.device_count():
         raise UserError(
             "--distributed-init-method has fairseq start one worker a GPU, and there "
             "is none here: add --distributed-no-spawn to each worker's command, or "
