@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,10 @@ import torch
 from conftest import Trainer, Zygote
 from fairseq import checkpoint_utils
 from fairseq.data.iterators import CountingIterator
+from fairseq.optim.lr_scheduler.fixed_schedule import FixedLRSchedule
+from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import (
+    ReduceLROnPlateauLRSchedule,
+)
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import announcing, durable, resuming, workers
 from helpers import checkpoint, run_flags
@@ -250,44 +255,79 @@ def test_a_signal_before_there_are_workers_ends_the_run(spawns: bool) -> None:
     """And one to a process that has others beside it, which read batches."""
     child = os.fork()
     if not child:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         with durable.stopped_as_one(lambda: spawns):
             if not spawns:
                 get_context("fork").Process(target=time.sleep, args=(9,)).start()
+            signal.raise_signal(signal.SIGUSR1)  # as the program has it
             signal.raise_signal(signal.SIGTERM)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
-@pytest.mark.parametrize(
-    ("epoch", "ended", "losses"),
-    [(2, True, [0.7]), (1, True, [None]), (2, False, [None])],
-)
-def test_a_stop_at_an_epochs_end_leaves_the_loss_that_the_rate_goes_by(
-    epoch: int,
-    ended: bool,
-    losses: list[float | None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_workers_that_do_not_listen_yet_end_as_the_signal_says(tmp_path: Path) -> None:
+    parent = os.fork()
+    if not parent:
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            with durable.stopped_as_one(lambda: True):
+                start_processes(sleeping, (tmp_path,), 2, start_method="fork")
+        finally:
+            os._exit(1)
+    while not all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)):
+        time.sleep(0.02)
+    os.kill(parent, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGTERM
+
+
+def sleeping(rank: int, folder: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    (folder / f"ready{rank}").write_text("")
+    time.sleep(60)
+
+
+def test_a_program_has_its_own_handlers_back() -> None:
+    own = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with durable.stopped_as_one(lambda: True):
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    signal.signal(signal.SIGTERM, own)
+    found: list[str] = []
+
+    def elsewhere() -> None:
+        with durable.stopped_as_one(lambda: True):
+            found.append("runs")
+
+    thread = Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == ["runs"]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("plateau", [True, False])
+def test_a_stop_at_an_epochs_end_lowers_the_rate_first(
+    plateau: bool, ended: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of every second epoch: fairseq has saved before the signal is looked for."""
-    saved: list[float | None] = []
+    """What is saved is without the loss: fairseq keeps a best one by it."""
+    done: list[tuple[object, ...]] = []
     monkeypatch.setattr(
-        checkpoint_utils, "save_checkpoint", lambda *given: saved.append(given[-1])
+        checkpoint_utils, "save_checkpoint", lambda *given: done.append(given[-1:])
     )
-
-    def step(cfg: Any, trainer: Any, _: Any, epoch_itr: Any, *rest: Any) -> Any:
-        if rest[-1] and epoch_itr.epoch % 2 == 0:
-            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, 0.7)
-        return [0.7], False
-
     monkeypatch.setattr(durable.STOP, "asked", True)
-    cfg = SimpleNamespace(checkpoint=section(tmp_path, save_interval=2))
-    iterator = SimpleNamespace(epoch=epoch)
+    kind = ReduceLROnPlateauLRSchedule if plateau else FixedLRSchedule
+    trainer = SimpleNamespace(
+        device="cpu",
+        lr_scheduler=kind.__new__(kind),
+        lr_step=lambda *given: done.append(given),
+    )
+    cfg, iterator = SimpleNamespace(checkpoint=section(tmp_path)), SimpleNamespace()
+    iterator.epoch = 2
+    step = durable.stopping(lambda *_: ([0.7], False))
     with pytest.raises(SystemExit):
-        durable.stopping(step)(
-            cfg, SimpleNamespace(device="cpu"), None, iterator, [], ended
-        )
-    assert saved == losses
+        step(cfg, trainer, None, iterator, [], ended)
+    assert done == [(2, 0.7)] * (plateau and ended) + [(None,)]
 
 
 def test_what_is_not_kept_is_not_waited_for(tmp_path: Path) -> None:

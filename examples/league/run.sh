@@ -45,7 +45,7 @@ further() {
     also+=("${name%_cells}=$out/uci/$name.csv")
   done
   also+=("original=$data/CAD/sentiment/orig/test.tsv" "revised=$data/CAD/sentiment/new/test.tsv")
-  more=(--steady-quoted-tsv --steady-also-labels Negative=0,Positive=1 --steady-max-length 128
+  domains=(--steady-quoted-tsv --steady-also-labels Negative=0,Positive=1 --steady-max-length 128
     --steady-also "$(IFS=, && echo "${also[*]}")")
 }
 
@@ -74,9 +74,10 @@ compare() {
   "$bin/fairseq-steady" compare --out "$1" --jobs "${JOBS:-2}" --tuning-seeds "${tuning[@]}" "${@:2}"
 }
 
+[[ " ${TASKS:-sst2 stsb} " != *" sst2 "* ]] || further
 for task in ${TASKS:-sst2 stsb}; do
   more=()
-  [ "$task" != sst2 ] || further
+  [ "$task" != sst2 ] || more=("${domains[@]}")
   updates=${UPDATES:-96}
   [ "$task" != cola ] || updates=${UPDATES:-234}
   read -ra flags <<<"$(task_flags "$task") ${MORE:-}"

@@ -251,18 +251,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..data.readers import is_table
 
     summarize, column = None, args.column or _COLUMN
-    if not (args.lead or args.random):
+    trained = not (args.lead or args.random)
+    if trained:
         if not args.inputs:
             page.error("name a checkpoint, --lead N or --random FILE")
         args.checkpoint, *args.inputs = args.inputs
+    if args.column and not any(map(is_table, args.inputs)):
+        page.error("--column is for tables, and these are texts: leave it out")
+    if trained:
         summarize = loaded(args)
         if args.checkpoint.is_file():
             column = args.column or summarize.task.tables.source
     if not args.inputs:
         say_what_is_read("articles")
     paths = args.inputs or [None]
-    if args.column and not any(path and is_table(path) for path in paths):
-        page.error("--column is for tables, and these are texts: leave it out")
     total = count(paths, column)
     articles = (found for path in paths for found in read_articles(path, column))
     seen = noticing(articles, lambda found: found[:2], lambda found: (found.text,))

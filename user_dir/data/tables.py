@@ -129,7 +129,8 @@ def guess_columns(
     if known and path.suffix.lower() in (".tsv", ".csv"):
         raise NoHeaderError(
             f"{path}, line 1: {shown(label)} is a label, as of a file without a "
-            "header; put a line above it that names the columns, such as: text, label"
+            "header; put a line above it that names the columns, such as: text, label "
+            "(or, if it is that line, call that column otherwise)"
         )
     return (second if label == first else first), label
 

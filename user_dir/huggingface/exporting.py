@@ -269,7 +269,7 @@ def _tokenizer_config(original: Original) -> dict[str, Any]:
         **{
             f"{name}_token": special[symbol]
             for name, symbol in names.items()
-            if tokenizer.token_to_id(special[symbol]) is not None
+            if tokenizer.token_to_id(special.get(symbol, "")) is not None
         },
     }
 

@@ -95,8 +95,9 @@ def _fields(original: "Original") -> dict[str, str | list[str]]:
         "library_name": "transformers",
         "license": manifest.licence or "unknown",
     }
-    name = str(manifest.source.get("hub", ""))
-    if _HUB.fullmatch(name):
+    name = str(manifest.source.get("hub") or manifest.source.get("name", ""))
+    # Earlier imports had the name alone, which may be a folder's.
+    if ("hub" in manifest.source or "/" in name) and _HUB.fullmatch(name):
         fields["base_model"] = name
     if original.task is None:
         return fields

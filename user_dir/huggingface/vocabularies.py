@@ -55,7 +55,7 @@ def special_tokens(tokenizer: Tokenizer, kind: Kind, source: Path) -> Mapping[st
 
     A spelling whose ends the tokeniser puts around a text, the type's own first: a BERT
     with XLM-R's vocabulary, as multilingual-e5-small is, spells them as XLM-R, KLUE's
-    RoBERTa as BERT. Else what tokenizer_config.json names, as mmBERT's does Gemma's.
+    RoBERTa as BERT. Else what the source's files name, as mmBERT's do Gemma's.
     """
     around = tokenizer.encode("").tokens
     spellings = [kind.special, ANGLES, BRACKETS]
@@ -74,8 +74,11 @@ def _has(tokenizer: Tokenizer, spelling: Mapping[str, str]) -> bool:
 
 
 def _named_ends(source: Path) -> dict[str, str]:
-    """Special tokens as tokenizer_config.json names them; some may be missing."""
-    options = _tokenizer_options(source)
+    """Special tokens as a source's files name them; some may be missing."""
+    options: TokenizerOptions = {
+        **_said(source, "special_tokens_map.json", TokenizerOptions),
+        **_tokenizer_options(source),
+    }
     found = {
         "<s>": options.get("cls_token") or options.get("bos_token"),
         "<pad>": options.get("pad_token"),

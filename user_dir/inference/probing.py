@@ -165,7 +165,7 @@ def _logistic(scoring: str | Callable[..., float]) -> LogisticRegressionCV:
 def outputs(fitted: Any, features: np.ndarray, classes: int) -> Tensor:
     """Log-probabilities of K classes, (N, K), logits of labels, or scores, (N, 1).
 
-    A class that the probe was not shown has -inf. ``classes`` is 1 for scores.
+    A class that the probe was not shown has the smallest. ``classes`` is 1 for scores.
     """
     if classes == 1:
         return torch.from_numpy(fitted.predict(features)).view(-1, 1)
@@ -173,7 +173,7 @@ def outputs(fitted: Any, features: np.ndarray, classes: int) -> Tensor:
         scaled = fitted[:-1].transform(features)
         found = [each.decision_function(scaled) for each in fitted[-1].estimators_]
         return torch.from_numpy(np.stack(found, 1))
-    of_all = np.full((len(features), classes), -np.inf)
+    of_all = np.full((len(features), classes), np.log(np.finfo(float).tiny))
     of_all[:, fitted[-1].classes_] = fitted.predict_log_proba(features)
     return torch.from_numpy(of_all)
 
@@ -236,6 +236,13 @@ def _check(task: Any) -> None:
         )
 
 
+def _metrics(task: Any, metric: str) -> Sequence[str]:
+    """What chooses a classifier's penalty: a metric, or those that ``score`` means."""
+    if task.regression:
+        return ()
+    return (metric == "score" and task.score_of("valid")) or [metric]
+
+
 def probe(cfg: Any) -> dict[str, dict[str, float]]:
     """Metrics by subset, written to ``--steady-record`` if that is given.
 
@@ -250,8 +257,7 @@ def probe(cfg: Any) -> dict[str, dict[str, float]]:
     task: Any = tasks.setup_task(cfg.task)
     _check(task)
     metric = cfg.checkpoint.best_checkpoint_metric
-    metrics = (task.score_of("valid") if metric == "score" else ()) or [metric]
-    fitted = linear([] if task.regression else metrics, task.num_classes, task.several)
+    fitted = linear(_metrics(task, metric), task.num_classes, task.several)
     model = task.build_model(cfg.model)
     if cfg.checkpoint.finetune_from_model:
         take_encoder(model, cfg.checkpoint.finetune_from_model)

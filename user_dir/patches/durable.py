@@ -19,9 +19,13 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+import psutil
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data.iterators import BackgroundConsumer
+from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import (
+    ReduceLROnPlateauLRSchedule,
+)
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from ..errors import UserError, on_interrupt
@@ -208,7 +212,10 @@ def _found(path: str, now: Mapping[str, str]) -> dict[str, str]:
 
 
 class Stop:
-    """Remembers that a signal asked the run to end; a later one ends it at once."""
+    """Remembers that a signal asked the run to end; a later one ends it at once.
+
+    But workers of several that are saving, together.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -233,7 +240,7 @@ class Stop:
         self.asked, self._same = True, time.monotonic() + _SAME
 
     def deafen(self) -> None:
-        """Take no more: launchers end the other workers as soon as one has left."""
+        """Take no more."""
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
@@ -301,13 +308,13 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
             goes_on = keeps(cfg.checkpoint) and not done
             asked = goes_on and STOP.agreed(trainer.device)
         if asked:
-            STOP.deafen()
-            # At an epoch's end fairseq has just saved, with the loss that the rate goes
-            # by; else this evaluates nothing that an uninterrupted run would not.
-            if not ended or epoch_itr.epoch % cfg.checkpoint.save_interval:
+            if ended and isinstance(trainer.lr_scheduler, ReduceLROnPlateauLRSchedule):
+                # What comes next; a checkpoint without the loss could not catch up.
+                trainer.lr_step(epoch_itr.epoch, losses[0])
+            with saving_together():
+                # Evaluates nothing that an uninterrupted run would not.
                 save = checkpoint_utils.save_checkpoint
                 save(cfg.checkpoint, trainer, epoch_itr, None)
-            _wait_for_the_first()
             if flags := begins_again(cfg.checkpoint):
                 raise UserError(
                     f"stopped by a signal; {Path(cfg.checkpoint.save_dir) / _LAST} is "
@@ -320,38 +327,81 @@ def stopping(validate_and_save: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _wait_for_the_first() -> None:
-    """Leave no earlier than the worker that saves; a launcher would end it."""
-    if torch.distributed.is_initialized():
-        with naming_the_lost():
-            torch.distributed.barrier()
+@contextmanager
+def saving_together() -> Iterator[None]:
+    """Leave no earlier than the worker that saves.
+
+    A launcher ends the others as soon as one has left.
+    """
+    if not torch.distributed.is_initialized():
+        yield
+        return
+    STOP.deafen()
+    yield
+    with naming_the_lost():
+        torch.distributed.barrier()
+
+
+class _HandingOn:
+    """Hands signals on to workers that this process spawns.
+
+    Without any, the program's own handlers have them.
+    """
+
+    def __init__(self, spawns: Callable[[], bool]) -> None:
+        self.spawns = spawns
+        self.heard: set[int] = set()
+        self.before: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGUSR1, where Python lets a thread do that."""
+        if threading.current_thread() is threading.main_thread():
+            self.before = {n: signal.signal(n, self._hear) for n in _SIGNALS}
+
+    def give_back(self) -> None:
+        """Leave signals to whom they were before, or to whom has them by now."""
+        for number, handler in self.before.items():
+            if signal.getsignal(number) == self._hear:
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        workers = _spawned() if self.spawns() else set()
+        if not workers:
+            self.give_back()
+            signal.raise_signal(number)
+        self.heard.add(number)
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, number)
+
+
+def _spawned() -> set[int]:
+    """Processes that this one has started; a fork knows its parent's besides."""
+    own = {child.pid for child in psutil.Process().children()}
+    return own & {one.pid for one in multiprocessing.active_children() if one.pid}
 
 
 @contextmanager
 def stopped_as_one(spawns: Callable[[], bool]) -> Iterator[None]:
-    """Hand a stop on to workers that this process spawns, and leave with their status.
+    """Hand a stop on to workers that this process spawns, and end as they do.
 
     Args:
         spawns: whether it does; a single worker listens in its turn.
 
     """
-
-    def hand_on(number: int, _: FrameType | None) -> None:
-        workers = multiprocessing.active_children() if spawns() else []
-        for worker in workers:
-            os.kill(worker.pid or 0, number)
-        if not workers:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-
-    for number in _SIGNALS:
-        signal.signal(number, hand_on)
+    ears = _HandingOn(spawns)
+    ears.listen()
     try:
         yield
     except ProcessExitedException as error:
+        ears.give_back()
+        if -error.exit_code in ears.heard:  # before they listened themselves
+            signal.raise_signal(-error.exit_code)
         if error.exit_code != REQUEUE:
             raise
         sys.exit(REQUEUE)
+    finally:
+        ears.give_back()
 
 
 def stop_reading(patience: float = 5.0) -> None:
