@@ -193,6 +193,11 @@ def bash(*words: object, **variables: str) -> str:
     return done.stdout
 
 
+def write_lines(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+
+
 def started_by(script: str, args: Sequence[str], folder: Path) -> list[list[str]]:
     """Subcommands that a script of examples/ starts, with stand-ins for them."""
     stand_in = """#!/usr/bin/env bash
@@ -204,7 +209,11 @@ fi
     folder.joinpath("log").mkdir()
     folder.joinpath("fairseq-steady").write_text(stand_in)
     folder.joinpath("fairseq-steady").chmod(0o755)
-    args = [re.sub("^runs/", f"{folder}/runs/", arg) for arg in args]
+    args = [re.sub("^(runs/|data$)", rf"{folder}/\1", arg) for arg in args]
+    for name in ("amazon_cells", "imdb", "yelp"):  # what the league looks into itself
+        write_lines(folder / "data" / "uci" / f"{name}_labelled.txt", "Good.\t1")
+    for name in ("orig", "new"):
+        write_lines(folder / "data" / "CAD" / "sentiment" / name / "test.tsv", "")
     log, python = str(folder / "log"), str(folder / "python")
     bash(script, *args, LOG=log, PYTHON=python)
     calls = sorted(Path(log).iterdir(), key=lambda p: int(p.name.split(".")[0]))

@@ -212,9 +212,9 @@ def _found(path: str, now: Mapping[str, str]) -> dict[str, str]:
 
 
 class Stop:
-    """Remembers that a signal asked the run to end; a later one ends it at once.
+    """Remembers that a signal asked the run to end.
 
-    But workers of several that are saving, together.
+    A later one ends it at once, unless several workers are saving.
     """
 
     def __init__(self) -> None:
