@@ -203,6 +203,14 @@ def test_a_stopped_run_says_whether_the_same_command_goes_on(
     assert ways in durable._kept(cfg)
 
 
+def stopped(parent: int, folder: Path) -> int:
+    """How a process ends that is sent SIGTERM when its two workers are ready."""
+    while not all((folder / f"ready{rank}").exists() for rank in (0, 1)):
+        time.sleep(0.02)
+    os.kill(parent, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1])
+
+
 def leaving(rank: int, folder: Path) -> None:
     """A worker of a run that a signal stops; the first takes a second to save."""
 
@@ -242,10 +250,7 @@ def test_no_worker_leaves_before_the_first_has_saved(tmp_path: Path) -> None:
             status = int(str(left.code))
         finally:
             os._exit(status)
-    while not all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)):
-        time.sleep(0.02)
-    os.kill(parent, signal.SIGTERM)
-    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == durable.REQUEUE
+    assert stopped(parent, tmp_path) == durable.REQUEUE
     for rank in (0, 1):
         assert (tmp_path / f"left{rank}").read_text() == "True"
 
@@ -275,10 +280,7 @@ def test_workers_that_do_not_listen_yet_end_as_the_signal_says(tmp_path: Path) -
                 start_processes(sleeping, (tmp_path,), 2, start_method="fork")
         finally:
             os._exit(1)
-    while not all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)):
-        time.sleep(0.02)
-    os.kill(parent, signal.SIGTERM)
-    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGTERM
+    assert stopped(parent, tmp_path) == -signal.SIGTERM
 
 
 def sleeping(rank: int, folder: Path) -> None:

@@ -11,7 +11,7 @@ from fairseq_steady.data import SentenceTokenizer
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.checking import TOLERANCE, assert_equal
 from fairseq_steady.huggingface.config import read_config
-from fairseq_steady.huggingface.exporting import export_hf
+from fairseq_steady.huggingface.exporting import _tokenizer_config, export_hf
 from fairseq_steady.huggingface.importing import _origin, _stated_licence, import_hf
 from fairseq_steady.huggingface.model_card import _fields
 from fairseq_steady.huggingface.vocabularies import special_tokens
@@ -43,7 +43,7 @@ def word_level(ends: tuple[str, str] | None, *tokens: str) -> Tokenizer:
 # --- spellings ------------------------------------------------------------------------
 
 HTML = ("<s>", "</s>")
-GEMMA = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
+GEMMA = ("<bos>", "<pad>", "<eos>", "<unk>", "<mask>")
 ANGLES = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 BRACKETS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 NAMES = {
@@ -93,12 +93,20 @@ def test_special_tokens_are_those_that_the_tokeniser_uses(
     (tmp_path / where).write_text(json.dumps(named))
     tokenizer = word_level(ends, *tokens)
     found = special_tokens(tokenizer, family.kinds[model_type], tmp_path)
-    if expected is GEMMA:
-        expected = ("<bos>", "<pad>", "<eos>", "<unk>", "<mask>")
     wanted = dict(zip(ANGLES, expected, strict=True))
     if named is MAP:
         del wanted["<mask>"]
     assert dict(found) == wanted
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    manifest = Manifest("roberta", {}, dict(found))
+    directory = SimpleNamespace(
+        manifest=manifest, tokenizer_path=tmp_path / "tokenizer.json"
+    )
+    made: Any = SimpleNamespace(directory=directory, form={}, longest=9)
+    there = found.get("<mask>") in tokens
+    assert _tokenizer_config(made).get("mask_token") == (
+        (there and found["<mask>"]) or None
+    )
 
 
 # --- a table that ends before the mask ------------------------------------------------

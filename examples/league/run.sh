@@ -15,9 +15,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
 shift 3
-for path in "$data" "$model" "$out"; do
-  [[ $path != *[[:space:]]* ]] || { echo "error: '$path' has a blank, at which flags are parted; name another" >&2; exit 1; }
-done
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 read -ra tuning <<<"${TUNING:-101 102}"
 every=${EVERY:-4}

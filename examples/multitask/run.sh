@@ -14,9 +14,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3
 shift 3
-for path in "$data" "$model" "$out"; do
-  [[ $path != *[[:space:]]* ]] || { echo "error: '$path' has a blank, at which flags are parted; name another" >&2; exit 1; }
-done
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 tasks=${TASKS:-cola,stsb}
 read -ra updates <<<"${UPDATES:-400 100}"
@@ -30,7 +27,7 @@ common=(--user-dir user_dir --steady-model "$model" --batch-size 32 --validate-i
   --methods plain "$smart" --select "${tasks%%,*}" -- "$data" "${common[@]}" \
   --task glue_multitask --multitask-names "$tasks" --valid-subset "${SUBSETS:-$tasks}" \
   --max-update "${updates[0]}" --warmup-updates $((updates[0] / 10))
-started="$out/together/METHOD/seed{seed}/checkpoint_best.pt"
+started="$(printf %q "$out")/together/METHOD/seed{seed}/checkpoint_best.pt"
 read -ra shares <<<"${SHARES:-0.001 0.01 0.1}"
 for i in "${!shares[@]}"; do
   share=${shares[i]}

@@ -11,11 +11,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 glue=$1 sentiment=$2 model=$3 out=$4 size=$5 updates=$6
 shift 6
-for path in "$glue" "$sentiment" "$model" "$out"; do
-  [[ $path != *[[:space:]]* ]] || { echo "error: '$path' has a blank, at which flags are parted; name another" >&2; exit 1; }
-done
 bin=$(dirname "${PYTHON:-.venv/bin/python}") design=${DESIGN:-generalization}
-glued="$glue --task glue --steady-train-size $size --steady-split-dev"
+glued="$(printf %q "$glue") --task glue --steady-train-size $size --steady-split-dev"
 flags() {
   case $1 in
     plain) echo "--criterion plain" ;;
@@ -34,7 +31,7 @@ for name in sst2 cola stsb; do
   tasks+=("$name=$glued --glue-task $name --valid-subset valid,test")
 done
 if [ "$design" = generalization ]; then
-  tasks+=("uci=$sentiment --task uci_sentiment --uci-stage uci --valid-subset amazon,imdb,yelp")
+  tasks+=("uci=$(printf %q "$sentiment") --task uci_sentiment --uci-stage uci --valid-subset amazon,imdb,yelp")
 fi
 exec "$bin/fairseq-steady" probe "$design" --out "$out" --jobs 2 --seeds "$@" \
   --methods "${methods[@]}" --tasks "${tasks[@]}" \

@@ -7,9 +7,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$1 model=$2 out=$3 size=$4 updates=$5
 shift 5
-for path in "$data" "$model" "$out"; do
-  [[ $path != *[[:space:]]* ]] || { echo "error: '$path' has a blank, at which flags are parted; name another" >&2; exit 1; }
-done
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 common=("$data" --user-dir user_dir --task uci_sentiment --steady-model "$model"
   --batch-size 32 --optimizer bert_adam --bert-adam-bias-correction --lr 1e-4
@@ -22,7 +19,7 @@ methods=("plain=--criterion plain" "sift=--criterion sift --sift-lambda 1 --sift
   --max-update "$updates"
 further=()
 for method in "${methods[@]}"; do
-  started="$out/twitter/${method%%=*}/seed{seed}/checkpoint_best.pt"
+  started="$(printf %q "$out")/twitter/${method%%=*}/seed{seed}/checkpoint_best.pt"
   further+=("$method --finetune-from-model $started")
 done
 exec "$bin/fairseq-steady" compare --out "$out/uci" --jobs 2 --seeds "$@" --select amazon \

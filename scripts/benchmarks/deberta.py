@@ -8,8 +8,6 @@ process; memory is the most that two updates add to a process of each one's own.
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import statistics
 import subprocess
@@ -28,6 +26,7 @@ from fairseq_steady.model_dir import Manifest
 from fairseq_steady.models.building import build
 from fairseq_steady.models.families.base import Family
 from fairseq_steady.models.families.deberta import FAMILY
+from peaks import begin, peak
 from torch import Tensor
 
 _WORDS = 2000
@@ -84,25 +83,6 @@ def ours(config: Any) -> Any:
     return as_ours(FAMILY, theirs(config))
 
 
-def settled() -> float:
-    """Bytes that the process holds; its peak, so far that of building, begins here."""
-    gc.collect()
-    if _CUDA:
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak()
-
-
-def peak() -> float:
-    """Bytes that the process has held at most since :func:`settled`."""
-    if _CUDA:
-        return float(torch.cuda.max_memory_allocated())
-    status = Path("/proc/self/status").read_text()
-    return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])
-
-
 def update(model: Any, hidden: Callable[[Any], Tensor]) -> float:
     """Seconds of one forward and backward."""
     model.zero_grad()
@@ -131,7 +111,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     if _CUDA:
         tokens = tokens.cuda()
         models = {name: model.cuda() for name, model in models.items()}
-    before = settled()
+    before = begin()
     rounds = args.rounds + 1 if args.which == "both" else 2
     times = [
         {name: update(model, of_tokens(name, tokens)) for name, model in models.items()}

@@ -14,8 +14,6 @@ its own alone (USS) and its share of what several map (PSS), both above the mode
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import random
 import subprocess
@@ -31,6 +29,7 @@ from fairseq_steady.data.tables import columns_of, read_named
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.models import building
 from fairseq_steady.tasks.text import TextClassificationConfig, TextClassificationTask
+from peaks import begin
 
 _COLUMNS = ("premise", "hypothesis", "label")
 _BATCHES = 20
@@ -93,9 +92,7 @@ def measure(model: Path, folder: Path) -> None:
     directory = ModelDirectory.open(model)
     kept: list[Any] = [building.build(directory.manifest, directory.dictionary())]
     kept[0].load_state_dict(directory.weights()[0], strict=False)
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what reading the weights left
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    begin()  # without what reading the weights left
     before, cpu, clock = memory(), time.process_time(), time.perf_counter()
     kept.append(load(model, folder))
     taken = {"cpu": time.process_time() - cpu, "clock": time.perf_counter() - clock}

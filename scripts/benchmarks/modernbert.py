@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 import transformers
-from deberta import as_ours, peak, row, run, settled, update
+from deberta import as_ours, row, run, update
 from fairseq.data import data_utils
 from fairseq_steady.models.families.modernbert import FAMILY
+from peaks import begin, peak
 from torch import Tensor
 
 _WORDS = 2000
@@ -104,7 +105,7 @@ def measure(
     if _CUDA:
         given = [tokens.cuda() for tokens in given]
         models = {name: model.cuda() for name, model in models.items()}
-    before = settled()
+    before = begin()
     times = [
         {name: update(model, of_tokens(name, tokens)) for name, model in models.items()}
         for tokens in given

@@ -369,6 +369,7 @@ class _HandingOn:
         if not workers:
             self.give_back()
             signal.raise_signal(number)
+            return
         self.heard.add(number)
         for worker in workers:
             with suppress(ProcessLookupError):

@@ -77,9 +77,9 @@ class UciSentimentTask(SentenceTask):
     """Train on Twitter, test on Amazon, IMDb and Yelp; then train on 10 % of them.
 
     Splits: train; valid (held-out tweets in both stages, so that no UCI sentence
-    picks a checkpoint); amazon, imdb and yelp (all of each in stage twitter, what is
-    not trained on in stage uci). In stage uci read the last checkpoint: tweets say
-    little about when to stop there.
+    picks a checkpoint; with ``--steady-split-dev`` test is half of them); amazon, imdb
+    and yelp (all of each in stage twitter, what is not trained on in stage uci). In
+    stage uci read the last checkpoint: tweets say little about when to stop there.
     """
 
     labels = ("0", "1")
