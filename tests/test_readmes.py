@@ -708,11 +708,29 @@ def test_an_archive_is_what_its_command_goes_on_from(
     assert made <= wanted
 
 
+def test_the_leagues_runs_have_the_settings_that_tuning_chose() -> None:
+    folder = ROOT / "examples" / "league" / "results" / "sst2"
+    with (folder / "tuning.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["chosen"]]
+    flags = {row["method"]: row["flags"].removeprefix("'").split() for row in rows}
+    with tarfile.open(folder / "results.tar.xz") as tar:
+        for name in tar.getnames():
+            _, method, seed, _ = name.split("/")
+            file = tar.extractfile(name)
+            command = json.load(file)["command"] if file else []
+            places = [command.index(flag) for flag in flags[method][::2]]
+            said = [command[place + 1] for place in places]
+            assert said == flags[method][1::2]
+            assert command[command.index("--seed") + 1] == seed.removeprefix("seed")
+    assert len(flags) == 13
+
+
 def test_every_archive_is_gone_on_from() -> None:
     kept = [p.parent for p in (ROOT / "examples").rglob("results.tar.xz")]
     found = {p.relative_to(ROOT / "examples").as_posix() for p in kept}
-    # These are of no script that starts compare.
-    assert found - {*GOES_ON} == {"economy/results/precision", "probe/results"}
+    # These are of no script that starts compare, or of settings that tuning chose.
+    others = {"economy/results/precision", "probe/results", "league/results/sst2"}
+    assert found - {*GOES_ON} == others
     assert {*GOES_ON} <= found
 
 

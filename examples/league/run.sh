@@ -4,8 +4,9 @@
 #   bash examples/league/run.sh DATA MODEL OUT SEEDS...
 # DATA holds glue, and for sst2 also uci and CAD. TASKS (sst2 stsb; mrpc rte cola), METHODS
 # (all of them), UPDATES (96; cola 234) and JOBS (2) may be changed; MORE is added to every
-# run's flags, as --steady-autocast bf16. EVERY (4) is how often methods with a divergence
-# are applied, as many times as strongly; 1 is as published.
+# run's flags, as --steady-autocast bf16. UNTIL (none) adds seeds, up to so many, to methods
+# that are not told from plain on test (compare --until-decided). EVERY (4) is how often
+# methods with a divergence are applied, as many times as strongly; 1 is as published.
 # First plain's learning rate is chosen among six; it is everybody's, but of the two whose
 # optimizer is another. Then each method has six settings of its own, tried on the
 # validation half with the seeds TUNING (101 102), which never count. Each run is evaluated
@@ -89,6 +90,7 @@ for task in ${TASKS:-sst2 stsb}; do
   for name in ${METHODS:-plain sift smart smart_teacher r3f r4f r_drop hype freelb pats_adamax uncorrected reinit noisytune}; do
     methods+=("$name=$(method_flags "$name" "$rate")")
   done
-  compare "$out/$task" --seeds "$@" --methods "${methods[@]}" \
+  compare "$out/$task" --seeds "$@" ${UNTIL:+--until-decided test --at-most "$UNTIL"} \
+    --methods "${methods[@]}" \
     -- "${flags[@]}" --valid-subset valid,test ${more[@]+"${more[@]}"}
 done
