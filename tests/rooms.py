@@ -68,9 +68,10 @@ ROOMS = {
         "errors files flags model_dir optim regularizers seeds", f"{_FAIRSEQ} {_READ}"
     ),
     "criterions": Room(
-        "errors flags models regularizers scores", "fairseq numpy omegaconf torch"
+        "errors flags models presets regularizers scores",
+        "fairseq numpy omegaconf torch",
     ),
-    "optimizers": Room("errors flags optim", _FAIRSEQ),
+    "optimizers": Room("errors flags optim presets", _FAIRSEQ),
     "tasks": Room(
         "criterions data errors files flags inference model_dir models optim optimizers"
         " patches plugins precision presets regularizers scores",

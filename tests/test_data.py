@@ -105,6 +105,10 @@ BAD = {
     "header only": ("t.csv", "text,label\n", r"a header and no rows"),
     "empty": ("t.csv", " \n", r"is empty"),
     "quote": ("t.csv", 'text,label\n"a"b,1\n', r":2: not CSV.*quotes"),
+    "semicolons and a quote": (
+        *("t.csv", 'text;label\n"a";1\n'),
+        r":1: 'text;label' is one column; is it parted by ';'.*with commas",
+    ),
     "json": ("t.jsonl", '{"text": "a", "label": 1}\n[1]\n', r":2: '\[1\]' is not a"),
     "suffix": ("t.xlsx", "x", r"none of \.tsv, \.csv, \.jsonl"),
 }

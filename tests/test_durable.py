@@ -1,17 +1,21 @@
 """What a run survives: kills, signals, full disks, damaged files, changed data."""
 
 import os
+import re
 import resource
 import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import Zygote
+from fairseq import checkpoint_utils
 from fairseq.data import iterators
+from fairseq.dataclass.configs import CheckpointConfig
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import durable
 from fairseq_steady.patches.workers import check_workers
@@ -42,6 +46,38 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         durable.copy_whole(str(path), str(best))
     assert path.read_bytes() == best.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == [best.name, path.name]
+
+
+@pytest.mark.parametrize("larger", [True, False])
+def test_the_first_of_equals_stays_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, larger: bool
+) -> None:
+    """Around fairseq's own function."""
+    saved: list[str] = []
+    trainer = SimpleNamespace(
+        **{"data_parallel_rank": 0, "checkpoint_suffix": "", "task": None},
+        **{"should_save_checkpoint_on_current_rank": True, "updates": 0},
+        consolidate_optimizer=lambda: None,
+        save_checkpoint=lambda path, extra: saved.append(f"{Path(path).name} {extra}"),
+    )
+    cfg = CheckpointConfig(
+        save_dir=str(tmp_path), maximize_best_checkpoint_metric=larger
+    )
+    cfg.no_epoch_checkpoints = cfg.no_last_checkpoints = True
+    sign = 1 if larger else -1
+    save = checkpoint_utils.save_checkpoint
+    monkeypatch.setattr(save, "best", 0.0, raising=False)
+    vars(save).pop("best")
+    for updates, score in enumerate((0.5, 0.5, 0.4, 0.7, 0.7, 0.8), 1):
+        trainer.get_num_updates = lambda updates=updates: updates
+        position = SimpleNamespace(
+            epoch=1,
+            end_of_epoch=lambda: True,
+            state_dict=lambda updates=updates: updates,
+        )
+        save(cfg, trainer, position, sign * score)
+    assert [int(re.findall(r"iterator': (\d)", one)[0]) for one in saved] == [1, 4, 6]
+    assert all(one.startswith("checkpoint_best.pt ") for one in saved)
 
 
 def test_a_damaged_last_checkpoint_gives_way_to_the_newest_whole_one(

@@ -415,6 +415,19 @@ def test_each_pass_of_a_shared_layer_gets_its_own_noise(
     torch.testing.assert_close(known.rms, once[0].square().mean().sqrt().view(1))
 
 
+def test_layers_of_another_shape_are_not_perturbed(models: dict[str, Path]) -> None:
+    """transformers' are called on (B, T, C): noise would go to other tokens."""
+    encoder = find_encoder(tiny.build(models["roberta"]))
+    keys, mask = noise_keys(torch.arange(2)), torch.ones(2, 3, dtype=torch.bool)
+    with (
+        perturbed_layers(encoder, "normal", 0.1, keys, mask),
+        pytest.raises(
+            UserError, match=r"layers of \(2, 3, 16\) and a mask of \(2, 3\)"
+        ),
+    ):
+        encoder.layers[0](torch.zeros(2, 3, 16))  # type: ignore[index,operator]
+
+
 TRAINED = {
     "mpnet": ["--criterion=r4f", "--r4f-eps=0.1", "--steady-reinit-layers=1"],
     "electra": ["--criterion=sift"],

@@ -57,6 +57,7 @@ from fairseq_steady.regularizers import (
     bound_linear,
     capture,
     chunked,
+    dropout_passes,
     find_encoder,
     masked_rms,
     noise_keys,
@@ -222,6 +223,76 @@ def test_freelbs_mean_loss_and_gradient_by_hand() -> None:
     small = Ascent(0, 0.25, 0.125, 1.0, "l2", "sentence")
     mean, _, _ = FreeLB(small)(lambda d, k: a * (1 + d.sum()), start, [a])
     assert float(mean) == pytest.approx(2 * 1.125)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_freelb_adds_up_gradients_that_parameters_share(steps: int) -> None:
+    """As of a sum of parameters, or of 0 times one; and parameters may come once."""
+    a, b, unused = (nn.Parameter(torch.tensor([x, 1.0])) for x in (2.0, 3.0, 4.0))
+    start = torch.full((1, 2, 1), 0.5)
+    how = Ascent(steps, 0.25, 10.0, norm="l2", level="sentence")
+
+    def losses(delta: Any, _: int) -> Any:
+        return ((a + b) * delta.view(2)).sum() + 0.0 * unused.sum()
+
+    walked: list[Any] = []
+
+    def watched(delta: Any, k: int) -> Any:
+        walked.append(delta.detach().view(2).clone())
+        return losses(delta, k)
+
+    mean, _, _ = FreeLB(how)(watched, start, (p for p in (a, b, unused)))
+    (0.25 * mean).backward()
+    expected = 0.25 * torch.stack(walked).mean(0)
+    assert len(walked) == steps + 1
+    torch.testing.assert_close(a.grad, expected)
+    torch.testing.assert_close(b.grad, expected)
+    assert not unused.grad.any()
+
+
+def test_words_and_numbers_that_choose_nothing_are_refused() -> None:
+    """In one's own loop, where no command line has checked them."""
+    wrong: list[tuple[str, Any]] = [
+        ("norm = Linf", lambda: Ascent(1, 0.1, norm="Linf")),  # type: ignore[arg-type]
+        ("level = words", lambda: Ascent(1, 0.1, level="words")),  # type: ignore[arg-type]
+        ("projection = no", lambda: Ascent(1, 0.1, projection="no")),  # type: ignore[arg-type]
+        ("radius = -1", lambda: Ascent(1, 0.1, -1)),
+        ("step_size = -1", lambda: Ascent(1, -1)),
+        ("steps = -1", lambda: Ascent(-1, 0.1)),
+        ("mode = none", lambda: dropout_passes(nn.Identity(), "none")),  # type: ignore[arg-type]
+        ("mode = ema", lambda: Schedule("ema")),  # type: ignore[arg-type]
+        ("bound = Exact", lambda: bound_linear(nn.Linear(2, 2), "Exact")),  # type: ignore[arg-type]
+    ]
+    for value, make in wrong:
+        with pytest.raises(UserError, match=f"{value} is out of range"):
+            make()
+
+
+def test_a_mask_of_numbers_is_refused() -> None:
+    ones = torch.ones(1, 2)
+    with pytest.raises(UserError, match=r"mask of torch.float32: .*\.bool\(\)"):
+        View(lambda v: v, ones[..., None], ones, ones, ones[:, 0], symmetric_kl)
+
+
+def test_a_chunked_divergence_has_no_second_derivative() -> None:
+    """It would be 0 without a word."""
+    a = torch.tensor([[[0.3, -0.2]]], requires_grad=True)
+    real = torch.ones(1, 1, dtype=torch.bool)
+    value = chunked(symmetric_kl, a, a.detach() + 0.1 * a.detach(), real).sum()
+    with pytest.raises(UserError, match="no second derivative"):
+        torch.autograd.grad(value, a, create_graph=True)
+
+
+def test_what_a_method_logs_is_named(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker may have no sentence to log of."""
+    monkeypatch.setattr(R3F, "logs", ())
+    model = build(models["roberta"])
+    sample = batch(tiny.make_dataset(models["roberta"]))
+    said = r"R3F logs \['rms'\] and names \[\] as its `logs`"
+    with pytest.raises(UserError, match=said):
+        make_criterion("r3f")(model, sample)
 
 
 def test_freelb_trains_with_frozen_embeddings(models: dict[str, Path]) -> None:

@@ -519,11 +519,59 @@ def test_groups_scale_rate_decay_and_anchor(name: str) -> None:
         ("sage", {"beta": 1.0}),
         ("pats_adamax", {"gate": "Ratio"}),
         ("pats_adamax", {"noise_scale": "rate"}),
+        ("pats_adamax", {"seed": -1}),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, flags: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"optimizer: {next(iter(flags))} = "):
         MAKERS[name](parameters(), **flags)
+    with pytest.raises(UserError, match=f"optimizer: {next(iter(flags))} = "):
+        MAKERS[name]([{"params": parameters(), **flags}])
+
+
+def test_pats_takes_no_half_precision() -> None:
+    p = [nn.Parameter(torch.ones(2, 2, dtype=torch.float16))]
+    p[0].grad = torch.ones_like(p[0])
+    with pytest.raises(UserError, match=r"takes fp32 or fp64, not torch.float16"):
+        PatsAdamax(p).step()
+
+
+def test_a_state_of_torchs_adamw_goes_on() -> None:
+    """With this one's settings where it has none of them."""
+    steps = {}
+    for name in ("theirs", "ours"):
+        p = parameters()
+        made: Any = torch.optim.AdamW(p, lr=1e-2, eps=1e-6, weight_decay=0.01)
+        run(made, p, 2)
+        if name == "ours":
+            state = made.state_dict()
+            made = BertAdam(p, lr=1e-2, bias_correction=True)
+            made.load_state_dict(state)
+        run(made, p, 2)
+        steps[name] = [each.detach() for each in p]
+    for mine, theirs in zip(steps["ours"], steps["theirs"], strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_pull_to_where_nobody_knows_is_refused() -> None:
+    p = parameters()
+    made = BertAdam(p)
+    run(made, p, 1)
+    made.param_groups[0]["anchor"] = 0.1
+    with pytest.raises(UserError, match="anchor was not set at the first step"):
+        run(made, p, 1)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_rate_may_be_a_tensor(name: str) -> None:
+    found = []
+    for rate in (1e-2, torch.tensor(1e-2, dtype=torch.double)):
+        p = parameters()
+        made = MAKERS[name](p, weight_decay=0.1)
+        made.param_groups[0]["lr"] = rate
+        run(made, p, 2)
+        found.append(torch.cat([each.detach().flatten() for each in p]))
+    torch.testing.assert_close(*found)
 
 
 def test_both_presets_are_whole() -> None:

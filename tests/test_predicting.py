@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAIRSEQ_STEADY, SCORE_FLAGS, Trainer, environment, run_command
+from fairseq_steady.commands.predict import read_texts
 from fairseq_steady.errors import UserError
 from fairseq_steady.inference.predicting import Predictor
 
@@ -141,6 +142,30 @@ def test_typed_pairs_have_a_tab_between_them(trained: Train) -> None:
     done = run_command("predict", checkpoint, "--text", "w0")
     assert done.returncode == 1
     assert "error: --text:1: 0 tabs in 'w0'; the checkpoint reads pairs" in done.stderr
+
+
+def test_a_table_without_a_tables_name_is_no_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text('{"text": "w0"}\n')
+    with pytest.raises(UserError, match=r"a\.txt:1: .* is a row of a table.*\.jsonl"):
+        list(read_texts(path, ["text"]))
+    path.write_text("id,text\n7,w0\n")
+    assert list(read_texts(path, ["text"])) == ["id,text", "7,w0"]
+    assert "a.txt:1: 'id,text' is answered as a text" in capsys.readouterr().err
+    path.write_text("[1] the text\n")
+    assert list(read_texts(path, ["text"])) == ["[1] the text"]
+    assert not capsys.readouterr().err
+
+
+def test_a_column_wants_a_table_and_texts_a_list(trained: Train) -> None:
+    checkpoint = trained("classes") / "checkpoint_last.pt"
+    done = run_command("predict", checkpoint, "--text", "w0", "--text-column", "Foo")
+    assert done.returncode == 1
+    assert "error: --text-column Foo is a column of a table: name a" in done.stderr
+    with pytest.raises(UserError, match="^'w0 w1' is one text; give a list of them$"):
+        list(Predictor(checkpoint, cpu=True)("w0 w1"))
 
 
 def test_columns_are_those_of_the_training(trained: Train, score_data: Path) -> None:

@@ -53,6 +53,9 @@ def test_cola_trains_learns_and_reports_its_own_metric(
     assert {"valid_accuracy", "valid_f1"} <= valid[0].keys()
     state = checkpoint(tmp_path, "checkpoint_best.pt")
     assert state["extra_state"]["best"] == pytest.approx(best, abs=1e-6)
+    first = next(v for v in valid if float(v["valid_mcc"]) == best)
+    updates = state["optimizer_history"][-1]["num_updates"]
+    assert updates == int(first["valid_num_updates"])
     seen = scalars(tmp_path / "tb" / "valid")
     assert max(seen["mcc"]) == pytest.approx(best, abs=1e-6)
     assert "sift_divergence" in scalars(tmp_path / "tb" / "train")

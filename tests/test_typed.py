@@ -3,7 +3,9 @@
 import pytest
 from conftest import ROOT
 from fairseq_steady.commands import hydra_train, train
-from fairseq_steady.errors import UserError
+from fairseq_steady.errors import UserError, explanation
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 
 EXAMPLES = ROOT / "examples" / "hydra"
 
@@ -25,6 +27,18 @@ def test_a_yaml_that_is_not_there_is_named(words: list[str], said: str) -> None:
 def test_a_folder_of_yaml_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match="^--config-dir nowhere is not a folder$"):
         hydra_train.main(["--config-dir", "nowhere", "--config-name", "cola"])
+
+
+def test_a_flag_that_the_file_leaves_out_begins_with_a_plus() -> None:
+    with (
+        initialize_config_dir(str(EXAMPLES), version_base="1.1"),
+        pytest.raises(ConfigCompositionException) as raised,
+    ):
+        compose("cola", ["task.steady_max_length=16"])
+    assert explanation(raised.value) == (
+        "the configuration has no task.steady_max_length; for a flag that its file "
+        "leaves out, begin with a plus: +task.steady_max_length=16"
+    )
 
 
 def test_the_examples_pass() -> None:

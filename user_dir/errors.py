@@ -152,6 +152,12 @@ _KNOWN = tuple(
             r"(\1): rename the file or folder",
         ),
         (
+            r"^hydra\.errors\.\w+: Could not override '([^']*)'\.\s+"
+            r"To append to your config use (\+[^\n]*)",
+            r"the configuration has no \1; for a flag that its file leaves out, begin "
+            r"with a plus: \2",
+        ),
+        (
             r"^(?:hydra\.errors\.\w+"
             r"|omegaconf\.errors\.(?:Missing|Validation)\w+): ([^\n]*)",
             r"the configuration: \1",

@@ -104,10 +104,11 @@ def _shown(default: Any) -> str:
     return "" if nothing or default == "???" else str(default)
 
 
-def _of_config(config: Any, name: str = "") -> tuple[Flag, ...]:
+def _of_config(config: Any, made: Any = None, name: str = "") -> tuple[Flag, ...]:
     from ..presets import of_paper
 
-    paper = {flag: _shown(value) or "off" for flag, value in of_paper(name, ()).items()}
+    said = of_paper(made, name, ())
+    paper = {flag: _shown(value) or "off" for flag, value in said.items()}
     return tuple(
         Flag(
             "--" + item.name.replace("_", "-"),
@@ -153,7 +154,7 @@ def _registered() -> Iterator[Component]:
     for kind, (classes, configs) in kinds.items():
         for name, made in sorted(classes.items()):
             if is_ours(made):
-                flags = _of_config(configs[name], name) if name in configs else ()
+                flags = _of_config(configs[name], made, name) if name in configs else ()
                 yield Component(kind, name, _what(made), flags)
 
 

@@ -14,6 +14,7 @@ takes sentences or pairs, as the first text is; --pair-column NAME says pairs.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -101,7 +102,8 @@ def read_texts(
     """The sentences or pairs of a file, or of standard input.
 
     Raises:
-        UserError: the file cannot be read, or lacks a column.
+        UserError: the file cannot be read, or lacks a column, or is a table without
+            a table's name.
 
     """
     from ..data.readers import filled, is_table, read_inputs
@@ -110,6 +112,8 @@ def read_texts(
 
     if path is None or not is_table(path):
         for where, number, line in read_inputs(path):
+            if number == 1:
+                check_no_table(where, line, columns)
             yield as_text(where, number, line, len(columns) == 2)
         return
     mend = "name yours with --text-column and --pair-column"
@@ -123,15 +127,41 @@ def read_texts(
         yield one_or_two(filled(path, number, cells))
 
 
+def check_no_table(where: "Where", line: str, columns: Sequence[str]) -> None:
+    """Refuse JSON, and remark on a header, where each line is a text.
+
+    Raises:
+        UserError: the first line is a JSON object.
+
+    """
+    from ..data.readers import error_at, shown
+
+    mend = "a table is read from a file that is named .tsv, .csv or .jsonl"
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if isinstance(row, dict):
+        problem = f"{shown(line)} is a row of a table, not a text"
+        raise error_at(where, 1, problem, mend)
+    if columns[0] in re.split("[,;\t]", line):
+        print(
+            f"{where}:1: {shown(line)} is answered as a text; {mend}", file=sys.stderr
+        )
+
+
 def every_text(
     args: argparse.Namespace, predictor: "Predictor", columns: Sequence[str]
 ) -> list["Text | Example"]:
     """What the command line gives or names, in order.
 
     Raises:
-        UserError: the checkpoint reads rows of a table, and none is named.
+        UserError: the checkpoint reads rows of a table, or a column of one is named,
+            and no table is.
 
     """
+    from ..data.readers import is_table
+
     if predictor.by_rows:
         if args.text or args.text_column or args.pair_column or not args.inputs:
             raise UserError(
@@ -140,6 +170,11 @@ def every_text(
                 "and leave out --text, --text-column and --pair-column"
             )
         return [row for path in args.inputs for row in predictor.examples(path)]
+    if args.text_column and not any(map(is_table, args.inputs)):
+        raise UserError(
+            f"--text-column {args.text_column} is a column of a table: name a .tsv, "
+            ".csv or .jsonl file, or leave it out"
+        )
     if args.text:
         pairs = len(columns) == 2
         return [

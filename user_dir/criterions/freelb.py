@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from fairseq.criterions import register_criterion
 from torch import Tensor, nn
 
 from ..flags import NOT_NEGATIVE, POSITIVE, one_of, option
+from ..presets import Paper
 from ..regularizers import (
     DropoutMode,
     dropout_passes,
@@ -73,6 +74,18 @@ class FreeLBCriterion(PlainCriterion):
 
     method = "freelb"
     ascends = True
+    paper: ClassVar = Paper(
+        "the script for CoLA of the authors of arXiv 1909.11764",
+        {
+            "freelb_steps": 3,
+            "freelb_step": 2.5e-2,
+            "freelb_init": 0.4,
+            "freelb_eps": 0.3,
+            "freelb_norm": "l2",
+            "freelb_noise": "uniform",
+            "freelb_dropout": "shared",
+        },
+    )
     cfg: FreeLBConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:

@@ -2,13 +2,14 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from fairseq.criterions import register_criterion
 from torch import nn
 
 from ..errors import UserError
+from ..presets import Paper
 from ..regularizers import (
     DropoutMode,
     dropout_passes,
@@ -47,6 +48,10 @@ class HyPeCriterion(PlainCriterion):
     """
 
     method = "hype"
+    paper: ClassVar = Paper(
+        "arXiv 2212.08853, the least of its radii from 1e-5 to 1e-2",
+        {"hype_eps": 1e-5, "hype_noise": "normal", "hype_dropout": "off"},
+    )
     cfg: HyPeConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:

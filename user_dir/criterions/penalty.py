@@ -103,6 +103,22 @@ def _cut(logits: Tensor, rows: Tensor, spoken: Tensor) -> Tensor:
     return logits[rows][:, spoken] if len(spoken) else logits[rows]
 
 
+def _check_logged(regularizer: Any, penalty: Penalty) -> None:
+    """Workers add up what they log, also one that has no sentence to regularise.
+
+    Raises:
+        UserError: the method logs what its ``logs`` does not name, or less.
+
+    """
+    named, found = set(getattr(regularizer, "logs", ())), set(penalty.logged)
+    if named != found:
+        raise UserError(
+            f"{type(regularizer).__name__} logs {sorted(found)} and names "
+            f"{sorted(named)} as its `logs`, which a worker without sentences goes by: "
+            "name the same, as in regularizers/r3f.py"
+        )
+
+
 class PenaltyCriterion(WeightedCriterion):
     """The clean pass through the distributed wrapper, every other past it.
 
@@ -259,7 +275,9 @@ class PenaltyCriterion(WeightedCriterion):
 
     def term(self, model: nn.Module, seen: Regularised) -> Term:
         """Lambda times the penalty, and what to log of it."""
-        penalty = self.regularizer(model)(seen.view)
+        regularizer = self.regularizer(model)
+        penalty = regularizer(seen.view)
+        _check_logged(regularizer, penalty)
         divergence = penalty.value.sum()
         self.watch(divergence)
         unit = seen.passes.kind.unit * self.terms.fraction

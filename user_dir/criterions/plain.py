@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..flags import SHARE, Flags, option, read_flags
 from ..models.steady import HEAD
+from ..presets import Paper
 from ..regularizers import unwrap
 from ..regularizers.view import HALF, multiplied
 from ..scores.groups import GROUPS
@@ -88,6 +89,7 @@ class PlainCriterion(FairseqCriterion):
     method: ClassVar[str] = "plain"
     #: whether it differentiates a pass before the loss is known
     ascends: ClassVar[bool] = False
+    paper: ClassVar = Paper()
     cfg: PlainConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:

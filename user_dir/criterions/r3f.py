@@ -1,13 +1,14 @@
 """Criterion ``r3f``: noise on the embeddings that arrives."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Optional
+from typing import Any, ClassVar, Literal, Optional
 
 from fairseq.criterions import register_criterion
 from torch import nn
 
 from ..errors import UserError
 from ..flags import one_of, option
+from ..presets import Paper
 from ..regularizers import DropoutMode, Stopped
 from ..regularizers.divergence import Divergence
 from ..regularizers.r3f import R3F
@@ -73,6 +74,15 @@ class R3FCriterion(PenaltyCriterion):
     """
 
     method = "r3f"
+    paper: ClassVar = Paper(
+        "arXiv 2008.03156 and its criterion in fairseq; both kinds of noise are tried",
+        {
+            "r3f_lambda": 1.0,
+            "r3f_warmup": 0.0,
+            "r3f_eps": 1e-5,
+            "r3f_noise": "uniform",
+        },
+    )
     cfg: R3FConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:

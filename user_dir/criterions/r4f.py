@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from fairseq.criterions import register_criterion
 from torch import nn
 
 from ..errors import UserError
 from ..flags import one_of, option
+from ..presets import Paper
 from ..regularizers import DropoutMode, Stopped, unwrap
 from ..regularizers.r3f import R3F
 from ..regularizers.spectral import Bound, bound_linear, spectral_bound
@@ -68,6 +69,16 @@ class R4FCriterion(PenaltyCriterion):
     """
 
     method = "r4f"
+    paper: ClassVar = Paper(
+        "arXiv 2008.03156, which divides by the norm also where that is below 1",
+        {
+            "r4f_lambda": 1.0,
+            "r4f_warmup": 0.0,
+            "r4f_eps": 1e-5,
+            "r4f_noise": "uniform",
+            "r4f_norm": "exact",
+        },
+    )
     cfg: R4FConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:

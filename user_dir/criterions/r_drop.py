@@ -1,12 +1,13 @@
 """Criterion ``r_drop``: the control that has dropout and no noise."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fairseq.criterions import register_criterion
 from torch import nn
 
 from ..errors import UserError
+from ..presets import Paper
 from ..regularizers import DropoutMode
 from ..regularizers.r_drop import doubled
 from .choosing import chosen
@@ -42,6 +43,11 @@ class RDropCriterion(WeightedCriterion):
     """
 
     method = "r_drop"
+    paper: ClassVar = Paper(
+        "the code of arXiv 2106.14448 for CNN/DailyMail; its alpha of 0.7 is worth "
+        "0.35 here",
+        {"r_drop_lambda": 0.35, "r_drop_warmup": 0.0},
+    )
     cfg: RDropConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:

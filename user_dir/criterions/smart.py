@@ -1,7 +1,7 @@
 """Criterion ``smart``: adversarial smoothness and the Bregman proximal point."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Optional
+from typing import Any, ClassVar, Literal, Optional
 
 import torch
 from fairseq.criterions import register_criterion
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..flags import NOT_NEGATIVE, POSITIVE, SHARE, at_least, one_of, option
+from ..presets import Paper
 from ..regularizers import DIVERGENCES, DropoutMode, Stopped, unwrap
 from ..regularizers.ascent import Ascent, Norm, Projection
 from ..regularizers.bregman import Schedule, Teacher
@@ -174,6 +175,22 @@ class SMARTCriterion(AscentCriterion):
     """
 
     method = "smart"
+    paper: ClassVar = Paper(
+        "arXiv 1911.03437, implementation details; lambda is the least of its 1, 3, 5",
+        {
+            "smart_lambda": 1.0,
+            "smart_warmup": 0.0,
+            "smart_init": 1e-5,
+            "smart_step": 1e-3,
+            "smart_steps": 1,
+            "smart_eps": 1e-5,
+            "smart_bregman": "momentum",
+            "smart_mu": 1.0,
+            "smart_beta": 0.999,
+            "smart_early_beta": 0.99,
+            "smart_early": 0.1,
+        },
+    )
     cfg: SMARTConfig
 
     def __init__(self, cfg: Any, task: Any) -> None:

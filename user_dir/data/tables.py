@@ -369,6 +369,7 @@ def _csv_rows(
 ) -> Iterator[Row]:
     reader = csv.reader(_csv_lines(path), delimiter=separator, strict=True)
     blank, last, lost = 0, 0, _Swallowed(path, separator)
+    header: list[str] = []
     try:
         header = as_header(path, next(reader), columns)
         if not header:
@@ -384,6 +385,9 @@ def _csv_rows(
                 blank = blank or reader.line_num
             last = reader.line_num
     except csv.Error as error:
+        lacking = [name for name in columns if name not in header]
+        if header and lacking:  # parted by something else, quotes stand anywhere
+            raise _no_column(path, 1, lacking[0], dict.fromkeys(header), "") from None
         # Where the row begins: the quote that is never closed is there.
         problem = f"not {'CSV' if separator == ',' else 'a quoted TSV'} ({error})"
         raise error_at(path, last + 1, problem, "mend the quotes") from None

@@ -158,6 +158,11 @@ class Original:
         return arguments
 
     @cached_property
+    def own_tokenizer(self) -> Any:
+        """The directory's, as it came; reading a large one takes seconds."""
+        return load_tokenizer(self.directory.tokenizer_path)
+
+    @cached_property
     def tokenizer(self) -> SentenceTokenizer:
         """Text to the model's ids, with special tokens that are spelled in it."""
         dictionary = self.directory.dictionary()
@@ -243,7 +248,7 @@ def _labels(original: Original) -> dict[str, Any]:
 
 def _special_ids(original: Original) -> dict[str, Any]:
     special = original.directory.manifest.special_tokens
-    tokenizer = load_tokenizer(original.directory.tokenizer_path)
+    tokenizer = original.own_tokenizer
     names = original.family.special_ids
     ids = {f"{n}_token_id": tokenizer.token_to_id(special[s]) for n, s in names}
     if original.family.decodes:
@@ -257,7 +262,7 @@ def _special_ids(original: Original) -> dict[str, Any]:
 
 def _tokenizer_config(original: Original) -> dict[str, Any]:
     special = original.directory.manifest.special_tokens
-    tokenizer = load_tokenizer(original.directory.tokenizer_path)
+    tokenizer = original.own_tokenizer
     names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>"}
     names |= {"unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
     types = ["token_type_ids"] if original.form.get("token_types") else []

@@ -33,7 +33,7 @@ _USES = {
 from transformers import pipeline
 
 classify = pipeline("text-classification", FOLDER)
-print(classify(INPUT))""",
+print(classify(INPUT, truncation=True))""",
     "ForMultipleChoice": """\
 from transformers import AutoModelForMultipleChoice, AutoTokenizer
 
@@ -55,7 +55,8 @@ from transformers import AutoModel, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 model = AutoModel.from_pretrained(FOLDER)
-print(model(**tokenizer("Some text.", return_tensors="pt")).last_hidden_state)""",
+words = tokenizer("Some text.", truncation=True, return_tensors="pt")
+print(model(**words).last_hidden_state)""",
 }
 _LIMITS = """
 ## Limits
@@ -188,7 +189,10 @@ def _usage(original: "Original") -> list[str]:
     if getattr(original.task, "labels", None) is None:
         given += ', function_to_apply="none"'
     snippet = _USES[original.purpose].replace("FOLDER", '"."').replace("INPUT", given)
-    return ["## Use", "", "In this folder:", "", code_block(snippet, "python")]
+    read = (
+        f"It reads {original.longest} tokens of a text; `truncation` leaves out more."
+    )
+    return ["## Use", "", read, "In this folder:", "", code_block(snippet, "python")]
 
 
 def _scores(original: "Original") -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.batching import in_batches
 from ..data.forms import ONE_ROW, Form
-from ..data.readers import Example
+from ..data.readers import Example, shown
 from ..data.tokenizing import SentenceTokenizer
 from ..errors import UserError
 from ..model_dir import (
@@ -255,9 +255,11 @@ class Trained:
             decoder_input: as :func:`..data.batching.padded` has it.
 
         Raises:
-            UserError: a batch has no tokens.
+            UserError: a batch has no tokens, or the texts are one string.
 
         """
+        if isinstance(texts, str):
+            raise UserError(f"{shown(texts)} is one text; give a list of them")
         if max_tokens < 1:
             raise UserError(f"max_tokens {max_tokens} is not a number from 1")
 

@@ -40,7 +40,7 @@ def adamax_(
     decay = group["weight_decay"] * group["decay_scale"]
     if decay != 0:
         torch._foreach_add_(
-            params, params, alpha=-decay * group["lr"] * group["lr_scale"]
+            params, params, alpha=-decay * float(group["lr"]) * group["lr_scale"]
         )
     steps = averages
     if multipliers is not None:
@@ -51,7 +51,7 @@ def adamax_(
 
 def rates(states: Sequence[Mapping[str, Any]], group: Mapping[str, Any]) -> list[float]:
     """Learning rate of each parameter at its own step."""
-    lr, beta1 = group["lr"] * group["lr_scale"], group["betas"][0]
+    lr, beta1 = float(group["lr"]) * group["lr_scale"], group["betas"][0]
     if not group["bias_correction"]:
         return [lr] * len(states)
     return [lr / (1 - beta1 ** state["step"]) for state in states]

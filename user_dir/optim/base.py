@@ -29,16 +29,28 @@ class Grouped(torch.optim.Optimizer):
     ranges: ClassVar[Mapping[str, Range]] = RANGES
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
-        for name, values in self.ranges.items():
-            values.check(f"optimizer: {name} =", defaults.get(name))
         scales = {"lr_scale": 1.0, "decay_scale": 1.0, "anchor_scale": 1.0}
         super().__init__(params, {**scales, **defaults})
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; in those of version 0.1 ``in_scope`` is ``noisy``.
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; what a group says itself has the arguments' ranges.
 
-        Steps are numbers. BertAdam's were tensors, which torch leaves on the CPU, where
-        the fused kernel of a GPU does not take them.
+        Raises:
+            UserError: a value is out of range.
+
+        """
+        for name, values in self.ranges.items():
+            value = {**self.defaults, **param_group}.get(name)
+            values.check(f"optimizer: {name} =", value)
+        super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state, and with its settings, as torch's optimizers do.
+
+        What it lacks of them, as one of torch's does, is as the arguments have it. In
+        states of version 0.1 ``in_scope`` is ``noisy``. Steps are numbers. BertAdam's
+        were tensors, which torch leaves on the CPU, where the fused kernel of a GPU
+        does not take them.
         """
         super().load_state_dict(state_dict)
         for state in self.state.values():
@@ -46,6 +58,8 @@ class Grouped(torch.optim.Optimizer):
         for group in self.param_groups:
             if "noisy" in group:
                 group["in_scope"] = group.pop("noisy")
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
 
     def lacking(self) -> set[str]:
         """What groups need of a state that was loaded, and that is not there."""
@@ -100,8 +114,20 @@ def gradient_of(parameter: Tensor) -> Tensor:
 def anchors_of(
     states: Sequence[Mapping[str, Any]], group: Mapping[str, Any]
 ) -> list[Tensor]:
-    """Where parameters started; none for a group that is not pulled there."""
-    return [state["anchor"] for state in states] if _pull_share(group) > 0 else []
+    """Where parameters started; none for a group that is not pulled there.
+
+    Raises:
+        UserError: that is not known any more.
+
+    """
+    if _pull_share(group) <= 0:
+        return []
+    if not all("anchor" in state for state in states):
+        raise UserError(
+            "optimizer: anchor was not set at the first step, and where parameters "
+            "started is not known any more; set it before"
+        )
+    return [state["anchor"] for state in states]
 
 
 def pull_(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..flags import NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE, one_of
 from ..seeds import seed_of
 from .adamax import adamax_, rates
@@ -80,7 +81,7 @@ class PatsAdamax(Grouped):
         noise_scale: ``absolute``, or ``lr`` to multiply by the learning rate.
         gate: ``ratio`` opens above mean / (s + guard) = gamma, ``sensitivity`` below
             s = gamma, ``none`` always.
-        seed: of the noise.
+        seed: of the noise, >= 0.
 
     Raises:
         UserError: a value is out of range.
@@ -96,6 +97,7 @@ class PatsAdamax(Grouped):
         "guard": POSITIVE,
         "noise_scale": SCALES,
         "gate": GATES,
+        "seed": NOT_NEGATIVE,
     }
 
     def __init__(
@@ -136,7 +138,17 @@ class PatsAdamax(Grouped):
         )
 
     def start(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """Averages at 0."""
+        """Averages at 0.
+
+        Raises:
+            UserError: the parameter is in half precision.
+
+        """
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise UserError(
+                f"PatsAdamax takes fp32 or fp64, not {parameter.dtype}, in which its "
+                "noise has no digits: keep fp32 weights, and compute under autocast"
+            )
         state: dict[str, Any] = {
             "step": 0,
             "exp_avg": torch.zeros_like(parameter),
@@ -309,7 +321,7 @@ def _add_noise(
 ) -> None:
     scale = group["noise"]
     if group["noise_scale"] == "lr":
-        scale *= group["lr"] * group["lr_scale"]
+        scale *= float(group["lr"]) * group["lr_scale"]
     for block in run:
         params, sensitivities = lists.of(block, "params", "sensitivities")
         ratios = _ratios(sensitivities, [means[piece.index] for piece in block], group)

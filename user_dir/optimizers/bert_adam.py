@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fairseq.optim import register_optimizer
 
 from ..flags import NOT_NEGATIVE, POSITIVE, SHARE, option
 from ..optim import BertAdam
+from ..presets import Paper
 from .groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
 
 
@@ -35,6 +36,16 @@ class FairseqBertAdam(SteadyOptimizer):
     """Adam as BERT was fine-tuned with; :class:`..optim.BertAdam` in fairseq."""
 
     name = "bert_adam"
+    paper: ClassVar = Paper(
+        "arXiv 1810.04805 and its code",
+        {
+            "bert_adam_beta1": 0.9,
+            "bert_adam_beta2": 0.999,
+            "bert_adam_eps": 1e-6,
+            "bert_adam_weight_decay": 0.01,
+            "bert_adam_bias_correction": False,
+        },
+    )
     cfg: BertAdamConfig
 
     def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> BertAdam:

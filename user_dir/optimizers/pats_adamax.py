@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from fairseq.optim import register_optimizer
@@ -19,6 +19,7 @@ from ..flags import (
 )
 from ..optim import PRESETS, PatsAdamax
 from ..optim.pats import GATES, SCALES, Gate, Preset, Scale
+from ..presets import Paper
 from .groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
 
 
@@ -82,6 +83,10 @@ class FairseqPatsAdamax(SteadyOptimizer):
 
     name = "pats_adamax"
     scoped = True
+    paper: ClassVar = Paper(
+        "arXiv 2210.12403, one of two readings of its constants",
+        {"pats_preset": "paper-A"},
+    )
     cfg: PatsAdamaxConfig
 
     def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> PatsAdamax:

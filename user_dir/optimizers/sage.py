@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fairseq.optim import register_optimizer
 
 from ..flags import POSITIVE, SHARE, one_of, option
 from ..optim import Sage
+from ..presets import Paper
 from .groups import SteadyOptimizer, SteadyOptimizerConfig, anchor, decay
 
 
@@ -37,6 +38,7 @@ class FairseqSage(SteadyOptimizer):
 
     name = "sage"
     scoped = True
+    paper: ClassVar = Paper("the code of arXiv 2202.02664", {"sage_beta": 0.75})
     cfg: SageConfig
 
     def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> Sage:

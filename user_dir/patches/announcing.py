@@ -160,7 +160,7 @@ class Run:
     def evaluated(
         self, subset: str, stats: Mapping[str, Any], same: str | None = None
     ) -> None:
-        """Remember the best score, as fairseq picks it, and when it was.
+        """Remember the best score, the first of equals, and when it was.
 
         Args:
             subset: of the data.
@@ -178,7 +178,7 @@ class Run:
             return
         larger = chosen.maximize_best_checkpoint_metric
         before = self.best[0] if self.best else -math.inf if larger else math.inf
-        if value >= before if larger else value <= before:
+        if value > before if larger else value < before:
             self.best = float(value), int(stats["num_updates"])
 
     # --- where it is ---

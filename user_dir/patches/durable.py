@@ -3,6 +3,7 @@
 import atexit
 import functools
 import logging
+import math
 import multiprocessing
 import os
 import queue
@@ -87,6 +88,24 @@ def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
     with open(src_path, "rb") as source:
         _replacing(lambda file: shutil.copyfileobj(source, file, 2**20), dst_path)
     return True
+
+
+def first_of_equals(save: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a score that is only reached again leave ``checkpoint_best.pt`` as it is.
+
+    fairseq compares with its ``best``, equals included; that is moved up by the least
+    that a number can be, and stays there, so that a run that goes on has it too.
+    """
+
+    @functools.wraps(save)
+    def save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:
+        known = vars(save_checkpoint)
+        if val_loss is not None and val_loss == known.get("best"):
+            better = math.inf if cfg.maximize_best_checkpoint_metric else -math.inf
+            known["best"] = math.nextafter(val_loss, better)
+        return save(cfg, trainer, epoch_itr, val_loss)
+
+    return save_checkpoint
 
 
 def is_whole(path: Path) -> bool:

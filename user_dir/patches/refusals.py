@@ -11,7 +11,7 @@ import functools
 import logging
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +21,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
 from ..errors import UserError
 from ..flags import at_least
-from ..presets import PAPER, of_paper
+from ..presets import of_paper
 from .durable import check_writable
 from .quiet import only_the_first
 
@@ -213,23 +213,27 @@ def _schedule(said: set[str], counted: bool) -> dict[str, Any]:
     return {"lr_scheduler": "polynomial_decay", **warm_up}
 
 
-def of_papers(names: Sequence[str | None], said: Collection[str]) -> dict[str, Any]:
+def of_papers(names: Mapping[str, str | None], said: Collection[str]) -> dict[str, Any]:
     """The papers' values of what nobody says.
 
     Args:
-        names: of the criterion, and of the optimizer if one is named.
+        names: of the criterion and the optimizer, where they are named.
         said: what the command line sets.
 
     Raises:
         UserError: the criterion is of no paper that is known here.
 
     """
-    if names[0] not in PAPER:
-        raise UserError(
-            f"--steady-preset paper knows no values for --criterion {names[0]}; leave "
-            "it out, and give them flag by flag"
-        )
-    return {k: v for name in names for k, v in of_paper(name, said).items()}
+    found: dict[str, Any] = {}
+    for kind, name in names.items():
+        made = REGISTRIES[kind]["registry"].get(name)
+        if kind == "criterion" and "paper" not in vars(made or object):
+            raise UserError(
+                f"--steady-preset paper knows no values for --criterion {name}; leave "
+                "it out, and give them flag by flag"
+            )
+        found |= of_paper(made, name, said)
+    return found
 
 
 def _set_defaults(
@@ -250,7 +254,8 @@ def _set_defaults(
     optimizer = given.optimizer if "optimizer" in said else None
     new = unsaid(said, optimizer)
     if getattr(given, "steady_preset", None) == "paper":
-        new |= of_papers([given.criterion, optimizer], said)
+        named = {"criterion": given.criterion, "optimizer": optimizer}
+        new |= of_papers(named, said)
     parser.set_defaults(**new)
     return new
 

@@ -116,6 +116,13 @@ TABLE: tuple[Row, ...] = (
         digest="d55d1d29f897",
     ),
     Change(
+        _CHECKPOINTS + "save_checkpoint",
+        "fairseq keeps the last of equally good evaluations; --patience, and compare's "
+        "scores and predictions, go by the first.",
+        around=durable.first_of_equals,
+        digest="61513534b9b3",
+    ),
+    Change(
         _CHECKPOINTS + "torch_persistent_save",
         "A kill or a full disk must leave the checkpoint before it whole.",
         instead=durable.save_whole,

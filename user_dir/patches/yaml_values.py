@@ -11,7 +11,6 @@ from fairseq.registry import REGISTRIES
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..errors import UserError
-from ..presets import of_paper
 from .refusals import of_papers
 
 #: Keys whose value Hydra, or logging's configuration, calls or imports.
@@ -88,9 +87,8 @@ def fill_in(cfg: DictConfig, words: Sequence[str]) -> None:
             for key, value in node.items()
             if f"{kind}.{key}" in typed or value != defaults.get(key)
         }
-        known = of_papers([name], said) if kind == "criterion" else of_paper(name, said)
         with open_dict(cfg):
-            node.update(known)
+            node.update(of_papers({kind: name}, said))
 
 
 def checked(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:

@@ -7,12 +7,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..flags import NOT_NEGATIVE, one_of
+
 Norm = Literal["linf", "l2"]
 Level = Literal["token", "sentence"]
 Projection = Literal["clamp", "normalize"]
 
 #: Keeps a division finite in MT-DNN's form of the projection.
 _GUARD = 1e-6
+_RANGES = {
+    "steps": NOT_NEGATIVE,
+    "step_size": NOT_NEGATIVE,
+    "radius": NOT_NEGATIVE,
+    "norm": one_of("linf", "l2"),
+    "level": one_of("token", "sentence"),
+    "projection": one_of("clamp", "normalize"),
+}
 
 
 @dataclass(frozen=True)
@@ -21,14 +31,17 @@ class Ascent:
 
     Args:
         steps: gradient steps, >= 0.
-        step_size: length of a step in ``norm``, > 0.
-        radius: of the ball, > 0, or None for no projection.
+        step_size: length of a step in ``norm``, >= 0.
+        radius: of the ball, >= 0, or None for no projection.
         gradient_scale: factor on the objective while differentiating, undone before
             the gradient is used; keeps fp16 gradients from underflowing.
         norm: L-infinity or L2.
         level: whether a norm is taken over each token's channels or over a sentence.
         projection: ``clamp`` onto the ball (the nearest point), or ``normalize`` onto
             its surface with the raw gradient as step, as MT-DNN does.
+
+    Raises:
+        UserError: a value is none of these.
 
     """
 
@@ -39,6 +52,10 @@ class Ascent:
     norm: Norm = "linf"
     level: Level = "token"
     projection: Projection = "clamp"
+
+    def __post_init__(self) -> None:
+        for name, values in _RANGES.items():
+            values.check(f"Ascent: {name} =", getattr(self, name))
 
     def scaled(self, factor: float) -> "Ascent":
         """The same with another ``gradient_scale``, as a model's precision asks for."""

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..flags import one_of
 
 Mode = Literal["vanilla", "momentum"]
+_MODES = one_of("vanilla", "momentum")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Schedule:
         start: the teacher is the student until this update, and the divergence counts
             from there.
 
+    Raises:
+        UserError: the mode is another.
+
     """
 
     mode: Mode = "momentum"
@@ -41,6 +46,9 @@ class Schedule:
     early: int = 0
     every: int = 10
     start: int = 0
+
+    def __post_init__(self) -> None:
+        _MODES.check("Schedule: mode =", self.mode)
 
     def decay(self, update: int) -> float:
         """Weight of the old teacher after update number ``update`` (from 1)."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from . import kernels
 from .divergence import Divergence, SymmetricKL, symmetric_kl
 from .kernels import Form
@@ -131,6 +132,10 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():  # create_graph=True
+            raise UserError(
+                "chunked has no second derivative: call the divergence itself"
+            )
         perturbed, clean, real, rows, values, kept = ctx.saved_tensors
         sides = [side.detach() for side in (perturbed, clean)]
         wanted = ctx.needs_input_grad[:2]
@@ -158,7 +163,8 @@ def chunked(
 
     Forward keeps the two sets of logits and nothing of their size besides; backward
     reads them again. ``symmetric_kl`` has its closed form there, on a GPU as a kernel
-    (kernels.py); others are computed again and differentiated.
+    (kernels.py); others are computed again and differentiated. There is no second
+    derivative: backward with ``create_graph`` is refused.
 
     Args:
         measure: one value per row of logits.

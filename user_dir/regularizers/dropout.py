@@ -7,7 +7,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from ..flags import one_of
+
 DropoutMode = Literal["independent", "shared", "off"]
+MODES = one_of("independent", "shared", "off")
 Pass = Callable[[], AbstractContextManager[None]]
 
 
@@ -48,7 +51,11 @@ def dropout_passes(model: nn.Module, mode: DropoutMode) -> Pass:
             only the perturbation can move the logits; ``off`` runs the extra passes
             in evaluation mode, where the clean pass needs repeating too.
 
+    Raises:
+        UserError: the mode is another.
+
     """
+    MODES.check("dropout_passes: mode =", mode)
     if mode == "shared":
         cpu = torch.get_rng_state()
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

@@ -1,6 +1,6 @@
 """FreeLB: adversarial training on the task loss, every ascent step's gradient used."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +42,23 @@ def with_gradients(
         value.detach(), known, scale, *parameters
     )
     return result
+
+
+def _owned(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Each in memory of its own, so that it can be changed.
+
+    Parameters that are only added have one gradient in common, and that of a sum is
+    one number seen many times.
+    """
+    found, seen = list(gradients), set()
+    for place, gradient in enumerate(found):
+        if gradient is None:
+            continue
+        memory = gradient.untyped_storage().data_ptr()
+        if memory in seen or 0 in gradient.stride():
+            found[place] = gradient.clone(memory_format=torch.contiguous_format)
+        seen.add(memory)
+    return found
 
 
 def _add(one: list[Tensor | None], other: Sequence[Tensor | None]) -> None:
@@ -89,22 +106,22 @@ class FreeLB:
         self,
         losses: Callable[[Tensor, int], Tensor],
         start: Tensor,
-        parameters: Sequence[Tensor],
+        parameters: Iterable[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Walk and average.
 
         Args:
             losses: the summed task loss under a perturbation of shape (B, T, C); the
                 second argument counts the passes from 0.
-            start: delta_0.
-            parameters: what the loss trains.
+            start: delta_0, shape (B, T, C), fp32, 0 at padding.
+            parameters: what the loss trains; others get the last pass's gradient only.
 
         Returns:
             The mean loss, the last perturbation, and how many (sentence, step) pairs
             were refused for a non-finite gradient.
 
         """
-        how = self.ascent
+        how, parameters = self.ascent, list(parameters)
         delta = start = project(start, how)
         refused = torch.zeros((), device=start.device)
         share = 1 / (how.steps + 1)
@@ -118,9 +135,9 @@ class FreeLB:
             )
             total = total + value.detach()
             if summed:
-                _add(summed, found)
+                _add(summed, _owned(found))
             else:
-                summed = list(found)
+                summed = _owned(found)
             delta, stopped = climb(delta, into_delta, start, how)
             refused = refused + stopped
         last = losses(delta.detach(), how.steps) * share

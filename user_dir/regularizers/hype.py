@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .noise import derived, draw
-from .view import embeddings_rms, masked_rms, rounded_away
+from .view import check_mask, embeddings_rms, masked_rms, rounded_away
 
 
 @dataclass
@@ -40,6 +40,23 @@ def layers_of(encoder: nn.Module) -> nn.ModuleList:
     return layers
 
 
+def _by_sentence(hidden: Tensor, mask: Tensor) -> Tensor:
+    """States of a layer, (T, B, C), as those of sentences, (B, T, C), detached.
+
+    Raises:
+        UserError: they are not (T, B, C), where their shape shows it.
+
+    """
+    check_mask(mask)
+    tokens, rows = hidden.shape[:2]
+    if rows % len(mask) or tokens * rows != mask.numel():
+        raise UserError(
+            f"layers of {tuple(hidden.shape)} and a mask of {tuple(mask.shape)}: "
+            "perturbed_layers is for layers that are called on (T, B, C), as fairseq's"
+        )
+    return hidden.detach().transpose(0, 1).reshape(*mask.shape, -1)
+
+
 @contextmanager
 def perturbed_layers(
     encoder: nn.Module,
@@ -54,6 +71,7 @@ def perturbed_layers(
     Source: HyPe (arXiv 2212.08853), its method section: noise on the hidden states
     that enter each Transformer layer.
     Deviations: noise is drawn per sentence and layer, at real tokens only (our own).
+    Layers that backward computes again (activation checkpointing) have no noise there.
 
     Args:
         encoder: with ``layers``, each called on hidden states of shape (T, B, C), or of
@@ -69,7 +87,8 @@ def perturbed_layers(
         What is known of it so far.
 
     Raises:
-        UserError: the encoder has no list of layers.
+        UserError: the encoder has no list of layers, or they are called on states of
+            another shape.
 
     """
     layers = layers_of(encoder)
@@ -82,7 +101,7 @@ def perturbed_layers(
         def shift(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden = inputs[0]
             z = draw(noise, derived(keys, next(numbers)), mask, hidden.shape[-1], eps)
-            states = hidden.detach().transpose(0, 1).reshape(z.shape)
+            states = _by_sentence(hidden, mask)
             if relative:
                 z = z * embeddings_rms(states, mask)
             if known.rms is None:

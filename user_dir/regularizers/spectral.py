@@ -7,7 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..flags import one_of
+
 Bound = Literal["bound", "exact"]
+BOUNDS = one_of("bound", "exact")
 
 #: Power iterations on fresh vectors; afterwards one per update follows the weight.
 _WARM_UP = 15
@@ -31,6 +34,9 @@ class SpectralBound(nn.Module):
         weight: the matrix, shape (out, in).
         bound: ``bound`` or ``exact``.
 
+    Raises:
+        UserError: the bound is another.
+
     """
 
     u: Tensor
@@ -38,6 +44,7 @@ class SpectralBound(nn.Module):
 
     def __init__(self, weight: Tensor, bound: Bound = "bound") -> None:
         super().__init__()
+        BOUNDS.check("bound =", bound)
         self.bound = bound
         generator = torch.Generator().manual_seed(0)
         v = torch.randn(weight.shape[1], generator=generator).to(weight.device)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .cached import PerturbationCache
 from .divergence import Divergence
 
@@ -18,7 +19,24 @@ Stopped = Literal["none", "clean", "perturbed"]
 
 
 def _no_part(rows: Tensor) -> tuple["View", Tensor]:
-    raise NotImplementedError
+    raise UserError(
+        "a View with a cache needs `some`: perturbations of a part of the batch are "
+        "sought, with a View of it"
+    )
+
+
+def check_mask(mask: Tensor) -> None:
+    """Refuse a mask of numbers, whose negation is no mask.
+
+    Raises:
+        UserError: says how to make one.
+
+    """
+    if mask.dtype != torch.bool:
+        raise UserError(
+            f"a mask of {mask.dtype}: give one that is True at real tokens, as "
+            "attention_mask.bool()"
+        )
 
 
 @dataclass(frozen=True)
@@ -26,8 +44,8 @@ class View:
     """One batch after its clean pass.
 
     Args:
-        forward: an extra pass with a value of shape (B, T, C) at the injection point,
-            giving logits of shape (B, ..., K).
+        forward: an extra pass with a value of shape (B, T, C), fp32, at the injection
+            point, giving logits of shape (B, ..., K).
         embedded: what the clean pass had at that point, shape (B, T, C), live.
         mask: True at real tokens, shape (B, T).
         clean: logits of the clean pass, shape (B, ..., K), live.
@@ -43,6 +61,9 @@ class View:
         some: the view of some of the sentences, given as indices of shape (R,), with
             the columns of T that they need, a mask of shape (T,).
 
+    Raises:
+        UserError: the mask is not one of truth values.
+
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -57,6 +78,9 @@ class View:
     ids: Tensor = field(default_factory=lambda: torch.empty(0))
     cache: PerturbationCache | None = None
     some: Callable[[Tensor], tuple["View", Tensor]] = field(default=_no_part)
+
+    def __post_init__(self) -> None:
+        check_mask(self.mask)
 
     def compared(self, value: Tensor) -> Tensor:
         """Divergence of the pass with ``value`` from the clean one, shape (B,)."""
@@ -82,7 +106,8 @@ class Penalty:
 
     Args:
         value: divergence per sentence, shape (B,), differentiable.
-        logged: sums over the sentences, by name.
+        logged: sums over the sentences, by name; each named in the ``logs`` of the
+            regulariser's class, by which a worker without sentences logs zeros.
         lost: share of the perturbation's entries that rounding removed, or None where
             it cannot.
         cost: of its passes, in plain updates.

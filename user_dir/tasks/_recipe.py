@@ -40,6 +40,12 @@ class Recipe:
     @classmethod
     def of_epochs(cls, updates: int) -> "Recipe":
         """As many updates as some passes over the data take, but no fewer than ten."""
+        if updates < _EVALUATIONS:
+            logger.warning(
+                "--steady-epochs is %d updates here; training %d, one for each of the "
+                "recipe's evaluations (--max-epoch has no least number)",
+                *(updates, _EVALUATIONS),
+            )
         return cls(max(_EVALUATIONS, updates))
 
     def settings(self) -> dict[str, Any]:
