@@ -16,6 +16,7 @@ from conftest import Zygote
 from fairseq import checkpoint_utils
 from fairseq.data import iterators
 from fairseq.dataclass.configs import CheckpointConfig
+from fairseq_steady import patches
 from fairseq_steady.errors import UserError
 from fairseq_steady.patches import durable
 from fairseq_steady.patches.workers import check_workers
@@ -65,6 +66,7 @@ def test_the_first_of_equals_stays_the_best(
     )
     cfg.no_epoch_checkpoints = cfg.no_last_checkpoints = True
     sign = 1 if larger else -1
+    patches.install()
     save = checkpoint_utils.save_checkpoint
     monkeypatch.setattr(save, "best", 0.0, raising=False)
     vars(save).pop("best")
