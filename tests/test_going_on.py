@@ -1,5 +1,6 @@
 """Started again: what goes on, from where, and what is said of it."""
 
+import math
 import os
 import signal
 import time
@@ -337,6 +338,21 @@ def test_what_is_not_kept_is_not_waited_for(tmp_path: Path) -> None:
     assert durable.keeps(section(tmp_path))
     assert not durable.keeps(section(tmp_path, no_last_checkpoints=True))
     assert not durable.keeps(section(tmp_path, no_save=True))
+
+
+@pytest.mark.parametrize("larger", [True, False])
+def test_the_first_of_equals_is_announced(larger: bool) -> None:
+    run = announcing.Run()
+    chosen = {"best_checkpoint_metric": "x", "maximize_best_checkpoint_metric": larger}
+    run.cfg = OmegaConf.create(
+        {"checkpoint": chosen, "dataset": {"valid_subset": "valid"}}
+    )
+    sign = 1 if larger else -1
+    seen = []
+    for updates, score in enumerate((math.nan, -math.inf, 0.5, 0.5, 0.4), 1):
+        run.evaluated("valid", {"x": sign * score, "num_updates": updates})
+        seen.append(run.best and run.best[1])
+    assert seen == [None, 2, 3, 3, 3]
 
 
 def test_updates_are_counted_where_epochs_differ(

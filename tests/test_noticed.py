@@ -250,6 +250,21 @@ def test_freelb_adds_up_gradients_that_parameters_share(steps: int) -> None:
     assert not unused.grad.any()
 
 
+def test_freelb_adds_up_sparse_gradients() -> None:
+    words = nn.Embedding(3, 2, sparse=True)
+    start = torch.full((1, 1, 2), 0.5)
+    how = Ascent(1, 0.25, 10.0, norm="l2", level="sentence")
+
+    def losses(delta: Any, _: int) -> Any:
+        return ((words(torch.tensor([[1]])) + delta) ** 2).sum()
+
+    mean, last, _ = FreeLB(how)(losses, start, words.parameters())
+    mean.backward()
+    found = words.weight.grad.to_dense()[1]  # type: ignore[union-attr]
+    expected = 2 * words.weight[1] + (start + last).view(2)
+    torch.testing.assert_close(found, expected.detach())
+
+
 def test_words_and_numbers_that_choose_nothing_are_refused() -> None:
     """In one's own loop, where no command line has checked them."""
     wrong: list[tuple[str, Any]] = [
@@ -272,6 +287,8 @@ def test_a_mask_of_numbers_is_refused() -> None:
     ones = torch.ones(1, 2)
     with pytest.raises(UserError, match=r"mask of torch.float32: .*\.bool\(\)"):
         View(lambda v: v, ones[..., None], ones, ones, ones[:, 0], symmetric_kl)
+    with pytest.raises(UserError, match=r"mask of torch.int64"):
+        sentence_start("uniform", 1.0, torch.tensor([3]), ones.long(), 2)
 
 
 def test_a_chunked_divergence_has_no_second_derivative() -> None:

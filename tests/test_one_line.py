@@ -10,7 +10,7 @@ import torch
 from fairseq_steady.commands import get_data, rouge, sensitivity
 from fairseq_steady.errors import UserError
 from fairseq_steady.inference import averaging
-from fairseq_steady.patches.yaml_values import check_yaml
+from fairseq_steady.patches.yaml_values import check_keys, check_yaml
 from omegaconf import OmegaConf
 
 
@@ -137,6 +137,33 @@ def test_scores_that_nobody_can_read_end_the_command(
         monkeypatch.setattr(sys, "stdout", Closed())
         with pytest.raises(kind, match=said):
             rouge.main([str(scored), str(scored)])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "optimization.max_updte=3",
+            "optimization.max_updte; did you mean optim.*date",
+        ),
+        ("task.steady_modle=x", "task.steady_modle; did you mean task.steady_model?"),
+        ("criterion.nope=3", "criterion.nope; leave it out"),
+        ("methd=smart", "methd; did you mean method?"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(words: str, said: str) -> None:
+    name, _, value = words.partition("=")
+    cfg = OmegaConf.create(
+        {
+            **{"hydra": {"run": {"dir": "x"}}, "mine": 3, "optimization": {"lr": [1]}},
+            "task": {"_name": "cola", "steady_model": "${mine}"},
+            "criterion": {"_name": "sift", "sift_lambda": 1.0},
+        }
+    )
+    check_keys(cfg, [])
+    OmegaConf.update(cfg, name, value, force_add=True)
+    with pytest.raises(UserError, match=f"nothing reads {said}"):
+        check_keys(cfg, [f"+{words}"])
 
 
 def test_code_that_is_typed_with_hydras_plus_is_typed(

@@ -553,6 +553,16 @@ def test_a_state_of_torchs_adamw_goes_on() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("other", ["AdamW", "Adamax", "SGD"])
+def test_a_state_of_another_optimizer_is_refused(other: str) -> None:
+    p = parameters()
+    flags = {"momentum": 0.9} if other == "SGD" else {}
+    made: Any = getattr(torch.optim, other)(p, lr=1e-2, **flags)
+    run(made, p, 1)
+    with pytest.raises(UserError, match=r"no PatsAdamax's: it lacks .*sensitivity"):
+        PatsAdamax(parameters()).load_state_dict(made.state_dict())
+
+
 def test_a_pull_to_where_nobody_knows_is_refused() -> None:
     p = parameters()
     made = BertAdam(p)

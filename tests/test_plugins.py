@@ -23,6 +23,7 @@ from fairseq_steady.criterions.options import divergence, dropout, probing, stre
 from fairseq_steady.criterions.penalty import PenaltyCriterion
 from fairseq_steady.criterions.plain import PlainConfig
 from fairseq_steady.flags import SHARE, option
+from fairseq_steady.presets import Paper
 from fairseq_steady.regularizers import DropoutMode, Penalty
 
 
@@ -38,6 +39,7 @@ class ShrinkConfig(PlainConfig):
 @register_criterion("shrink", dataclass=ShrinkConfig)
 class ShrinkCriterion(PenaltyCriterion):
     method = "shrink"
+    paper = Paper("a paper of mine", {"shrink_share": 0.25})
     cfg: ShrinkConfig
 
     def regularizer(self, model):
@@ -106,6 +108,7 @@ def test_its_options_are_checked_as_ours_are(
     assert tiny.make_criterion("shrink").terms.strength == 1
     shown = list(whole(components(), ["shrink"]))
     assert shown[0] == "--criterion shrink"
+    assert "    --shrink-share (default: 0.5; paper: 0.25)" in shown
     assert "        by how much embeddings shrink, in [0, 1)" in shown
 
 

@@ -154,8 +154,12 @@ def test_a_table_without_a_tables_name_is_no_texts(
     path.write_text("id,text\n7,w0\n")
     assert list(read_texts(path, ["text"])) == ["id,text", "7,w0"]
     assert "a.txt:1: 'id,text' is answered as a text" in capsys.readouterr().err
-    path.write_text("[1] the text\n")
-    assert list(read_texts(path, ["text"])) == ["[1] the text"]
+    path.write_text('"sentence", label\n')
+    assert len(list(read_texts(path, ["text"], aliases={"text": ("sentence",)}))) == 1
+    assert "is answered as a text" in capsys.readouterr().err
+    for line in ("[1] the text", '{"level": 3}', "[" * 2000):
+        path.write_text(f"{line}\n")
+        assert list(read_texts(path, ["text"])) == [line]
     assert not capsys.readouterr().err
 
 

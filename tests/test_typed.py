@@ -36,8 +36,8 @@ def test_a_flag_that_the_file_leaves_out_begins_with_a_plus() -> None:
     ):
         compose("cola", ["task.steady_max_length=16"])
     assert explanation(raised.value) == (
-        "the configuration has no task.steady_max_length; for a flag that its file "
-        "leaves out, begin with a plus: +task.steady_max_length=16"
+        "the configuration has no task.steady_max_length: check its spelling; what its "
+        "file leaves out begins with a plus, +task.steady_max_length=16"
     )
 
 

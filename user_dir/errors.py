@@ -152,10 +152,10 @@ _KNOWN = tuple(
             r"(\1): rename the file or folder",
         ),
         (
-            r"^hydra\.errors\.\w+: Could not override '([^']*)'\.\s+"
+            r"^hydra\.errors\.\w+: Could not override '(\w+\.[^']*)'\.\s+"
             r"To append to your config use (\+[^\n]*)",
-            r"the configuration has no \1; for a flag that its file leaves out, begin "
-            r"with a plus: \2",
+            r"the configuration has no \1: check its spelling; what its file leaves "
+            r"out begins with a plus, \2",
         ),
         (
             r"^(?:hydra\.errors\.\w+"

@@ -38,7 +38,8 @@ def of_paper(made: Any, name: str | None, said: Collection[str]) -> dict[str, An
             the paper's lengths, whose unit is another.
 
     """
-    values = vars(made).get("paper", Paper()).values if made else {}
+    paper = vars(made).get("paper") if made else None
+    values = paper.values if isinstance(paper, Paper) else {}
     relative = f"{name}_eps_relative" in said
     return {
         flag: value

@@ -112,9 +112,10 @@ def read_texts(
 
     if path is None or not is_table(path):
         for where, number, line in read_inputs(path):
+            text = as_text(where, number, line, len(columns) == 2)
             if number == 1:
-                check_no_table(where, line, columns)
-            yield as_text(where, number, line, len(columns) == 2)
+                check_no_table(where, line, [columns[0], *aliases.get(columns[0], ())])
+            yield text
         return
     mend = "name yours with --text-column and --pair-column"
     there = table_columns(path, quoted)
@@ -127,11 +128,16 @@ def read_texts(
         yield one_or_two(filled(path, number, cells))
 
 
-def check_no_table(where: "Where", line: str, columns: Sequence[str]) -> None:
+def check_no_table(where: "Where", line: str, names: Sequence[str]) -> None:
     """Refuse JSON, and remark on a header, where each line is a text.
 
+    Args:
+        where: the line is from.
+        line: the first one.
+        names: that the column of texts may have.
+
     Raises:
-        UserError: the first line is a JSON object.
+        UserError: the line is a JSON object with such a column.
 
     """
     from ..data.readers import error_at, shown
@@ -139,12 +145,12 @@ def check_no_table(where: "Where", line: str, columns: Sequence[str]) -> None:
     mend = "a table is read from a file that is named .tsv, .csv or .jsonl"
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
-    if isinstance(row, dict):
+    if isinstance(row, dict) and not row.keys().isdisjoint(names):
         problem = f"{shown(line)} is a row of a table, not a text"
         raise error_at(where, 1, problem, mend)
-    if columns[0] in re.split("[,;\t]", line):
+    if {cell.strip(' "') for cell in re.split("[,;\t]", line)} & {*names}:
         print(
             f"{where}:1: {shown(line)} is answered as a text; {mend}", file=sys.stderr
         )

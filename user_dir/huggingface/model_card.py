@@ -40,7 +40,9 @@ from transformers import AutoModelForMultipleChoice, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 model = AutoModelForMultipleChoice.from_pretrained(FOLDER)
 first, choices = "Some text.", ["One choice.", "Another."]
-pairs = tokenizer([first] * 2, choices, padding=True, return_tensors="pt")
+pairs = tokenizer(
+    [first] * 2, choices, padding=True, truncation=True, return_tensors="pt"
+)
 print(model(**{name: ids[None] for name, ids in pairs.items()}).logits)""",
     "ForConditionalGeneration": """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer

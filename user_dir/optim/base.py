@@ -47,27 +47,38 @@ class Grouped(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state, and with its settings, as torch's optimizers do.
 
-        What it lacks of them, as one of torch's does, is as the arguments have it. In
-        states of version 0.1 ``in_scope`` is ``noisy``. Steps are numbers. BertAdam's
-        were tensors, which torch leaves on the CPU, where the fused kernel of a GPU
-        does not take them.
+        One of torch's Adam or AdamW is one of BertAdam's, and settings that it lacks
+        are as the arguments have them. In those of version 0.1 ``in_scope`` is
+        ``noisy``. Steps are numbers. BertAdam's were tensors, which torch leaves on the
+        CPU, where the fused kernel of a GPU does not take them.
+
+        Raises:
+            UserError: it is another optimizer's.
+
         """
         super().load_state_dict(state_dict)
         for state in self.state.values():
-            state["step"] = int(state["step"])
+            if "step" in state:
+                state["step"] = int(state["step"])
         for group in self.param_groups:
             if "noisy" in group:
                 group["in_scope"] = group.pop("noisy")
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+        if lacking := sorted(self.lacking()):
+            raise UserError(
+                f"the state is no {type(self).__name__}'s: it lacks "
+                f"{', '.join(lacking)}; begin without it"
+            )
 
     def lacking(self) -> set[str]:
         """What groups need of a state that was loaded, and that is not there."""
         found: set[str] = set()
         for group in self.param_groups:
             pulled = group["anchor"] * group["anchor_scale"] > 0
-            needed = {*self.start(torch.empty(0), group), *(["anchor"] * pulled)}
-            states = (self.state[p] for p in group["params"] if p in self.state)
+            begun = self.start(torch.empty(0, dtype=torch.float32), group)
+            needed = {*begun, *(["anchor"] * pulled)}
+            states = filter(None, map(self.state.get, group["params"]))
             found |= {name for state in states for name in needed - state.keys()}
         return found
 

@@ -177,8 +177,9 @@ class Run:
         if value is None:
             return
         larger = chosen.maximize_best_checkpoint_metric
-        before = self.best[0] if self.best else -math.inf if larger else math.inf
-        if value > before if larger else value < before:
+        if self.best and not (value > self.best[0] if larger else value < self.best[0]):
+            return
+        if not math.isnan(value):
             self.best = float(value), int(stats["num_updates"])
 
     # --- where it is ---

@@ -100,6 +100,8 @@ def first_of_equals(save: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(save)
     def save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:
         known = vars(save_checkpoint)
+        if val_loss is not None:
+            val_loss = float(val_loss)  # in fp32 the next number is the same one
         if val_loss is not None and val_loss == known.get("best"):
             better = math.inf if cfg.maximize_best_checkpoint_metric else -math.inf
             known["best"] = math.nextafter(val_loss, better)

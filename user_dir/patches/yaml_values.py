@@ -1,13 +1,17 @@
 """A YAML file sets values: what in Hydra would have it name code to run is refused."""
 
 import dataclasses
+import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.registry import REGISTRIES
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..errors import UserError
@@ -27,6 +31,13 @@ _KNOWN = (
 #: fairseq's settings that name code: a plugin, a program.
 _CODE = ("common.user_dir", "task.post_save_script")
 _IMPORTED = "ext://"
+
+
+@dataclasses.dataclass
+class _Nothing:
+    """Of no settings."""
+
+
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 
@@ -61,6 +72,49 @@ def check_yaml(cfg: DictConfig) -> None:
                 f"{name}: {value} is code that a file names; give it on the command "
                 f"line: {name}={value}"
             )
+
+
+def _known_keys(name: str, node: DictConfig) -> set[str]:
+    """Settings of a section; none where what it configures is not known by a class."""
+    sections = {item.name: item.type for item in dataclasses.fields(FairseqConfig)}
+    chosen = {"task": TASK_DATACLASS_REGISTRY, "model": MODEL_DATACLASS_REGISTRY}
+    for kind, registered in REGISTRIES.items():
+        chosen[kind] = registered["dataclass_registry"]
+    config: Any = sections.get(name)
+    if name in chosen:
+        config = chosen[name].get(node.get("_name"))
+    known = {"_name"} | {item.name for item in dataclasses.fields(config or _Nothing)}
+    return known if config else set()
+
+
+def check_keys(cfg: DictConfig, words: Sequence[str]) -> None:
+    """Refuse settings that nothing reads, which Hydra takes after a plus.
+
+    A file may have keys of its own at the top, to refer to.
+
+    Args:
+        cfg: composed of files and of words.
+        words: of the command line.
+
+    Raises:
+        UserError: names the key, and one like it.
+
+    """
+    typed = {word.partition("=")[0].lstrip("+") for word in words}
+    sections = {item.name for item in dataclasses.fields(FairseqConfig)}
+    for name, node in cfg.items_ex(resolve=False):
+        if name in typed:
+            _check_key(str(name), "", {*sections, "hydra", "method"})
+        known = _known_keys(str(name), node) if isinstance(node, DictConfig) else set()
+        for key in node if known else ():
+            _check_key(str(key), f"{name}.", known)
+
+
+def _check_key(key: str, section: str, known: set[str]) -> None:
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1)
+        advice = f"did you mean {section}{near[0]}?" if near else "leave it out"
+        raise UserError(f"the configuration: nothing reads {section}{key}; {advice}")
 
 
 def fill_in(cfg: DictConfig, words: Sequence[str]) -> None:
@@ -98,6 +152,7 @@ def checked(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
     def load_configuration(*args: Any, **kwargs: Any) -> DictConfig:
         cfg = load(*args, **kwargs)
         check_yaml(cfg)
+        check_keys(cfg, sys.argv[1:])
         if OmegaConf.select(cfg, "task.steady_preset") == "paper":
             fill_in(cfg, sys.argv[1:])
         return cfg

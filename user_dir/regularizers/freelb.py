@@ -52,7 +52,7 @@ def _owned(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
     """
     found, seen = list(gradients), set()
     for place, gradient in enumerate(found):
-        if gradient is None:
+        if gradient is None or gradient.layout != torch.strided:
             continue
         memory = gradient.untyped_storage().data_ptr()
         if memory in seen or 0 in gradient.stride():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .noise import derived, draw
-from .view import check_mask, embeddings_rms, masked_rms, rounded_away
+from .view import embeddings_rms, masked_rms, rounded_away
 
 
 @dataclass
@@ -47,7 +47,6 @@ def _by_sentence(hidden: Tensor, mask: Tensor) -> Tensor:
         UserError: they are not (T, B, C), where their shape shows it.
 
     """
-    check_mask(mask)
     tokens, rows = hidden.shape[:2]
     if rows % len(mask) or tokens * rows != mask.numel():
         raise UserError(

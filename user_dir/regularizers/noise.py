@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
 #: SplitMix64's increment, as a signed 64-bit number, and its steps: shift and factor.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
@@ -96,6 +98,20 @@ NOISES: dict[str, Make] = {
 }
 
 
+def check_mask(mask: Tensor) -> None:
+    """Refuse a mask of numbers, whose negation is no mask.
+
+    Raises:
+        UserError: says how to make one.
+
+    """
+    if mask.dtype != torch.bool:
+        raise UserError(
+            f"a mask of {mask.dtype}: give one that is True at real tokens, as "
+            "attention_mask.bool()"
+        )
+
+
 def draw(name: str, keys: Tensor, mask: Tensor, channels: int, scale: float) -> Tensor:
     """Independent draws for every real token and channel, zero at padding.
 
@@ -110,7 +126,11 @@ def draw(name: str, keys: Tensor, mask: Tensor, channels: int, scale: float) -> 
         fp32 noise of shape (B, T, C) on the mask's device. Uniform noise is the same
         bits on every device, normal noise the same up to rounding.
 
+    Raises:
+        UserError: the mask is not one of truth values.
+
     """
+    check_mask(mask)
     half = (channels + 1) // 2
     places = (mask.cumsum(1) - 1).unsqueeze(-1) * half
     places = places + torch.arange(1, half + 1, device=mask.device)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import UserError
 from .cached import PerturbationCache
 from .divergence import Divergence
+from .noise import check_mask
 
 #: Types whose rounding can swallow a perturbation.
 HALF = (torch.float16, torch.bfloat16)
@@ -23,20 +24,6 @@ def _no_part(rows: Tensor) -> tuple["View", Tensor]:
         "a View with a cache needs `some`: perturbations of a part of the batch are "
         "sought, with a View of it"
     )
-
-
-def check_mask(mask: Tensor) -> None:
-    """Refuse a mask of numbers, whose negation is no mask.
-
-    Raises:
-        UserError: says how to make one.
-
-    """
-    if mask.dtype != torch.bool:
-        raise UserError(
-            f"a mask of {mask.dtype}: give one that is True at real tokens, as "
-            "attention_mask.bool()"
-        )
 
 
 @dataclass(frozen=True)
