@@ -97,12 +97,10 @@ def test_special_tokens_are_those_that_the_tokeniser_uses(
     if named is MAP:
         del wanted["<mask>"]
     assert dict(found) == wanted
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    manifest = Manifest("roberta", {}, dict(found))
-    directory = SimpleNamespace(
-        manifest=manifest, tokenizer_path=tmp_path / "tokenizer.json"
+    directory = SimpleNamespace(manifest=Manifest("roberta", {}, dict(found)))
+    made: Any = SimpleNamespace(
+        directory=directory, own_tokenizer=tokenizer, form={}, longest=9
     )
-    made: Any = SimpleNamespace(directory=directory, form={}, longest=9)
     there = found.get("<mask>") in tokens
     assert _tokenizer_config(made).get("mask_token") == (
         (there and found["<mask>"]) or None

@@ -178,7 +178,7 @@ def test_generalization_end_to_end(
             "--methods", "plain", "--seeds", 1, "--tasks",
             f"cola={cola_data} --task cola", scores, pairs, "--",
             "--user-dir", Path(forgetting.__file__).parents[1], "--cpu",
-            f"--steady-model={models['roberta']}", "--optimizer=adam", "--lr=1e-3",
+            f"--steady-model={models['roberta']}", "--optimizer=adam", "--lr=1e-2",
             "--batch-size", 8, "--steady-updates=10",
         )  # fmt: skip
 
