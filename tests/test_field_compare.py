@@ -215,7 +215,7 @@ def test_an_exported_cards_header_is_the_manifests_words() -> None:
     manifest = SimpleNamespace(licence=licence, source={"name": "`<b>`"})
     directory = SimpleNamespace(manifest=manifest)
     original: Any = SimpleNamespace(
-        directory=directory, task=None, checkpoint=None, purpose="Model"
+        directory=directory, task=None, checkpoint=None, purpose="Model", longest=9
     )
     card = exporting_card.model_card(original, False, "")
     start, header, body = card.split("---\n", 2)
@@ -227,6 +227,7 @@ def test_an_exported_cards_header_is_the_manifests_words() -> None:
     said = "mit&#92;n---&#92;n# Owned &#60;b&#62;&#92;nmodel-index: [x]"
     lines = body.splitlines()
     assert lines[:3] == ["", f"Base model: `` `<b>` ``, licence: {said}.", ""]
+    assert "Of a text 9 tokens are read; `truncation` cuts it there." in lines
 
 
 def test_a_label_makes_no_column() -> None:
