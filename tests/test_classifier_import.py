@@ -112,6 +112,30 @@ def test_out_and_in_again_its_head_is_the_same(
     assert all(torch.equal(mine[name], wanted[name]) for name in mine)
 
 
+def test_it_reads_as_many_tokens_as_its_source(tmp_path: Path) -> None:
+    """A model that was trained on the first 7 tokens answers by these."""
+    source = make_classifier(tmp_path / "source", "roberta", NAMES)
+    said = source / "tokenizer_config.json"
+    options = json.loads(said.read_text()) if said.is_file() else {}
+    for length, kept in ((10**30, None), (7, 7)):
+        said.write_text(json.dumps(options | {"model_max_length": length}))
+        made = import_hf(source, tmp_path / f"model{length}")
+        assert made.manifest.head is not None
+        assert made.manifest.head.get("longest") == kept
+    predict, long = Predictor(made.path, cpu=True), " ".join(TEXTS)
+    ids = transformers.AutoTokenizer.from_pretrained(source)(long, truncation=True)
+    assert len(ids["input_ids"]) == 7
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(source)
+    with torch.no_grad():
+        logits = model.eval()(**{n: torch.tensor([v]) for n, v in ids.items()}).logits
+    (found,) = predict([long])
+    wanted = logits.softmax(-1)[0].tolist()
+    assert list(found.probabilities.values()) == pytest.approx(wanted, abs=1e-5)
+    export_hf(made.path, tmp_path / "out")
+    again = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert again["model_max_length"] == 7
+
+
 def test_the_logits_are_compared_too(tmp_path: Path) -> None:
     source = make_classifier(tmp_path / "source", "roberta", NAMES)
     directory = import_hf(source, tmp_path / "model")

@@ -55,11 +55,14 @@ class Labels(TypedDict):
     Args:
         labels: class names in the order of its outputs; None for a score.
         several: whether any number of them hold for a text; not where it is missing.
+        longest: tokens of a text that it reads; all that there are positions for where
+            it is missing.
 
     """
 
     labels: list[str] | None
     several: NotRequired[bool]
+    longest: NotRequired[Annotated[int, Field(ge=3)]]
 
 
 class Search(TypedDict):

@@ -24,6 +24,7 @@ from .vocabularies import (
     check_end,
     gives_two_types,
     special_tokens,
+    tokens_read,
     without_lost_mask,
 )
 
@@ -63,6 +64,8 @@ def import_hf(
     made = family.read(weights, config, rows, paired)
     shapes = family.head_shapes(made.form)
     head = read_head(weights, config, kind, shapes) if with_head else None
+    if head and (longest := tokens_read(folder, made.form["max_positions"])):
+        head.labels["longest"] = longest
     manifest = Manifest(
         family=family.name,
         architecture=made.form,

@@ -191,9 +191,7 @@ def _usage(original: "Original") -> list[str]:
     if getattr(original.task, "labels", None) is None:
         given += ', function_to_apply="none"'
     snippet = _USES[original.purpose].replace("FOLDER", '"."').replace("INPUT", given)
-    read = (
-        f"It reads {original.longest} tokens of a text; `truncation` leaves out more."
-    )
+    read = f"Of a text {original.longest} tokens are read; `truncation` cuts it there."
     return ["## Use", "", read, "In this folder:", "", code_block(snippet, "python")]
 
 

@@ -62,6 +62,7 @@ class TokenizerOptions(TypedDict, total=False):
     pad_token: str | Added | None
     unk_token: str | Added | None
     mask_token: str | Added | None
+    model_max_length: float | None
 
 
 class AddedTokens(TypedDict, total=False):

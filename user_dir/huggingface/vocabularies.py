@@ -89,6 +89,12 @@ def _named_ends(source: Path) -> dict[str, str]:
     return {name: _special(said).content for name, said in found.items() if said}
 
 
+def tokens_read(source: Path, positions: int) -> int | None:
+    """Tokens that a source cuts texts to; None where it has no fewer than positions."""
+    said = _tokenizer_options(source).get("model_max_length")
+    return int(said) if said is not None and 3 <= said < positions else None
+
+
 def without_lost_mask(tokenizer: Tokenizer, mask: str, rows: int) -> Tokenizer:
     """The tokeniser without a mask, its last token, that the table has no row for.
 

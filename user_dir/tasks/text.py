@@ -360,11 +360,14 @@ class TextRegressionTask(TextTask):
 
 def of_model(directory: ModelDirectory, head: Labels) -> TextTask:
     """The task that a model directory's own head is for; it has no data."""
-    place = str(directory.path)
+    known: Any = {
+        "data": str(directory.path),
+        "steady_max_length": head.get("longest"),
+    }
     if head["labels"] is None:
-        scores = TextConfig(_name="text_regression", data=place)
+        scores = TextConfig(_name="text_regression", **known)
         return TextRegressionTask(scores, directory)
-    cfg = TextClassificationConfig(_name="text_classification", data=place)
+    cfg = TextClassificationConfig(_name="text_classification", **known)
     if head.get("several"):
         cfg.steady_label_separator = ","
     task = TextClassificationTask(cfg, directory)
