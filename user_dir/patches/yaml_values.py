@@ -31,13 +31,6 @@ _KNOWN = (
 #: fairseq's settings that name code: a plugin, a program.
 _CODE = ("common.user_dir", "task.post_save_script")
 _IMPORTED = "ext://"
-
-
-@dataclasses.dataclass
-class _Nothing:
-    """Of no settings."""
-
-
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 
@@ -83,8 +76,9 @@ def _known_keys(name: str, node: DictConfig) -> set[str]:
     config: Any = sections.get(name)
     if name in chosen:
         config = chosen[name].get(node.get("_name"))
-    known = {"_name"} | {item.name for item in dataclasses.fields(config or _Nothing)}
-    return known if config else set()
+    if not dataclasses.is_dataclass(config):
+        return set()
+    return {"_name", *(item.name for item in dataclasses.fields(config))}
 
 
 def check_keys(cfg: DictConfig, words: Sequence[str]) -> None:
