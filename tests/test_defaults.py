@@ -17,7 +17,7 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.flags import check_flags
 from fairseq_steady.models.steady import HEAD
 from fairseq_steady.patches.yaml_values import fill_in
-from fairseq_steady.presets import Paper, of_paper
+from fairseq_steady.presets import Paper, paper_of
 from fairseq_steady.tasks._recipe import UNSAID, length_of
 from helpers import assert_equal_weights, cola, logged, start_from_yaml
 from method_table import METHODS
@@ -280,9 +280,9 @@ def test_every_method_has_its_papers_values_and_the_readmes_say_them() -> None:
 
 def test_a_method_made_of_another_has_no_paper_of_its_own() -> None:
     smart = REGISTRIES["criterion"]["registry"]["smart"]
-    assert of_paper(smart, "smart", ())["smart_eps"] == 1e-5
-    assert of_paper(type("Mine", (smart,), {}), "mine", ()) == {}
-    assert of_paper(type("Mine", (), {"paper": "of 2026"}), "mine", ()) == {}
+    assert paper_of(smart) == papers()["smart"]
+    assert paper_of(type("Mine", (smart,), {})) is None
+    assert paper_of(type("Mine", (), {"paper": "of 2026"})) is None
 
 
 def parsed(*words: str, task: str = "cola") -> Any:

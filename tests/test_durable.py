@@ -57,7 +57,7 @@ def test_the_first_of_equals_stays_the_best(
     saved: list[str] = []
     trainer = SimpleNamespace(
         **{"data_parallel_rank": 0, "checkpoint_suffix": "", "task": None},
-        **{"should_save_checkpoint_on_current_rank": True, "updates": 0},
+        should_save_checkpoint_on_current_rank=True,
         consolidate_optimizer=lambda: None,
         save_checkpoint=lambda path, extra: saved.append(f"{Path(path).name} {extra}"),
     )

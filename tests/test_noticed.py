@@ -1086,9 +1086,12 @@ def test_glues_classes_metrics_and_submissions() -> None:
 
 
 def test_a_recipe_is_of_ten_updates_or_more(
-    models: dict[str, Path], cola_data: Path
+    models: dict[str, Path], cola_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    assert Recipe.of_epochs(10).updates == 10
+    assert not caplog.text
     assert Recipe.of_epochs(3).updates == 10
+    assert "--steady-epochs is 3 updates here; training 10" in caplog.text
     settings = Recipe(57).settings()
     assert settings["lr_scheduler.warmup_updates"] == 6
     assert settings["lr_scheduler.total_num_update"] == 57

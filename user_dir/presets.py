@@ -26,23 +26,29 @@ class Paper:
     source: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
+    def unsaid(self, name: str, said: Collection[str]) -> dict[str, Any]:
+        """The values of what nobody says.
 
-def of_paper(made: Any, name: str | None, said: Collection[str]) -> dict[str, Any]:
-    """The paper's values of what nobody says; none of a method that has no ``paper``.
+        Args:
+            name: of the criterion or optimizer.
+            said: flags that are given; a radius relative to the embeddings takes none
+                of the paper's lengths, whose unit is another.
+
+        """
+        relative = f"{name}_eps_relative" in said
+        return {
+            flag: value
+            for flag, value in self.values.items()
+            if flag not in said and not (relative and flag.endswith(_LENGTHS))
+        }
+
+
+def paper_of(made: Any) -> Paper | None:
+    """What a criterion or an optimizer has itself: one it inherits is another's.
 
     Args:
-        made: class of a criterion or an optimizer, if there is one; what it inherits
-            is another method's.
-        name: as on the command line.
-        said: flags that are given; a radius relative to the embeddings takes none of
-            the paper's lengths, whose unit is another.
+        made: its class; None if there is none.
 
     """
-    paper = vars(made).get("paper") if made else None
-    values = paper.values if isinstance(paper, Paper) else {}
-    relative = f"{name}_eps_relative" in said
-    return {
-        flag: value
-        for flag, value in values.items()
-        if flag not in said and not (relative and flag.endswith(_LENGTHS))
-    }
+    found = vars(made).get("paper") if made else None
+    return found if isinstance(found, Paper) else None

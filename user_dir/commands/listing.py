@@ -104,11 +104,11 @@ def _shown(default: Any) -> str:
     return "" if nothing or default == "???" else str(default)
 
 
-def _of_config(config: Any, made: Any = None, name: str = "") -> tuple[Flag, ...]:
-    from ..presets import of_paper
+def _of_config(config: Any, made: Any = None) -> tuple[Flag, ...]:
+    from ..presets import Paper, paper_of
 
-    said = of_paper(made, name, ())
-    paper = {flag: _shown(value) or "off" for flag, value in said.items()}
+    values = (paper_of(made) or Paper()).values
+    paper = {flag: _shown(value) or "off" for flag, value in values.items()}
     return tuple(
         Flag(
             "--" + item.name.replace("_", "-"),
@@ -154,7 +154,7 @@ def _registered() -> Iterator[Component]:
     for kind, (classes, configs) in kinds.items():
         for name, made in sorted(classes.items()):
             if is_ours(made):
-                flags = _of_config(configs[name], made, name) if name in configs else ()
+                flags = _of_config(configs[name], made) if name in configs else ()
                 yield Component(kind, name, _what(made), flags)
 
 

@@ -10,7 +10,7 @@ import torch
 from fairseq.criterions import register_criterion
 from torch import Tensor, nn
 
-from ..flags import NOT_NEGATIVE, POSITIVE, one_of, option
+from ..flags import NOT_NEGATIVE, POSITIVE, option
 from ..presets import Paper
 from ..regularizers import (
     DropoutMode,
@@ -21,7 +21,7 @@ from ..regularizers import (
     noise_keys,
     unwrap,
 )
-from ..regularizers.ascent import Ascent, Norm
+from ..regularizers.ascent import NORMS, Ascent, Norm
 from ..regularizers.freelb import FreeLB, sentence_start
 from ..regularizers.injection import capture, shift
 from ..regularizers.view import rounded_away
@@ -52,7 +52,7 @@ class FreeLBConfig(PlainConfig):
     )
     freelb_eps: Optional[float] = radius("radius of the ball (0 trains plain)")
     freelb_eps_relative: float = relative(0.02)
-    freelb_norm: Norm = option("l2", "norm of the ball", one_of("l2", "linf"))
+    freelb_norm: Norm = option("l2", "norm of the ball", NORMS)
     freelb_noise: Noise = noise("uniform", "distribution of the start")
     freelb_dropout: DropoutMode = dropout(
         "shared",

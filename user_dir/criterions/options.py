@@ -13,6 +13,7 @@ from ..flags import (
     option,
 )
 from ..regularizers import DIVERGENCES
+from ..regularizers.dropout import MODES
 
 Noise = Literal["uniform", "normal"]
 Side = Literal["encoder", "decoder", "both"]
@@ -66,7 +67,7 @@ def dropout(
     "or off",
 ) -> Any:
     """What the dropout masks of a method's own passes are."""
-    return option(default, text, one_of("independent", "shared", "off"))
+    return option(default, text, MODES)
 
 
 def divergence() -> Any:

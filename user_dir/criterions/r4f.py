@@ -8,11 +8,11 @@ from fairseq.criterions import register_criterion
 from torch import nn
 
 from ..errors import UserError
-from ..flags import one_of, option
+from ..flags import option
 from ..presets import Paper
 from ..regularizers import DropoutMode, Stopped, unwrap
 from ..regularizers.r3f import R3F
-from ..regularizers.spectral import Bound, bound_linear, spectral_bound
+from ..regularizers.spectral import BOUNDS, Bound, bound_linear, spectral_bound
 from .options import (
     NOISE,
     Noise,
@@ -45,7 +45,7 @@ class R4FConfig(PlainConfig):
     r4f_norm: Bound = option(
         "bound",
         "bound: W / max(1, sigma); exact: W / sigma, as fairseq does",
-        one_of("bound", "exact"),
+        BOUNDS,
     )
     r4f_divergence: str = divergence()
     r4f_live_embeddings: bool = option(

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..flags import NOT_NEGATIVE, POSITIVE, SHARE, at_least, one_of, option
 from ..presets import Paper
 from ..regularizers import DIVERGENCES, DropoutMode, Stopped, unwrap
-from ..regularizers.ascent import Ascent, Norm, Projection
+from ..regularizers.ascent import NORMS, PROJECTIONS, Ascent, Norm, Projection
 from ..regularizers.bregman import Schedule, Teacher
 from ..regularizers.divergence import Divergence
 from ..regularizers.smart import SMART
@@ -63,12 +63,12 @@ class SMARTConfig(PlainConfig):
         "radius of the ball around each word", POSITIVE, ", and 1 for normalize"
     )
     smart_eps_relative: float = relative(0.2, POSITIVE)
-    smart_norm: Norm = option("linf", "norm of the ball", one_of("linf", "l2"))
+    smart_norm: Norm = option("linf", "norm of the ball", NORMS)
     smart_projection: Projection = option(
         "clamp",
         "clamp onto the ball (paper), or normalize onto its surface with the raw "
         "gradient as step (MT-DNN)",
-        one_of("clamp", "normalize"),
+        PROJECTIONS,
     )
     smart_divergence: str = divergence()
     smart_inner: str = option(

@@ -39,9 +39,9 @@ class Grouped(torch.optim.Optimizer):
             UserError: a value is out of range.
 
         """
+        said = {**self.defaults, **param_group}
         for name, values in self.ranges.items():
-            value = {**self.defaults, **param_group}.get(name)
-            values.check(f"optimizer: {name} =", value)
+            values.check(f"optimizer: {name} =", said.get(name))
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

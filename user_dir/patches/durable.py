@@ -100,12 +100,11 @@ def first_of_equals(save: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(save)
     def save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:
         known = vars(save_checkpoint)
-        if val_loss is not None:
-            val_loss = float(val_loss)  # in fp32 the next number is the same one
-        if val_loss is not None and val_loss == known.get("best"):
+        score = None if val_loss is None else float(val_loss)  # fp32 has no such step
+        if score is not None and score == known.get("best"):
             better = math.inf if cfg.maximize_best_checkpoint_metric else -math.inf
-            known["best"] = math.nextafter(val_loss, better)
-        return save(cfg, trainer, epoch_itr, val_loss)
+            known["best"] = math.nextafter(score, better)
+        return save(cfg, trainer, epoch_itr, score)
 
     return save_checkpoint
 

@@ -21,7 +21,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
 from ..errors import UserError
 from ..flags import at_least
-from ..presets import of_paper
+from ..presets import paper_of
 from .durable import check_writable
 from .quiet import only_the_first
 
@@ -226,13 +226,14 @@ def of_papers(names: Mapping[str, str | None], said: Collection[str]) -> dict[st
     """
     found: dict[str, Any] = {}
     for kind, name in names.items():
-        made = REGISTRIES[kind]["registry"].get(name)
-        if kind == "criterion" and "paper" not in vars(made or object):
+        paper = paper_of(REGISTRIES[kind]["registry"].get(name))
+        if paper and name:
+            found |= paper.unsaid(name, said)
+        elif kind == "criterion":
             raise UserError(
                 f"--steady-preset paper knows no values for --criterion {name}; leave "
                 "it out, and give them flag by flag"
             )
-        found |= of_paper(made, name, said)
     return found
 
 

@@ -12,6 +12,8 @@ from ..flags import NOT_NEGATIVE, one_of
 Norm = Literal["linf", "l2"]
 Level = Literal["token", "sentence"]
 Projection = Literal["clamp", "normalize"]
+NORMS, LEVELS = one_of("linf", "l2"), one_of("token", "sentence")
+PROJECTIONS = one_of("clamp", "normalize")
 
 #: Keeps a division finite in MT-DNN's form of the projection.
 _GUARD = 1e-6
@@ -19,9 +21,9 @@ _RANGES = {
     "steps": NOT_NEGATIVE,
     "step_size": NOT_NEGATIVE,
     "radius": NOT_NEGATIVE,
-    "norm": one_of("linf", "l2"),
-    "level": one_of("token", "sentence"),
-    "projection": one_of("clamp", "normalize"),
+    "norm": NORMS,
+    "level": LEVELS,
+    "projection": PROJECTIONS,
 }
 
 
