@@ -14,10 +14,13 @@ from fairseq_steady.data import (
     read_table,
     stratified_subset,
 )
+from fairseq_steady.data.ragged import Ragged, repeated
 from fairseq_steady.data.readers import read_columns, read_sentence_tab_label
 from fairseq_steady.data.sampling import parse_size
 from fairseq_steady.errors import UserError
 from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.tasks.summarization import SummarizationConfig, SummarizationTask
+from fairseq_steady.tasks.text import TextClassificationConfig, TextClassificationTask
 from fairseq_steady.tasks.uci_sentiment import (
     UciSentimentConfig,
     UciSentimentTask,
@@ -254,6 +257,58 @@ def test_other_sizes_are_refused(text: str) -> None:
 def test_a_class_too_small_to_split_is_named() -> None:
     with pytest.raises(UserError, match="cannot take 3 of 4"):
         stratified_subset(np.array([0, 0, 0, 1]), 3, 0)
+
+
+# --- texts of one split in another ----------------------------------------------------
+
+
+def ragged(*rows: list[int]) -> Ragged:
+    return Ragged.of([np.array(row) for row in rows])
+
+
+def test_rows_are_repeated_where_every_side_is() -> None:
+    rows = ragged([1, 2], [3], [1, 2], [1]), ragged([7], [8], [9], [7])
+    among = ragged([2], [1, 2], [3], [5]), ragged([7], [7], [9], [8])
+    assert repeated(rows[:1], among[:1]) == 3
+    assert repeated(rows, among) == 1
+    assert repeated([rows[0].take(np.array([2, 3]))], among[:1]) == 1
+    assert repeated(rows[:1], [among[0].take(np.array([0, 3]))]) == 0
+
+
+def test_what_is_trained_on_is_counted(tmp_path: Path, models: dict[str, Path]) -> None:
+    """In halves of the texts as well, and of those that are trained on alone."""
+    rows = [f"w{n} w{n + 1},{'ab'[n % 2]}" for n in range(20)]
+    write(tmp_path / "train.csv", "\n".join(["text,label", *rows]))
+    mine = [*rows[:3], "w1  w2,a", "w1 w9,b", "w9 w1,a"]
+    write(tmp_path / "valid.csv", "\n".join(["text,label", *mine]))
+    cfg = TextClassificationConfig(
+        data=str(tmp_path), steady_model=str(models["roberta"])
+    )
+    found = []
+    for cfg.steady_train_size in (None, "2"):
+        task = TextClassificationTask.setup_task(cfg)
+        for split in ("valid", "train"):
+            task.load_dataset(split)
+        found.append(task.trained_on("valid"))
+    kept = {tuple(row.tolist()) for row in task.datasets["train"].encoded.tokens}
+    tokens = task.datasets["valid"].encoded.tokens
+    assert found == [4, sum(tuple(row.tolist()) in kept for row in tokens)]
+    assert found[1] < 4
+
+
+def test_of_articles_that_are_trained_on_the_summaries_may_differ(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
+    for split, summaries, other in (("train", "abc", "w8"), ("val", "xbz", "w9")):
+        lines = [f"w{n} w{n},w{ord(s) % 9}" for n, s in enumerate(summaries, 1)]
+        lines.append(f"w7 {other},w1")
+        write(tmp_path / f"{split}.csv", "\n".join(["source,target", *lines]))
+    cfg = SummarizationConfig(data=str(tmp_path), steady_model=str(models["bart"]))
+    task = SummarizationTask.setup_task(cfg)
+    for split in ("valid", "train"):
+        task.load_dataset(split)
+    assert len(task.datasets["valid"]) == 4
+    assert task.trained_on("valid") == 3
 
 
 # --- Twitter to UCI -------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_a_run_says_five_things_before_it_begins(
     assert first[0].startswith("not given, so chosen: --optimizer bert_adam")
     assert first[1:] == [
         f"data: {mine}: train 40 sentences (neg: 20, pos: 20); "
-        "valid 24 sentences (neg: 12, pos: 12)",
+        "valid 24 sentences (neg: 12, pos: 12), 24 of them in train too",
         f"model: SteadyRoberta from {models['roberta']}, 6,370 parameters",
         "method: smart --smart-lambda 1.0",
         "training: 20 updates, 10 epochs of 2, batches of 20; bert_adam --lr 5e-05, "

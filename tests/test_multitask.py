@@ -1,6 +1,7 @@
 """Several tasks at once: one encoder, a head each."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fairseq_steady.data.mixture import Mixture, shares
 from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.exporting import export_hf
 from fairseq_steady.inference.predicting import Predictor
+from fairseq_steady.tasks.glue_multitask import MultitaskConfig, MultitaskTask
 from helpers import (
     NO_DROPOUT,
     assert_equal_weights,
@@ -100,6 +102,23 @@ def arguments(
     model = f"--steady-model={models[family]}"
     task = ["--task=glue_multitask", f"--multitask-names={names}", model]
     return [glue, *task, "--no-epoch-checkpoints"]
+
+
+def test_each_tasks_texts_are_looked_for_in_its_training_set(
+    glue: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = [f"s\t{y}\t*\t{text}" for text, y in [*sentences(5), *sentences(2, seed=1)]]
+    shutil.copytree(glue, tmp_path / "glue")
+    write_split(tmp_path / "glue", "cola", "valid", rows)
+    cfg = MultitaskConfig(
+        data=str(tmp_path / "glue"),
+        steady_model=str(models["roberta"]),
+        multitask_names="cola,sst2",
+    )
+    task = MultitaskTask.setup_task(cfg)
+    for split in ("cola", "sst2", "train"):
+        task.load_dataset(split)
+    assert [task.trained_on(split) for split in ("cola", "sst2")] == [5, 9]
 
 
 @pytest.mark.parametrize("method", [m for m in TRAINED if m != "smart-vanilla"])

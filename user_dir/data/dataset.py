@@ -1,5 +1,6 @@
 """Tokenised sentences as a fairseq data set."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from fairseq.data import Dictionary, FairseqDataset
 
 from .forms import ONE_ROW, Form
-from .ragged import Encoded
+from .ragged import Encoded, Ragged
 
 
 class EveryExample:
@@ -97,6 +98,11 @@ class SentenceDataset(EveryExample, FairseqDataset):
             return {}
         group = torch.from_numpy(self.encoded.groups[ids])
         return {"group": group, "groups": len(self.encoded.names)}
+
+    @property
+    def inputs(self) -> Sequence[Ragged]:
+        """What the model reads of each sentence."""
+        return self.encoded.sides
 
     @property
     def rows(self) -> int:

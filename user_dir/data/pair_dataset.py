@@ -14,7 +14,7 @@ from .cache import VERSION, default_folder, digest_of, key_of
 from .dataset import EveryExample
 from .noticing import remark
 from .pairs import ARTICLES, Pair
-from .ragged import Encoded
+from .ragged import Encoded, Ragged
 from .stored import Chunk, Entry, kept
 from .tokenizing import SentenceTokenizer, chunked
 from .waiting import counted
@@ -144,6 +144,11 @@ class PairDataset(EveryExample, LanguagePairDataset):
             shuffle=shuffle_seed is not None,
             eos=start,
         )
+
+    @property
+    def inputs(self) -> Sequence[Ragged]:
+        """The articles."""
+        return (self.src,)
 
     def ordered_indices(self) -> Any:
         """By length, and the same in every epoch.

@@ -1,6 +1,7 @@
 """Tokenised rows: sequences of ids end to end in one array, on disk or in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,12 @@ class Ragged:
         """Length of each sequence."""
         return np.diff(self.ends, prepend=0)[self.rows]
 
+    def keys(self) -> Iterator[bytes]:
+        """Of each sequence, bytes that only equal ones have."""
+        ids, ends = np.asarray(self.ids), self.ends[self.rows]
+        for start, end in zip(ends - self.sizes, ends, strict=True):
+            yield ids[start:end].tobytes()
+
     def take(self, rows: np.ndarray) -> "Ragged":
         """Some of them, in the order given."""
         return Ragged(self.ids, self.ends, self.rows[rows])
@@ -105,6 +112,19 @@ class Encoded:
         sides = tuple(side.take(rows) for side in self.sides)
         groups = None if self.groups is None else self.groups[rows]
         return Encoded(sides, self.targets[rows], self.truncated, groups, self.names)
+
+
+def repeated(rows: Sequence[Ragged], among: Sequence[Ragged]) -> int:
+    """How many rows have the ids, of every side, of one of the others.
+
+    Args:
+        rows: sides of the rows that are counted.
+        among: sides of the others, which are read once and not kept.
+
+    """
+    wanted = Counter(zip(*(side.keys() for side in rows), strict=True))
+    others = zip(*(side.keys() for side in among), strict=True)
+    return sum(wanted[key] for key in wanted.keys() & others)
 
 
 def concatenate(parts: Sequence[Encoded]) -> Encoded:

@@ -11,7 +11,7 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -263,8 +263,7 @@ def duration(seconds: float) -> str:
 def announcement(run: Run) -> list[str]:
     """Data, model, method, length, and where results go."""
     return [
-        f"data: {run.task.cfg.data}: "
-        + "; ".join(f"{split} {said}" for split, said in _train_first(run.task)),
+        f"data: {run.task.cfg.data}: " + "; ".join(_data(run.task)),
         _model(run.task),
         _method(run.cfg.criterion),
         _length(run),
@@ -277,8 +276,13 @@ def details(run: Run) -> list[str]:
     return fused.said(lambda: fused.of_run(run.cfg, run.task.model))
 
 
-def _train_first(task: Any) -> list[tuple[str, str]]:
-    return sorted(task.described.items(), key=lambda one: "train" not in one[0])
+def _data(task: Any) -> Iterator[str]:
+    """What is trained on, and then the rest, with what of it is trained on too."""
+    training = {split for split in task.described if split.split()[-1] == "train"}
+    for split in sorted(task.described, key=lambda one: one not in training):
+        again = 0 if split in training else task.trained_on(split)
+        also = f", {again:,} of them in train too" if again else ""
+        yield f"{split} {task.described[split]}{also}"
 
 
 def _model(task: Any) -> str:

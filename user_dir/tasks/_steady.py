@@ -18,6 +18,7 @@ from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, DictConfig
 
+from ..data.ragged import repeated
 from ..errors import UserError
 from ..files import sha256
 from ..flags import (
@@ -377,6 +378,10 @@ class SteadyTask(FairseqTask):
     def training_set(self) -> FairseqDataset:
         """What is trained on, to be counted before there is a model."""
         raise NotImplementedError
+
+    def trained_on(self, split: str) -> int:
+        """How many texts of a split are in the training set too, token for token."""
+        return repeated(self.datasets[split].inputs, self.datasets["train"].inputs)
 
     @property
     def cache_dir(self) -> Path | None:

@@ -129,6 +129,11 @@ class MultitaskTask(SteadyTask):
         self.described[split] = part.described[inside or "valid"]
         self.datasets[split] = Mixture({name: part.datasets[inside or "valid"]})
 
+    def trained_on(self, split: str) -> int:
+        """As each task's."""
+        name, _, inside = split.partition(".")
+        return self.parts[name].trained_on(inside or "valid")
+
     def next_command(self, checkpoint: str) -> str:
         """Of the first task."""
         return super().next_command(f"{checkpoint} --head {next(iter(self.parts))}")
