@@ -37,7 +37,7 @@ from fairseq_steady.comparison import (
 )
 from fairseq_steady.comparison.command import check, make_executor, reasons
 from fairseq_steady.comparison.command import read as read_commands
-from fairseq_steady.comparison.execution import Local, prepare, run_all
+from fairseq_steady.comparison.execution import Local, crashed, prepare, run_all
 from fairseq_steady.comparison.plan import Plan, Run, every, named, points
 from fairseq_steady.comparison.recorded import majority_baseline
 from fairseq_steady.comparison.results import Result, seconds_per_update
@@ -754,7 +754,9 @@ def test_what_finite_says_is_divergence(evaluated: bool) -> None:
     assert not worker._LOST.search("error: --sift-step -1.0 is out of range")
 
 
-def test_what_started_from_a_lost_run_is_made_again(tmp_path: Path) -> None:
+def test_what_started_from_a_lost_run_is_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     executor = Instant(lambda _: 0.5)
     runs = chain(tmp_path, "a", "b")
     run_all(runs, executor)
@@ -763,10 +765,11 @@ def test_what_started_from_a_lost_run_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "a" / "result.json").unlink()
     run_all(runs, executor)
     assert executor.started[2:] == ["a seed 1", "b seed 1"]
+    assert "trained again" not in capsys.readouterr().err  # of a checkpoint's loss
 
 
 def test_a_checkpoint_is_needed_only_while_something_starts_from_it(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     executor = Instant(lambda _: 0.5)
     first, last = chain(tmp_path, "a", "b")
@@ -774,12 +777,19 @@ def test_a_checkpoint_is_needed_only_while_something_starts_from_it(
     runs = [kept, replace(last, after=kept)]
     run_all(runs, executor)
     run_all(runs, executor)  # nothing wrote a checkpoint, and nothing misses it
+    assert "trained again" not in capsys.readouterr().err
     assert executor.started == ["a seed 1", "b seed 1"]
     (tmp_path / "b" / "result.json").unlink()
     run_all(runs, executor)
     assert executor.started[2:] == ["a seed 1", "b seed 1"]
     run_all([kept], executor)  # asked for by itself
     assert executor.started[4:] == ["a seed 1"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "or whose is gone, and are trained again: 1" in said
+    write_result(first.folder / "result.json", crashed(kept, "lightning"))
+    run_all([kept], executor)
+    assert executor.started[5:] == ["a seed 1"]
+    assert "trained again" not in capsys.readouterr().err
 
 
 def test_a_lock_is_free_when_its_process_is_gone(tmp_path: Path) -> None:

@@ -379,6 +379,20 @@ def test_defaults_leave_alone_what_is_said() -> None:
     recipe = refusals.unsaid({"steady_epochs"}, None)
     assert "lr_scheduler" not in recipe
     assert "max_epoch" not in recipe
+    for end in (
+        "patience",
+        "stop_time_hours",
+        "stop_min_lr",
+    ):  # in nobody knows how many
+        chosen = refusals.unsaid({end}, None)
+        assert not {"max_epoch", "lr_scheduler", "warmup_updates"} & {*chosen}
+    constant = refusals.unsaid({"lr_scheduler"}, None)
+    assert constant["max_epoch"] == 3
+    assert "lr_scheduler" not in constant
+    assert "max_epoch" not in refusals.unsaid(
+        {"lr_scheduler", "total_num_update"}, None
+    )
+    assert "lr_scheduler" not in refusals.unsaid({"max_tokens", "max_epoch"}, None)
 
 
 def test_a_schedule_of_fairseqs_older_kind_is_followed(

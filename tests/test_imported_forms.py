@@ -1,6 +1,7 @@
 """Hugging Face directories as people have them: other spellings, sides, headers."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,12 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.checking import TOLERANCE, assert_equal
 from fairseq_steady.huggingface.config import read_config
 from fairseq_steady.huggingface.exporting import _tokenizer_config, export_hf
-from fairseq_steady.huggingface.importing import _origin, _stated_licence, import_hf
+from fairseq_steady.huggingface.importing import (
+    _licence,
+    _origin,
+    _stated_licence,
+    import_hf,
+)
 from fairseq_steady.huggingface.model_card import _fields
 from fairseq_steady.huggingface.vocabularies import special_tokens
 from fairseq_steady.model_dir import Manifest
@@ -213,8 +219,13 @@ def test_a_licence_stands_in_the_header(
 ) -> None:
     (tmp_path / "README.md").write_bytes(card.encode())
     assert _stated_licence(tmp_path, {"license": "cc0"}) == expected
+    assert _licence(expected.upper(), tmp_path, {"license": "cc0"}) == expected
+    said = f"--licence gpl: {tmp_path} has the licence {expected}, and the flag is"
+    with pytest.raises(UserError, match=re.escape(said)):
+        _licence("gpl", tmp_path, {"license": "cc0"})
     (tmp_path / "README.md").unlink()
     assert _stated_licence(tmp_path, {}) is None
+    assert _licence("gpl", tmp_path, {}) == "gpl"
 
 
 BERT = {"model_type": "bert"}

@@ -186,7 +186,10 @@ WRONG = {
         ["--steady-updates=100", "--max-update=90"],
         "--max-update 90 does not match",
     ),
-    "no end": ([LINEAR], "--lr-scheduler polynomial_decay needs an end"),
+    "no end": (
+        [LINEAR, "--patience=3"],
+        "--lr-scheduler polynomial_decay needs an end",
+    ),
     "scheduler": (
         ["--steady-updates=100", "--lr-scheduler=inverse_sqrt"],
         "--lr-scheduler inverse_sqrt does not go",
@@ -210,6 +213,10 @@ WRONG = {
         ["--steady-noisytune=0.1", "--continue-once=x.pt"],
         "--steady-noisytune changes the weights of --steady-model, and --continue-once "
         "x.pt would overwrite them",
+    ),
+    "histograms": (
+        ["--optimizer=pats_adamax", "--pats-histogram-interval=5"],
+        "--pats-histogram-interval 5 writes to TensorBoard: add --tensorboard-logdir",
     ),
     "p": (
         ["--optimizer=pats_adamax", "--pats-p=2"],

@@ -641,12 +641,17 @@ def test_flags_that_do_not_go_with_the_task_are_refused(
         SuperGlueTask.check(cfg, ModelDirectory.open(models[family]))
 
 
-def test_scores_of_choices_are_not_those_of_another_task(tmp_path: Path) -> None:
+def test_scores_of_choices_are_not_those_of_another_task(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     copa = {"h": Head(None, "copa")}
     for of, goes_on in (("copa", True), ("", True), ("stsb", False)):
         start = Start(tmp_path, {"h": Head(None, of)}, resumes=False)
         if goes_on:
             assert moves(start, copa) == {"h": [0]}
+            task = f" of {of}" if of else ""
+            assert caplog.messages[-1].endswith(f" goes on: scores{task}")
             continue
         with pytest.raises(UserError, match="scores of stsb, and this run is for scor"):
             moves(start, copa)

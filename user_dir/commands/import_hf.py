@@ -42,7 +42,7 @@ def parser() -> Page:
         help="folder with config.json, weights and tokeniser, as downloaded",
     )  # fmt: skip
     add("out", type=Path, metavar="OUT", help="model directory to create")
-    add("--licence", metavar="TEXT", help="of the weights, if the source is silent")
+    add("--licence", metavar="TEXT", help="of the weights, where the source names none")
     add(
         "--without-head", action="store_true",
         help="leave the head of a model for classification behind",

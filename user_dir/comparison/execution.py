@@ -367,8 +367,18 @@ def run_all(
     waiting = [run for run in runs if run.folder not in known]
     with interruptible(), _progress() as progress:
         display = Display(progress, len(runs), len(runs) - len(waiting))
+        if lost := [run for run in waiting if run.keep and _had_ended(run)]:
+            progress.console.print(
+                "runs that had ended without the checkpoint that is to be kept, or "
+                f"whose is gone, and are trained again: {len(lost)}"
+            )
         _Loop(executor, display, known, trained).work(waiting)
     return [known[run.folder] for run in runs]
+
+
+def _had_ended(run: Run) -> bool:
+    made = of_run(run)
+    return made is not None and made.ok
 
 
 class _Loop:

@@ -92,7 +92,8 @@ def probing() -> Any:
     """How often dropout's own share of the divergence is measured."""
     return option(
         100,
-        "updates between measurements of dropout's share of the divergence (0: never)",
+        "regularised updates between measurements of dropout's share of the "
+        "divergence (0: never)",
         NOT_NEGATIVE,
     )
 

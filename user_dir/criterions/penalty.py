@@ -44,7 +44,8 @@ class Terms:
         strength: lambda.
         divergence: what compares the passes, or ``auto``.
         dropout: masks of the extra passes.
-        probe_interval: updates between measurements of dropout's share; 0 for never.
+        probe_interval: regularised updates between measurements of dropout's share; 0
+            for never.
         side: whose embeddings are perturbed.
         every: updates from one that is regularised to the next.
         fraction: share of the sentences that are regularised, in (0, 1].

@@ -24,7 +24,10 @@ class RDropConfig(PlainConfig):
     r_drop_lambda: float = strength(1.0)
     r_drop_warmup: float = warmup()
     r_drop_divergence: str = divergence()
-    r_drop_dropout: DropoutMode = dropout()
+    r_drop_dropout: DropoutMode = dropout(
+        text="independent masks, all that the two passes differ by; nothing else is "
+        "taken"
+    )
     r_drop_every: int = every()
     r_drop_fraction: float = fraction()
 

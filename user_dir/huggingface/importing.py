@@ -71,7 +71,7 @@ def import_hf(
         architecture=made.form,
         special_tokens=dict(special),
         source=_origin(folder, config, files),
-        licence=licence or _stated_licence(folder, config),
+        licence=_licence(licence, folder, config),
         head=head.labels if head else None,
         search=None if head else _search(folder, config, tokenizer, special["</s>"]),
     )
@@ -132,6 +132,17 @@ def _cached_name(source: Path) -> str | None:
     kind, _, name = snapshots.parent.name.partition("--")
     found = snapshots.name == "snapshots" and kind == "models"
     return name.replace("--", "/", 1) if found else None
+
+
+def _licence(given: str | None, source: Path, config: dict[str, Any]) -> str | None:
+    """What the source says; where it says nothing, what the user does."""
+    stated = _stated_licence(source, config)
+    if given and stated and given.casefold() != stated.casefold():
+        raise UserError(
+            f"--licence {given}: {source} has the licence {stated}, and the flag is "
+            "for sources that name none; leave it out"
+        )
+    return stated or given
 
 
 def _stated_licence(source: Path, config: dict[str, Any]) -> str | None:

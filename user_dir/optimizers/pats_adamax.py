@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Optional
 import torch
 from fairseq.optim import register_optimizer
 
+from ..errors import UserError
 from ..flags import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -94,8 +95,18 @@ class FairseqPatsAdamax(SteadyOptimizer):
         return PatsAdamax(groups, **settings)
 
     def settings(self) -> dict[str, Any]:
-        """Constructor arguments from the flags."""
+        """Constructor arguments from the flags.
+
+        Raises:
+            UserError: histograms have nowhere to go.
+
+        """
         cfg = self.cfg
+        if cfg.pats_histogram_interval and not cfg.tensorboard_logdir:
+            raise UserError(
+                f"--pats-histogram-interval {cfg.pats_histogram_interval} writes to "
+                "TensorBoard: add --tensorboard-logdir DIR, or leave it out"
+            )
         return {
             "lr": cfg.lr[0],
             "betas": (cfg.pats_beta1, cfg.pats_beta2),

@@ -2,7 +2,7 @@
 
 Everything else that is logged, fairseq's configuration, its printout of the model and
 its own steps, is in ``train.log`` in the save directory. ``FAIRSEQ_STEADY_VERBOSE=1``
-shows it as well, and so does ``--log-format json``, which programs read. Runs of
+and ``--log-format json``, which programs read, show it in place of that file. Runs of
 fairseq's own tasks are left alone.
 """
 

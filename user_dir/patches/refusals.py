@@ -171,9 +171,9 @@ A_TENTH = -(10**9)
 BATCH_SIZE, RATE, EPOCHS = 32, 5e-5, 3
 #: fairseq's optimizers for which that is a rate; its default of 0.25 is for SGD.
 _ADAMS = ("adam", "adamax")
-#: Whatever ends a training.
+#: Whatever ends a training, or means to.
 ENDS = {"max_update", "max_epoch", "stop_time_hours", "stop_min_lr", "patience"}
-ENDS |= {"steady_updates", "steady_epochs"}
+ENDS |= {"steady_updates", "steady_epochs", "total_num_update"}
 
 
 def unsaid(said: set[str], optimizer: str | None) -> dict[str, Any]:
@@ -187,14 +187,13 @@ def unsaid(said: set[str], optimizer: str | None) -> dict[str, Any]:
     new: dict[str, Any] = {}
     if not said & {"batch_size", "max_tokens"}:
         new["batch_size"] = BATCH_SIZE
-    if not said & (ENDS | {"lr_scheduler"}):
+    if not said & ENDS:
         new["max_epoch"] = EPOCHS
     if "optimizer" not in said:
         new |= {"optimizer": "bert_adam", "bert_adam_bias_correction": True}
     if "lr" not in said and _like_adam(new.get("optimizer", optimizer)):
         new["lr"] = str(RATE)
-    new |= _schedule(said, "batch_size" in {*said, *new})
-    return new
+    return new | _schedule(said, {*said, *new})
 
 
 def _like_adam(optimizer: str | None) -> bool:
@@ -203,11 +202,17 @@ def _like_adam(optimizer: str | None) -> bool:
     return optimizer in _ADAMS or getattr(made, "adams_rates", False)
 
 
-def _schedule(said: set[str], counted: bool) -> dict[str, Any]:
-    """Linear decay where nothing is said of rates and the updates can be counted."""
+def _schedule(said: set[str], known: set[str]) -> dict[str, Any]:
+    """Linear decay where nothing is said of rates and the updates can be counted.
+
+    Args:
+        said: what the command line sets.
+        known: that, and what else was chosen.
+
+    """
     if said & {"optimizer", "lr_scheduler", "steady_updates", "steady_epochs"}:
         return {}
-    if not (counted or "max_update" in said):
+    if "max_update" not in said and not {"batch_size", "max_epoch"} <= known:
         return {}
     warm_up = {} if "warmup_updates" in said else {"warmup_updates": A_TENTH}
     return {"lr_scheduler": "polynomial_decay", **warm_up}

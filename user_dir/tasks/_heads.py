@@ -280,6 +280,7 @@ def _order(start: Start, old: Head, new: Head) -> list[int]:
     """Which of the old outputs each of the new ones is."""
     scores = old.labels is None and new.labels is None
     if scores and not _foreign(old, new):
+        logger.info("the head of %s goes on: %s", start.path, old)
         return [0]
     was, now = old.labels or (), new.labels or ()
     differ = _foreign(old, new) or old.several != new.several

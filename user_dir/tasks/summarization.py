@@ -198,8 +198,8 @@ class SummarizationTask(SteadyTask):
         if not directory.family.decodes:
             raise UserError(
                 f"{directory.path} is an encoder without a decoder; summarization "
-                "needs BART, or two copies: fairseq-steady import "
-                f"{directory.path} OUT --bert2bert"
+                "needs BART, or two copies of an encoder of BERT's or RoBERTa's form: "
+                "fairseq-steady import ENCODER OUT --bert2bert"
             )
         super().check(cfg, directory)
 
