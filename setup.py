@@ -48,6 +48,7 @@ setup(
         "psutil",
         "pydantic>=2.12",
         "pyyaml",
+        "regex",
         "rich",
         "rouge-score",
         "safetensors",

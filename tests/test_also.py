@@ -172,6 +172,34 @@ def test_files_that_do_not_fit(
         list(reading(path, Form(**{**vars(FORM), **changed}), "X=1")[0](path))
 
 
+@pytest.mark.parametrize(
+    ("labels", "own", "told", "good"),
+    [
+        (("0", "1"), False, None, "1"),
+        (("0", "1"), True, None, "1"),
+        (("no", "yes"), False, None, "yes"),
+        (("acceptable", "unacceptable"), True, "good=acceptable", "acceptable"),
+        (("acceptable", "unacceptable"), True, "bad=unacceptable", "acceptable"),
+        (("0", "1"), True, "good=0,bad=1", "0"),
+        (("a", "b"), True, None, "say which class .* in --steady-also-labels good=b"),
+        (("a", "b"), True, "good=a,bad=a", "good and bad are both 'a'"),
+    ],
+)
+def test_the_class_of_acceptable_sentences_is_known_or_said(
+    tmp_path: Path, labels: tuple[str, str], own: bool, told: str | None, good: str
+) -> None:
+    path = write_pairs(tmp_path / "a.jsonl")
+    form = Form(("sentence",), "label", labels, False, own=own)
+    if good not in labels:
+        with pytest.raises(UserError, match=good):
+            reading(path, form, told)
+        return
+    reader, _, pairs = reading(path, form, told)
+    bad = labels[labels[0] == good]
+    assert pairs
+    assert [example.label for example in reader(path)] == [good, bad] * len(PAIRS)
+
+
 def test_glues_files_without_a_header_are_further_files_too(
     models: dict[str, Path], tmp_path: Path, own_cache: Path
 ) -> None:

@@ -110,7 +110,8 @@ def test_the_mean_keeps_types_and_no_past(tmp_path: Path) -> None:
     assert state["model"]["w"].dtype == torch.float16
     assert state["model"]["w"].item() == 2.5
     assert state["model"]["count"].item() == 7
-    assert state["extra_state"] == {"fairseq_steady_data": {"a": "b"}}
+    kept = {"fairseq_steady_data": {"a": "b"}, "fairseq_steady_averaged": 3}
+    assert state["extra_state"] == kept
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Raw files as people have them: read right, or refused in one line."""
 
+import errno
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +19,7 @@ from fairseq_steady.data import (
 from fairseq_steady.data.ragged import Ragged, repeated
 from fairseq_steady.data.readers import read_columns, read_sentence_tab_label
 from fairseq_steady.data.sampling import parse_size
-from fairseq_steady.errors import UserError
+from fairseq_steady.errors import UserError, explanation
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.tasks.summarization import SummarizationConfig, SummarizationTask
 from fairseq_steady.tasks.text import TextClassificationConfig, TextClassificationTask
@@ -309,6 +311,29 @@ def test_of_articles_that_are_trained_on_the_summaries_may_differ(
         task.load_dataset(split)
     assert len(task.datasets["valid"]) == 4
     assert task.trained_on("valid") == 3
+
+
+def test_one_file_cannot_be_divided_where_a_class_has_one_row(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
+    rows = [f"w{n},{'ab'[n % 2]}" for n in range(20)]
+    path = write(tmp_path / "mine.csv", "\n".join(["text,label", *rows, "w3,c"]))
+    cfg = TextClassificationConfig(data=str(path), steady_model=str(models["roberta"]))
+    said = (
+        f"{path} is to be divided into train and valid: cannot take 3 of 21 sentences "
+        "in proportion: there is only one of class 'c'; add some of it, remove it, or "
+        "name a folder with a file for each split"
+    )
+    with pytest.raises(UserError, match=re.escape(said)):
+        TextClassificationTask.setup_task(cfg).load_dataset("train")
+
+
+def test_a_file_that_nobody_may_read_is_one_line(tmp_path: Path) -> None:
+    for path in ("a.csv", Path("a.csv")):
+        error = PermissionError(errno.EACCES, "Permission denied", path)
+        assert (
+            explanation(error) == "a.csv cannot be read or written (Permission denied)"
+        )
 
 
 # --- Twitter to UCI -------------------------------------------------------------------

@@ -1,12 +1,14 @@
 """Exports predict the same in transformers; imported again, they are the same."""
 
 import json
+import math
 import os
 import re
 import shutil
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,10 @@ from fairseq_steady.errors import UserError
 from fairseq_steady.huggingface.checking import SENTENCES
 from fairseq_steady.huggingface.exporting import Original, export_hf
 from fairseq_steady.huggingface.importing import import_hf
-from fairseq_steady.huggingface.model_card import _settings
+from fairseq_steady.huggingface.model_card import _averaged, _score, _settings
 from fairseq_steady.inference.predicting import Predictor
 from fairseq_steady.model_dir import ModelDirectory
+from fairseq_steady.patches.checkpoints import AVERAGED
 from helpers import checkpoint
 from safetensors.torch import load_file, save_file
 from sources import make_source
@@ -182,7 +185,8 @@ def test_the_card_says_what_it_is(
         f"- Exported: {date.today()}, with fairseq-steady {__version__}",
     ):
         assert line in card.splitlines()
-    assert "Best mcc on the development set" in card
+    assert re.search(r"^mcc on the development set.*: -?\d\.\d{4}\.$", card, re.M)
+    assert "One run with one seed unless a table above says otherwise" in card
     assert f"Method: `{method}`" in card
     if kind == "roberta":
         assert "`--r4f-eps 0.1`" in card
@@ -198,6 +202,31 @@ def test_the_card_says_what_it_is(
     ((found,),) = run_snippet(made[1], monkeypatch)
     assert found["label"] in "01"
     assert 0.5 <= found["score"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (
+            {"val_loss": 0.5, "best": 0.5},
+            "mcc on the development set, which chose these",
+        ),
+        ({"val_loss": 0.5, "best": math.nextafter(0.5, 1)}, "set, which chose these"),
+        ({"val_loss": 0.5, "best": 0.75}, "mcc on the development set: 0.5000."),
+        ({"val_loss": 0.5}, "mcc on the development set: 0.5000."),
+        ({"val_loss": None, "best": 0.75}, "None were recorded of these weights."),
+        ({AVERAGED: 3}, "None were recorded of these weights."),
+    ],
+)
+def test_the_score_of_a_card_is_of_its_weights(
+    extra: dict[str, float], said: str
+) -> None:
+    """And not the best of the run, which others may have had."""
+    cfg = {"checkpoint": {"best_checkpoint_metric": "mcc"}}
+    state = {"cfg": cfg, "extra_state": extra}
+    original: Any = SimpleNamespace(checkpoint=state)
+    assert said in _score(original)
+    assert _averaged(state) == extra.get(AVERAGED, 0)
 
 
 def test_a_card_shows_switches_without_a_value() -> None:
@@ -241,7 +270,12 @@ def test_the_teacher_is_a_choice(
     for teacher, weights in ((False, state["model"]), (True, kept)):
         assert torch.equal(found[teacher].sort(0)[0], weights[ours].sort(0)[0])
     assert not torch.equal(found[False], found[True])
-    assert "smart's teacher" in (tmp_path / "True" / "README.md").read_text("utf-8")
+    cards = [
+        (tmp_path / str(t) / "README.md").read_text("utf-8") for t in (False, True)
+    ]
+    assert ["smart's teacher" in card for card in cards] == [False, True]
+    # The evaluations were of the student.
+    assert ["None were recorded of these" in card for card in cards] == [False, True]
 
 
 def test_scores_are_exported_as_a_regression(

@@ -31,11 +31,11 @@ from fairseq_steady.data.layouts import find_split, read_split
 from fairseq_steady.data.pairs import find_pairs, read_pairs
 from fairseq_steady.data.readers import (
     Example,
-    read_inputs,
     read_sentence_tab_label,
     stream_inputs,
 )
 from fairseq_steady.data.sampling import parse_size, stratified_subset
+from fairseq_steady.data.tables import columns_of
 from fairseq_steady.errors import UserError
 from fairseq_steady.files import sha256
 from fairseq_steady.huggingface.importing import build_dictionary
@@ -513,6 +513,35 @@ def test_a_table_parted_otherwise_is_told_from_other_columns(
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "separator"),
+    [
+        ("t.csv", 'text;label\n"Hello, world";pos\n', ";"),
+        ("t.csv", "Satz;Klasse\na, b;pos\n", ";"),
+        ("t.csv", "Satz;Klasse\na b;pos\n", ";"),
+        ("t.csv", "text\tlabel\na, b\tpos\n", "\t"),
+        ("t.tsv", "text,label\na\tb,pos\n", ","),
+    ],
+)
+def test_rows_that_do_not_fit_ask_for_the_separator(
+    tmp_path: Path, name: str, content: str, separator: str
+) -> None:
+    path = file(tmp_path / name, content)
+    with pytest.raises(UserError) as caught:
+        _ = columns_of(path) and list(read_table(path, ["text"], "label"))
+    assert f"is one column; is it parted by {separator!r}?" in str(caught.value)
+
+
+def test_a_tsv_with_every_name_in_quotes_is_refused(tmp_path: Path) -> None:
+    path = file(tmp_path / "t.tsv", '"text"\t"label"\n"Good film"\t"pos"\n')
+    with pytest.raises(UserError, match=r"t\.tsv:1: .*stand in quotes; a \.tsv has no"):
+        columns_of(path)
+    assert columns_of(path, quoted=True) == ["text", "label"]
+    path = file(tmp_path / "u.tsv", 'text\tlabel\n"a\nb"\t1\n')
+    with pytest.raises(UserError, match=r"u\.tsv:2: 1 columns .*; if a cell in quotes"):
+        list(read_table(path, ["text"], "label"))
+
+
 def test_lines_that_end_in_carriage_returns_are_no_header(tmp_path: Path) -> None:
     path = file(tmp_path / "t.tsv", b"text\tlabel\ra\t1\rb\t0\r")
     with pytest.raises(UserError) as caught:
@@ -553,10 +582,17 @@ def test_two_files_that_differ_are_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"test\.tsv is a folder, not a file; rename"):
         named_like(str(tmp_path), "test")
     file(tmp_path / "ood.xlsx", "x")
-    with pytest.raises(UserError, match="no ood file but ood.xlsx; put one of these"):
+    with pytest.raises(UserError, match="no ood file but ood.xlsx; put ood.csv, .tsv"):
         named_like(str(tmp_path), "ood")
     with pytest.raises(UserError, match=r"train\.tsv is a file; name the folder that"):
         named_like(str(first), "train")
+    with pytest.raises(UserError, match="mispelt.csv does not exist; name the folder"):
+        named_like(str(tmp_path / "mispelt.csv"), "train")
+    for name in ("validation.json", "val.csv"):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        other = file(tmp_path / "other" / name, "x")
+        assert named_like(str(tmp_path / "other"), "valid") == other
+        other.unlink()
 
 
 def test_pairs_of_two_forms_are_refused_and_upper_case_is_read(tmp_path: Path) -> None:
@@ -666,8 +702,12 @@ def test_named_labels_are_each_named_once(
     ("targets", "size", "message"),
     [
         ([0, 0, 0, 1, 1, 2], 4, "there is only one of class 'odd'; add some of it"),
-        ([0, 0, 1, 1, 2, 2], 2, "there are 3 classes, so choose from 3 to 3, or all"),
-        ([0, 0, 1, 1, 2, 2, 2], 5, "so choose from 3 to 4, or all"),
+        (
+            [0, 0, 1, 1, 2, 2],
+            2,
+            "there are 3 classes, so choose from 3 to 3, or use all",
+        ),
+        ([0, 0, 1, 1, 2, 2, 2], 5, "so choose from 3 to 4, or use all"),
     ],
 )
 def test_a_sample_that_cannot_be_in_proportion_names_the_class(
@@ -716,10 +756,10 @@ def test_each_line_has_an_answer_or_the_one_that_cannot_is_named(
 ) -> None:
     path = file(tmp_path / "a.txt", given)
     with pytest.raises(UserError) as caught:
-        list(read_inputs(path))
+        list(stream_inputs(path))
     assert str(caught.value).startswith(f"{path}{message}")
     good = file(path, "a\r\n b\u2028c\nd")
-    assert [line for _, _, line in read_inputs(good)] == ["a", " b\u2028c", "d"]
+    assert [line for _, _, line in stream_inputs(good)] == ["a", " b\u2028c", "d"]
 
 
 def test_summaries_of_standard_input_name_the_line_too(

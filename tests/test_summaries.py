@@ -64,8 +64,10 @@ from fairseq_steady.scores.summaries import (
     few_outputs,
     mean_score,
     measured,
+    novel_ngrams,
     said,
     shares,
+    words,
 )
 from fairseq_steady.tasks.summarization import COLUMNS
 from helpers import checkpoint, logged
@@ -515,6 +517,14 @@ def test_several_references_give_the_best_or_the_mean() -> None:
     mean = best_or_mean("the cat ran away", references, "mean")
     for name, value in mean.items():
         assert value == pytest.approx(np.mean([one[name] for one in each]))
+
+
+def test_words_are_those_of_other_scripts_too() -> None:
+    """Vowel signs belong to them; without blanks each character is one."""
+    assert words("हिन्दी में, naïve_1 Café") == ["हिन्दी", "में", "naïve_1", "café"]
+    assert words("模型v2很好。ที่") == ["模", "型", "v2", "很", "好", "ที่"]
+    copied = novel_ngrams("模型很好", "机器学习模型很好")
+    assert [copied[f"novel{n}"] for n in (1, 2, 3, 4)] == [0, 0, 0, 0]
 
 
 def test_novel_ngrams_and_length_are_counted_in_words() -> None:

@@ -291,6 +291,8 @@ def test_rouge_is_rouge_scores() -> None:
     assert rouge(summary, reference, stem=False)["rouge1"] < found["rouge1"]
     assert as_lines("a. b") == "a.\nb"
     assert as_lines("a. b\nc") == "a. b\nc"
+    assert as_lines("机器学习。模型很好！ 对。") == "机器学习。\n模型很好！\n对。"
+    assert as_lines("यह है। वह था।") == "यह है।\nवह था।"
 
 
 def test_files_are_scored_with_intervals(tmp_path: Path) -> None:

@@ -183,6 +183,8 @@ def explanation(error: BaseException) -> str | None:
     """The line to show for an error of the user's; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written ({error.strerror})"
     kind = type(error)
     told = f"{kind.__module__}.{kind.__name__}: {error}"
     for pattern, said in _KNOWN:

@@ -106,12 +106,12 @@ def read_texts(
             a table's name.
 
     """
-    from ..data.readers import filled, is_table, read_inputs
+    from ..data.readers import filled, is_table, stream_inputs
     from ..data.tables import columns_of as table_columns
     from ..data.tables import read_named, text_cell
 
     if path is None or not is_table(path):
-        for where, number, line in read_inputs(path):
+        for where, number, line in stream_inputs(path):
             text = as_text(where, number, line, len(columns) == 2)
             if number == 1:
                 check_no_table(where, line, [columns[0], *aliases.get(columns[0], ())])
@@ -286,6 +286,14 @@ def answers(
 ) -> Iterator[str]:
     """A line for each text, after the header of a TSV."""
     if args.tsv:
+        if args.with_text and any(
+            tsv_cell(t) != t for one in texts for t in texts_of(one)
+        ):
+            print(
+                "a tab, newline or backslash in a text is written as \\t, \\n, \\\\; "
+                "without --tsv texts are as they were",
+                file=sys.stderr,
+            )
         yield header(predictor, columns if args.with_text else ())
     write = as_tsv if args.tsv else as_json
     found = predictor(texts, args.max_tokens)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
+from . import readers
 from .noticing import remark
 from .readers import (
     TABLES,
@@ -30,11 +31,10 @@ from .readers import (
 )
 from .tables import columns_of, read_named, text_cell
 
-#: Other names that files of a split go by.
+#: Names that files of a split go by, DialogSum's among them.
 STEMS = {
-    "train": ("train", "training", "dialogsum.train"),
-    "valid": ("valid", "validation", "val", "dev", "dialogsum.dev"),
-    "test": ("test", "dialogsum.test"),
+    split: (*readers.STEMS[split], f"dialogsum.{own}")
+    for split, own in (("train", "train"), ("valid", "dev"), ("test", "test"))
 }
 #: Suffixes of line-aligned files: articles, summaries.
 ALIGNED = (

@@ -21,6 +21,12 @@ SHOWN = 60
 
 #: Suffixes of files with named columns, in any case.
 TABLES = (".tsv", ".csv", ".jsonl", ".json")
+#: Names that the file of a split goes by.
+STEMS = {
+    "train": ("train", "training"),
+    "valid": ("valid", "validation", "val", "dev"),
+    "test": ("test",),
+}
 #: What an error names: a file, or standard input.
 Where = Path | str
 STDIN = "standard input"
@@ -123,7 +129,7 @@ def entries(folder: Path, names: Sequence[str]) -> list[Path]:
     if folder.is_file():
         raise UserError(f"{folder} is a file; name the folder that holds it")
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; name the one with the data")
+        raise UserError(f"{folder} does not exist; name the folder with the data")
     there = sorted(folder.iterdir())
     wanted = map(str.lower, names)
     return [path for name in wanted for path in there if path.name.lower() == name]
@@ -308,27 +314,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\n")
 
 
-def read_inputs(path: Path | None) -> Iterator[tuple[Where, int, str]]:
-    r"""Lines to answer one by one: where each is, its number and its text.
-
-    Args:
-        path: a text file; None for standard input.
-
-    Raises:
-        UserError: as :func:`read_text`; or a line is empty, even the last.
-
-    """
-    where: Where = path or STDIN
-    text = read_text(path) if path else decoded(where, sys.stdin.buffer.read())
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
-        if not line.strip():
-            mend = "each line has an answer: remove it or fill it"
-            raise error_at(where, number, "an empty line", mend)
-        yield where, number, line
-
-
 def stream_inputs(path: Path | None) -> Iterator[tuple[Where, int, str]]:
-    """As :func:`read_inputs`, a line at a time, whatever the size.
+    """Lines to answer one by one: where each is, its number and its text.
 
     A file that can be read again is looked through before the first line is given;
     standard input and pipes are not, so that an error may come after some lines.
@@ -337,7 +324,7 @@ def stream_inputs(path: Path | None) -> Iterator[tuple[Where, int, str]]:
         path: a text file or pipe; None for standard input.
 
     Raises:
-        UserError: as :func:`read_inputs`.
+        UserError: as :func:`read_text`; or a line is empty, even the last.
 
     """
     where: Where = path or STDIN

@@ -30,7 +30,11 @@ def parse_size(value: str, available: int, flag: str) -> int:
 
 
 def stratified_subset(
-    targets: np.ndarray, size: int, seed: int, labels: Sequence[str] | None = None
+    targets: np.ndarray,
+    size: int,
+    seed: int,
+    labels: Sequence[str] | None = None,
+    instead: str = "use all sentences",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into ``size`` of them and the rest, each sorted.
 
@@ -42,6 +46,7 @@ def stratified_subset(
         size: of the first part, from 1 to all.
         seed: of what is drawn.
         labels: names of the classes, for errors.
+        instead: of it all, what an error advises.
 
     Raises:
         UserError: a class is too small, or one of the parts, for one of each.
@@ -52,7 +57,7 @@ def stratified_subset(
         return everything, everything[:0]
     strata = targets if targets.dtype.kind == "i" else None
     if strata is not None:
-        _check_strata(strata, size, labels)
+        _check_strata(strata, size, labels, instead)
     elif targets.ndim == 2 and 0 < size < len(targets):
         strata = _rarest(targets, size)
     elif not 0 < size < len(targets):
@@ -94,7 +99,9 @@ def _rarest(targets: np.ndarray, size: int) -> np.ndarray | None:
     return strata if 1 < kinds <= min(size, len(targets) - size) else None
 
 
-def _check_strata(targets: np.ndarray, size: int, labels: Sequence[str] | None) -> None:
+def _check_strata(
+    targets: np.ndarray, size: int, labels: Sequence[str] | None, instead: str
+) -> None:
     """Refuse what cannot be divided in proportion."""
     classes, counts = np.unique(targets, return_counts=True)
     refusal = f"cannot take {size} of {len(targets)} sentences in proportion"
@@ -102,12 +109,12 @@ def _check_strata(targets: np.ndarray, size: int, labels: Sequence[str] | None) 
     if rare:
         raise UserError(
             f"{refusal}: there is only one of class {', '.join(map(shown, rare[:5]))}; "
-            "add some of it, remove it, or use all sentences"
+            f"add some of it, remove it, or {instead}"
         )
     if min(size, len(targets) - size) < len(classes):
         raise UserError(
             f"{refusal}: there are {len(classes)} classes, so choose from "
-            f"{len(classes)} to {len(targets) - len(classes)}, or all"
+            f"{len(classes)} to {len(targets) - len(classes)}, or {instead}"
         )
 
 

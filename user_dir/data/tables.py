@@ -143,12 +143,19 @@ def _no_column(
     problem = f"no column {shown(name)} among: {', '.join(names)}"
     if path.suffix.lower() not in (".tsv", ".csv"):
         return error_at(path, number, problem, mend or "name yours")
-    parted = next((sep for sep in ",\t;|" if name in names[0].split(sep)), None)
-    if len(names) == 1 and parted:
-        problem = f"{shown(names[0])} is one column; is it parted by {parted!r}?"
-        own = {",": ".csv", "\t": ".tsv"}.get(parted)
-        mend = f"rename the file to {own}" if own else "write it as CSV, with commas"
-    return error_at(path, 1, problem, mend or "name yours")
+    own = error_at(path, 1, problem, mend or "name yours")
+    return _otherwise_parted(path, names) or own
+
+
+def _otherwise_parted(path: Path, header: Sequence[str]) -> UserError | None:
+    """What to say of a header of one cell that looks like several."""
+    parted = next((sep for sep in ",\t;|" if len(header) == 1 and sep in header[0]), "")
+    if not parted:
+        return None
+    own = {",": ".csv", "\t": ".tsv"}.get(parted)
+    mend = f"rename the file to {own}" if own else "write it as CSV, with commas"
+    problem = f"{shown(header[0])} is one column; is it parted by {parted!r}?"
+    return error_at(path, 1, problem, mend)
 
 
 def text_cell(path: Path, number: int, row: dict[str, Any], column: str) -> str:
@@ -341,21 +348,34 @@ def read_minimal_pairs(
 def _tsv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     lines, warned = read_lines(path), False
     header = as_header(path, next(lines)[1].split("\t"), columns)
+    if all(len(name) > 1 and name[0] == name[-1] == '"' for name in header):
+        problem = f"{shown(header[0])} and every other name stand in quotes"
+        raise error_at(path, 1, problem, _UNQUOTED)
     for number, line in lines:
         cells = line.split("\t")
         if not warned and any(map(_looks_quoted, cells)):
             warned = True
             remark(
                 path,
-                f":{number}: a cell in doubled quotes, as pandas writes them; a .tsv "
-                "has no quoting here, so they stay in the text: read it with "
-                "--steady-quoted-tsv, or write the table as .csv",
+                f":{number}: a cell in doubled quotes, as pandas writes them, which "
+                f"stay in the text; {_UNQUOTED}",
             )
         yield number, as_row(path, number, header, cells)
 
 
+#: Of a .tsv with quotes around cells.
+_UNQUOTED = (
+    "a .tsv has no quoting here: read it with --steady-quoted-tsv, which tasks of "
+    "sentences have, or write the table as .csv"
+)
+
+
 def _looks_quoted(cell: str) -> bool:
     return len(cell) > 3 and cell[0] == cell[-1] == '"' and '""' in cell[1:-1]
+
+
+def _opens_quote(cell: str) -> bool:
+    return cell.startswith('"') and not cell.endswith('"')
 
 
 def _csv_lines(path: Path) -> Iterator[str]:
@@ -385,12 +405,11 @@ def _csv_rows(
                 blank = blank or reader.line_num
             last = reader.line_num
     except csv.Error as error:
-        lacking = [name for name in columns if name not in header]
-        if header and lacking:  # parted by something else, quotes stand anywhere
-            raise _no_column(path, 1, lacking[0], dict.fromkeys(header), "") from None
         # Where the row begins: the quote that is never closed is there.
         problem = f"not {'CSV' if separator == ',' else 'a quoted TSV'} ({error})"
-        raise error_at(path, last + 1, problem, "mend the quotes") from None
+        wrong = error_at(path, last + 1, problem, "mend the quotes")
+        # Of cells that are parted by something else quotes stand anywhere.
+        raise _otherwise_parted(path, header) or wrong from None
     lost.warn()
 
 
@@ -469,12 +488,12 @@ def as_row(
             "one after the other?",
         )
     if len(cells) != len(header):
-        raise error_at(
-            path,
-            number,
-            f"{len(cells)} columns where the header has {len(header)}",
-            "mend the row's separators",
-        )
+        problem = f"{len(cells)} columns where the header has {len(header)}"
+        mend = "mend the row's separators"
+        if path.suffix.lower() == ".tsv" and any(map(_opens_quote, cells)):
+            mend = f"if a cell in quotes goes on in the next line: {_UNQUOTED}"
+        wrong = error_at(path, number, problem, mend)
+        raise _otherwise_parted(path, header) or wrong
     if list(cells) == list(header):
         mend = "are these two files, one after the other? remove the line"
         raise error_at(path, number, "the header again", mend)

@@ -1,5 +1,6 @@
 """The model card beside an exported model."""
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import date
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..escaping import code, code_block, header
 from ..escaping import markdown as text
+from ..patches.checkpoints import AVERAGED
 
 if TYPE_CHECKING:
     from .exporting import Original
@@ -63,9 +65,9 @@ print(model(**words).last_hidden_state)""",
 _LIMITS = """
 ## Limits
 
-One run with one seed unless a table above says otherwise: other seeds score otherwise.
-The development set chose the weights, so its score flatters them. Nothing was tested on
-other data, nor for bias against groups of people.
+{runs} unless a table above says otherwise: other seeds score otherwise.
+Where the development set chose the weights, its score flatters them. Nothing was tested
+on other data, nor for bias against groups of people.
 """
 
 
@@ -83,8 +85,11 @@ def model_card(original: "Original", teacher: bool, table: str) -> str:
     if not original.checkpoint:
         return _join([*top, f"Base model: {base}.", "", *_usage(original)])
     body = [*_described(original, base, teacher), "", *_usage(original), ""]
-    scores = ["## Scores", "", *_scores(original), *([table] if table else [])]
-    return _join([*top, *body, *scores, _LIMITS])
+    known = "None were recorded of these weights." if teacher else _score(original)
+    scores = ["## Scores", "", known, *([table] if table else [])]
+    many = _averaged(original.checkpoint)
+    runs = f"A mean of {many} checkpoints" if many else "One run with one seed"
+    return _join([*top, *body, *scores, _LIMITS.format(runs=runs)])
 
 
 def _join(lines: list[str]) -> str:
@@ -128,8 +133,11 @@ def _described(original: "Original", base: str, teacher: bool) -> list[str]:
     cfg = original.checkpoint["cfg"]
     name, method = cfg["task"]["_name"], cfg["criterion"]["_name"]
     labels = getattr(original.task, "labels", None)
-    which = "smart's teacher, a mean over training" if teacher else "as trained"
-    seed = text(str(cfg["common"]["seed"]))
+    which, seed = "as trained", text(str(cfg["common"]["seed"]))
+    if teacher:
+        which = "smart's teacher, a mean over training"
+    elif many := _averaged(original.checkpoint):
+        which = f"the mean of {many} checkpoints, of which all this is the first's"
     facts = {
         "Task": f"{text(name)}, on {_data(original.checkpoint)}",
         "Labels": text(", ".join(labels)) if labels else "",
@@ -195,12 +203,18 @@ def _usage(original: "Original") -> list[str]:
     return ["## Use", "", read, "In this folder:", "", code_block(snippet, "python")]
 
 
-def _scores(original: "Original") -> list[str]:
-    """What the checkpoint itself knows."""
-    cfg = original.checkpoint["cfg"]["checkpoint"]
+def _averaged(checkpoint: Mapping[str, Any]) -> int:
+    """Of how many checkpoints it is the mean; 0 where it is none."""
+    return int((checkpoint.get("extra_state") or {}).get(AVERAGED, 0))
+
+
+def _score(original: "Original") -> str:
+    """What the checkpoint itself knows of its weights, from the evaluation at them."""
     extra = original.checkpoint["extra_state"]
-    if "best" not in extra:
-        return ["None were recorded in the checkpoint."]
-    metric, best = cfg["best_checkpoint_metric"], extra["best"]
-    scored = f"Best {metric} on the development set, which chose it: {best:.4f}."
-    return [text(scored)]
+    score, best = extra.get("val_loss"), extra.get("best")
+    if score is None:
+        return "None were recorded of these weights."
+    metric = original.checkpoint["cfg"]["checkpoint"]["best_checkpoint_metric"]
+    chose = best is not None and math.isclose(score, best)
+    chosen = ", which chose these weights" if chose else ""
+    return text(f"{metric} on the development set{chosen}: {score:.4f}.")

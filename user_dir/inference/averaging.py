@@ -25,7 +25,7 @@ from torch import Tensor
 from .. import tasks as plugin  # noqa: F401  registers everything
 from ..errors import UserError, install_excepthook
 from ..files import whole_file
-from ..patches.checkpoints import KEPT_FILES, load_checked
+from ..patches.checkpoints import AVERAGED, KEPT_FILES, load_checked
 from ..patches.durable import check_writable
 from .loading import train_nothing
 
@@ -60,7 +60,7 @@ def mean_weights(paths: Sequence[Path]) -> dict[str, Any]:
     return {
         **state,
         "model": first | mean,
-        "extra_state": {KEPT_FILES: kept},
+        "extra_state": {KEPT_FILES: kept, AVERAGED: len(paths)},
         "last_optimizer_state": None,
     }
 

@@ -99,6 +99,8 @@ class Position(TypedDict, total=False):
 KEPT_FILES = "fairseq_steady_data"
 #: Where it holds what --patience has counted.
 KEPT_PATIENCE = "fairseq_steady_patience"
+#: Where it holds of how many checkpoints its weights are the mean.
+AVERAGED = "fairseq_steady_averaged"
 
 
 class Waited(TypedDict):
@@ -115,6 +117,7 @@ class Extra(TypedDict, total=False):
     fairseq_steady: Kept
     fairseq_steady_data: dict[str, str]
     fairseq_steady_patience: Waited
+    fairseq_steady_averaged: int
     metrics: dict[str, list[tuple[int | None, str, str, Any]]]
 
 

@@ -34,11 +34,12 @@ def _say_what_is_read() -> None:
 def as_lines(text: str) -> str:
     """A sentence a line, as ROUGE-Lsum reads it.
 
-    Text that has lines keeps them; other text is split after ``.``, ``!`` and ``?``.
+    Text that has lines keeps them; other text is split after ``.``, ``!`` and ``?``,
+    and what ends sentences in Chinese, Japanese and the scripts of India.
     """
     if "\n" in text.strip():
         return text
-    return re.sub(r"(?<=[.!?])\s+", "\n", text.strip())
+    return re.sub(r"(?<=[.!?।॥])\s+|(?<=[。！？])\s*(?=.)", "\n", text.strip())
 
 
 def rouge(prediction: str, reference: str, stem: bool = True) -> dict[str, float]:

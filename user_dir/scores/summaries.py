@@ -1,10 +1,10 @@
 """What ROUGE does not see of summaries: copying, length, and sameness, as sums."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import regex
 import torch
 from torch import Tensor
 
@@ -24,9 +24,14 @@ DESCRIBING = ("unique", "length_ratio", *(f"novel{n}" for n in SIZES))
 MANY, FEW = 10, 0.5
 
 
+#: Scripts that write no blanks between words: of them each character is one.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_WORD = regex.compile(rf"(?V1){_UNSPACED}\p{{M}}*|[\w--{_UNSPACED}]+")
+
+
 def words(text: str) -> list[str]:
     """Its words in lower case, punctuation left out."""
-    return re.findall(r"\w+", text.lower())
+    return _WORD.findall(text.lower())
 
 
 def novel_ngrams(summary: str, article: str) -> dict[str, int]:

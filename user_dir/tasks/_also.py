@@ -37,7 +37,9 @@ class AlsoConfig:
         "leave them out, whatever was said before",
     )
     steady_also_labels: Optional[str] = option(
-        None, "the task's name of each class in those files, as Negative=0,Positive=1"
+        None,
+        "the task's name of each class in those files, as Negative=0,Positive=1; of "
+        "minimal pairs as good=1",
     )
     steady_quoted_tsv: bool = option(
         False,
@@ -57,6 +59,7 @@ class Form:
         quoted: whether .tsv files have quotes around cells.
         task: its name, for the cache.
         bare: reads the task's own files, if those name no columns.
+        own: whether the classes are the user's, whose meaning only the user knows.
 
     """
 
@@ -66,6 +69,7 @@ class Form:
     quoted: bool
     task: str = ""
     bare: Reader | None = None
+    own: bool = False
 
 
 def further(cfg: Any) -> dict[str, Path]:
@@ -143,7 +147,7 @@ def reading(path: Path, form: Form, told: str | None) -> tuple[Reader, str, bool
     wanted = [*form.columns, form.label]
     if not set(wanted) <= set(names):
         if set(PAIR) <= set(names):
-            return *_pairs(path, form), True
+            return *_pairs(path, form, told), True
         guessed = _guessed(path, form, names)
         if guessed is None and form.bare:
             return form.bare, f"as {form.task}'s own", False
@@ -182,19 +186,45 @@ def _guessed(path: Path, form: Form, names: Sequence[str]) -> tuple[str, str] | 
         return None
 
 
-def _pairs(path: Path, form: Form) -> tuple[Reader, str]:
+def _pairs(path: Path, form: Form, told: str | None) -> tuple[Reader, str]:
     """Two classes of one sentence are told apart by pairs."""
     if len(form.columns) > 1 or len(form.labels or ()) != 2:
         raise UserError(
             f"{path} holds minimal pairs, which a task of two classes of single "
             "sentences can rank; leave it out of --steady-also"
         )
-    bad, good = form.labels or ()
+    bad, good = _bad_and_good(path, form, renaming(told, form.labels))
 
     def read(file: Path) -> Iterable[Example]:
         return read_minimal_pairs(file, good, bad, form.quoted)
 
     return read, f"minimal pairs {good} {bad} {form.quoted}"
+
+
+#: Of classes with these names the second is the acceptable one, as in CoLA.
+_BY_NUMBER = ("0", "1")
+
+
+def _bad_and_good(path: Path, form: Form, told: dict[str, str]) -> tuple[str, str]:
+    """The classes of unacceptable and of acceptable sentences.
+
+    Raises:
+        UserError: nobody says which is which, or both are one.
+
+    """
+    first, second = form.labels or ()
+    other = {first: second, second: first}
+    if "good" in told or "bad" in told:
+        good = told.get("good") or other[told["bad"]]
+        if told.get("bad", other[good]) != good:
+            return other[good], good
+        raise UserError(f"--steady-also-labels: good and bad are both {shown(good)}")
+    if form.own and (first, second) != _BY_NUMBER:
+        raise UserError(
+            f"{path} holds minimal pairs: say which class their acceptable sentences "
+            f"are of, as in --steady-also-labels good={second}"
+        )
+    return first, second
 
 
 def renaming(given: str | None, labels: Sequence[str] | None) -> dict[str, str]:

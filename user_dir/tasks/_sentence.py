@@ -17,7 +17,7 @@ from ..data import (
     forms,
 )
 from ..data.cache import Reader
-from ..data.readers import entries, the_only
+from ..data.readers import STEMS, TABLES, entries, the_only
 from ..data.sampling import halves, parse_size, stratified_subset
 from ..errors import UserError
 from ..flags import NOT_NEGATIVE, option
@@ -320,7 +320,8 @@ class SentenceTask(SteadyTask):
         quoted = self.cfg.steady_quoted_tsv
         task = self.subject or str(getattr(self.cfg, "_name", ""))
         columns, label = self.columns, self.label_column
-        form = Form(columns, label, self.labels, quoted, task, self.bare)
+        own = not self.subject
+        form = Form(columns, label, self.labels, quoted, task, self.bare, own)
         path, told = self.also[split], self.cfg.steady_also_labels
         reader, description, pairs = reading(path, form, told)
         return self.encode(path, reader, description), pairs
@@ -386,28 +387,24 @@ def rows(reader: Callable[..., Iterable[Example]], *args: Any) -> Reader:
 
 
 def named_like(folder: str, split: str) -> Path:
-    """The .tsv, .csv or .jsonl file of a split directly in a folder.
+    """The table of a split directly in a folder.
 
     Raises:
         UserError: there is none, or there are several that differ.
 
     """
-    names = [f"{stem}{suffix}" for stem in _stems(split) for suffix in SUFFIXES]
+    stems = STEMS.get(split, (split,))
+    names = [f"{stem}{suffix}" for stem in stems for suffix in TABLES]
     found = entries(Path(folder), names)
     if not found:
         near = [p.name for p in Path(folder).iterdir() if p.name.startswith(split)]
         but = f" but {', '.join(sorted(near)[:3])}" if near else ""
         raise UserError(
-            f"{os.fspath(folder)} holds no {split} file{but}; put one of these there: "
-            + ", ".join(names)
+            f"{os.fspath(folder)} holds no {split} file{but}; put {split}.csv, .tsv or "
+            ".jsonl there"
         )
     return the_only([[path] for path in found], split)[0]
 
 
-SUFFIXES = (".tsv", ".csv", ".jsonl")
 #: Classes whose sizes are said one by one.
 _LISTED = 12
-
-
-def _stems(split: str) -> tuple[str, ...]:
-    return ("valid", "dev") if split == "valid" else (split,)

@@ -18,6 +18,7 @@ from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, DictConfig
 
+from ..data.cache import digest_of
 from ..data.ragged import repeated
 from ..errors import UserError
 from ..files import sha256
@@ -392,7 +393,7 @@ class SteadyTask(FairseqTask):
     def reads(self, path: Path) -> None:
         """Remember what a file held; checkpoints keep it."""
         if path.is_file():
-            self.files["/".join(path.parts[-2:])] = sha256(path)
+            self.files["/".join(path.parts[-2:])] = digest_of(path)
 
     def check_built(self, model: Any) -> None:
         """Refuse a model, of an ``--arch`` of its own, that the task has no use for.

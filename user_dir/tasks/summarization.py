@@ -370,9 +370,15 @@ class SummarizationTask(SteadyTask):
             raise UserError(f"the {split} set is empty: {sources} has nothing for it")
         training = split == "train"
         self.datasets[split] = self._dataset(encoded, training)
+        self.described[split] = f"{count:,} articles with summaries"
         if not training:
             self._pairs[split] = self._compared(files, split, rows)
-        self.described[split] = f"{count:,} articles with summaries"
+            if len(self._pairs[split]) < count:
+                most = self.cfg.summarization_decode
+                said = (
+                    f", ROUGE of the first {most:,} (--summarization-decode 0: of all)"
+                )
+                self.described[split] += said
         logger.info("%s: %s: %s", split, sources, self.described[split], extra=DETAIL)
 
     def _compared(

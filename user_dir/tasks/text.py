@@ -148,7 +148,13 @@ class TextTask(SentenceTask):
             )
         targets, seed = everything.targets, self.cfg.steady_subset_seed
         tenth = max(round(len(targets) / 10), self.num_classes)
-        held_out, kept = stratified_subset(targets, tenth, seed, self.labels)
+        labels, instead = self.labels, "name a folder with a file for each split"
+        try:
+            held_out, kept = stratified_subset(targets, tenth, seed, labels, instead)
+        except UserError as error:
+            raise UserError(
+                f"{self.cfg.data} is to be divided into train and valid: {error}"
+            ) from None
         return everything.take(held_out if split == "valid" else kept)
 
 
