@@ -993,6 +993,36 @@ def stored() -> list[Result]:
     ]
 
 
+def test_time_is_that_of_all_updates() -> None:
+    longer, shorter = result("longer", 1, 0.1, 0.2), result("shorter", 1, 0.1)
+    shorter.seconds_per_update = 0.75
+    costs = table._costs([shorter], [longer])
+    assert (costs["s/update"], costs["time"]) == ("0.75", "0.75x")
+
+
+def test_a_setting_of_another_metric_has_no_table(tmp_path: Path) -> None:
+    other = [{"updates": 10, "valid": {"pearson": 0.5}, "ood": {"pearson": 0.4}}]
+    made = [
+        result("plain", 1, 0.1, setting="cola"),
+        result("plain", 1, setting="stsb", evaluations=other),
+    ]
+    write_all(tmp_path, made, MCC)
+    assert {r["setting"] for r in rows(tmp_path / "table.csv")} == {"cola"}
+    runs = {r["setting"]: r for r in rows(tmp_path / "runs.csv")}
+    assert (runs["cola"]["mcc valid"], runs["stsb"]["mcc valid"]) == ("0.1", "")
+
+
+def test_runs_share_the_cores_that_the_process_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7, 8, 9, 11})
+    assert Local(2)._environment(0)["OMP_NUM_THREADS"] == "3"
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert Local(2)._environment(0)["OMP_NUM_THREADS"] == "4"
+
+
 def test_tables_say_everything(stored: list[Result], tmp_path: Path) -> None:
     write_all(tmp_path, stored, MCC)
     found = {(r["method"], r["subset"]): r for r in rows(tmp_path / "table.csv")}
@@ -1090,6 +1120,12 @@ def test_the_card_of_several_settings_is_of_all_of_them() -> None:
     ]
     made.append(result("never", 1, status="crashed: rain", setting="few"))
     assert winner_card.winner(made, MCC) == "sift"
+    # More seeds of one setting, as --until-decided adds them, are no vote of their own.
+    more = [result("plain", seed, 0.7, setting="many") for seed in range(3, 20)]
+    assert winner_card.winner([*made, *more], MCC) == "sift"
+    # The easy half alone is no better than both.
+    easy = result("easy", 1, 0.9, setting="many")
+    assert winner_card.winner([*made, easy], MCC) == "sift"
     said = "over all of few, many; the command is few's"
     assert said in winner_card.describe(made, MCC)
 

@@ -140,6 +140,7 @@ def test_what_a_method_cannot_be_is_refused(
         root = SimpleNamespace(
             model=drops,
             criterion=chosen,
+            task=SimpleNamespace(),
             distributed_training=SimpleNamespace(
                 ddp_backend=backend,
                 distributed_world_size=count,
@@ -149,6 +150,26 @@ def test_what_a_method_cannot_be_is_refused(
         said = "-layerdrop leaves layers .* give --ddp-backend legacy_ddp"
         with pytest.raises(UserError, match=said) if refused else nullcontext():
             check_passes(root)
+    workers = root.distributed_training
+    hype = SimpleNamespace(_name="hype", hype_dropout="off")
+    smart = SimpleNamespace(_name="smart", smart_dropout="off")
+    one = SimpleNamespace(**vars(workers) | {"distributed_world_size": 1})
+    for model, mixout, chosen, refused in (
+        (SimpleNamespace(), 0.1, hype, "hype-dropout off leaves out --steady-mixout"),
+        (drops, 0.0, hype, "hype-dropout off leaves out --encoder-layerdrop"),
+        (SimpleNamespace(), 0.0, hype, ""),
+        (drops, 0.1, smart, ""),
+        (drops, 0.1, SimpleNamespace(_name="hype", hype_dropout="independent"), ""),
+    ):
+        root = SimpleNamespace(
+            model=model,
+            criterion=chosen,
+            task=SimpleNamespace(steady_mixout=mixout),
+            distributed_training=one,
+        )
+        with pytest.raises(UserError, match=refused) if refused else nullcontext():
+            check_passes(root)
+    root.distributed_training = workers
     task = SimpleNamespace(cfg=SimpleNamespace(_get_root=lambda: root))
     with pytest.raises(UserError, match="is not for several heads, which all get a"):
         MultitaskTask.settle_data(task)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 Each test holds one line's value, in memory, against arithmetic of its own.
 """
 
+import json
 import math
 import os
 import signal
@@ -72,11 +73,12 @@ from fairseq_steady.regularizers.ascent import length
 from fairseq_steady.scores.rouge import NAMES
 from fairseq_steady.scores.summaries import SAID, measured_sums, said
 from fairseq_steady.tasks._recipe import Recipe
-from fairseq_steady.tasks._record import predictions
+from fairseq_steady.tasks._record import Recorder, predictions
 from fairseq_steady.tasks._sentence import SentenceTaskConfig
 from fairseq_steady.tasks._steady import SteadyTask
 from fairseq_steady.tasks.cola import ColaTask
 from fairseq_steady.tasks.summarization import SummarizationTask
+from omegaconf import OmegaConf
 from tiny import CLASSES, FAMILIES, Reference, batch, build, make_criterion, sym
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -367,12 +369,45 @@ def test_flags_reach_the_regulariser() -> None:
     assert scales == [16, 8, 1]
 
 
+def test_a_gpus_peak_is_that_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not of the evaluation: fairseq counts anew after each update."""
+    peaks = iter([3.0, 8.0, 2.0])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(peaks) * 2**20)
+    root = OmegaConf.create({"distributed_training": {"distributed_rank": 0}})
+    task = SteadyTask.__new__(SteadyTask)
+    task.recorder = Recorder(str(tmp_path), root)
+    for update in (1, 2):
+        task.optimizer_step(SimpleNamespace(step=lambda: None), None, update)
+    task.recorder.evaluation("valid", {"num_updates": 2}, {})
+    record = json.loads((tmp_path / "valid-2.json").read_text())
+    assert record["peak_gpu_mb"] == 8
+
+
 def test_flags_reach_the_teacher() -> None:
     flags = {"beta": 0.9, "early_beta": 0.5, "early": 0.3}
-    more = {"refresh": 7, "start_update": 4}
-    made = make_criterion("smart", bregman="vanilla", **flags, **more)
-    schedule = made._follow_from(nn.Linear(2, 2)).schedule
-    assert schedule == Schedule("vanilla", 0.9, 0.5, 30, 7, 4)
+    made = [
+        make_criterion("smart", bregman="momentum", start_update=4, **flags),
+        make_criterion("smart", bregman="vanilla", refresh=7),
+    ]
+    assert [one._follow_from(nn.Linear(2, 2)).schedule for one in made] == [
+        Schedule("momentum", 0.9, 0.5, 30, 10, 4),
+        Schedule("vanilla", 0.999, 0.99, 10, 7, 0),
+    ]
+    for bregman, flag, value in (
+        ("none", "mu", 5.0),
+        ("none", "beta", 0.9),
+        ("vanilla", "early", 0.3),
+        ("momentum", "refresh", 7),
+    ):
+        with pytest.raises(UserError, match=f"--smart-{flag} {value} is for --smart-b"):
+            make_criterion("smart", bregman=bregman, **{flag: value})
+    with pytest.raises(UserError, match="--smart-cache-refresh is for kept pert"):
+        make_criterion("smart", cache_refresh=True)
+    with pytest.raises(UserError, match="--smart-eps-relative 0.3 does not go with"):
+        make_criterion("smart", projection="normalize", eps_relative=0.3)
     for bregman, strengths, expected in (
         ("none", (0, 1), False),
         ("vanilla", (0, 1), True),

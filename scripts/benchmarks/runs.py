@@ -99,6 +99,7 @@ def train(
             os.dup2(file.fileno(), 2)
         cuda = "--cpu" not in words
         started = _peak(cuda)
+        torch.cuda.reset_peak_memory_stats = lambda *_: None  # as fairseq's updates do
         before()
         sys.argv = ["fairseq-train", *words]
         fairseq_cli.train.cli_main()

@@ -118,6 +118,13 @@ class _Elsewhere:
             self.worker.stop()
 
 
+def _cores() -> int:
+    """Those that this process may use, as a job of a cluster has a few."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Local:
     """Processes of this machine, its threads and GPUs shared out among them."""
 
@@ -131,7 +138,7 @@ class Local:
         )
 
     def _environment(self, slot: int) -> dict[str, str]:
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        threads = str(max(1, _cores() // self.jobs))
         environment = {"OMP_NUM_THREADS": threads, **os.environ}
         if len(self.devices) > 1 and self.jobs > 1:
             # As many for each: fairseq's batch grows with them.

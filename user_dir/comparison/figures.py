@@ -4,7 +4,7 @@ import math
 import statistics
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +102,7 @@ def boxes(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> 
             axis.hlines(middle, place - 0.25, place + 0.25, color="black", lw=1)
         else:
             axis.boxplot([scores], positions=[place], **_BOX)
-    _name_ticks(axis, list(found))
+    _name_ticks(axis, _ticks(found, results))
     axis.set_xlim(-0.6, max(0, len(found) - 1) + 0.6)
 
 
@@ -113,11 +113,24 @@ def _single(run: Result, value: float, scored: Scored, place: str = "") -> Point
     )
 
 
-def _name_ticks(axis: Any, names: Sequence[str]) -> None:
+def _name_ticks(axis: Any, shown: Sequence[str]) -> None:
     """Names under an axis, slanted where they would touch."""
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    shown = _short(names)
     axis.set_xticks(range(len(shown)), shown, **(turned if _slanted(shown) else {}))
+
+
+def _lost(method: str, results: Sequence[Result]) -> str:
+    """What a method's name is followed by where some of its runs are in no picture."""
+    mine = [r for r in results if r.method == method]
+    lost = sum(r.diverged for r in mine)
+    return f" ({lost} of {len(mine)} diverged)" * (lost > 0)
+
+
+def _ticks(methods: Iterable[str], results: Sequence[Result]) -> list[str]:
+    """Names of methods below a panel."""
+    names = [*methods]
+    pairs = zip(_short(names), names, strict=True)
+    return [short + _lost(name, results) for short, name in pairs]
 
 
 def _short(names: Sequence[str]) -> list[str]:
@@ -136,7 +149,8 @@ def best_of(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -
         ks = range(1, len(scores) + 1)
         signed = [sign * score for score in scores]
         best = [sign * expected_best(signed, k) for k in ks]
-        (line,) = axis.plot(ks, best, **style[method], ms=4, label=label(method))
+        name = label(method) + _lost(method, results)
+        (line,) = axis.plot(ks, best, **style[method], ms=4, label=name)
         begin = f"{method}: expected best {scored.metric} of"
         said = (f"{begin} {k}: {b:.4f}" for k, b in zip(ks, best, strict=True))
         told(line, [Point(text, runs) for text in said])
@@ -174,7 +188,8 @@ def curves(axis: Any, results: Sequence[Result], scored: Scored, subset: str) ->
             told(line, [_single(run, value, scored, place) for value, place in places])
         shared = sorted(set.intersection(*map(set, mine))) if mine else []
         means = [statistics.mean(one[updates] for one in mine) for updates in shared]
-        front = {**style[method], "ms": 5, "label": label(method)}
+        name = label(method) + _lost(method, results)
+        front = {**style[method], "ms": 5, "label": name}
         (line,) = axis.plot(shared, means, **front, zorder=2)
         begin = f"{method}: mean {scored.metric}"
         pairs = zip(shared, means, strict=True)
@@ -191,7 +206,8 @@ def costs(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> 
         seconds = statistics.median(r.seconds or 0 for r in mine)
         mean = statistics.mean(scores)
         spread = statistics.stdev(scores) if len(scores) > 1 else 0
-        shown = {**style[method], "label": label(method), "ls": "", "ms": 5}
+        name = label(method) + _lost(method, results)
+        shown = {**style[method], "label": name, "ls": "", "ms": 5}
         line, *_ = axis.errorbar(seconds, mean, spread, capsize=3, **shown)
         said = f"{scored.metric} {mean:.4f} ± {spread:.4f}, {seconds:.0f} s a run"
         told(line, [Point(f"{method}: {said}", runs)])
@@ -213,7 +229,7 @@ def drawn(results: Sequence[Result], scored: Scored, panel: Panel) -> Any:
 
     settings = unique([r.setting for r in results])
     across = scored.subsets(results)
-    names = _short([*styles(results)]) if panel is boxes else []
+    names = _ticks(styles(results), results) if panel is boxes else []
     deep = _LETTER_HIGH * max(map(len, names)) if _slanted(names) else 0
     figure, axes = pyplot.subplots(
         len(settings),

@@ -192,6 +192,14 @@ class Result:
         updates: int = self.best(first, metric, larger)["updates"]
         return updates
 
+    @property
+    def training_seconds(self) -> float | None:
+        """Of all updates, evaluations left out; None if it is not known."""
+        if not (self.seconds_per_update and self.evaluations):
+            return None
+        updates: int = self.evaluations[-1]["updates"]
+        return self.seconds_per_update * updates
+
     def recorded(self, subset: str) -> Predictions | Summaries | None:
         """What is known of each sentence or article of a subset."""
         return self.predictions.get(subset) or self.summaries.get(subset)

@@ -189,13 +189,14 @@ def _costs(mine: Sequence[Result], first: Sequence[Result]) -> Row:
 
     if not any(result.seconds_per_update for result in mine):  # a probe
         return {}
-    pace, pace_of_first = ([r.seconds_per_update for r in rs] for rs in (mine, first))
+    pace = [r.seconds_per_update for r in mine]
+    time, time_of_first = ([r.training_seconds for r in rs] for rs in (mine, first))
     memory, memory_of_first = (
         [r.peak_gpu_mb or r.peak_mb for r in rs] for rs in (mine, first)
     )
     return {
         "s/update": number(_median(pace), 2),
-        "time": ratio(pace, pace_of_first),
+        "time": ratio(time, time_of_first),
         "memory": ratio(memory, memory_of_first),
     }
 
@@ -294,7 +295,7 @@ def _groups_of(results: Sequence[Result], scored: Scored, subset: str) -> list[R
     """Accuracy in a subset's groups, such as languages, a row per method."""
     found: dict[str, list[dict[str, float]]] = {}
     for result in results:
-        if result.ok and subset in result.evaluations[0]:
+        if scored.has(result, scored.select) and subset in result.evaluations[0]:
             found.setdefault(result.method, []).append(scored.best(result)[subset])
     every = [name for mine in found.values() for one in mine for name in one]
     names = unique([name for name in every if name.startswith(OF_GROUP)])
@@ -339,8 +340,8 @@ _OF_SCORES = {
 _OF_COST = {
     "s/update": "mean over a run's log, evaluations left out, then the median over "
     "runs.",
-    "time, memory": "medians (memory: of each run's peak) as multiples of the first "
-    "method's.",
+    "time, memory": "of a training (s/update times its updates), and a run's peak: "
+    "medians as multiples of the first method's.",
 }
 _TUNED = {
     "tuning runs": "those that chose each method's flags; their seeds are not among "
@@ -433,7 +434,7 @@ def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
     for result in results:
         row = {"setting": result.setting} if result.setting else {}
         row |= {"method": result.method, "seed": str(result.seed)}
-        if result.ok:
+        if scored.has(result, scored.select):
             best = scored.best(result)
             row["updates"] = str(best["updates"])
             row |= {

@@ -1,6 +1,7 @@
 """A model card for the method that won, from the results alone."""
 
 import os
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NotRequired
@@ -19,15 +20,25 @@ from .table import Scored, definitions, ended, markdown, notes, tables, unique
 def winner(results: Sequence[Result], scored: Scored) -> str:
     """Method with the best mean score on the selecting subset; the first of equals.
 
-    The mean is over the runs of all settings.
+    Of several settings it is the mean of their means, and a method that has runs in
+    fewer of them than others is none of them.
     """
+    methods = unique([r.method for r in ended(results)])
+    by_method = {m: [r for r in results if r.method == m] for m in methods}
+    means = {m: _means(mine, scored) for m, mine in by_method.items()}
+    most = max(map(len, means.values()))
+    whole = [m for m in methods if len(means[m]) == most]
+    return max(whole, key=lambda m: scored.rank(statistics.fmean(means[m])))
 
-    def mean(method: str) -> float:
-        mine = [r for r in results if r.method == method]
-        found = [s for r in mine for s in scored.scores([r], scored.select).values()]
-        return scored.rank(sum(found) / len(found))
 
-    return max(unique([r.method for r in ended(results)]), key=mean)
+def _means(mine: Sequence[Result], scored: Scored) -> list[float]:
+    """Mean score of a method's runs in each setting that it has any in."""
+    found = []
+    for setting in unique([r.setting for r in mine]):
+        runs = [r for r in mine if r.setting == setting]
+        if scores := scored.scores(runs, scored.select).values():
+            found.append(statistics.fmean(scores))
+    return found
 
 
 class _Manifest(TypedDict):

@@ -29,6 +29,11 @@ class AscentCriterion(PenaltyCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         uses, onward = (self._flag(name) for name in ("cache", "cache_refresh"))
+        if onward and not uses:
+            raise UserError(
+                f"--{self.method}-cache-refresh is for kept perturbations: give "
+                f"--{self.method}-cache too, or leave it out"
+            )
         form = packed_for(self.ascent())
         # Made for every head at once: workers exchange them in this order.
         self._caches = {

@@ -32,7 +32,7 @@ def radius_of(cfg: Any, method: str, otherwise: float | None = None) -> Radius:
         otherwise: a size in embedding units, in place of the defaults.
 
     Raises:
-        UserError: both differ.
+        UserError: both differ, or the relative one where the other has a size.
 
     """
     names = (f"{method}_eps", f"{method}_eps_relative")
@@ -45,6 +45,12 @@ def radius_of(cfg: Any, method: str, otherwise: float | None = None) -> Radius:
         raise UserError(
             f"{flags[0]} and {flags[1]} are two sizes of one perturbation: leave one "
             "of them out"
+        )
+    if otherwise is not None and said[1]:
+        raise UserError(
+            f"--{names[1].replace('_', '-')} {sizes[1]:g} does not go with a "
+            "projection whose unit is the embeddings' own: give "
+            f"--{names[0].replace('_', '-')}"
         )
     if otherwise is not None and not any(said):
         return Radius(otherwise, relative=False)

@@ -1,6 +1,6 @@
 """Criterion ``smart``: adversarial smoothness and the Bregman proximal point."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Optional
 
 import torch
@@ -124,6 +124,35 @@ def _or(given: float | None, cfg: SMARTConfig, share: float, theirs: float) -> f
     return share * _radius(cfg).size
 
 
+#: Flags of the Bregman term, and the kinds of it that they are for.
+_OF_BREGMAN = {
+    "mu": ("vanilla", "momentum"),
+    "start_update": ("vanilla", "momentum"),
+    "refresh": ("vanilla",),
+    "beta": ("momentum",),
+    "early_beta": ("momentum",),
+    "early": ("momentum",),
+}
+
+
+def _check_bregman(cfg: SMARTConfig) -> None:
+    """Refuse what the chosen proximal point has no use for.
+
+    Raises:
+        UserError: names the flag.
+
+    """
+    defaults = {f.name: f.default for f in fields(cfg)}
+    for name, kinds in _OF_BREGMAN.items():
+        key, value = f"smart_{name}", getattr(cfg, f"smart_{name}")
+        if value not in (0, defaults[key]) and cfg.smart_bregman not in kinds:
+            flag = f"--{key.replace('_', '-')} {value}"
+            raise UserError(
+                f"{flag} is for --smart-bregman {' or '.join(kinds)}: give that, or "
+                "leave it out"
+            )
+
+
 def _ascent(cfg: SMARTConfig) -> Ascent:
     """Steps and ball."""
     return Ascent(
@@ -200,6 +229,7 @@ class SMARTCriterion(AscentCriterion):
         live, relative = cfg.smart_live_embeddings, _radius(cfg).relative
         self._smart = SMART(init, self.ascent(), live, relative)
         _check_copies(self.cfg)
+        _check_bregman(self.cfg)
         self.check_divergence("inner")
         self._teacher: Teacher | None = None
         self._restored: dict[str, Any] | None = None

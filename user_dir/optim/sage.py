@@ -1,6 +1,6 @@
 """SAGE: learning rates that follow how surprising a parameter's sensitivity is."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,9 +23,11 @@ class Sage(Grouped):
     included. Groups with ``in_scope`` false get the base step alone; other keys are as
     in :class:`BertAdam`.
 
-    Source: SAGE (arXiv 2202.02664) algorithm 1, and its authors' code.
-    Deviations: Adamax is bias-corrected like Adam by ``bias_correction``; its authors'
-    is not, and adds its epsilon twice.
+    Source: SAGE (arXiv 2202.02664) algorithm 1, and its authors' code, whose Adam is
+    corrected, the average sensitivity too, with an ``eps`` of 1e-6 and a ``guard`` of
+    1e-12.
+    Deviations: Adamax is bias-corrected like Adam by ``bias_correction``, but for the
+    sensitivity; its authors' is not, and adds its epsilon twice.
 
     Args:
         params: parameters or groups, fp32 or fp64.
@@ -34,7 +36,8 @@ class Sage(Grouped):
         betas: of the base, in [0, 1).
         eps: of the base, > 0.
         weight_decay: decoupled, >= 0.
-        bias_correction: of the base.
+        bias_correction: of the base, and with Adam of the average sensitivity, without
+            which the first steps are longer: three times at the first.
         anchor: decoupled pull towards each parameter's value at its first step, >= 0.
         beta: decay of the average sensitivity, in [0, 1).
         guard: added to it in the ratio, > 0.
@@ -94,18 +97,34 @@ class Sage(Grouped):
         lists = Lists.of_states(params, states, second, group)
         every = step_tensors(params, states, group) if adam else rates(states, group)
         for block in blocks(params):
-            surprises = _surprises(lists, block, group) if group["in_scope"] else None
+            surprises = None
+            if group["in_scope"]:
+                surprises = _surprises(lists, block, group, _seen(states, block, group))
             lists.pull(block, group)
             own: Any = [every[piece.index] for piece in block]
             step_ = _adam_ if adam else adamax_
             step_(*lists.main(block), own, group, surprises)
 
 
+def _seen(
+    states: Sequence[Mapping[str, Any]], block: list[Piece], group: Mapping[str, Any]
+) -> list[float] | None:
+    """The weight of what each average sensitivity has seen; None not to correct it."""
+    if group["base"] != "adam" or not group["bias_correction"]:
+        return None
+    return [1 - group["beta"] ** states[piece.index]["step"] for piece in block]
+
+
 def _surprises(
-    lists: Lists, block: list[Piece], group: Mapping[str, Any]
+    lists: Lists,
+    block: list[Piece],
+    group: Mapping[str, Any],
+    seen: list[float] | None,
 ) -> list[Tensor]:
     """|s - avg| / (avg + guard) of a block, once avg has moved to s."""
     surprises, averages = lists.follow(block, group["beta"])
+    if seen:
+        averages = list(torch._foreach_div(averages, seen))
     torch._foreach_sub_(surprises, averages)
     torch._foreach_abs_(surprises)
     torch._foreach_div_(surprises, torch._foreach_add(averages, group["guard"]))

@@ -25,7 +25,10 @@ def decay(default: float) -> Any:
 
 def anchor() -> Any:
     """Decay towards the pretrained weights."""
-    text = "decay towards the pretrained weights instead of 0; not of the head"
+    text = (
+        "decay towards the pretrained weights, beside the weight decay, to 0; not of "
+    )
+    text += "the head"
     return option(0.0, text, NOT_NEGATIVE)
 
 

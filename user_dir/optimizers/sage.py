@@ -24,7 +24,9 @@ class SageConfig(SteadyOptimizerConfig):
     sage_eps: float = option(1e-8, "of the base optimizer", POSITIVE)
     sage_weight_decay: float = decay(0.0)
     sage_bias_correction: bool = option(
-        False, "correct the averages for their start at 0"
+        False,
+        "correct the averages for their start at 0, with Adam that of the sensitivity "
+        "too",
     )
     sage_anchor: float = anchor()
 
@@ -38,7 +40,16 @@ class FairseqSage(SteadyOptimizer):
 
     name = "sage"
     scoped = True
-    paper: ClassVar = Paper("the code of arXiv 2202.02664", {"sage_beta": 0.75})
+    paper: ClassVar = Paper(
+        "the Adam of the code of arXiv 2202.02664; its Adamax is not corrected",
+        {
+            "sage_beta": 0.75,
+            "sage_guard": 1e-12,
+            "sage_eps": 1e-6,
+            "sage_weight_decay": 0.01,
+            "sage_bias_correction": True,
+        },
+    )
     cfg: SageConfig
 
     def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> Sage:

@@ -31,7 +31,7 @@ _WORD = regex.compile(rf"(?V1){_UNSPACED}\p{{M}}*|[\w--{_UNSPACED}]+")
 
 def words(text: str) -> list[str]:
     """Its words in lower case, punctuation left out."""
-    return _WORD.findall(text.lower())
+    return list(map(str, _WORD.findall(text.lower())))
 
 
 def novel_ngrams(summary: str, article: str) -> dict[str, int]:

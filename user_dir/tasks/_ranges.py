@@ -188,12 +188,20 @@ def check_passes(root: Any) -> None:
     again = [_flag(f".{key}") for key in _AGAIN if getattr(root.model, key, False)]
     if again:
         _check_again(again[0], name, root.criterion, ascends)
+    drops = [key for key in _LAYERDROP if (getattr(root.model, key, 0) or 0) > 0]
+    mixes = ["steady_mixout"] * (getattr(root.task, "steady_mixout", 0) > 0)
+    off = getattr(root.criterion, f"{name}_dropout", None) == "off"
+    if off and not hasattr(made, "regularizer") and (lost := [*mixes, *drops]):
+        own = _flag(f".{name}_dropout")
+        raise UserError(
+            f"{own} off leaves out {_flag(f'.{lost[0]}')} as well, in every pass: give "
+            f"{own} independent, or leave that out"
+        )
     workers = root.distributed_training
     found = workers.find_unused_parameters and not (
         ascends or hasattr(made, "regularizer")
     )
     waits = workers.ddp_backend in ("c10d", "pytorch_ddp") and not found
-    drops = [key for key in _LAYERDROP if (getattr(root.model, key, 0) or 0) > 0]
     if drops and waits and workers.distributed_world_size > 1:
         raise UserError(
             f"{_flag(f'.{drops[0]}')} leaves layers without a gradient, which "

@@ -44,9 +44,16 @@ class Recorder:
         self.master = distributed_utils.is_master(root.distributed_training)
         #: subsets of which was said that they are not evaluated to their end
         self._cut: set[str] = set()
+        self._peak = 0.0
         if self.master:
             config = OmegaConf.to_container(root, resolve=True, enum_to_str=True)
             write_json(self.folder / CONFIG, config)
+
+    def measure(self) -> None:
+        """Look at the peak of a GPU's memory, which fairseq forgets at each update."""
+        if torch.cuda.is_available():
+            now = torch.cuda.max_memory_allocated() / 2**20
+            self._peak = max(self._peak, now)
 
     def evaluation(
         self,
@@ -70,6 +77,7 @@ class Recorder:
         """
         if not self.master:
             return
+        self.measure()
         metrics = {
             name: float(value)
             for name, value in stats.items()
@@ -82,7 +90,7 @@ class Recorder:
             "subset": subset,
             "updates": int(stats["num_updates"]),
             "metrics": metrics,
-            **_memory(),
+            **({"peak_gpu_mb": self._peak} if self._peak else {}),
         }
         if labels:
             content |= {"labels": list(labels)}
@@ -117,12 +125,6 @@ def _made_of(encoded: Encoded | None, score_of: Sequence[str]) -> dict[str, Any]
     if encoded and encoded.groups is not None:
         found |= {"groups": list(encoded.names), "group": encoded.groups.tolist()}
     return found
-
-
-def _memory() -> dict[str, float]:
-    if not torch.cuda.is_available():
-        return {}
-    return {"peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20}
 
 
 def predictions(scattered: Tensor, several: int = 0) -> dict[str, Any]:

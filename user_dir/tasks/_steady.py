@@ -494,6 +494,12 @@ class SteadyTask(FairseqTask):
         under = self._autocast.around(criterion)
         return super().train_step(sample, model, under, *args, **kwargs)
 
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """As fairseq's; the last that happens before it counts memory anew."""
+        super().optimizer_step(optimizer, model, update_num)
+        if self.recorder:
+            self.recorder.measure()
+
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
         """As fairseq's, under ``--steady-autocast``."""
         return super().valid_step(sample, model, self._autocast.around(criterion))
