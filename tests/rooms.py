@@ -53,7 +53,7 @@ ROOMS = {
     "fused": Room("models precision regularizers", "torch", "fairseq"),
     "regularizers": Room("errors flags", "numpy torch triton"),
     "optim": Room("errors flags seeds", "numpy torch"),
-    "scores": Room("", "numpy regex torch", "rouge_score scipy"),
+    "scores": Room("", "numpy torch", "regex rouge_score scipy"),
     "model_dir": Room("errors files models patches", f"fairseq torch {_READ}"),
     "patches": Room(
         "errors files flags fused model_dir models plugins presets tasks",

@@ -330,7 +330,8 @@ def test_the_list_names_every_component_with_flags_defaults_and_help() -> None:
     )
     assert "--uci-twitter-dev (default: 0.1)\n" in text
     assert "--bert-adam-anchor (default: 0.0)\n" in text
-    assert "\n    --sage-bias-correction\n" in text  # a switch has no default
+    assert "\n    --steady-reinit-head\n" in text  # a switch has no default
+    assert "\n    --sage-bias-correction (paper: True)\n" in text
     names = "".join(text.partition("--arch, sizes with a name:")[2].split())
     assert names.startswith("deberta_base,deberta_large,deberta_v2_xlarge,")
     assert (

@@ -118,9 +118,9 @@ def test_what_is_remarked_of_a_table_is_said_once_a_run(
         return read_table(file, ["text"], "label")
 
     expected = [
-        f"{path}:2: a cell in doubled quotes, as pandas writes them; a .tsv has no "
-        "quoting here, so they stay in the text: read it with --steady-quoted-tsv, or "
-        "write the table as .csv"
+        f"{path}:2: a cell in doubled quotes, as pandas writes them, which stay in the "
+        "text; a .tsv has no quoting here: read it with --steady-quoted-tsv, which "
+        "tasks of sentences have, or write the table as .csv"
     ]
     for _ in range(2):
         list(read(path))  # as to find its classes

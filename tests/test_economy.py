@@ -303,7 +303,7 @@ def test_a_copied_teacher_that_is_always_the_student_is_refused() -> None:
     with pytest.raises(UserError, match=r"--smart-every 4 .* --smart-refresh 2"):
         make_criterion("smart", **vanilla, refresh=2)
     for flags in ({"refresh": 3}, {"refresh": 8}, {"bregman": "momentum"}):
-        make_criterion("smart", **vanilla | {"refresh": 2} | flags)
+        make_criterion("smart", **vanilla | flags)
 
 
 def test_fairseqs_own_targets_of_one_column_are_no_sequences(

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-import regex
 import torch
 from torch import Tensor
 
@@ -26,12 +26,18 @@ MANY, FEW = 10, 0.5
 
 #: Scripts that write no blanks between words: of them each character is one.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-_WORD = regex.compile(rf"(?V1){_UNSPACED}\p{{M}}*|[\w--{_UNSPACED}]+")
+
+
+@cache
+def _word() -> Any:
+    import regex  # re knows no scripts, and no vowel signs
+
+    return regex.compile(rf"(?V1){_UNSPACED}\p{{M}}*|[\w--{_UNSPACED}]+")
 
 
 def words(text: str) -> list[str]:
     """Its words in lower case, punctuation left out."""
-    return list(map(str, _WORD.findall(text.lower())))
+    return list(map(str, _word().findall(text.lower())))
 
 
 def novel_ngrams(summary: str, article: str) -> dict[str, int]:
