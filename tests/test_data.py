@@ -271,10 +271,11 @@ def ragged(*rows: list[int]) -> Ragged:
 def test_rows_are_repeated_where_every_side_is() -> None:
     rows = ragged([1, 2], [3], [1, 2], [1]), ragged([7], [8], [9], [7])
     among = ragged([2], [1, 2], [3], [5]), ragged([7], [7], [9], [8])
-    assert repeated(rows[:1], among[:1]) == 3
-    assert repeated(rows, among) == 1
-    assert repeated([rows[0].take(np.array([2, 3]))], among[:1]) == 1
-    assert repeated(rows[:1], [among[0].take(np.array([0, 3]))]) == 0
+    parts = {"all": rows[:1], "last": [rows[0].take(np.array([2, 3]))]}
+    assert repeated(parts, among[:1]) == {"all": 3, "last": 1}
+    assert repeated({"both sides": rows}, among) == {"both sides": 1}
+    others = [among[0].take(np.array([0, 3]))]
+    assert repeated(parts, others) == {"all": 0, "last": 0}
 
 
 def test_what_is_trained_on_is_counted(tmp_path: Path, models: dict[str, Path]) -> None:
@@ -291,7 +292,7 @@ def test_what_is_trained_on_is_counted(tmp_path: Path, models: dict[str, Path]) 
         task = TextClassificationTask.setup_task(cfg)
         for split in ("valid", "train"):
             task.load_dataset(split)
-        found.append(task.trained_on("valid"))
+        found.append(task.trained_on()["valid"])
     kept = {tuple(row.tolist()) for row in task.datasets["train"].encoded.tokens}
     tokens = task.datasets["valid"].encoded.tokens
     assert found == [4, sum(tuple(row.tolist()) in kept for row in tokens)]
@@ -310,7 +311,7 @@ def test_of_articles_that_are_trained_on_the_summaries_may_differ(
     for split in ("valid", "train"):
         task.load_dataset(split)
     assert len(task.datasets["valid"]) == 4
-    assert task.trained_on("valid") == 3
+    assert task.trained_on() == {"valid": 3}
 
 
 def test_one_file_cannot_be_divided_where_a_class_has_one_row(

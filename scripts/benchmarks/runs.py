@@ -99,7 +99,8 @@ def train(
             os.dup2(file.fileno(), 2)
         cuda = "--cpu" not in words
         started = _peak(cuda)
-        torch.cuda.reset_peak_memory_stats = lambda *_: None  # as fairseq's updates do
+        # fairseq counts anew after each update, so that the last one's is left.
+        torch.cuda.reset_peak_memory_stats = lambda *_: None
         before()
         sys.argv = ["fairseq-train", *words]
         fairseq_cli.train.cli_main()

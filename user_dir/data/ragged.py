@@ -1,8 +1,8 @@
 """Tokenised rows: sequences of ids end to end in one array, on disk or in memory."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +114,23 @@ class Encoded:
         return Encoded(sides, self.targets[rows], self.truncated, groups, self.names)
 
 
-def repeated(rows: Sequence[Ragged], among: Sequence[Ragged]) -> int:
-    """How many rows have the ids, of every side, of one of the others.
+def repeated(
+    parts: Mapping[str, Sequence[Ragged]], among: Sequence[Ragged]
+) -> dict[str, int]:
+    """How many rows of each part have the ids, of every side, of one of the others.
 
     Args:
-        rows: sides of the rows that are counted.
+        parts: sides of the rows that are counted, by name.
         among: sides of the others, which are read once and not kept.
 
     """
-    wanted = Counter(zip(*(side.keys() for side in rows), strict=True))
-    others = zip(*(side.keys() for side in among), strict=True)
-    return sum(wanted[key] for key in wanted.keys() & others)
+    mine = {name: [*_rows(sides)] for name, sides in parts.items()}
+    found = set(chain.from_iterable(mine.values())).intersection(_rows(among))
+    return {name: sum(row in found for row in rows) for name, rows in mine.items()}
+
+
+def _rows(sides: Sequence[Ragged]) -> Iterator[tuple[bytes, ...]]:
+    return zip(*(side.keys() for side in sides), strict=True)
 
 
 def concatenate(parts: Sequence[Encoded]) -> Encoded:

@@ -25,11 +25,12 @@ def decay(default: float) -> Any:
 
 def anchor() -> Any:
     """Decay towards the pretrained weights."""
-    text = (
+    return option(
+        0.0,
         "decay towards the pretrained weights, beside the weight decay, to 0; not of "
+        "the head",
+        NOT_NEGATIVE,
     )
-    text += "the head"
-    return option(0.0, text, NOT_NEGATIVE)
 
 
 @dataclass

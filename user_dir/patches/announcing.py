@@ -278,10 +278,9 @@ def details(run: Run) -> list[str]:
 
 def _data(task: Any) -> Iterator[str]:
     """What is trained on, and then the rest, with what of it is trained on too."""
-    training = {split for split in task.described if split.split()[-1] == "train"}
-    for split in sorted(task.described, key=lambda one: one not in training):
-        again = 0 if split in training else task.trained_on(split)
-        also = f", {again:,} of them in train too" if again else ""
+    again = task.trained_on()
+    for split in sorted(task.described, key=lambda one: one in again):
+        also = f", {again[split]:,} of them in train too" if again.get(split) else ""
         yield f"{split} {task.described[split]}{also}"
 
 

@@ -380,9 +380,10 @@ class SteadyTask(FairseqTask):
         """What is trained on, to be counted before there is a model."""
         raise NotImplementedError
 
-    def trained_on(self, split: str) -> int:
-        """How many texts of a split are in the training set too, token for token."""
-        return repeated(self.datasets[split].inputs, self.datasets["train"].inputs)
+    def trained_on(self) -> dict[str, int]:
+        """How many texts of each split are in the training set too, token for token."""
+        inputs = {split: data.inputs for split, data in self.datasets.items()}
+        return repeated(inputs, inputs.pop("train"))
 
     @property
     def cache_dir(self) -> Path | None:

@@ -129,10 +129,13 @@ class MultitaskTask(SteadyTask):
         self.described[split] = part.described[inside or "valid"]
         self.datasets[split] = Mixture({name: part.datasets[inside or "valid"]})
 
-    def trained_on(self, split: str) -> int:
+    def trained_on(self) -> dict[str, int]:
         """As each task's."""
-        name, _, inside = split.partition(".")
-        return self.parts[name].trained_on(inside or "valid")
+        found = {name: part.trained_on() for name, part in self.parts.items()}
+        splits = {s: s.partition(".") for s in self.datasets if s != "train"}
+        return {
+            s: found[name][inside or "valid"] for s, (name, _, inside) in splits.items()
+        }
 
     def next_command(self, checkpoint: str) -> str:
         """Of the first task."""
