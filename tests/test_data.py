@@ -18,7 +18,7 @@ from fairseq_steady.data import (
 )
 from fairseq_steady.data.ragged import Ragged, repeated
 from fairseq_steady.data.readers import read_columns, read_sentence_tab_label
-from fairseq_steady.data.sampling import parse_size
+from fairseq_steady.data.sampling import balanced_subset, parse_size
 from fairseq_steady.errors import UserError, explanation
 from fairseq_steady.model_dir import ModelDirectory
 from fairseq_steady.tasks.summarization import SummarizationConfig, SummarizationTask
@@ -230,6 +230,41 @@ def test_subsets_keep_the_proportions_and_depend_on_their_seed_only() -> None:
     assert not set(one) & set(other)
     scores = np.linspace(0, 1, 9)
     assert len(stratified_subset(scores, 4, 0)[0]) == 4
+
+
+def test_a_balanced_subset_has_all_of_the_rarest_class() -> None:
+    targets = np.array([2, 0] * 3 + [2] * 70 + [1] * 20 + [0])
+    labels = ["rare", "some", "many"]
+    chosen = balanced_subset(targets, 0, labels, "--balanced")
+    assert np.bincount(targets[chosen]).tolist() == [4, 4, 4]
+    assert (np.diff(chosen) > 0).all()  # sorted, each once
+    assert (chosen == balanced_subset(targets, 0, labels, "--balanced")).all()
+    assert (chosen != balanced_subset(targets, 1, labels, "--balanced")).any()
+    with pytest.raises(UserError, match="--balanced: there is no .* of class .none.;"):
+        balanced_subset(targets, 0, [*labels, "none"], "--balanced")
+
+
+def test_a_run_can_train_on_as_many_of_each_class(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
+    """And on a part of these; what it is evaluated on stays as it is."""
+    for split, rare in {"train": 6, "valid": 2}.items():
+        rows = [f"w{n % 20},{'ham' if n < rare else 'spam'}" for n in range(30)]
+        write(tmp_path / f"{split}.csv", "\n".join(["text,label", *rows]))
+    cfg = TextClassificationConfig(
+        data=str(tmp_path),
+        steady_model=str(models["roberta"]),
+        steady_train_balanced=True,
+    )
+    for cfg.steady_train_size, left in (None, 6), ("4", 2):
+        task = TextClassificationTask.setup_task(cfg)
+        for split in ("train", "valid"):
+            task.load_dataset(split)
+        found = task.datasets["train"].encoded.targets
+        assert np.bincount(found).tolist() == [left, left]
+        assert np.bincount(task.training_set().encoded.targets).tolist() == [left, left]
+        valid = task.datasets["valid"].encoded.targets
+        assert sorted(np.bincount(valid).tolist()) == [2, 28]
 
 
 @pytest.mark.parametrize("size", [3, 5, 10, 50, 90, 97])

@@ -252,6 +252,7 @@ def test_what_does_not_go_with_scores(
     model = f"--steady-model={models['roberta']}"
     for flag, said in {
         "--steady-class-weights=balanced": "balanced is for classes; leave it out",
+        "--steady-train-balanced": "is for one class a sentence; leave it out",
         "--steady-focal-gamma=2": "2.0 is for classes, and the targets are scores",
         "--label-smoothing=0.1": "0.1 is for classes, and the targets are scores",
     }.items():

@@ -11,8 +11,14 @@
 #   longer   100 to 1600 updates on the same 1,000 sentences (LENGTHS changes them)
 #   rates    Adamax with four learning rates
 #   noise    pats_adamax paper-A, paper-B, NoisyTune, sage, Adamax
+#   lambdas  pats_adamax with noise from the paper's size up to 10,000 times that
+#   sage     Adam, and sage on Adam as its authors have it, each with the best of three
+#            learning rates, sage's twice to five times those of Adam (TUNING: the seeds
+#            that choose, 101 102). UNTIL (none) adds seeds, up to so many, while the two
+#            are not told apart on test
 # DATA is CoLA's folder. SIZE, UPDATES and RATE change the 2,500 sentences (as many as
-# RTE has), the 234 updates (3 epochs) and the learning rate.
+# RTE has), the 234 updates (3 epochs) and the learning rate; MORE is added to every
+# run's flags, as --steady-autocast bf16.
 # Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -23,6 +29,7 @@ size=${SIZE:-2500} updates=${UPDATES:-234} rate=${RATE:-1e-4}
 corrected="--optimizer bert_adam --bert-adam-bias-correction"
 length="--steady-updates $updates"
 adamax="--optimizer pats_adamax $length"
+options=()
 case $study in
   bias)
     methods=("corrected=$corrected $length"
@@ -57,10 +64,19 @@ case $study in
       "paper-B=$adamax --pats-preset paper-B"
       "noisytune=$adamax --pats-lambda 0 --steady-noisytune 0.15"
       "sage=--optimizer sage --sage-base adamax --sage-bias-correction $length") ;;
-  *) echo "few_sample: $study is none of bias, low, reinit, again, longer, rates, noise" >&2; exit 1 ;;
+  lambdas)
+    methods=("adamax=$adamax --pats-lambda 0")
+    for one in 1e-6 1e-5 1e-4 1e-3 1e-2; do
+      methods+=("lambda$one=$adamax --pats-lambda $one")
+    done ;;
+  sage)
+    methods=("adam=$corrected $length --lr {5e-5,1e-4,2e-4}"
+      "sage=--optimizer sage --sage-bias-correction --sage-guard 1e-12 --sage-eps 1e-6 --sage-weight-decay 0.01 $length --lr {2e-4,3e-4,5e-4}")
+    read -ra options <<<"--tuning-seeds ${TUNING:-101 102} ${UNTIL:+--until-decided test --at-most $UNTIL}" ;;
+  *) echo "few_sample: $study is none of bias, low, reinit, again, longer, rates, noise, lambdas, sage" >&2; exit 1 ;;
 esac
 exec "$bin/fairseq-steady" compare --out "$out/$study" --jobs 2 --seeds "$@" \
-  --methods "${methods[@]}" -- "$data" --user-dir user_dir --task cola \
+  ${options[@]+"${options[@]}"} --methods "${methods[@]}" -- "$data" --user-dir user_dir --task cola \
   --criterion plain --steady-model "$model" --steady-train-size "$size" \
   --steady-split-dev --valid-subset valid,test,ood --batch-size 32 --clip-norm 1 \
-  --lr "$rate"
+  --lr "$rate" ${MORE:-}

@@ -73,6 +73,36 @@ def stratified_subset(
     return np.sort(chosen), np.sort(rest)
 
 
+def balanced_subset(
+    targets: np.ndarray, seed: int, labels: Sequence[str], flag: str
+) -> np.ndarray:
+    """Sorted indices of as many sentences of each class as there are of the rarest.
+
+    Args:
+        targets: class indices, shape (N,).
+        seed: of what is drawn.
+        labels: names of the K classes, for errors.
+        flag: the flag that asks for it, for errors.
+
+    Raises:
+        UserError: there is no sentence of a class.
+
+    """
+    each = [np.flatnonzero(targets == index) for index in range(len(labels))]
+    least = min(map(len, each))
+    if not least:
+        names = [
+            label for label, rows in zip(labels, each, strict=True) if not len(rows)
+        ]
+        raise UserError(
+            f"{flag}: there is no training sentence of class "
+            f"{', '.join(map(shown, names[:5]))}; add some, or leave the flag out"
+        )
+    generator = np.random.default_rng(seed)
+    drawn = [generator.choice(rows, least, replace=False) for rows in each]
+    return np.sort(np.concatenate(drawn))
+
+
 def _even_out(part: np.ndarray, other: np.ndarray, strata: np.ndarray) -> None:
     """Give a part one of each class, for one of those that it has most of.
 

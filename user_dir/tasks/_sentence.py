@@ -18,7 +18,12 @@ from ..data import (
 )
 from ..data.cache import Reader
 from ..data.readers import STEMS, TABLES, entries, the_only
-from ..data.sampling import halves, parse_size, stratified_subset
+from ..data.sampling import (
+    balanced_subset,
+    halves,
+    parse_size,
+    stratified_subset,
+)
 from ..errors import UserError
 from ..flags import NOT_NEGATIVE, option
 from ..model_dir import ModelDirectory
@@ -59,6 +64,11 @@ class SentenceTaskConfig(AlsoConfig, SteadyTaskConfig):
         None,
         "with --finetune-from-model, or a model that has a head: what this run calls "
         "its classes, as neg=ham,pos=spam; unmapped ones keep their names",
+    )
+    steady_train_balanced: bool = option(
+        False,
+        "train on as many sentences of each class as there are of the rarest, before "
+        "--steady-train-size",
     )
     steady_class_weights: Optional[str] = option(
         None,
@@ -331,6 +341,8 @@ class SentenceTask(SteadyTask):
         return self.labels
 
     def _subset(self, encoded: Encoded) -> Encoded:
+        if self.cfg.steady_train_balanced:
+            encoded = self._balance(encoded)
         if not self.cfg.steady_train_size:
             return encoded
         size = parse_size(
@@ -340,6 +352,12 @@ class SentenceTask(SteadyTask):
             encoded.targets, size, self.cfg.steady_subset_seed, self.labels
         )
         return encoded.take(chosen)
+
+    def _balance(self, encoded: Encoded) -> Encoded:
+        flag, seed = "--steady-train-balanced", self.cfg.steady_subset_seed
+        if not self.labels or self.several:
+            raise UserError(f"{flag} is for one class a sentence; leave it out")
+        return encoded.take(balanced_subset(encoded.targets, seed, self.labels, flag))
 
     def _mix(self, encoded: Encoded) -> str:
         if self.labels is None:
