@@ -877,11 +877,11 @@ def test_the_best_grid_point_is_chosen_and_written_down(
     ]
 
 
-def test_a_point_with_a_crashed_seed_is_not_chosen(
+def test_a_crash_in_tuning_ends_it_before_anything_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The mean of the seeds that are left is not that of both; a crash is said."""
-    scores = {("1", 8): 0.2, ("1", 9): 0.3, ("2", 9): 0.9, ("1", 1): 0.4}
+    """Chosen without the point, its retry would choose otherwise than the runs did."""
+    scores = {("1", 8): 0.2, ("1", 9): 0.3, ("2", 9): 0.9, ("2", 1): 0.4}
     executor = Instant(lambda run: scores.get((run.command[3], run.seed)))
     monkeypatch.setattr(comparing, "make_executor", lambda _: executor)
     monkeypatch.setattr(comparing, "check", lambda _: None)
@@ -891,10 +891,16 @@ def test_a_point_with_a_crashed_seed_is_not_chosen(
     reported: list[Any] = []
     monkeypatch.setattr(comparing, "_write", lambda *given: reported.extend(given[-1]))
     assert compare.main(command) == 1
+    assert len(executor.started) == 4
+    assert not (tmp_path / "tuning.csv").exists()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: in tuning 1 crashed: lightning. Mend that and give")
+    scores["2", 8] = 0.7
+    assert compare.main(command) == 0
+    assert executor.started[4:] == ["a seed 8", "a seed 1"]
     for written in (rows(tmp_path / "tuning.csv"), reported):
-        assert [row["chosen"] for row in written] == ["yes", ""]
-        assert [row["mcc valid"] for row in written] == ["0.2500", ""]
-    assert capsys.readouterr().err.endswith("error: 1 crashed: lightning\n")
+        assert [row["chosen"] for row in written] == ["", "yes"]
+        assert [row["mcc valid"] for row in written] == ["0.2500", "0.8000"]
 
 
 # --- statistics, against scipy and by hand -------------------------------------------

@@ -506,6 +506,9 @@ def test_a_budget_that_the_first_seeds_exceed_is_said_after_one(
     assert "undecided after 5 seeds: out of budget" in said
 
 
+RULE = ["--until-decided", "ood", "--at-most", "6"]
+
+
 def test_results_that_were_looked_at_by_one_rule_have_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -517,21 +520,74 @@ def test_results_that_were_looked_at_by_one_rule_have_no_other(
         (["--until-decided", "valid", "--at-most", "6"], 5),
         (["--until-decided", "--at-most", "6"], 5),  # valid is what picks
         (["--until-decided", "ood", "--at-most", "12"], 8),
+        # Of fewer methods, or against another, each would have a larger share.
+        ([*RULE, "--methods", "plain", "alike1=--y"], 5),
+        ([*RULE, "--methods", "clear=--x", "plain", "alike1=--y"], 5),
+        ([*RULE, "--select", "ood"], 5),
     ):
         assert arena.compare(tmp_path, *more, seeds=seeds) == 1
         assert arena.executor.started == []
         said = capsys.readouterr().err
-        assert "by looking at ood after --seeds 1 2 3 4 5, --at-most 6; looks" in said
+        assert "is decided by --until-decided ood with --seeds 1 2 3 4 5, --at" in said
+        assert (
+            "6, --methods plain clear alike1, --metric mcc, --select valid; l" in said
+        )
     # A table of a fixed number of seeds says that this was none.
-    said = "Seeds were once added here by --until-decided"
+    said = "--until-decided was used here, too; these p and intervals, of a fixed"
     assert arena.compare(tmp_path, seeds=6) == 0
     assert said in (tmp_path / "table.md").read_text()
     assert arena.compare(tmp_path / "fresh", seeds=6) == 0
     assert said not in (tmp_path / "fresh" / "table.md").read_text()
-    (tmp_path / "until-decided.json").write_text("{}")
+    rule = tmp_path / "until-decided.json"
+    rule.write_text(rule.read_text().replace('"mcc"', '"f1"'))
+    assert arena.compare(tmp_path, *RULE) == 1
+    assert "--metric f1, --select valid; looks by another" in capsys.readouterr().err
+    rule.write_text("{}")
     assert arena.compare(tmp_path, seeds=9) == 1
     assert arena.executor.started == []
     assert "until-decided.json: field 'subset' is missing" in capsys.readouterr().err
+
+
+def test_a_table_that_was_read_before_is_a_look_that_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arena, noted = Arena(monkeypatch), "A table of these runs was made before."
+    assert arena.compare(tmp_path / "fresh", *RULE) == 0
+    assert arena.compare(tmp_path / "fresh", *RULE) == 0  # its own is no other
+    assert noted not in (tmp_path / "fresh" / "table.md").read_text()
+    assert "that look" not in capsys.readouterr().err
+    assert arena.compare(tmp_path / "read") == 0
+    assert arena.compare(tmp_path / "read", *RULE) == 0
+    assert "had a table before --until-decided: that look" in capsys.readouterr().err
+    assert arena.compare(tmp_path / "read", *RULE) == 0
+    assert noted in (tmp_path / "read" / "table.md").read_text()
+
+
+def test_a_crash_that_is_mended_changes_no_look_that_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking ends at the crash; without it, at what was seen before it."""
+    arena = Arena(monkeypatch, clear=0.03)
+    asked = arena.executor.score
+    for crashing in (3, 6):
+        out = tmp_path / str(crashing)
+        arena.executor.score = lambda run, seed=crashing: (
+            None if (run.method, run.seed) == ("alike1", seed) else asked(run)
+        )
+        assert arena.compare(out, *RULE[:3], "9") == 1
+        alike = [name for name in arena.executor.started if "alike1" in name]
+        assert alike == [f"alike1 seed {s}" for s in range(1, max(5, crashing) + 1)]
+        found = {r["method"]: r for r in rows(out / "decisions.csv")}
+        said = f"no answer yet: seed {crashing} crashed; the same command tries again"
+        assert found["alike1"]["decision"] == said
+        assert found["clear"]["decision"].startswith("decided after")
+        arena.executor.score = asked
+        assert arena.compare(out, *RULE[:3], "9") == 0
+        assert arena.executor.started[0] == f"alike1 seed {crashing}"
+        assert arena.compare(tmp_path / "whole", *RULE[:3], "9") == 0
+        for name in ("decisions.csv", "runs.csv"):
+            whole = (tmp_path / "whole" / name).read_text()
+            assert (out / name).read_text() == whole
 
 
 def test_the_subset_that_picks_is_no_judge(
@@ -578,7 +634,8 @@ def test_what_only_crashes_has_no_further_seeds(
         for r in rows(tmp_path / "decisions.csv")
         if r["subset"] == "valid"
     }
-    assert said["clear"] == "no answer after 5 seeds: runs crashed or diverged"
+    again = "the same command tries again"
+    assert said["clear"] == f"no answer yet: seed 1 crashed; {again}"
 
 
 @pytest.mark.parametrize(

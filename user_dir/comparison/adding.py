@@ -23,7 +23,7 @@ from .power import ERROR
 from .results import RESULT, Result
 from .sequential import decided, levels
 from .significance import FEWEST, Difference, difference
-from .table import Scored
+from .table import DECISIONS, Scored
 
 Pair = tuple[str, str]
 Chosen = Mapping[tuple[str, str], int]
@@ -110,6 +110,19 @@ class _State:
         """Seeds of a method, crashed ones too."""
         return len(self.of(*pair))
 
+    def crash(self, pair: Pair) -> int | None:
+        """The first seed of which a run of either crashed; there looking ends.
+
+        Made again, it would change every later look once these had been seen.
+        """
+        crashed = {r.seed for mine in self.two(pair) for r in mine if r.crashed}
+        return next((s for s in self.order[: self.seen(pair)] if s in crashed), None)
+
+    def whole(self, pair: Pair) -> int:
+        """Seeds before the first that crashed."""
+        crash = self.crash(pair)
+        return self.seen(pair) if crash is None else self.order.index(crash)
+
     def two(self, pair: Pair) -> tuple[list[Result], list[Result]]:
         """Results of a method, and of the first."""
         setting, method = pair
@@ -136,8 +149,8 @@ class _State:
         return made
 
     def _ps(self, pair: Pair) -> list[float]:
-        seen = self.seen(pair)
-        found = [self.p_values(pair, look) for look in self.looks if look <= seen]
+        whole = self.whole(pair)
+        found = [self.p_values(pair, look) for look in self.looks if look <= whole]
         if all(math.isnan(other) for _, other in found):
             return [p for p, _ in found]
         return [math.nan if math.isnan(b) else max(a, b) for a, b in found]
@@ -150,9 +163,8 @@ class _State:
         return found.p, p_of(other)
 
     def hopeless(self, pair: Pair) -> bool:
-        """Whether further seeds cannot give an answer: all crashed, or one diverged."""
-        found = self.found(pair, self.seen(pair))
-        return not found.pairs or math.isnan(found.mean)
+        """Whether further seeds cannot give an answer: one diverged."""
+        return math.isnan(self.found(pair, self.seen(pair)).mean)
 
     def open(self) -> list[Pair]:
         """What may still be decided."""
@@ -160,7 +172,8 @@ class _State:
         return [pair for pair in self.pairs if pair not in told and self._may(pair)]
 
     def _may(self, pair: Pair) -> bool:
-        return self.seen(pair) < self.rule.at_most and not self.hopeless(pair)
+        there = self.whole(pair) == self.seen(pair) < self.rule.at_most
+        return there and not self.hopeless(pair)
 
     def stop(self, pair: Pair, at: int | None) -> Stop:
         """How it ended for a method."""
@@ -175,23 +188,35 @@ class _State:
             side = towards(self.found(pair, at), self.scored)
             these = " on these sentences" * math.isnan(self.p_values(pair, at)[1])
             return f"decided after {at} seeds: {side} than {self.first}{these}"
+        if (crash := self.crash(pair)) is not None:
+            return f"no answer yet: seed {crash} crashed; the same command tries again"
         if self.hopeless(pair):
-            return f"no answer after {seen} seeds: runs crashed or diverged"
+            return f"no answer after {seen} seeds: a run diverged"
         if seen < self.rule.at_most:
             return f"undecided after {seen} seeds: out of budget"
         return f"undecided at {seen} seeds, the most allowed"
 
 
 class Begun(TypedDict):
-    """By what rule seeds were added to a folder of results."""
+    """By what rule a folder of results is decided.
+
+    Args:
+        read: whether a table of these runs had been made before.
+
+    """
 
     subset: str
     seeds: list[int]
     at_most: int
+    methods: list[str]
+    settings: list[str]
+    metric: str
+    select: str
+    read: bool
 
 
 def begun(out: Path) -> Begun | None:
-    """By what rule seeds were added to results, if they were.
+    """By what rule results are decided, if they are.
 
     Raises:
         UserError: the file that says so does not.
@@ -201,38 +226,63 @@ def begun(out: Path) -> Begun | None:
     return read_json(path, Begun, "give another --out") if path.is_file() else None
 
 
-def check_rule(plan: Plan, rule: Rule) -> Begun | None:
-    """Refuse a rule where seeds were added by another: its looks would err more often.
+def check_rule(plan: Plan, rule: Rule, scored: Scored | None = None) -> Begun | None:
+    """Refuse a rule where another decides: looks by both would err more often.
 
     Args:
         plan: of the first seeds.
         rule: whose subset may not be known yet.
+        scored: what results are compared on, where that is known.
 
     Returns:
         What is written down, if anything is.
 
     Raises:
-        UserError: says by what rule seeds were added.
+        UserError: says by what rule.
 
     """
     before = begun(plan.out)
     if before is None:
         return None
-    same = before["seeds"] == list(plan.seeds) and before["at_most"] == rule.at_most
-    if not same or (rule.subset or before["subset"]) != before["subset"]:
+    mine = _ruling(plan, rule, scored, before)
+    if mine != before:
         raise UserError(
-            f"seeds were added to {plan.out} by looking at {before['subset']} after "
-            f"--seeds {' '.join(map(str, before['seeds']))}, --at-most "
-            f"{before['at_most']}; looks by another rule would err more often. Give "
-            "the same, or another --out"
+            f"{plan.out} is decided by --until-decided {before['subset']} with --seeds "
+            f"{' '.join(map(str, before['seeds']))}, --at-most {before['at_most']}, "
+            f"--methods {' '.join(before['methods'])}, --metric {before['metric']}, "
+            f"--select {before['select']}; looks by another rule would err more often. "
+            "Give the same, or another --out"
         )
     return before
 
 
-def _begin(plan: Plan, rule: Rule) -> Begun:
-    """Write the rule down, before the first seed is added."""
-    mine = Begun(subset=rule.subset, seeds=list(plan.seeds), at_most=rule.at_most)
+def _ruling(plan: Plan, rule: Rule, scored: Scored | None, before: Begun) -> Begun:
+    """The rule that is asked for; what is not known yet is as before."""
+    return Begun(
+        subset=rule.subset or before["subset"],
+        seeds=list(plan.seeds),
+        at_most=rule.at_most,
+        methods=list(plan.methods),
+        settings=list(plan.settings),
+        metric=scored.metric if scored else before["metric"],
+        select=scored.select if scored else before["select"],
+        read=before["read"],
+    )
+
+
+def _begin(plan: Plan, rule: Rule, scored: Scored) -> Begun:
+    """Write the rule down, before the first look."""
+    read = (plan.out / DECISIONS).is_file()
+    unknown = Begun(subset="", seeds=[], at_most=0, methods=[], settings=[], metric="",
+                    select="", read=read)  # fmt: skip
+    mine = _ruling(plan, rule, scored, unknown)
     write_json(plan.out / RULE, mine)
+    if read:
+        print(
+            f"warning: {plan.out} had a table before --until-decided: that look is not "
+            "counted, and such comparisons err in up to 10 % instead of 5",
+            file=sys.stderr,
+        )
     return mine
 
 
@@ -310,7 +360,8 @@ def until_decided(
             f"--until-decided {rule.subset}: the runs have {scored.metric} on "
             f"{', '.join(has)}; name one of them"
         )
-    before = check_rule(plan, rule)
+    before = check_rule(plan, rule, scored) or _begin(plan, rule, scored)
+    scored = replace(scored, looked=before["read"])
     others = ", ".join(name for name in has if name != rule.subset)
     if rule.subset == scored.select and others:
         print(
@@ -323,7 +374,6 @@ def until_decided(
         wanted = _wanted(plan, chosen, seed, state.open())
         if not wanted or _seconds(state, tried, wanted) > rule.budget:
             break
-        before = before or _begin(plan, rule)
         more = run_all(wanted, executor, trained=True)
         state = replace(state, results=[*state.results, *more])
     told = state.told()

@@ -111,40 +111,38 @@ class Tuned(NamedTuple):
 def tune(plan: Plan, executor: Executor, args: argparse.Namespace) -> Tuned:
     """Choose each method's grid point on the selecting subset, and write it down.
 
-    A point of which a run crashed is not chosen.
+    Raises:
+        UserError: a run crashed; without it a method would have a smaller grid.
+
     """
     tried = plan.tuning()
     results = run_all(every(tried), executor)
+    if crashes := reasons(results):
+        raise UserError(
+            f"in tuning {crashes}. Mend that and give the same command again, or leave "
+            "the grid's point out, with another --out"
+        )
     scored = measure(args, plan, results)
     left = iter(results)
     chosen: dict[tuple[str, str], int] = {}
     notes: list[table.Row] = []
     for key, grid in tried.items():
         scores = [_mean(list(itertools.islice(left, len(g))), scored) for g in grid]
-        known = [score for score in scores if score is not None]
-        if not known:
-            raise UserError(
-                f"every grid point of {key[1]} has a run that crashed; "
-                f"{said_of(results)}"
-            )
-        chosen[key] = scores.index(max(known, key=scored.rank))
+        chosen[key] = scores.index(max(scores, key=scored.rank))
         notes += _notes(plan, key, scores, chosen[key], scored)
     table.write_csv(args.out / "tuning.csv", notes)
     return Tuned(chosen, results, notes)
 
 
-def _mean(results: Sequence[Result], scored: Scored) -> float | None:
-    """Of a grid point; None where seeds are missing that the others have."""
-    if any(result.crashed for result in results):
-        return None
-    scores = list(scored.scores(results, scored.select).values())
-    return statistics.mean(scores) if scores else None
+def _mean(results: Sequence[Result], scored: Scored) -> float:
+    """Of a grid point."""
+    return statistics.mean(scored.scores(results, scored.select).values())
 
 
 def _notes(
     plan: Plan,
     key: tuple[str, str],
-    scores: Sequence[float | None],
+    scores: Sequence[float],
     pick: int,
     scored: Scored,
 ) -> list[table.Row]:
@@ -156,7 +154,7 @@ def _notes(
             **({"setting": setting} if setting else {}),
             "method": method,
             "flags": " ".join(_differing(grid, flags)),
-            f"{scored.metric} {scored.select}": "" if score is None else f"{score:.4f}",
+            f"{scored.metric} {scored.select}": f"{score:.4f}",
             "chosen": "yes" if number == pick else "",
         }
         for number, (flags, score) in enumerate(zip(grid, scores, strict=True))

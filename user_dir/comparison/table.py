@@ -29,6 +29,8 @@ from .results import Result, rank, score
 from .significance import FEWEST
 
 Row = dict[str, str]
+#: In the folder of results: what each table decided.
+DECISIONS = "decisions.csv"
 #: The interval over both.
 OTHER = "seeds x sentences [95 %]"
 
@@ -47,7 +49,8 @@ class Scored:
         tuning_runs: that chose each method's flags.
         stops: where adding seeds ended, by setting and method; empty where the seeds
             were fixed.
-        looked: whether seeds were once added to these results by looking at them.
+        looked: whether these results were looked at otherwise, too: by --until-decided
+            before a table of fixed seeds, or in such a table before --until-decided.
 
     """
 
@@ -187,6 +190,7 @@ def _costs(mine: Sequence[Result], first: Sequence[Result]) -> Row:
         quotient = _median(values) / _median(base)
         return "" if math.isnan(quotient) else f"{quotient:.2f}x"
 
+    mine, first = ended(mine), ended(first)  # what was cut short took less
     if not any(result.seconds_per_update for result in mine):  # a probe
         return {}
     pace = [r.seconds_per_update for r in mine]
@@ -292,11 +296,16 @@ def decisions(results: Sequence[Result], scored: Scored) -> list[Row]:
 
 
 def _groups_of(results: Sequence[Result], scored: Scored, subset: str) -> list[Row]:
-    """Accuracy in a subset's groups, such as languages, a row per method."""
+    """Accuracy in a subset's groups, such as languages, a row per method.
+
+    A run that diverged spoils the means, as in the table above.
+    """
     found: dict[str, list[dict[str, float]]] = {}
     for result in results:
-        if scored.has(result, scored.select) and subset in result.evaluations[0]:
-            found.setdefault(result.method, []).append(scored.best(result)[subset])
+        has = scored.has(result, scored.select) and subset in result.evaluations[0]
+        if has or result.diverged:
+            one = scored.best(result)[subset] if has else {}
+            found.setdefault(result.method, []).append(one)
     every = [name for mine in found.values() for one in mine for name in one]
     names = unique([name for name in every if name.startswith(OF_GROUP)])
 
@@ -348,8 +357,12 @@ _TUNED = {
     "the runs of the table unless --count-tuning-seeds says so."
 }
 _LOOKED = (
-    " Seeds were once added here by --until-decided; these p and intervals, of a fixed "
-    "number of seeds, take no account of it and are too sure."
+    " --until-decided was used here, too; these p and intervals, of a fixed number of "
+    "seeds, take no account of it and are too sure."
+)
+_READ = (
+    " A table of these runs was made before. That look is not counted: with it up to "
+    "10 % of such comparisons tell methods apart that do not differ."
 )
 
 
@@ -360,7 +373,8 @@ def _rule(scored: Scored) -> dict[str, str]:
             "two-sided paired t test of the difference over seeds; in brackets after "
             "Holm's correction over the methods of the table. Under each table the "
             "same for other sentences. Seeds that are added after a look at the table "
-            "are a second look: --until-decided counts looks."
+            "are a second look; --until-decided counts its own, and is to be chosen "
+            "before there is a table."
         )
         return {"p": tested + (_LOOKED if scored.looked else "")}
     decided = (
@@ -371,7 +385,7 @@ def _rule(scored: Scored) -> dict[str, str]:
         "level, so that they hold wherever it stopped. Where predictions were "
         "recorded, both intervals have to agree."
     )
-    return {"decision": decided}
+    return {"decision": decided + (_READ if scored.looked else "")}
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
@@ -450,7 +464,7 @@ def runs(results: Sequence[Result], scored: Scored) -> list[Row]:
 def write_rows(out: Path, results: Sequence[Result], scored: Scored) -> None:
     """runs.csv and decisions.csv."""
     write_csv(out / "runs.csv", runs(results, scored))
-    write_csv(out / "decisions.csv", decisions(results, scored))
+    write_csv(out / DECISIONS, decisions(results, scored))
 
 
 def write_tables(
