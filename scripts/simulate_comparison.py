@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from fairseq_steady.comparison.crossed import crossed, sentence_shares
-from fairseq_steady.comparison.power import ERROR, smallest
+from fairseq_steady.comparison.power import ERROR, pairs_for, smallest
 from fairseq_steady.comparison.sequential import decided, levels
 from fairseq_steady.comparison.significance import difference, holm, interval
 from scipy import optimize, stats
@@ -325,9 +325,10 @@ def _wrong(draws: int, rng: np.random.Generator, methods: int, last: int) -> flo
 
 
 def _again(draws: int, rng: np.random.Generator) -> list[tuple[str, float]]:
-    """The same of tables that grow, each at a plain 5 %, and of a raised maximum."""
+    """The same of tables that grow, each at a plain 5 %, and of rules that change."""
     drawn = normal(rng, draws, 1 + _METHODS, _LAST)
-    least = _running_p(drawn[:, 1:] - drawn[:, :1]).min(1)
+    every = _running_p(drawn[:, 1:] - drawn[:, :1])
+    least = every.min(1)
     tables = [(5, 12), (5, 12, 20)]
     made = []
     for counts in tables:
@@ -338,7 +339,43 @@ def _again(draws: int, rng: np.random.Generator) -> list[tuple[str, float]]:
     for last in (10, _LAST):
         looks = tuple(range(_FIRST, last + 1))
         told |= (least[:, : len(looks)] < levels(looks, ERROR / _METHODS)).any(1)
-    return [*made, ("until decided, at most 10, then 20", float(np.mean(told)))]
+    made.append(("until decided, at most 10, then 20", float(np.mean(told))))
+    limits = levels(tuple(range(_FIRST, _LAST + 1)), ERROR)
+    each = float(np.mean((every < limits).any((1, 2))))
+    made.append((f"until decided, at most {_LAST}, a method at a time", each))
+    for name, ps, methods in (
+        (f"{_METHODS} methods", least, _METHODS),
+        ("one method", every[:, 0], 1),
+    ):
+        for last in (12, _LAST):
+            looks = tuple(range(_FIRST, last + 1))
+            seen = (ps[:, : len(looks)] < levels(looks, ERROR / methods)).any(1)
+            after = float(np.mean(seen | (ps[:, 0] < ERROR / methods)))
+            made.append((f"a table of 5, then at most {last}, {name}", after))
+    return made
+
+
+def pilots(draws: int, rng: np.random.Generator) -> None:
+    """A pilot says how many seeds; it counts in the table. No method differs."""
+    rows = []
+    for first in (2, 3, 5):
+        for size in (0.5, 1.0, 1.5):
+            wrong = np.mean([_piloted(rng, first, size) for _ in range(draws)])
+            rows.append([str(first), f"{size}", percent(wrong)])
+    columns = ["pilot seeds", "difference, in standard deviations", "told"]
+    shown(f"Seeds by a pilot's spread, {draws} draws", rows, columns)
+
+
+def _piloted(rng: np.random.Generator, first: int, size: float) -> bool:
+    gaps = rng.standard_normal(first)
+    wanted = pairs_for(size / float(np.std(gaps, ddof=1)), ERROR)
+    more = rng.standard_normal(max(wanted - first, 0))
+    one, other = _by_seed([*gaps, *more]), _by_seed([0.0] * (first + len(more)))
+    return bool(difference(one, other).p < ERROR)
+
+
+def _by_seed(scores: Sequence[float]) -> dict[int, float]:
+    return dict(enumerate(scores))
 
 
 def _judged(ps: Array) -> list[str]:
@@ -393,6 +430,7 @@ PARTS: dict[str, tuple[Callable[[int, np.random.Generator], None], int]] = {
     "sentences": (over_both, 400),
     "tables": (null_tables, 2000),
     "until-decided": (until_decided, 2000),
+    "pilots": (pilots, 2000),
     "verdicts": (verdicts, 400),
 }
 

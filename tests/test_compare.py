@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Timer
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from fairseq_steady.comparison import (
 from fairseq_steady.comparison.command import check, make_executor, reasons
 from fairseq_steady.comparison.command import read as read_commands
 from fairseq_steady.comparison.execution import Local, crashed, prepare, run_all
+from fairseq_steady.comparison.origins import unlike
 from fairseq_steady.comparison.plan import Plan, Run, every, named, points
 from fairseq_steady.comparison.recorded import majority_baseline
 from fairseq_steady.comparison.results import Result, seconds_per_update
@@ -792,6 +794,47 @@ def test_a_checkpoint_is_needed_only_while_something_starts_from_it(
     assert "trained again" not in capsys.readouterr().err
 
 
+def test_what_another_process_has_made_again_is_not_made_twice(tmp_path: Path) -> None:
+    """Two commands start where the same run crashed; one comes to it later."""
+    (run,) = chain(tmp_path, "a")
+    run.folder.mkdir()
+    path = run.folder / "result.json"
+    write_result(path, crashed(run, "lightning"))
+    os.utime(path, ns=(1, 1))
+    executor, display = Instant(lambda _: 0.5), mock.Mock()
+    loop = execution._Loop(executor, display, {}, trained=True)
+    (begun, start) = loop._begin, []
+
+    def late(one: Run, slot: int) -> None:
+        write_result(path, result("a", 1, 0.9, command=list(run.command)))
+        start.append(one)
+        begun(one, slot)
+
+    loop._begin = late  # type: ignore[method-assign]
+    loop.work([run])
+    assert start == [run]
+    assert executor.started == []
+    assert loop.known[run.folder].evaluations[0]["valid"]["mcc"] == 0.9
+
+
+def test_runs_that_were_not_made_alike_are_said(tmp_path: Path) -> None:
+    alike = [result(m, s, 0.5) for m in ("plain", "more") for s in range(1, 6)]
+    assert unlike(alike) == {}
+    made = [
+        replace(one, commit="b1", machine="laptop") if one.method == "more" else one
+        for one in alike
+    ]
+    said = unlike([*made, result("lost", 1, status="crashed: x", versions={"x": "1"})])
+    assert said == {
+        "runs": "not all were made alike: commit unknown (plain), b1 (more); machine "
+        "unknown (plain), laptop (more). Where methods differ in these, so may their "
+        "scores for it, and times do not compare."
+    }
+    many = [replace(one, commit=str(n)) for n, one in enumerate(alike[:5])]
+    said = unlike(many)["runs"]
+    assert "commit 0 (plain), 1 (plain), 2 (plain) and 2 more. W" in said
+
+
 def test_a_lock_is_free_when_its_process_is_gone(tmp_path: Path) -> None:
     (run,) = chain(tmp_path, "a")
     run.folder.mkdir()
@@ -1004,6 +1047,9 @@ def test_time_is_that_of_all_updates() -> None:
     shorter.seconds_per_update = 0.75
     costs = table._costs([shorter], [longer])
     assert (costs["s/update"], costs["time"]) == ("0.75", "0.75x")
+    # What was cut short says nothing of what it costs.
+    lost = [replace(shorter, status="diverged: loss", seconds_per_update=0.1)] * 3
+    assert table._costs([*lost, shorter], [*lost, longer]) == costs
 
 
 def test_a_setting_of_another_metric_has_no_table(tmp_path: Path) -> None:

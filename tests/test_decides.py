@@ -20,7 +20,7 @@ from fairseq_steady.comparison import (
     table,
     winner_card,
 )
-from fairseq_steady.comparison.answers import amount, answers, duration
+from fairseq_steady.comparison.answers import amount, answers, counted, duration
 from fairseq_steady.comparison.crossed import (
     NotBySentenceError,
     crossed,
@@ -41,7 +41,7 @@ from fairseq_steady.comparison.results import Result
 from fairseq_steady.comparison.sequential import decided, levels, spent
 from fairseq_steady.comparison.significance import Difference, holm, interval, p_value
 from fairseq_steady.comparison.table import Scored
-from helpers import Instant, result, write_all
+from helpers import MCC, Instant, result, write_all
 from scipy import stats
 from sklearn import metrics
 from statsmodels.stats.power import TTestPower
@@ -322,6 +322,30 @@ def test_what_it_would_take() -> None:
     assert floor(0.01, 0.05) == pytest.approx(0.01 * (1.959964 + 0.841621), rel=1e-6)
 
 
+def test_what_it_would_take_of_other_sentences_too() -> None:
+    """Their error stays: 0.004 beside a spread of 0.01, which five seeds divide."""
+    found = Difference(0.0, -0.01, 0.01, 1.0, 5, 0.01)
+    needed = need(found, 1, 1800.0, lasting=0.004)
+    assert needed is not None
+
+    def chance(difference: float, seeds: int) -> float:
+        error = math.sqrt(0.01**2 / seeds + 0.004**2)
+        limit, centre = stats.t.isf(0.025, seeds - 1), difference / error
+        return float(stats.nct.sf([limit, -limit], seeds - 1, centre) @ [1, -1] + 1)
+
+    assert chance(needed.shown, 5) == pytest.approx(0.8, abs=1e-6)
+    half = next(n for n in range(5, 10**4) if chance(needed.shown / 2, n) >= 0.8)
+    assert needed.half == half > need(found, 1, 1800.0).half  # type: ignore[union-attr]
+    # Half of it is less than what is left however many the seeds.
+    never = need(found, 1, 1800.0, lasting=0.03)
+    assert never is not None
+    assert never.shown / 2 < floor(0.03, 0.05)
+    assert never.half == 10**6
+    # What is as good as equal is capped alike on both sides.
+    assert pairs_for(1e5, 0.05, 2e4) == 5
+    assert pairs_for(1e5, 0.05, 1e5) == 10**6
+
+
 # --- looking after every seed ---------------------------------------------------------
 
 
@@ -443,6 +467,7 @@ def test_seeds_are_added_until_it_is_decided(
     # No p of a fixed number of seeds, and an interval at the last look's level.
     assert "p (Holm)" not in found["clear"]
     assert found["clear"]["decision"] == said["clear"]
+    assert not any(row.get("p other sentences") for row in decided_of.values())
     gaps = gaps_to_plain(out, "clear")
     level = levels((5, 6, 7, 8, 9), 0.05)[told - 5]
     low, high = interval(gaps, 1 - level)
@@ -743,7 +768,32 @@ def test_a_plan_says_what_no_number_of_seeds_shows() -> None:
             found.values() for found in planning.planned(made, ACCURACY, expect)
         )
         assert rows[0]["sentences show"] == amount(answer.floor)
+        assert not isinstance(answer.other, str)
+        spread = answer.difference.spread
+        takes = pairs_for(expect / spread, 0.05, answer.other.floor / spread)
+        assert rows[0]["seeds for others"] == counted(takes)
+        assert (takes == 10**6) == warned
         assert any(one.startswith(said.format(expect)) for one in lines) == warned
+
+
+def test_a_plan_says_whom_it_knows_nothing_of() -> None:
+    """One differs alike with every seed, one diverged, one ended once."""
+    scores = {"plain": (0.5, 0.6), "more": (0.6, 0.8), "alike": (0.75, 0.85)}
+    made = [
+        result(method, seed, score, predictions={})
+        for method, both in scores.items()
+        for seed, score in enumerate(both)
+    ]
+    made += [result("lost", 0, 0.5), result("lost", 1, status="diverged: loss")]
+    made += [result("once", 0, 0.5), result("once", 1, status="crashed: rain")]
+    found, said = planning.planned(made, MCC, 0.1)
+    title = next(iter(found))
+    assert [row["method"] for row in found[title]] == ["more"]
+    assert said[title][1:] == [
+        "alike: the seeds so far all differ alike, by chance; run more of them first.",
+        "lost: a run has no finite score; a table will have no mean.",
+        "once: fewer than two seeds ended in both; run more of them first.",
+    ]
 
 
 def stored(method: str, seed: int, answers: str, **changed: Any) -> Result:
@@ -880,6 +930,21 @@ def test_a_verdict_says_of_which_sentences_it_is(
         assert answer.said == f"no answer: a score is not finite ({whose})"
 
 
+def test_a_look_with_a_crashed_run_is_none(tmp_path: Path) -> None:
+    """Five seeds have p 0.036: too large at the first look, not at the last."""
+    shape = np.array([-1, -0.7, 0, 0.7, 1])
+    gaps = 0.01 + 0.0072 * shape / np.std(shape, ddof=1)
+    assert levels((5, 6), 0.05)[0] < p_value(gaps.tolist()) < levels((5, 6), 0.05)[1]
+    made = [result("plain", seed, 0.5, predictions={}) for seed in range(1, 7)]
+    made += [result("more", s, 0.5 + g, predictions={}) for s, g in enumerate(gaps, 1)]
+    crash = result("more", 6, status="crashed: rain", evaluations=[])
+    plan = Plan(tmp_path, {"plain": (), "more": ()}, [1, 2, 3, 4, 5], (), {"": ()})
+    state = adding._State(plan, adding.Rule("valid", 6), MCC, [*made, crash])
+    assert (state.told(), state.open()) == ({}, [])
+    whole = dataclasses.replace(state, results=[*made, result("more", 6, 0.51)])
+    assert whole.told() == {("", "more"): 6}
+
+
 @pytest.mark.parametrize(("better", "told"), [(14, 5), (4, None)])
 def test_seeds_are_added_until_other_sentences_say_so_too(
     tmp_path: Path, better: int, told: int | None
@@ -896,6 +961,8 @@ def test_seeds_are_added_until_other_sentences_say_so_too(
         patched.setattr(adding, "run_all", write)
         found, scored = adding.until_decided(plan, {}, executor, rule, ACCURACY, seeds)
     stop = scored.stops["", "more"]
+    # Of a fixed number of seeds, which these were not.
+    assert math.isnan(answers(table.by_name(found), scored, "valid")["more"].other_p)
     last = told or 8
     assert len(found) == 2 * last
     said = "undecided at 8 seeds, the most allowed"

@@ -767,6 +767,15 @@ def test_tables_of_a_comparison_show_every_group() -> None:
         {"method": "plain", "en": "0.750 ± 0.000", "ur": "0.375 ± 0.177"},
         {"method": "r3f", "en": "0.750", "ur": "0.125"},
     ]
+    # One that diverged spoils its means, as those of the whole; one that crashed not.
+    runs += [
+        result("r3f", 2, status="diverged: loss", evaluations=[]),
+        result("plain", 3, status="crashed: rain", evaluations=[]),
+    ]
+    found = {str(title): rows for title, rows in tables(runs, scored).items()}
+    plain, r3f = found["accuracy by group on valid"]
+    assert plain == made["accuracy by group on valid"][0]
+    assert r3f == {"method": "r3f", "en": "nan", "ur": "nan"}
 
 
 # --- the archives ---------------------------------------------------------------------

@@ -15,8 +15,8 @@ on --select is chosen with --tuning-seeds, which see no other data and do not co
 the table, and then run with every seed.
 
 How many seeds? From a pilot, --plan --expect 0.01 says how many show a difference of
-0.01. With --until-decided seeds are added where nothing is decided yet, and no more
-often wrong than with a fixed number.
+0.01. With --until-decided seeds are added where nothing is decided yet, and about as
+often wrong as with a fixed number, if it is chosen before there is a table.
 
 Needs pip install 'fairseq-steady[compare]'.
 """

@@ -52,7 +52,8 @@ class Answer:
         p: after Holm's correction.
         other: the difference for other sentences too, or why it is not known.
         other_p: of that, after Holm's correction; nan if it is not known.
-        need: what it would take to know more.
+        need: what it would take to know more of these sentences.
+        elsewhere: and of others; None if that is not known, or sentences leave nothing.
         floor: what no number of seeds shows less than for other sentences; nan if it is
             not known, 0 if sentences leave nothing.
         said: better, worse, undecided or why there is no answer.
@@ -64,6 +65,7 @@ class Answer:
     other: Crossed | str
     other_p: float
     need: Need | None
+    elsewhere: Need | None
     floor: float
     said: str
 
@@ -84,20 +86,18 @@ def answers(
         for m in others
     }
     ps = _corrected({m: one.p for m, one in found.items()})
-    enough = {m: one.pairs >= FEWEST for m, one in found.items()}
     other_ps = _corrected(
-        {m: p_of(crosses[m]) if enough[m] else math.nan for m in others}
+        {m: _p_of_enough(one, crosses[m]) for m, one in found.items()}
     )
     made = {}
     for method in others:
         one, other, stop = found[method], crosses[method], stops[method]
-        level = stop.level if stop else None
         made[method] = Answer(
             one,
             ps[method],
             other,
-            other_ps[method],
-            need(one, len(others), sum(map(seconds, two[method])), level),
+            math.nan if stop else other_ps[method],  # of a fixed number of seeds
+            *_needs(one, other, len(others), sum(map(seconds, two[method])), stop),
             _floor(other, len(others)),
             stop.on(subset)
             if stop
@@ -113,6 +113,24 @@ def _corrected(ps: Mapping[str, float]) -> dict[str, float]:
 def p_of(other: Crossed | str) -> float:
     """For other sentences too; nan if it is not known."""
     return math.nan if isinstance(other, str) else other.p
+
+
+def _p_of_enough(found: Difference, other: Crossed | str) -> float:
+    return p_of(other) if found.pairs >= FEWEST else math.nan
+
+
+def _needs(
+    found: Difference,
+    other: Crossed | str,
+    methods: int,
+    time: float,
+    stop: Stop | None,
+) -> tuple[Need | None, Need | None]:
+    """What more would take, of these sentences and of others."""
+    level = stop.level if stop else None
+    lasting = 0.0 if isinstance(other, str) else other.floor
+    mine = need(found, methods, time, level)
+    return mine, need(found, methods, time, level, lasting) if lasting else None
 
 
 def _floor(other: Crossed | str, methods: int) -> float:
@@ -191,11 +209,22 @@ def sentence(method: str, first: str, answer: Answer) -> str:
         if answer.other:
             parts.append(f"No interval for other sentences: {answer.other}.")
     elif answer.floor:
-        parts.append(
-            f"For other sentences than these {answer.other.sentences}, no number of "
-            f"seeds shows less than {amount(answer.floor)}."
-        )
+        parts.append(_of_others(answer, answer.other.sentences))
     return " ".join(parts)
+
+
+def _of_others(answer: Answer, sentences: int) -> str:
+    """What it would take for other sentences."""
+    needed, least = answer.elsewhere, amount(answer.floor)
+    never = f"no number of seeds shows less than {least}"
+    if needed is None:
+        return f"For other sentences than these {sentences}, {never}."
+    half = f"half of it takes {counted(needed.half)}; {never}"
+    if needed.half >= MOST:
+        half = f"{never}, for which it takes more sentences"
+    return (
+        f"For other sentences than these {sentences}: {amount(needed.shown)}; {half}."
+    )
 
 
 def _needed(found: Difference, needed: Need, first: str, method: str) -> str:
@@ -239,6 +268,11 @@ def row(method: str, answer: Answer) -> dict[str, str]:
             "could show": number(answer.need.shown),
             "seeds for half": str(answer.need.half),
             "hours for half": number(answer.need.hours),
+        }
+    if answer.elsewhere:
+        made |= {
+            "could show of others": number(answer.elsewhere.shown),
+            "seeds for half of others": str(answer.elsewhere.half),
         }
     if isinstance(answer.other, Crossed):
         made["p other sentences"] = number(answer.other_p)

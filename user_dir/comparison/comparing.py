@@ -13,7 +13,15 @@ from typing import NamedTuple
 from ..errors import UserError
 from ..files import write_text
 from ..scores.metrics import larger_is_better
-from . import ensembles, figures, instability, planning, table, winner_card
+from . import (
+    ensembles,
+    figures,
+    instability,
+    origins,
+    planning,
+    table,
+    winner_card,
+)
 from . import report as page
 from .adding import Rule, begun, check_rule, first_seeds, until_decided
 from .command import check, make_executor, read, reasons, said_of
@@ -234,7 +242,7 @@ def _write(
     made, also = ensembles.extended(
         table.tables(results, scored), results, scored, averaged
     )
-    described = table.definitions(scored).also(also)
+    described = table.definitions(scored).also(also | origins.unlike(results))
     said = table.notes(results, scored)
     table.write_rows(out, results, scored)
     table.write_tables(out, made, described, said)

@@ -388,6 +388,11 @@ def _had_ended(run: Run) -> bool:
     return made is not None and made.ok
 
 
+def _written(run: Run) -> int | None:
+    path = run.folder / RESULT
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
 class _Loop:
     """Keeps as many runs going as the executor takes."""
 
@@ -404,11 +409,12 @@ class _Loop:
         self.running: dict[int, tuple[Run, Job | _Elsewhere]] = {}
         self.trained = trained or bool(known)
         self.first: list[Path] = []
-        #: results that are to be made again
-        self.old: set[Path] = set()
+        #: when results that are to be made again were written
+        self.old: dict[Path, int] = {}
 
     def work(self, waiting: list[Run]) -> None:
-        self.old = {run.folder for run in waiting if (run.folder / RESULT).is_file()}
+        written = {run.folder: _written(run) for run in waiting}
+        self.old = {folder: at for folder, at in written.items() if at is not None}
         try:
             while waiting or self.running:
                 self._start(waiting)
@@ -443,7 +449,8 @@ class _Loop:
             if not mine:
                 self.running[slot] = run, _Elsewhere(run.folder)
                 return
-            made = None if run.folder in self.old else of_run(run)
+            again = run.folder in self.old and self.old[run.folder] == _written(run)
+            made = None if again else of_run(run)
             if made and not made.crashed:
                 self._record(run, made)
                 return

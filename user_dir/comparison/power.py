@@ -45,15 +45,28 @@ def smallest(pairs: int, level: float) -> float:
     return float(optimize.brentq(lambda e: power(e, pairs, level) - POWER, 0, top))
 
 
-def pairs_for(effect: float, level: float) -> int:
+def pairs_for(effect: float, level: float, lasting: float = 0.0) -> int:
     """Pairs, five or more, that find an effect with a chance of 80 %.
 
     A million stands for that and more.
+
+    Args:
+        effect: mean difference, in standard deviations of the differences.
+        level: of significance.
+        lasting: standard error that is left however many the pairs, in the same.
+
     """
-    counts = range(FEWEST, MOST)
-    effect = min(effect, _SEEN)
-    found = bisect.bisect_left(counts, POWER, key=lambda n: power(effect, n, level))
-    return FEWEST + found
+    scale = min(1.0, _SEEN / effect)
+
+    def chance(pairs: int) -> float:
+        return power(scale * effect / widened(pairs, scale * lasting), pairs, level)
+
+    return FEWEST + bisect.bisect_left(range(FEWEST, MOST), POWER, key=chance)
+
+
+def widened(pairs: int, lasting: float) -> float:
+    """Standard deviation, for one of 1, with which pairs err as with what lasts too."""
+    return math.sqrt(1 + pairs * lasting**2)
 
 
 def upper_spread(spread: float, pairs: int) -> float:
@@ -91,7 +104,11 @@ class Need:
 
 
 def need(
-    found: Difference, methods: int, seconds: float, level: float | None = None
+    found: Difference,
+    methods: int,
+    seconds: float,
+    level: float | None = None,
+    lasting: float = 0.0,
 ) -> Need | None:
     """What it would take, from the spread of the differences.
 
@@ -103,6 +120,8 @@ def need(
         seconds: of a run of each of the two.
         level: of the last look, where seeds were added; further ones would be looks
             too, so that half of it takes a comparison of its own.
+        lasting: standard error that the sentences leave however many the seeds; 0 for
+            what is asked of these sentences.
 
     """
     own, whole = level is not None, ERROR / methods
@@ -110,8 +129,9 @@ def need(
     if not found.spread > 0 or level < _NOTHING:
         return None
     seeds = max(found.pairs, FEWEST)
-    effect = smallest(seeds, level)
-    half = pairs_for(effect / 2, whole)
+    lasting /= found.spread
+    effect = smallest(seeds, level) * widened(seeds, lasting)
+    half = pairs_for(effect / 2, whole, lasting)
     time = hours(half if own else half - found.pairs, seconds)
     return Need(seeds, effect * found.spread, half, own, time)
 

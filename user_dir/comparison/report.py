@@ -21,6 +21,7 @@ from ..files import write_text
 from . import figures, instability, table
 from .definitions import Definitions
 from .figures import Point
+from .origins import unlike
 from .results import Result
 from .table import Notes, Row, Scored, Tables, unique
 
@@ -341,6 +342,7 @@ def write(
         "title": f"Comparison {out.resolve().name}",
         "summary": f"{counts}; compared by {scored.metric}.",
         "sections": sections,
-        "made_by": f"{software}; commit {ended[0].commit}; {ended[0].machine}",
+        "made_by": f"{software}; commit {ended[0].commit}; {ended[0].machine}"
+        + ("; not all runs: see Definitions" if unlike(results) else ""),
     }
     write_text(out / "report.html", page(context))

@@ -12,6 +12,7 @@ from .. import escaping
 from ..escaping import code
 from ..escaping import markdown as text
 from ..files import read_json
+from .origins import unlike
 from .plan import names_plugin
 from .results import Result
 from .table import Scored, definitions, ended, markdown, notes, tables, unique
@@ -64,6 +65,7 @@ def describe(results: Sequence[Result], scored: Scored) -> str:
     seeds = unique([str(r.seed) for r in mine])
     chosen = _chosen(one, results, scored)
     select = text(scored.select)
+    described = definitions(scored).also(unlike(results))
     _, *flags = one.command
     program = ["fairseq-train"] if names_plugin(flags) else ["fairseq-steady", "train"]
     return f"""# {text(f"{task['_name']}, fine-tuned with {best}")}
@@ -79,7 +81,7 @@ def describe(results: Sequence[Result], scored: Scored) -> str:
 
 ## Scores
 
-{markdown(tables(results, scored), definitions(scored), notes(results, scored))}
+{markdown(tables(results, scored), described, notes(results, scored))}
 ## Limits
 
 The method was chosen by its scores on {select}, so these flatter it; subsets

@@ -1,0 +1,45 @@
+"""Were all runs made alike? What differs between them in software and machine."""
+
+from collections.abc import Mapping, Sequence
+
+from .results import Result
+
+#: Values of a field that are named.
+_NAMED = 3
+
+
+def unlike(results: Sequence[Result]) -> dict[str, str]:
+    """What a table says of its runs if they were not all made alike, else nothing.
+
+    Args:
+        results: of all methods, made at any time.
+
+    """
+    differing = {name: by for name, by in _by_value(results).items() if len(by) > 1}
+    if not differing:
+        return {}
+    parts = "; ".join(f"{name} {_said(by)}" for name, by in differing.items())
+    return {
+        "runs": f"not all were made alike: {parts}. Where methods differ in these, so "
+        "may their scores for it, and times do not compare."
+    }
+
+
+def _by_value(results: Sequence[Result]) -> dict[str, dict[str, list[str]]]:
+    """Methods by value, by field."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for result in results:
+        if result.crashed:
+            continue
+        made = {**result.versions, "commit": result.commit, "machine": result.machine}
+        for name, value in made.items():
+            methods = found.setdefault(name, {}).setdefault(value or "unknown", [])
+            if result.method not in methods:
+                methods.append(result.method)
+    return found
+
+
+def _said(by_value: Mapping[str, Sequence[str]]) -> str:
+    values = [f"{value} ({', '.join(of)})" for value, of in by_value.items()]
+    more = len(values) - _NAMED
+    return ", ".join(values[:_NAMED]) + (f" and {more} more" if more > 0 else "")
