@@ -712,11 +712,18 @@ def test_an_archive_is_what_its_command_goes_on_from(
     assert made <= wanted
 
 
-@pytest.mark.parametrize(("task", "methods"), [("sst2", 13), ("stsb", 13)])
-def test_the_leagues_runs_have_the_settings_that_tuning_chose(
-    task: str, methods: int
+TUNED = {
+    "league/results/sst2": 13,
+    "league/results/stsb": 13,
+    "few_sample/results/sage": 2,
+}
+
+
+@pytest.mark.parametrize(("study", "methods"), TUNED.items())
+def test_tuned_runs_have_the_settings_that_tuning_chose(
+    study: str, methods: int
 ) -> None:
-    folder = ROOT / "examples" / "league" / "results" / task
+    folder = ROOT / "examples" / study
     with (folder / "tuning.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["chosen"]]
     flags = {row["method"]: row["flags"].removeprefix("'").split() for row in rows}
@@ -725,7 +732,11 @@ def test_the_leagues_runs_have_the_settings_that_tuning_chose(
             _, method, seed, _ = name.split("/")
             file = tar.extractfile(name)
             command = json.load(file)["command"] if file else []
-            places = [command.index(flag) for flag in flags[method][::2]]
+            # A method's flags are the last.
+            places = [
+                len(command) - 1 - command[::-1].index(flag)
+                for flag in flags[method][::2]
+            ]
             said = [command[place + 1] for place in places]
             assert said == flags[method][1::2]
             assert command[command.index("--seed") + 1] == seed.removeprefix("seed")
@@ -736,8 +747,7 @@ def test_every_archive_is_gone_on_from() -> None:
     kept = [p.parent for p in (ROOT / "examples").rglob("results.tar.xz")]
     found = {p.relative_to(ROOT / "examples").as_posix() for p in kept}
     # These are of no script that starts compare, or of settings that tuning chose.
-    others = {"economy/results/precision", "probe/results"}
-    others |= {"league/results/sst2", "league/results/stsb"}
+    others = {"economy/results/precision", "probe/results", *TUNED}
     assert found - {*GOES_ON} == others
     assert {*GOES_ON} <= found
 
