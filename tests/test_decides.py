@@ -20,7 +20,14 @@ from fairseq_steady.comparison import (
     table,
     winner_card,
 )
-from fairseq_steady.comparison.answers import amount, answers, counted, duration
+from fairseq_steady.comparison.answers import (
+    amount,
+    answers,
+    counted,
+    duration,
+    sentence,
+)
+from fairseq_steady.comparison.answers import row as answer_row
 from fairseq_steady.comparison.crossed import (
     NotBySentenceError,
     crossed,
@@ -978,6 +985,31 @@ def test_seeds_are_added_until_other_sentences_say_so_too(
     assert decided(
         {"more": [p_value(gaps[:n].tolist()) for n in (5, 6, 7, 8)]}, (5, 6, 7, 8)
     )
+
+
+@pytest.mark.parametrize(("share", "reached"), [(0.2, True), (1.0, False)])
+def test_what_it_takes_for_other_sentences_is_said(share: float, reached: bool) -> None:
+    """Of a standard error that stays, as a share of the spread over seeds."""
+    made = judged(np.random.default_rng(3), 6, 4, 0)
+    (one,) = answers(table.by_name(made), ACCURACY, "valid").values()
+    assert not isinstance(one.other, str)
+    asked = need(one.difference, 1, 18.0, lasting=one.other.floor)
+    assert asked == one.elsewhere
+    left = share * one.difference.spread
+    asked = need(one.difference, 1, 18.0, lasting=left)
+    assert asked is not None
+    assert (asked.half < 10**6) == reached
+    other = dataclasses.replace(one.other, floor=left)
+    made_up = dataclasses.replace(one, other=other, elsewhere=asked, floor=left)
+    said = f"For other sentences than these 40 it is {amount(asked.shown)}"
+    never = f"no number of seeds shows less than {amount(left)}"
+    half = f", and half of it takes {asked.half}; {never}."
+    more = f"; {never}, so that half of it takes more sentences."
+    line = sentence("more", "plain", made_up)
+    assert line.endswith(said + (half if reached else more))
+    shown = answer_row("more", made_up)
+    assert float(shown["could show of others"]) == pytest.approx(asked.shown, rel=1e-5)
+    assert shown["seeds for half of others"] == str(asked.half)
 
 
 def test_times_and_numbers_of_any_size() -> None:

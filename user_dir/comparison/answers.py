@@ -219,12 +219,10 @@ def _of_others(answer: Answer, sentences: int) -> str:
     never = f"no number of seeds shows less than {least}"
     if needed is None:
         return f"For other sentences than these {sentences}, {never}."
-    half = f"half of it takes {counted(needed.half)}; {never}"
+    said = f"For other sentences than these {sentences} it is {amount(needed.shown)}"
     if needed.half >= MOST:
-        half = f"{never}, for which it takes more sentences"
-    return (
-        f"For other sentences than these {sentences}: {amount(needed.shown)}; {half}."
-    )
+        return f"{said}; {never}, so that half of it takes more sentences."
+    return f"{said}, and half of it takes {needed.half}; {never}."
 
 
 def _needed(found: Difference, needed: Need, first: str, method: str) -> str:
