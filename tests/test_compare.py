@@ -1052,6 +1052,16 @@ def test_time_is_that_of_all_updates() -> None:
     assert table._costs([*lost, shorter], [*lost, longer]) == costs
 
 
+def test_a_run_of_unknown_time_is_not_one_of_none() -> None:
+    made = [
+        result("plain", seed, 0.5, seconds=at) for seed, at in ((1, 8.0), (2, None))
+    ]
+    axis = mock.MagicMock()
+    axis.errorbar.return_value = [mock.MagicMock()]
+    figures.costs(axis, made, MCC, "valid")
+    assert axis.errorbar.call_args.args[:2] == (8.0, 0.5)
+
+
 def test_a_setting_of_another_metric_has_no_table(tmp_path: Path) -> None:
     other = [{"updates": 10, "valid": {"pearson": 0.5}, "ood": {"pearson": 0.4}}]
     made = [

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import visible
 from ..files import whole_file
+from .answers import seconds
 from .results import Result, score
 from .significance import FEWEST, expected_best
 from .table import Scored, unique
@@ -203,13 +204,13 @@ def costs(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> 
     style = styles(results)
     for method, (scores, runs) in _by_method(results, scored, subset).items():
         mine = [r for r in results if r.method == method and r.ok]
-        seconds = statistics.median(r.seconds or 0 for r in mine)
+        took = seconds(mine)
         mean = statistics.mean(scores)
         spread = statistics.stdev(scores) if len(scores) > 1 else 0
         name = label(method) + _lost(method, results)
         shown = {**style[method], "label": name, "ls": "", "ms": 5}
-        line, *_ = axis.errorbar(seconds, mean, spread, capsize=3, **shown)
-        said = f"{scored.metric} {mean:.4f} ± {spread:.4f}, {seconds:.0f} s a run"
+        line, *_ = axis.errorbar(took, mean, spread, capsize=3, **shown)
+        said = f"{scored.metric} {mean:.4f} ± {spread:.4f}, {took:.0f} s a run"
         told(line, [Point(f"{method}: {said}", runs)])
     axis.set_xlabel("seconds of a run (median)")
     axis.margins(x=0.1)

@@ -251,7 +251,8 @@ def _plan(results: Sequence[Result], scored: Scored, settings: Settings) -> Sect
         f"{scored.metric} on {scored.select} picks each run's evaluation."
     )
     shared = Command("Flags of every run", " ".join(settings.shared), folded=False)
-    return Section("plan", "Plan", [said], (), [Shown("Methods", rows)], (), [shared])
+    made = [Shown("Methods", rows)]
+    return Section("plan", "What was run", [said], (), made, (), [shared])
 
 
 def _tuning(tried: Sequence[Row]) -> list[Section]:

@@ -137,8 +137,3 @@ class SentenceDataset(EveryExample, FairseqDataset):
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
         """Training batches are made anew each epoch."""
         return self.shuffle_seed is None
-
-    @property
-    def supports_prefetch(self) -> bool:
-        """There is nothing to fetch: ids are mapped."""
-        return False

@@ -110,11 +110,6 @@ class Mixture(FairseqDataset):
         """Training batches are made anew each epoch."""
         return self.shares is None
 
-    @property
-    def supports_prefetch(self) -> bool:
-        """There is nothing to fetch: ids are mapped."""
-        return False
-
 
 def shares(sizes: Mapping[str, int], temperature: float) -> dict[str, int]:
     """Examples of each task in an epoch of as many as there are in all.

@@ -30,14 +30,12 @@ class Pieces(NamedTuple):
 
     Args:
         scores: of each piece that text can have.
-        control: pieces that it cannot.
         charsmap: the rewriting, compiled; may be empty.
         nfkc: whether that is NFKC with exceptions for blanks.
 
     """
 
     scores: dict[str, float]
-    control: list[str]
     charsmap: bytes
     nfkc: bool
 
@@ -64,7 +62,6 @@ def read_pieces(path: Path) -> Pieces:
         )
     return Pieces(
         {piece.piece: piece.score for piece in model.pieces if piece.type == _NORMAL},
-        [piece.piece for piece in model.pieces if piece.type == _CONTROL],
         form.precompiled_charsmap,
         "nfkc" in form.name,
     )

@@ -277,7 +277,7 @@ def _gives_scores(task: Any) -> bool:
     return bool(getattr(task, "regression", False))
 
 
-def check_head(task: Any, model: Any, criterion: Any) -> None:
+def check_head(model: Any, criterion: Any) -> None:
     """Refuse the name of a head that the model does not have.
 
     Raises:

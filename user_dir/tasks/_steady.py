@@ -482,7 +482,7 @@ class SteadyTask(FairseqTask):
         check_criterion(self, cfg)
         criterion = super().build_criterion(cfg, from_checkpoint)
         if self._trains:
-            check_head(self, self._model, criterion)
+            check_head(self._model, criterion)
         if hasattr(criterion, "check_model") and self._trains:
             criterion.check_model(self._model)
             criterion.prepare_model(self._model)
