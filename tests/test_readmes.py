@@ -17,6 +17,7 @@ import sys
 import tarfile
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -670,6 +671,12 @@ GOES_ON = {
     "models/bge runs/few 1",
     "out_of_domain/results/sst2": f"{BF16}' bash examples/out_of_domain/run.sh sst2 "
     "data models/bge runs/out_of_domain 1",
+    "uci_sentiment/results/balanced/twitter": f"BALANCED=1 {BF16} --batch-size-valid "
+    "128' bash examples/uci_sentiment/run.sh data/sentiment models/minilm runs/uci "
+    "3000 94 1",
+    "uci_sentiment/results/balanced/uci": f"BALANCED=1 {BF16} --batch-size-valid 128' "
+    "bash examples/uci_sentiment/run.sh data/sentiment models/minilm runs/uci 3000 "
+    "94 1",
     "uci_sentiment/results/twitter": "bash examples/uci_sentiment/run.sh "
     "data/sentiment models/minilm runs/uci 1000 31 1",
     "uci_sentiment/results/uci": "bash examples/uci_sentiment/run.sh data/sentiment "
@@ -710,6 +717,36 @@ def test_an_archive_is_what_its_command_goes_on_from(
                 made.add(tuple(json.load(file)["command"]))
     assert made
     assert made <= wanted
+
+
+#: The columns of the league's standing table, and where they come from.
+LEAGUE = {
+    "SST-2": ("sst2", "test"),
+    "Amazon": ("sst2", "amazon"),
+    "IMDb": ("sst2", "imdb"),
+    "Yelp": ("sst2", "yelp"),
+    "reviews": ("sst2", "original"),
+    "rewritten": ("sst2", "revised"),
+    "STS-B": ("stsb", "test"),
+}
+
+
+def test_the_leagues_standing_table_is_that_of_its_tasks() -> None:
+    text = (ROOT / "examples/league/README.md").read_text("utf-8")
+    found = table_rows(text, "difference to `plain`")
+    tables = {t: measured(f"examples/league/results/{t}/table.csv")
+              for t in ("sst2", "stsb")}  # fmt: skip
+    assert len(found) == 13
+    for row, (column, (task, subset)) in product(found, LEAGUE.items()):
+        method = row["difference to `plain`"].split("`")[1]
+        said = tables[task][method, subset]
+        if method == "plain":
+            assert row[column] == said["mean ± std"].split()[0]
+            continue
+        low, high = said["seeds x sentences [95 %]"].strip("[]").split(", ")
+        p = float(said["p (Holm)"].split("(")[1].strip("<)"))
+        stars = "*" * (float(low) > 0 or float(high) < 0) + "*" * (p < 0.05)
+        assert row[column] == said["difference [95 %]"].split()[0] + stars
 
 
 TUNED = {
