@@ -133,11 +133,11 @@ class PenaltyCriterion(WeightedCriterion):
         super().__init__(cfg, task)
         self.terms = Terms.of(self.cfg, self.method)
         self.check_divergence("divergence")
-        self._check_sides()
+        self._check_stop_gradient()
         #: updates that were regularised, and whether none of this one's batches was yet
         self._updates, self._first = 0, True
 
-    def _check_sides(self) -> None:
+    def _check_stop_gradient(self) -> None:
         name = self.method
         live = getattr(self.cfg, f"{name}_live_embeddings", False)
         if live and self.terms.stop_gradient == "perturbed":

@@ -52,7 +52,8 @@ class FairseqBertAdam(SteadyOptimizer):
         """The pure optimizer."""
         return BertAdam(groups, **settings)
 
-    def settings(self) -> dict[str, Any]:
+    @property
+    def optimizer_config(self) -> dict[str, Any]:
         """Constructor arguments from the flags."""
         cfg = self.cfg
         return {

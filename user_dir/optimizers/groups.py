@@ -120,13 +120,14 @@ class SteadyOptimizer(FairseqOptimizer):
                 self.name,
             )
         groups = parameter_groups(members, self.scoped)
-        self._optimizer = self.build(groups, **self.settings())
+        self._optimizer = self.build(groups, **self.optimizer_config)
 
     def build(self, groups: Sequence[dict[str, Any]], **settings: Any) -> Any:
         """The pure optimizer."""
         raise NotImplementedError
 
-    def settings(self) -> dict[str, Any]:
+    @property
+    def optimizer_config(self) -> dict[str, Any]:
         """Constructor arguments from the flags."""
         raise NotImplementedError
 
@@ -179,11 +180,6 @@ class SteadyOptimizer(FairseqOptimizer):
                 f"--optimizer {self.name} needs one tensor per matrix; with --fp16 add "
                 "--fp16-no-flatten-grads"
             )
-
-    @property
-    def optimizer_config(self) -> dict[str, Any]:
-        """Constructor arguments, as fairseq's wrappers ask for them."""
-        return self.settings()
 
     @property
     def supports_flat_params(self) -> bool:

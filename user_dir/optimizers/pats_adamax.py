@@ -94,7 +94,8 @@ class FairseqPatsAdamax(SteadyOptimizer):
         """The pure optimizer."""
         return PatsAdamax(groups, **settings)
 
-    def settings(self) -> dict[str, Any]:
+    @property
+    def optimizer_config(self) -> dict[str, Any]:
         """Constructor arguments from the flags.
 
         Raises:

@@ -56,7 +56,8 @@ class FairseqSage(SteadyOptimizer):
         """The pure optimizer."""
         return Sage(groups, **settings)
 
-    def settings(self) -> dict[str, Any]:
+    @property
+    def optimizer_config(self) -> dict[str, Any]:
         """Constructor arguments from the flags."""
         cfg = self.cfg
         return {

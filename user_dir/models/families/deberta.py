@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.roberta import RobertaModel
-from fairseq.models.roberta.model import base_architecture
 from pydantic import Field
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from ..disentangled import DisentangledEncoder
 from ..packed import roberta_around
 from .base import BRACKETS, Kind, State, Weights, below, set_layer_norm_eps
 from .roberta import FAMILY as ROBERTA
-from .roberta import LAYER, EncoderConfig, EncoderFamily, SteadyRoberta
+from .roberta import LAYER, EncoderConfig, EncoderFamily, SteadyRoberta, completing
 
 #: transformers' types: version 1, and versions 2 and 3.
 _TYPES = ("deberta", "deberta-v2")
@@ -111,16 +110,10 @@ class SteadyDeberta(SteadyRoberta):
 
 def _architecture(name: str, **sizes: Any) -> Callable[[Any], None]:
     """Register a size by name; what the user chose stays."""
-    register = register_model_architecture("deberta", name)
-
-    def complete(args: Any) -> None:
-        defaults = {n: default for n, (default, _) in _FORM.items()} | sizes
-        for key, value in {**_DEBERTA, **defaults}.items():
-            if getattr(args, key, None) is None:
-                setattr(args, key, value)
-        base_architecture(args)
-
-    registered: Callable[[Any], None] = register(complete)
+    form = {key: default for key, (default, _) in _FORM.items()}
+    complete = completing(**{**_DEBERTA, **form, **sizes})
+    registered: Callable[[Any], None]
+    registered = register_model_architecture("deberta", name)(complete)
     return registered
 
 

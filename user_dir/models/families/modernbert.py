@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.roberta import RobertaModel
-from fairseq.models.roberta.model import base_architecture
 from pydantic import ConfigDict, Field
 from torch import Tensor
 from typing_extensions import TypedDict
@@ -31,7 +30,7 @@ from .base import (
     activation_back,
     below,
 )
-from .roberta import STACK, SteadyRoberta
+from .roberta import STACK, SteadyRoberta, completing
 
 _Theta = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 _Window = Annotated[int, Field(ge=0, le=10**7)]
@@ -189,16 +188,10 @@ class SteadyModernbert(SteadyRoberta):
 
 def _architecture(name: str, **sizes: int) -> Callable[[Any], None]:
     """Register a size by name; what the user chose stays."""
-    register = register_model_architecture("modernbert", name)
-
-    def complete(args: Any) -> None:
-        defaults = {n: default for n, (default, _) in _FORM.items()} | sizes
-        for key, value in {**_MODERNBERT, **defaults}.items():
-            if getattr(args, key, None) is None:
-                setattr(args, key, value)
-        base_architecture(args)
-
-    registered: Callable[[Any], None] = register(complete)
+    form = {key: default for key, (default, _) in _FORM.items()}
+    complete = completing(**{**_MODERNBERT, **form, **sizes})
+    registered: Callable[[Any], None]
+    registered = register_model_architecture("modernbert", name)(complete)
     return registered
 
 
