@@ -648,6 +648,8 @@ GOES_ON = {
     "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
     "defaults/results/sst2": f"METHODS=sift TASKS=sst2 {BF16} --batch-size-valid 128' "
     "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
+    "defaults/results/stsb": f"METHODS=sift TASKS=stsb {BF16} --batch-size-valid 128' "
+    "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
     "defaults/results/sst2_minilm": "METHODS='smart r3f r4f r_drop hype freelb' "
     "TASKS=sst2 RATE=2e-4 MORE='--batch-size-valid 256' "
     "bash examples/defaults/run.sh data/glue models/minilm runs/defaults_minilm 1",
