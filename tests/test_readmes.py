@@ -646,6 +646,9 @@ GOES_ON = {
     "bash examples/base_size/run.sh data/glue models/mpnet runs/base_size 1",
     "defaults/results/cola": f"METHODS=sift TASKS=cola {BF16} --batch-size-valid 128' "
     "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
+    "defaults/results/cola_minilm": "UPDATES=200 RATE=4e-4 TASKS=cola "
+    f"METHODS='sift freelb' {BF16} --batch-size-valid 128' bash "
+    "examples/defaults/run.sh data/glue models/minilm runs/defaults_longer 1",
     "defaults/results/sst2": f"METHODS=sift TASKS=sst2 {BF16} --batch-size-valid 128' "
     "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
     "defaults/results/stsb": f"METHODS=sift TASKS=stsb {BF16} --batch-size-valid 128' "
@@ -787,6 +790,7 @@ def test_every_archive_is_gone_on_from() -> None:
     found = {p.relative_to(ROOT / "examples").as_posix() for p in kept}
     # These are of no script that starts compare, or of settings that tuning chose.
     others = {"economy/results/precision", "probe/results", *TUNED}
+    others |= {"defaults/results/freelb_radii"}
     assert found - {*GOES_ON} == others
     assert {*GOES_ON} <= found
 

@@ -51,7 +51,7 @@ class FreeLBConfig(PlainConfig):
         NOT_NEGATIVE,
     )
     freelb_eps: Optional[float] = radius("radius of the ball (0 trains plain)")
-    freelb_eps_relative: float = relative(0.02)
+    freelb_eps_relative: float = relative(0.005)
     freelb_norm: Norm = option("l2", "norm of the ball", NORMS)
     freelb_noise: Noise = noise("uniform", "distribution of the start")
     freelb_dropout: DropoutMode = dropout(
