@@ -1060,6 +1060,8 @@ def test_a_run_of_unknown_time_is_not_one_of_none() -> None:
     axis.errorbar.return_value = [mock.MagicMock()]
     figures.costs(axis, made, MCC, "valid")
     assert axis.errorbar.call_args.args[:2] == (8.0, 0.5)
+    figures.costs(axis, [replace(one, seconds=None) for one in made], MCC, "valid")
+    assert axis.errorbar.call_count == 1
 
 
 def test_a_setting_of_another_metric_has_no_table(tmp_path: Path) -> None:

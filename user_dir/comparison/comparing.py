@@ -143,8 +143,19 @@ def tune(plan: Plan, executor: Executor, args: argparse.Namespace) -> Tuned:
 
 
 def _mean(results: Sequence[Result], scored: Scored) -> float:
-    """Of a grid point."""
-    return statistics.mean(scored.scores(results, scored.select).values())
+    """Of a grid point.
+
+    Raises:
+        UserError: it has no such metric, as another setting's.
+
+    """
+    scores = scored.scores(results, scored.select).values()
+    if not scores:
+        raise UserError(
+            f"setting {results[0].setting} has no {scored.metric} on {scored.select} "
+            "to tune by; give it a comparison of its own"
+        )
+    return statistics.mean(scores)
 
 
 def _notes(

@@ -205,6 +205,8 @@ def costs(axis: Any, results: Sequence[Result], scored: Scored, subset: str) -> 
     for method, (scores, runs) in _by_method(results, scored, subset).items():
         mine = [r for r in results if r.method == method and r.ok]
         took = seconds(mine)
+        if math.isnan(took):  # no place on the axis
+            continue
         mean = statistics.mean(scores)
         spread = statistics.stdev(scores) if len(scores) > 1 else 0
         name = label(method) + _lost(method, results)
