@@ -830,6 +830,8 @@ def test_runs_that_were_not_made_alike_are_said(tmp_path: Path) -> None:
         "unknown (plain), laptop (more). Where methods differ in these, so may their "
         "scores for it, and times do not compare."
     }
+    old = [replace(alike[0], versions={}), *alike[1:]]
+    assert "torch unknown (plain), 2 (plain, more). W" in unlike(old)["runs"]
     many = [replace(one, commit=str(n)) for n, one in enumerate(alike[:5])]
     said = unlike(many)["runs"]
     assert "commit 0 (plain), 1 (plain), 2 (plain) and 2 more. W" in said
@@ -918,6 +920,26 @@ def test_the_best_grid_point_is_chosen_and_written_down(
         *["a seed 1000"] * 2,
         *["b seed 1000"] * 2,
     ]
+
+
+def test_tuning_over_settings_of_several_metrics_is_one_line(tmp_path: Path) -> None:
+    args = arguments(tmp_path, "a=--l {1,2}")
+    args.settings = ["cola=", "stsb="]
+    executor = Instant(lambda _: 0.5)
+    start = executor.start
+
+    def other(run: Run, slot: int) -> Any:
+        made = start(run, slot)
+        if run.setting == "stsb":
+            one = [{"updates": 10, "valid": {"pearson": 0.5}, "ood": {"pearson": 0.4}}]
+            named = {"setting": run.setting, "command": list(run.command)}
+            found = result(run.method, run.seed, evaluations=one, **named)
+            write_result(run.folder / "result.json", found)
+        return made
+
+    executor.start = other  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="setting stsb has no mcc on valid to tune by"):
+        comparing.tune(comparing.make_plan(args), executor, args)
 
 
 def test_a_crash_in_tuning_ends_it_before_anything_is_chosen(

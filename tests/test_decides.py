@@ -25,6 +25,7 @@ from fairseq_steady.comparison.answers import (
     answers,
     counted,
     duration,
+    needs,
     sentence,
 )
 from fairseq_steady.comparison.answers import row as answer_row
@@ -37,6 +38,7 @@ from fairseq_steady.comparison.crossed import (
 from fairseq_steady.comparison.definitions import Definitions
 from fairseq_steady.comparison.plan import Plan, Run, every, following
 from fairseq_steady.comparison.power import (
+    Lasting,
     floor,
     need,
     pairs_for,
@@ -48,6 +50,7 @@ from fairseq_steady.comparison.results import Result
 from fairseq_steady.comparison.sequential import decided, levels, spent
 from fairseq_steady.comparison.significance import Difference, holm, interval, p_value
 from fairseq_steady.comparison.table import Scored
+from fairseq_steady.errors import UserError
 from helpers import MCC, Instant, result, write_all
 from scipy import stats
 from sklearn import metrics
@@ -330,27 +333,30 @@ def test_what_it_would_take() -> None:
 
 
 def test_what_it_would_take_of_other_sentences_too() -> None:
-    """Their error stays: 0.004 beside a spread of 0.01, which five seeds divide."""
+    """Their error stays: 0.002 beside a spread of 0.01, which five seeds divide."""
     found = Difference(0.0, -0.01, 0.01, 1.0, 5, 0.01)
-    needed = need(found, 1, 1800.0, lasting=0.004)
+    needed = need(found, 1, 1800.0, lasting=Lasting(0.2, 60))
     assert needed is not None
 
     def chance(difference: float, seeds: int) -> float:
-        error = math.sqrt(0.01**2 / seeds + 0.004**2)
-        limit, centre = stats.t.isf(0.025, seeds - 1), difference / error
-        return float(stats.nct.sf([limit, -limit], seeds - 1, centre) @ [1, -1] + 1)
+        """Of Hillis's t test: ddf_H from the mean squares, as its paper has it."""
+        by_seed, total = 0.01**2, 0.01**2 + seeds * 0.002**2
+        freedom = min(total**2 / (by_seed**2 / (seeds - 1)), 60 - 1)
+        limit, centre = stats.t.isf(0.025, freedom), difference * (seeds / total) ** 0.5
+        return float(stats.nct.sf([limit, -limit], freedom, centre) @ [1, -1] + 1)
 
     assert chance(needed.shown, 5) == pytest.approx(0.8, abs=1e-6)
     half = next(n for n in range(5, 10**4) if chance(needed.shown / 2, n) >= 0.8)
     assert needed.half == half > need(found, 1, 1800.0).half  # type: ignore[union-attr]
     # Half of it is less than what is left however many the seeds.
-    never = need(found, 1, 1800.0, lasting=0.03)
+    never = need(found, 1, 1800.0, lasting=Lasting(3.0, 60))
     assert never is not None
     assert never.shown / 2 < floor(0.03, 0.05)
     assert never.half == 10**6
-    # What is as good as equal is capped alike on both sides.
-    assert pairs_for(1e5, 0.05, 2e4) == 5
-    assert pairs_for(1e5, 0.05, 1e5) == 10**6
+    # Without anything that lasts it is the question about these sentences.
+    assert need(found, 1, 1800.0, lasting=Lasting(0.0)) == need(found, 1, 1800.0)
+    assert pairs_for(1e5, 0.05, Lasting(2e4)) == 5
+    assert pairs_for(1e5, 0.05, Lasting(1e5)) == 10**6
 
 
 # --- looking after every seed ---------------------------------------------------------
@@ -556,14 +562,17 @@ def test_results_that_were_looked_at_by_one_rule_have_no_other(
         ([*RULE, "--methods", "plain", "alike1=--y"], 5),
         ([*RULE, "--methods", "clear=--x", "plain", "alike1=--y"], 5),
         ([*RULE, "--select", "ood"], 5),
+        ([*RULE, "--methods", "plain", "alike1=--y", "clear=--x", "more=--z"], 5),
     ):
         assert arena.compare(tmp_path, *more, seeds=seeds) == 1
         assert arena.executor.started == []
         said = capsys.readouterr().err
         assert "is decided by --until-decided ood with --seeds 1 2 3 4 5, --at" in said
-        assert (
-            "6, --methods plain clear alike1, --metric mcc, --select valid; l" in said
-        )
+        rule = "6, --methods plain alike1 clear, --metric mcc, --select valid; looks"
+        assert rule in said
+    # In another order they are the same question.
+    order = ["--methods", "plain", "alike1=--y", "clear=--x"]
+    assert arena.compare(tmp_path, *RULE, *order) == 0
     # A table of a fixed number of seeds says that this was none.
     said = "--until-decided was used here, too; these p and intervals, of a fixed"
     assert arena.compare(tmp_path, seeds=6) == 0
@@ -587,6 +596,9 @@ def test_a_table_that_was_read_before_is_a_look_that_is_not_counted(
     assert arena.compare(tmp_path / "fresh", *RULE) == 0
     assert arena.compare(tmp_path / "fresh", *RULE) == 0  # its own is no other
     assert noted not in (tmp_path / "fresh" / "table.md").read_text()
+    assert "that look" not in capsys.readouterr().err
+    assert arena.compare(tmp_path / "few", seeds=3) == 0  # says nothing of any
+    assert arena.compare(tmp_path / "few", *RULE) == 0
     assert "that look" not in capsys.readouterr().err
     assert arena.compare(tmp_path / "read") == 0
     assert arena.compare(tmp_path / "read", *RULE) == 0
@@ -777,7 +789,8 @@ def test_a_plan_says_what_no_number_of_seeds_shows() -> None:
         assert rows[0]["sentences show"] == amount(answer.floor)
         assert not isinstance(answer.other, str)
         spread = answer.difference.spread
-        takes = pairs_for(expect / spread, 0.05, answer.other.floor / spread)
+        lasting = Lasting(answer.other.floor / spread, 40)
+        takes = pairs_for(expect / spread, 0.05, lasting)
         assert rows[0]["seeds for others"] == counted(takes)
         assert (takes == 10**6) == warned
         assert any(one.startswith(said.format(expect)) for one in lines) == warned
@@ -797,10 +810,18 @@ def test_a_plan_says_whom_it_knows_nothing_of() -> None:
     title = next(iter(found))
     assert [row["method"] for row in found[title]] == ["more"]
     assert said[title][1:] == [
-        "alike: the seeds so far all differ alike, by chance; run more of them first.",
-        "lost: a run has no finite score; a table will have no mean.",
-        "once: fewer than two seeds ended in both; run more of them first.",
+        "alike: the seeds so far all differ alike, by chance; run more of them first",
+        "lost: a run has no finite score; a table will have no mean",
+        "once: fewer than two seeds ended in both; run more of them first",
     ]
+    # A setting without a row is said under the first table; without any, that is all.
+    alone = [r for r in made if r.method in ("plain", "alike")]
+    other = [dataclasses.replace(r, setting="other") for r in alone]
+    _, lines = planning.planned([*made, *other], MCC, 0.1)
+    said = "mcc on valid: alike: the seeds so far all differ alike, by chance; run"
+    assert f"other, {said} more of them first" in lines[title]
+    with pytest.raises(UserError, match=f"no spread of differences: {said} more"):
+        planning.planned(alone, MCC, 0.1)
 
 
 def stored(method: str, seed: int, answers: str, **changed: Any) -> Result:
@@ -993,10 +1014,17 @@ def test_what_it_takes_for_other_sentences_is_said(share: float, reached: bool) 
     made = judged(np.random.default_rng(3), 6, 4, 0)
     (one,) = answers(table.by_name(made), ACCURACY, "valid").values()
     assert not isinstance(one.other, str)
-    asked = need(one.difference, 1, 18.0, lasting=one.other.floor)
-    assert asked == one.elsewhere
-    left = share * one.difference.spread
-    asked = need(one.difference, 1, 18.0, lasting=left)
+    spread = one.difference.spread
+    asked = need(one.difference, 1, 18.0, lasting=Lasting(one.other.floor / spread, 40))
+    mine = one.need
+    assert asked is not None
+    assert mine is not None
+    assert one.elsewhere is not None
+    # Both tests have to tell: the other has more degrees of freedom.
+    assert one.elsewhere.shown == max(asked.shown, mine.shown)
+    assert one.elsewhere.half == max(asked.half, mine.half)
+    left = share * spread
+    asked = need(one.difference, 1, 18.0, lasting=Lasting(share, 40))
     assert asked is not None
     assert (asked.half < 10**6) == reached
     other = dataclasses.replace(one.other, floor=left)
@@ -1010,6 +1038,24 @@ def test_what_it_takes_for_other_sentences_is_said(share: float, reached: bool) 
     shown = answer_row("more", made_up)
     assert float(shown["could show of others"]) == pytest.approx(asked.shown, rel=1e-5)
     assert shown["seeds for half of others"] == str(asked.half)
+
+
+def test_what_others_take_is_no_less_than_what_these_do() -> None:
+    """A verdict of others takes both tests, and theirs has more degrees of freedom."""
+    made = judged(np.random.default_rng(3), 6, 0, 0)
+    (one,) = answers(table.by_name(made), ACCURACY, "valid").values()
+    assert not isinstance(one.other, str)
+    theirs = need(one.difference, 12, 18.0, None, Lasting(0.15, 40))
+    mine = need(one.difference, 12, 18.0)
+    assert theirs is not None
+    assert mine is not None
+    assert theirs.shown < mine.shown
+    other = dataclasses.replace(one.other, floor=0.15 * one.difference.spread)
+    _, both = needs(one.difference, other, 12, 18.0, None)
+    assert both is not None
+    assert (both.shown, both.half) == (mine.shown, max(mine.half, theirs.half))
+    row = planning._for_others(one, 10.0, 0.05, 12)
+    assert row["seeds for others"] == "12"
 
 
 def test_times_and_numbers_of_any_size() -> None:

@@ -5,6 +5,7 @@ A method is told from the first for these sentences, and where predictions were 
 for others too: of the two p-values the larger one counts.
 """
 
+import csv
 import itertools
 import math
 import sys
@@ -16,7 +17,7 @@ from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..files import read_json, write_json
-from .answers import Stop, duration, elsewhere, p_of, seconds, towards
+from .answers import TOO_FEW, Stop, duration, elsewhere, p_of, seconds, towards
 from .execution import Executor, run_all
 from .plan import Plan, Run, following
 from .power import ERROR
@@ -201,7 +202,8 @@ class Begun(TypedDict):
     """By what rule a folder of results is decided.
 
     Args:
-        read: whether a table of these runs had been made before.
+        methods: the first, and the others in order of their names.
+        read: whether a table had said before what of them is told apart.
 
     """
 
@@ -209,7 +211,6 @@ class Begun(TypedDict):
     seeds: list[int]
     at_most: int
     methods: list[str]
-    settings: list[str]
     metric: str
     select: str
     read: bool
@@ -244,8 +245,9 @@ def check_rule(plan: Plan, rule: Rule, scored: Scored | None = None) -> Begun | 
     before = begun(plan.out)
     if before is None:
         return None
-    mine = _ruling(plan, rule, scored, before)
-    if mine != before:
+    asked = _ruling(plan, rule, scored, before["read"])
+    there = dict(before)
+    if any(value != there[name] for name, value in asked.items() if value):
         raise UserError(
             f"{plan.out} is decided by --until-decided {before['subset']} with --seeds "
             f"{' '.join(map(str, before['seeds']))}, --at-most {before['at_most']}, "
@@ -256,34 +258,40 @@ def check_rule(plan: Plan, rule: Rule, scored: Scored | None = None) -> Begun | 
     return before
 
 
-def _ruling(plan: Plan, rule: Rule, scored: Scored | None, before: Begun) -> Begun:
-    """The rule that is asked for; what is not known yet is as before."""
+def _ruling(plan: Plan, rule: Rule, scored: Scored | None, read: bool) -> Begun:
+    """The rule that is asked for; empty is what is not known yet."""
+    first, *others = plan.methods
     return Begun(
-        subset=rule.subset or before["subset"],
+        subset=rule.subset,
         seeds=list(plan.seeds),
         at_most=rule.at_most,
-        methods=list(plan.methods),
-        settings=list(plan.settings),
-        metric=scored.metric if scored else before["metric"],
-        select=scored.select if scored else before["select"],
-        read=before["read"],
+        methods=[first, *sorted(others)],
+        metric=scored.metric if scored else "",
+        select=scored.select if scored else "",
+        read=read,
     )
 
 
 def _begin(plan: Plan, rule: Rule, scored: Scored) -> Begun:
     """Write the rule down, before the first look."""
-    read = (plan.out / DECISIONS).is_file()
-    unknown = Begun(subset="", seeds=[], at_most=0, methods=[], settings=[], metric="",
-                    select="", read=read)  # fmt: skip
-    mine = _ruling(plan, rule, scored, unknown)
+    mine = _ruling(plan, rule, scored, _was_read(plan.out / DECISIONS))
     write_json(plan.out / RULE, mine)
-    if read:
+    if mine["read"]:
         print(
             f"warning: {plan.out} had a table before --until-decided: that look is not "
             "counted, and such comparisons err in up to 10 % instead of 5",
             file=sys.stderr,
         )
     return mine
+
+
+def _was_read(decisions: Path) -> bool:
+    """Whether a table said of any method whether it is told from the first."""
+    if not decisions.is_file():
+        return False
+    with decisions.open(newline="", encoding="utf-8") as file:
+        said = [row["decision"] for row in csv.DictReader(file)]
+    return not all(one.startswith(TOO_FEW) for one in said)
 
 
 def first_seeds(

@@ -3,17 +3,19 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .crossed import Crossed, NotBySentenceError, crossed, paired
-from .power import ERROR, MOST, Need, floor, need
+from .power import ERROR, MOST, NOTHING, Lasting, Need, floor, need
 from .results import Result
 from .significance import CONFIDENCE, FEWEST, Difference, difference, holm
 
 if TYPE_CHECKING:
     from .table import Scored
 
+#: What is said where seeds are too few for any p.
+TOO_FEW = f"undecided: fewer than {FEWEST} seeds ended in both"
 #: From here on a number is shown by its power of ten.
 HUGE = 1e6
 
@@ -97,7 +99,7 @@ def answers(
             ps[method],
             other,
             math.nan if stop else other_ps[method],  # of a fixed number of seeds
-            *_needs(one, other, len(others), sum(map(seconds, two[method])), stop),
+            *needs(one, other, len(others), sum(map(seconds, two[method])), stop),
             _floor(other, len(others)),
             stop.on(subset)
             if stop
@@ -119,18 +121,32 @@ def _p_of_enough(found: Difference, other: Crossed | str) -> float:
     return p_of(other) if found.pairs >= FEWEST else math.nan
 
 
-def _needs(
+def needs(
     found: Difference,
     other: Crossed | str,
     methods: int,
     time: float,
     stop: Stop | None,
 ) -> tuple[Need | None, Need | None]:
-    """What more would take, of these sentences and of others."""
-    level = stop.level if stop else None
-    lasting = 0.0 if isinstance(other, str) else other.floor
+    """What more would take, of these sentences and of others.
+
+    Of others a verdict takes both tests, so that the larger number counts.
+    """
+    level, lasting = stop.level if stop else None, left(found, other)
     mine = need(found, methods, time, level)
-    return mine, need(found, methods, time, level, lasting) if lasting else None
+    if not (mine and lasting.error):
+        return mine, None
+    crossed_too = need(found, methods, time, level, lasting) or mine
+    shown = max(mine.shown, crossed_too.shown)
+    half = max(mine.half, crossed_too.half)
+    return mine, replace(mine, shown=shown, half=half)
+
+
+def left(found: Difference, other: Crossed | str) -> Lasting:
+    """What sentences leave of the error, in the spread of the differences."""
+    if isinstance(other, str) or not found.spread > 0:
+        return NOTHING
+    return Lasting(other.floor / found.spread, other.sentences)
 
 
 def _floor(other: Crossed | str, methods: int) -> float:
@@ -174,7 +190,7 @@ def _said(
 ) -> str:
     """Of these sentences, and of others where that is known."""
     if found.pairs < FEWEST:
-        return f"undecided: fewer than {FEWEST} seeds ended in both"
+        return TOO_FEW
     if math.isnan(p):
         whose = "its own" if all(map(math.isfinite, scores[1].values())) else first
         return f"no answer: a score is not finite ({whose})"

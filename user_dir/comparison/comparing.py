@@ -227,7 +227,7 @@ def report(args: argparse.Namespace) -> int:
             scored = replace(scored, looked=looked is not None)
         averaged = average(args.out, results, executor) if args.keep else []
         _write(args.out, results, scored, averaged, tuned.rows)
-    if crashes := reasons([*tuned.results, *results, *averaged]):
+    if crashes := reasons([*results, *averaged]):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from .results import Result
+from .table import unique
 
 #: Values of a field that are named.
 _NAMED = 3
@@ -27,15 +28,18 @@ def unlike(results: Sequence[Result]) -> dict[str, str]:
 
 def _by_value(results: Sequence[Result]) -> dict[str, dict[str, list[str]]]:
     """Methods by value, by field."""
+    made = [
+        (r.method, {**r.versions, "commit": r.commit, "machine": r.machine})
+        for r in results
+        if not r.crashed
+    ]
     found: dict[str, dict[str, list[str]]] = {}
-    for result in results:
-        if result.crashed:
-            continue
-        made = {**result.versions, "commit": result.commit, "machine": result.machine}
-        for name, value in made.items():
-            methods = found.setdefault(name, {}).setdefault(value or "unknown", [])
-            if result.method not in methods:
-                methods.append(result.method)
+    for name in unique([name for _, one in made for name in one]):
+        by = found[name] = {}
+        for method, one in made:
+            methods = by.setdefault(one.get(name) or "unknown", [])
+            if method not in methods:
+                methods.append(method)
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ..errors import UserError
-from .answers import Answer, amount, answers, counted, duration, seconds
+from .answers import Answer, amount, answers, counted, duration, left, seconds
 from .definitions import Definitions
 from .plan import Plan
 from .power import ERROR, POWER, hours, pairs_for, upper_spread
@@ -48,31 +48,36 @@ def planned(
     """
     made: Tables = {}
     said: dict[Title, list[str]] = {}
+    missing: list[str] = []
     for setting in unique([r.setting for r in results]):
         mine = by_name([r for r in results if r.setting == setting])
         for subset in scored.subsets([r for of in mine.values() for r in of]):
             every = answers(mine, scored, subset)
             found = {m: one for m, one in every.items() if one.difference.spread > 0}
             title = Title(setting, subset, scored.metric)
+            unknown = [
+                f"{method}: {_unknown(one)}"
+                for method, one in every.items()
+                if method not in found
+            ]
             if found:
-                made[title], said[title] = _planned(mine, found, expect)
-                said[title] += [
-                    f"{method}: {_unknown(one)}"
-                    for method, one in every.items()
-                    if method not in found
-                ]
+                made[title], lines = _planned(mine, found, expect)
+                said[title] = [*lines, *unknown]
+            missing += [f"{title}: {line}" for line in unknown if not found]
     if not made:
-        raise UserError(_FEW.format("seeds"))
+        raise UserError(f"--plan has no spread of differences: {'; '.join(missing)}")
+    first = next(iter(made))
+    said[first] += missing
     return made, said
 
 
 def _unknown(answer: Answer) -> str:
     """Why a method has no row."""
     if answer.difference.spread == 0:
-        return "the seeds so far all differ alike, by chance; run more of them first."
+        return "the seeds so far all differ alike, by chance; run more of them first"
     if answer.difference.pairs >= 2:
-        return "a run has no finite score; a table will have no mean."
-    return "fewer than two seeds ended in both; run more of them first."
+        return "a run has no finite score; a table will have no mean"
+    return "fewer than two seeds ended in both; run more of them first"
 
 
 def _planned(
@@ -84,10 +89,10 @@ def _planned(
     rows, wanted = [], {}
     for method, one in found.items():
         pairs, spread = one.difference.pairs, one.difference.spread
-        wanted[method] = _seeds(spread, expect, level)
+        wanted[method] = pairs_for(expect / spread, level)
         more = wanted[method] - pairs
         each = seconds(mine[method]) + seconds(mine[first])
-        sure = _seeds(upper_spread(spread, pairs), expect, level)
+        sure = pairs_for(expect / upper_spread(spread, pairs), level)
         rows.append(
             {
                 "method": method,
@@ -97,7 +102,7 @@ def _planned(
                 "seeds": counted(wanted[method]),
                 "80 % sure": counted(sure),
                 "further time": duration(hours(more, each), wanted[method]),
-                **_for_others(one, expect, level),
+                **_for_others(one, expect, level, wanted[method]),
             }
         )
     out_of_reach = [
@@ -109,18 +114,16 @@ def _planned(
     return rows, [_together(mine, wanted), *out_of_reach]
 
 
-def _for_others(answer: Answer, expect: float, level: float) -> Row:
+def _for_others(answer: Answer, expect: float, level: float, least: int) -> Row:
+    """Both tests have to tell: at least as many seeds as for these sentences."""
     if isinstance(answer.other, str):
         return {}
-    spread, lasting = answer.difference.spread, answer.other.floor
+    effect = expect / answer.difference.spread
+    takes = pairs_for(effect, level, left(answer.difference, answer.other))
     return {
-        "seeds for others": counted(_seeds(spread, expect, level, lasting)),
+        "seeds for others": counted(max(takes, least)),
         "sentences show": amount(answer.floor),
     }
-
-
-def _seeds(spread: float, expect: float, level: float, lasting: float = 0.0) -> int:
-    return pairs_for(expect / spread, level, lasting / spread)
 
 
 def _together(mine: _ByMethod, wanted: Mapping[str, int]) -> str:

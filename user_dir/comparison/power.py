@@ -1,6 +1,7 @@
 """What it would take: the power of the paired t test, and the seeds that give it."""
 
 import bisect
+import functools
 import math
 from dataclasses import dataclass
 
@@ -14,59 +15,73 @@ POWER = 0.8
 ERROR = 0.05
 #: Seeds beyond which nobody goes.
 MOST = 10**6
-#: Effect that the fewest pairs show whatever the level; far larger ones overflow.
-_SEEN = 1e3
+#: Difference in standard errors that is seen whatever the level; far larger ones
+#: overflow.
+_SEEN = 2e3
 #: Level that only an absurd difference passes.
 _NOTHING = 1e-6
 #: Chance that a standard deviation from few pairs is below its upper limit.
 _SURE = 0.8
 
 
-def power(effect: float, pairs: int, level: float) -> float:
-    """Chance that a two-sided paired t test finds a difference.
+@dataclass(frozen=True)
+class Lasting:
+    """What the sentences add to the error, however many the seeds.
 
-    Source: t squared has the noncentral F distribution, scipy.stats.ncf.
+    Args:
+        error: standard error, in standard deviations of the differences over seeds.
+        sentences: how many there are.
+
+    """
+
+    error: float = 0.0
+    sentences: float = math.inf
+
+
+#: Of what is asked of these sentences alone.
+NOTHING = Lasting()
+
+
+def power(effect: float, pairs: int, level: float, lasting: Lasting = NOTHING) -> float:
+    """Chance that a two-sided test of paired seeds finds a difference.
+
+    Source: t squared has the noncentral F distribution, scipy.stats.ncf; with sentences
+    the degrees of freedom that :func:`.crossed.crossed` has (Hillis 2007).
 
     Args:
         effect: mean difference, in standard deviations of the differences.
         pairs: n, 2 or more.
         level: of significance.
+        lasting: of other sentences.
 
     """
-    limit = stats.f.isf(level, 1, pairs - 1)
-    return float(stats.ncf.sf(limit, 1, pairs - 1, pairs * effect**2))
+    ratio = 1 + pairs * lasting.error**2
+    freedom = min((pairs - 1) * ratio**2, lasting.sentences - 1)
+    limit = stats.f.isf(level, 1, freedom)
+    centre = min(effect * math.sqrt(pairs / ratio), _SEEN)
+    return float(stats.ncf.sf(limit, 1, freedom, centre**2))
 
 
-def smallest(pairs: int, level: float) -> float:
+def smallest(pairs: int, level: float, lasting: Lasting = NOTHING) -> float:
     """Effect that so many pairs find with a chance of 80 %."""
+
+    def surplus(effect: float) -> float:
+        return power(effect, pairs, level, lasting) - POWER
+
     top = 1.0
-    while power(top, pairs, level) < POWER:
+    while surplus(top) < 0:
         top *= 2
-    return float(optimize.brentq(lambda e: power(e, pairs, level) - POWER, 0, top))
+    return float(optimize.brentq(surplus, 0, top))
 
 
-def pairs_for(effect: float, level: float, lasting: float = 0.0) -> int:
+def pairs_for(effect: float, level: float, lasting: Lasting = NOTHING) -> int:
     """Pairs, five or more, that find an effect with a chance of 80 %.
 
     A million stands for that and more.
-
-    Args:
-        effect: mean difference, in standard deviations of the differences.
-        level: of significance.
-        lasting: standard error that is left however many the pairs, in the same.
-
     """
-    scale = min(1.0, _SEEN / effect)
-
-    def chance(pairs: int) -> float:
-        return power(scale * effect / widened(pairs, scale * lasting), pairs, level)
-
-    return FEWEST + bisect.bisect_left(range(FEWEST, MOST), POWER, key=chance)
-
-
-def widened(pairs: int, lasting: float) -> float:
-    """Standard deviation, for one of 1, with which pairs err as with what lasts too."""
-    return math.sqrt(1 + pairs * lasting**2)
+    counts = range(FEWEST, MOST)
+    chance = functools.partial(power, effect, level=level, lasting=lasting)
+    return FEWEST + bisect.bisect_left(counts, POWER, key=chance)
 
 
 def upper_spread(spread: float, pairs: int) -> float:
@@ -108,7 +123,7 @@ def need(
     methods: int,
     seconds: float,
     level: float | None = None,
-    lasting: float = 0.0,
+    lasting: Lasting = NOTHING,
 ) -> Need | None:
     """What it would take, from the spread of the differences.
 
@@ -120,8 +135,7 @@ def need(
         seconds: of a run of each of the two.
         level: of the last look, where seeds were added; further ones would be looks
             too, so that half of it takes a comparison of its own.
-        lasting: standard error that the sentences leave however many the seeds; 0 for
-            what is asked of these sentences.
+        lasting: of other sentences.
 
     """
     own, whole = level is not None, ERROR / methods
@@ -129,8 +143,7 @@ def need(
     if not found.spread > 0 or level < _NOTHING:
         return None
     seeds = max(found.pairs, FEWEST)
-    lasting /= found.spread
-    effect = smallest(seeds, level) * widened(seeds, lasting)
+    effect = smallest(seeds, level, lasting)
     half = pairs_for(effect / 2, whole, lasting)
     time = hours(half if own else half - found.pairs, seconds)
     return Need(seeds, effect * found.spread, half, own, time)

@@ -324,8 +324,9 @@ def definitions(scored: Scored) -> Definitions:
         f"on {scored.select}, the first of equals. Under each table: the smallest "
         f"difference that so many seeds show with a chance of {100 * POWER:.0f} % "
         f"(paired t test at {ERROR} over the number of methods, and the standard "
-        "deviation of these differences), and what half of it takes; hours are those "
-        "of runs, added up."
+        "deviation of these differences), and what half of it takes; for other "
+        "sentences the test over both has to find it, too. Hours are those of runs, "
+        "added up."
     )
     columns = {**_OF_SCORES, **_rule(scored), **_OF_COST}
     return Definitions(about, columns | (_TUNED if scored.tuning_runs else {}))
