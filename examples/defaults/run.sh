@@ -5,7 +5,8 @@
 #   bash examples/defaults/run.sh DATA MODEL OUT SEEDS...
 # DATA is GLUE's folder. TASKS (sst2 stsb cola), METHODS (all of them), SIZE (1000 training
 # sentences), UPDATES (96), RATE (1e-4) and JOBS (2) may be changed; MORE is added to every
-# run's flags.
+# run's flags. With ONCE=1 a run is evaluated at its end only, which is twice as fast, and
+# not ten times: nothing chooses a checkpoint.
 # Paths are those from the repository's folder, wherever this is called.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -22,15 +23,21 @@ declare -A old=(
   [freelb]="--freelb-eps 0.3 --freelb-init 0.4 --freelb-step 0.05"
 )
 methods=("plain=--criterion plain")
-for method in ${METHODS:-sift smart r3f r4f r_drop hype freelb}; do
-  [ -n "${old[$method]-}" ] || { echo "error: there is no method '$method'; choose from ${!old[*]}" >&2; exit 1; }
-  methods+=("$method=--criterion $method" "$method-old=--criterion $method ${old[$method]}")
+all=({sift,smart,r3f,r4f,r_drop,hype,freelb}{,-old})
+for name in ${METHODS:-${all[*]}}; do
+  method=${name%-old} flags=
+  [ -n "${old[$method]-}" ] || { echo "error: there is no method '$name'; choose from ${all[*]}" >&2; exit 1; }
+  [ "$name" = "$method" ] || flags=" ${old[$method]}"
+  methods+=("$name=--criterion $method$flags")
 done
+updates=${UPDATES:-96}
+length=(--steady-updates "$updates")
+[ -z "${ONCE-}" ] || length=(--max-update "$updates" --lr-scheduler polynomial_decay --validate-interval 1000)
 for task in ${TASKS:-sst2 stsb cola}; do
   "$bin/fairseq-steady" compare --out "$out/$task" --jobs "${JOBS:-2}" --seeds "$@" \
     --methods "${methods[@]}" -- "$data" --user-dir user_dir --task glue \
     --glue-task "$task" --steady-model "$model" --steady-train-size "${SIZE:-1000}" \
     --steady-split-dev --valid-subset valid,test --batch-size 32 --clip-norm 1 \
     --optimizer bert_adam --bert-adam-bias-correction --lr "${RATE:-1e-4}" \
-    --steady-updates "${UPDATES:-96}" ${MORE:-}
+    "${length[@]}" ${MORE:-}
 done
