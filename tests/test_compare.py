@@ -1,6 +1,7 @@
 """The comparison: planned, run for real, judged, shown."""
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -115,6 +116,12 @@ def test_two_methods_with_two_seeds_end_to_end(
     assert result["seconds_per_update"] > 0
     assert result["peak_mb"] > 100
     assert result["versions"]["torch"]
+    names = "in_domain_train", "in_domain_dev", "out_of_domain_dev"
+    files = [*(cola_data / f"{n}.tsv" for n in names), models["roberta"] / "model.pt"]
+    assert result["files"] == {
+        "/".join(file.parts[-2:]): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
     # The predictions are those of the reported evaluation, in the order of the file.
     best = Result(**result).best("valid", "mcc")
     for subset, file in (("valid", "in_domain_dev"), ("ood", "out_of_domain_dev")):
@@ -835,6 +842,20 @@ def test_runs_that_were_not_made_alike_are_said(tmp_path: Path) -> None:
     many = [replace(one, commit=str(n)) for n, one in enumerate(alike[:5])]
     said = unlike(many)["runs"]
     assert "commit 0 (plain), 1 (plain), 2 (plain) and 2 more. W" in said
+
+
+def test_runs_of_changed_files_are_said() -> None:
+    read = {"SST-2/train.tsv": "0123456789", "SST-2/dev.tsv": "aa", "bge/model.pt": "b"}
+    before = [replace(result("plain", s, 0.5), files=read) for s in (1, 2)]
+    other = replace(result("e5", 1, 0.5), files={**read, "e5/model.pt": "c"})
+    other.files.pop("bge/model.pt")
+    assert unlike([*before, other]) == {}
+    changed = {**read, "SST-2/train.tsv": "9876543210"}
+    after = [replace(result("sift", 1, 0.5), files=changed), replace(before[0], seed=3)]
+    said = unlike([*before, *after, replace(after[0], method="plain")])["runs"]
+    assert "alike: SST-2/train.tsv 01234567 (plain), 98765432 (sift, plain). W" in said
+    apart = [replace(before[0], setting="all"), replace(after[0], setting="half")]
+    assert unlike(apart) == {}
 
 
 def test_a_lock_is_free_when_its_process_is_gone(tmp_path: Path) -> None:

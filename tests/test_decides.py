@@ -451,6 +451,34 @@ def gaps_to_plain(out: Path, method: str) -> list[float]:
     return [score - scores["plain"][seed] for seed, score in scores[method].items()]
 
 
+@pytest.mark.parametrize(
+    "more", [(), ("--tuning-seeds", "8", "9"), ("--until-decided", "--budget", "9h")]
+)
+def test_a_metric_that_runs_do_not_have_is_refused_after_the_first(
+    more: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arena = Arena(monkeypatch)
+    grid = [*more, "--methods", "plain=--lr {1,2}", "clear=--lr {1,2}"]
+    options = grid if "--tuning-seeds" in more else more
+    assert arena.compare(tmp_path, *options, "--metric", "mmc") == 1
+    assert "error: no metric mmc; choose --metric from mcc" in capsys.readouterr().err
+    assert len(arena.executor.started) <= 2, "those that run together"
+    assert arena.compare(tmp_path, *options, "--metric", "mcc") == 0
+
+
+def test_a_metric_of_another_setting_is_no_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its table is made, and the others say what they lack."""
+    arena = Arena(monkeypatch)
+    settings = ["--settings", "a=--u", "b=--v", "--metric", "loss"]
+    assert arena.compare(tmp_path, *settings) == 1
+    assert len(arena.executor.started) == 30
+
+
 def test_seeds_are_added_until_it_is_decided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import csv
 import itertools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -300,6 +300,7 @@ def first_seeds(
     executor: Executor,
     rule: Rule | None,
     tried: Sequence[Result],
+    check: Callable[[Result], None] | None = None,
 ) -> list[Result]:
     """Results of the plan's seeds; one seed of all methods tells whether they fit.
 
@@ -309,6 +310,7 @@ def first_seeds(
         executor: where runs are trained.
         rule: has the budget.
         tried: that chose each method's flags.
+        check: as :func:`.execution.run_all` has it.
 
     Raises:
         UserError: tuning and these seeds exceed the budget; what has ended is kept.
@@ -317,9 +319,9 @@ def first_seeds(
     runs = plan.runs(chosen)
     missing = any(not (run.folder / RESULT).is_file() for run in runs)
     if rule is None or rule.budget == math.inf or not missing:
-        return run_all(runs, executor)
+        return run_all(runs, executor, check=check)
     one, others = (replace(plan, seeds=s) for s in (plan.seeds[:1], plan.seeds[1:]))
-    found = run_all(one.runs(chosen), executor)
+    found = run_all(one.runs(chosen), executor, check=check)
     past, each = (sum(r.seconds or 0 for r in some) for some in (tried, found))
     whole = past + len(plan.seeds) * each
     if whole > rule.budget:

@@ -5,7 +5,7 @@ import itertools
 import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -108,6 +108,19 @@ def measure(args: argparse.Namespace, plan: Plan, results: Sequence[Result]) -> 
     return found
 
 
+def metric_check(args: argparse.Namespace, plan: Plan) -> Callable[[Result], None]:
+    """Refuses a ``--metric`` that the first run to end does not have.
+
+    Other runs of the same setting do not have it either; another setting's may.
+    """
+
+    def check(result: Result) -> None:
+        if args.metric and result.ok and len(plan.settings) == 1:
+            measure(args, plan, [result])
+
+    return check
+
+
 class Tuned(NamedTuple):
     """Chosen points by setting and method, all that was tried, a row per point."""
 
@@ -124,7 +137,7 @@ def tune(plan: Plan, executor: Executor, args: argparse.Namespace) -> Tuned:
 
     """
     tried = plan.tuning()
-    results = run_all(every(tried), executor)
+    results = run_all(every(tried), executor, check=metric_check(args, plan))
     if crashes := reasons(results):
         raise UserError(
             f"in tuning {crashes}. Mend that and give the same command again, or leave "
@@ -212,7 +225,9 @@ def report(args: argparse.Namespace) -> int:
     else:
         check(plan.runs(), subsets)
     tuned = tune(plan, executor, args) if plan.tuned else Tuned({}, [], [])
-    results = first_seeds(plan, tuned.points, executor, rule, tuned.results)
+    results = first_seeds(
+        plan, tuned.points, executor, rule, tuned.results, metric_check(args, plan)
+    )
     scored = measure(args, plan, results)
     averaged: list[Result] = []
     if args.plan:

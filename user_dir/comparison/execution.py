@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -353,7 +353,10 @@ def _progress() -> Progress:
 
 
 def run_all(
-    runs: Sequence[Run], executor: Executor, trained: bool = False
+    runs: Sequence[Run],
+    executor: Executor,
+    trained: bool = False,
+    check: Callable[[Result], None] | None = None,
 ) -> list[Result]:
     """Every run's result, old or new, in order.
 
@@ -363,6 +366,7 @@ def run_all(
         runs: to be made where they are not yet.
         executor: where.
         trained: runs like these have been trained, so that all of them are tried.
+        check: raises where what a run ended with makes the others useless.
 
     Raises:
         UserError: a folder holds a result of another plan, or the first runs crashed
@@ -379,7 +383,7 @@ def run_all(
                 "runs that had ended without the checkpoint that is to be kept, or "
                 f"whose is gone, and are trained again: {len(lost)}"
             )
-        _Loop(executor, display, known, trained).work(waiting)
+        _Loop(executor, display, known, trained, check).work(waiting)
     return [known[run.folder] for run in runs]
 
 
@@ -402,12 +406,14 @@ class _Loop:
         display: Display,
         known: dict[Path, Result],
         trained: bool,
+        check: Callable[[Result], None] | None = None,
     ) -> None:
         self.executor = executor
         self.display = display
         self.known = known
         self.running: dict[int, tuple[Run, Job | _Elsewhere]] = {}
         self.trained = trained or bool(known)
+        self.check = check
         self.first: list[Path] = []
         #: when results that are to be made again were written
         self.old: dict[Path, int] = {}
@@ -481,6 +487,8 @@ class _Loop:
     def _judge(self, run: Run) -> None:
         """Give up where the first runs all crash alike; one that trains settles it."""
         result = self.known[run.folder]
+        if self.check:
+            self.check(result)
         self.trained |= not result.crashed or result.seconds_per_update is not None
         said = [self.known[f].status for f in self.first if f in self.known]
         if self.trained or len(said) < _ALIKE or len({*said}) > 1:

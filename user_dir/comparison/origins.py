@@ -1,12 +1,13 @@
-"""Were all runs made alike? What differs between them in software and machine."""
+"""Were all runs made alike? What differs in files, software and machine."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from .results import Result
 from .table import unique
 
-#: Values of a field that are named.
-_NAMED = 3
+#: Values of a field that are named, and characters of a digest.
+_NAMED, _DIGITS = 3, 8
 
 
 def unlike(results: Sequence[Result]) -> dict[str, str]:
@@ -27,23 +28,23 @@ def unlike(results: Sequence[Result]) -> dict[str, str]:
 
 
 def _by_value(results: Sequence[Result]) -> dict[str, dict[str, list[str]]]:
-    """Methods by value, by field."""
+    """Methods by value, by field; of files only where they are read."""
+    results = [result for result in results if not result.crashed]
     made = [
         (r.method, {**r.versions, "commit": r.commit, "machine": r.machine})
         for r in results
-        if not r.crashed
     ]
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in unique([name for _, one in made for name in one]):
-        by = found[name] = {}
         for method, one in made:
-            methods = by.setdefault(one.get(name) or "unknown", [])
-            if method not in methods:
-                methods.append(method)
+            found[name][one.get(name) or "unknown"].append(method)
+    for r in results:
+        for file, digest in r.files.items():
+            found[f"{r.setting} {file}".strip()][digest[:_DIGITS]].append(r.method)
     return found
 
 
 def _said(by_value: Mapping[str, Sequence[str]]) -> str:
-    values = [f"{value} ({', '.join(of)})" for value, of in by_value.items()]
+    values = [f"{value} ({', '.join(unique(of))})" for value, of in by_value.items()]
     more = len(values) - _NAMED
     return ", ".join(values[:_NAMED]) + (f" and {more} more" if more > 0 else "")

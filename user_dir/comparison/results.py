@@ -74,6 +74,7 @@ class _Recorded(TypedDict):
     subset: str
     updates: int
     metrics: dict[str, float]
+    files: NotRequired[dict[str, str]]
     peak_gpu_mb: NotRequired[Cost]
     outputs: NotRequired[list[list[float]]]
     gold: NotRequired[list[Gold] | list[Labels]]
@@ -139,6 +140,7 @@ class Result:
         versions: of the packages that matter.
         commit: of this repository.
         machine: processor and GPUs.
+        files: digests of the model and the data, by folder and name.
 
     """
 
@@ -160,6 +162,7 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     machine: str = ""
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -428,6 +431,7 @@ def collect(result: Result, record: Path) -> None:
     for one in files:
         entry = by_updates.setdefault(one["updates"], {"updates": one["updates"]})
         entry[one["subset"]] = one["metrics"]
+        result.files |= one.get("files", {})
         used = one.get("peak_gpu_mb", 0)
         result.peak_gpu_mb = max(result.peak_gpu_mb or 0, used) or None
     result.evaluations = list(by_updates.values())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data import Encoded
 from ..files import write_json
+from ..model_dir import DICTIONARY
 from ..scores.metrics import (
     COUNTS,
     LABELED,
@@ -36,11 +37,13 @@ class Recorder:
     Args:
         folder: where to.
         root: fairseq's whole configuration.
+        files: digests of what is read, kept up to date by the task.
 
     """
 
-    def __init__(self, folder: str, root: Any) -> None:
+    def __init__(self, folder: str, root: Any, files: Mapping[str, str]) -> None:
         self.folder = Path(folder)
+        self.files = files
         self.master = distributed_utils.is_master(root.distributed_training)
         #: subsets of which was said that they are not evaluated to their end
         self._cut: set[str] = set()
@@ -90,6 +93,8 @@ class Recorder:
             "subset": subset,
             "updates": int(stats["num_updates"]),
             "metrics": metrics,
+            # Another model has another dictionary.
+            "files": {k: v for k, v in self.files.items() if k != DICTIONARY},
             **({"peak_gpu_mb": self._peak} if self._peak else {}),
         }
         if labels:

@@ -34,7 +34,7 @@ from ..flags import (
     one_of,
     option,
 )
-from ..model_dir import DICTIONARY, ModelDirectory
+from ..model_dir import DICTIONARY, WEIGHTS, ModelDirectory
 from ..models.starting import mix_out, noisy_tune, reinitialise
 from ..models.steady import (
     HEAD,
@@ -195,9 +195,11 @@ class SteadyTask(FairseqTask):
         self.recorder: Recorder | None = None
         #: what each split that was loaded holds
         self.described: dict[str, str] = {}
-        #: digest of the dictionary, and of each data file read so far, by folder and
-        #: name
+        #: digests of the dictionary, the model, and each data file read so far, the
+        #: latter by folder and name
         self.files: dict[str, str] = {DICTIONARY: sha256(directory.path / DICTIONARY)}
+        if weights := directory.manifest.files.get(WEIGHTS):
+            self.files[_folder_and_name(directory.path / WEIGHTS)] = weights
         self._moves: _heads.Moves = {}
         #: whether they are of the model directory's head, and of no checkpoint's
         self._own_head = False
@@ -288,7 +290,7 @@ class SteadyTask(FairseqTask):
         self._apply_length(root)
         warn_of_schedule(root, self._updates_of(root))
         if cfg.steady_record:
-            self.recorder = Recorder(cfg.steady_record, root)
+            self.recorder = Recorder(cfg.steady_record, root, self.files)
 
     def settle_data(self) -> None:
         """Find out, before the data are used, what a task can tell of them."""
@@ -394,7 +396,7 @@ class SteadyTask(FairseqTask):
     def reads(self, path: Path) -> None:
         """Remember what a file held; checkpoints keep it."""
         if path.is_file():
-            self.files["/".join(path.parts[-2:])] = digest_of(path)
+            self.files[_folder_and_name(path)] = digest_of(path)
 
     def check_built(self, model: Any) -> None:
         """Refuse a model, of an ``--arch`` of its own, that the task has no use for.
@@ -595,6 +597,10 @@ _SAME = (
     "it tells nothing apart: train longer, or try another --lr (smaller, with warm-up) "
     "or --seed, or a weaker regulariser"
 )
+
+
+def _folder_and_name(path: Path) -> str:
+    return "/".join(path.parts[-2:])
 
 
 def _same_answer(sums: Mapping[str, Any], labels: Sequence[str] | None) -> str | None:
