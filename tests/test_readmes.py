@@ -638,22 +638,24 @@ def test_the_familys_figures_are_those_measured(section: str, results: str) -> N
 
 BF16 = "MORE='--steady-autocast bf16"
 MPNET = "MORE='--batch-size-valid 256 --steady-autocast bf16'"
+DEFAULTS = (
+    "--batch-size-valid 128' "
+    "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1"
+)
 #: The command that goes on from an archive, as its study's page says.
 GOES_ON = {
     "base_size/results/cola": f"TASKS=cola {MPNET} "
     "bash examples/base_size/run.sh data/glue models/mpnet runs/base_size 1",
     "base_size/results/sst2": f"TASKS=sst2 {MPNET} "
     "bash examples/base_size/run.sh data/glue models/mpnet runs/base_size 1",
-    "defaults/results/cola": f"METHODS=sift TASKS=cola {BF16} --batch-size-valid 128' "
-    "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
+    "defaults/results/cola": f"METHODS='sift sift-old' TASKS=cola {BF16} {DEFAULTS}",
     "defaults/results/cola_minilm": "UPDATES=200 RATE=4e-4 TASKS=cola "
-    f"METHODS='sift freelb' {BF16} --batch-size-valid 128' bash "
+    f"METHODS='sift sift-old freelb freelb-old' {BF16} --batch-size-valid 128' bash "
     "examples/defaults/run.sh data/glue models/minilm runs/defaults_longer 1",
-    "defaults/results/sst2": f"METHODS=sift TASKS=sst2 {BF16} --batch-size-valid 128' "
-    "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
-    "defaults/results/stsb": f"METHODS=sift TASKS=stsb {BF16} --batch-size-valid 128' "
-    "bash examples/defaults/run.sh data/glue models/bge runs/defaults_bge 1",
-    "defaults/results/sst2_minilm": "METHODS='smart r3f r4f r_drop hype freelb' "
+    "defaults/results/sst2": f"METHODS='sift sift-old' TASKS=sst2 {BF16} {DEFAULTS}",
+    "defaults/results/stsb": f"METHODS='sift sift-old' TASKS=stsb {BF16} {DEFAULTS}",
+    "defaults/results/sst2_minilm": "METHODS='smart smart-old r3f r3f-old r4f r4f-old "
+    "r_drop r_drop-old hype hype-old freelb freelb-old' "
     "TASKS=sst2 RATE=2e-4 MORE='--batch-size-valid 256' "
     "bash examples/defaults/run.sh data/glue models/minilm runs/defaults_minilm 1",
     "economy/results/sst2": f"TASKS=sst2 {BF16}' bash examples/economy/run.sh "

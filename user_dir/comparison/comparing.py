@@ -217,13 +217,7 @@ def report(args: argparse.Namespace) -> int:
     if args.plan:
         planning.check(plan)
     looked = begun(args.out) if rule is None else check_rule(plan, rule)
-    named = {"--select": args.select, "--until-decided": args.until_decided}
-    subsets = {flag: subset for flag, subset in named.items() if subset}
-    if plan.tuned:  # on --select alone, and what is chosen has the same subsets
-        check(every(plan.tuning()))
-        read(plan.runs(), subsets)
-    else:
-        check(plan.runs(), subsets)
+    _check_commands(args, plan)
     tuned = tune(plan, executor, args) if plan.tuned else Tuned({}, [], [])
     results = first_seeds(
         plan, tuned.points, executor, rule, tuned.results, metric_check(args, plan)
@@ -245,6 +239,17 @@ def report(args: argparse.Namespace) -> int:
     if crashes := reasons([*results, *averaged]):
         print(f"error: {crashes}", file=sys.stderr)
     return int(bool(crashes))
+
+
+def _check_commands(args: argparse.Namespace, plan: Plan) -> None:
+    """Let fairseq read what is to be trained, and look for the subsets that count."""
+    named = {"--select": args.select, "--until-decided": args.until_decided}
+    subsets = {flag: subset for flag, subset in named.items() if subset}
+    if plan.tuned:  # on --select alone, and what is chosen has the same subsets
+        check(every(plan.tuning()))
+        read(plan.runs(), subsets)
+    else:
+        check(plan.runs(), subsets)
 
 
 def _plan(args: argparse.Namespace, results: Sequence[Result], scored: Scored) -> None:
