@@ -4,6 +4,8 @@
 # STUDY is one of
 #   bias     bert_adam with bias correction, without it, and without it at LOW (5e-5), the
 #            best rate of low (arXiv 2006.05987)
+#   tuned    with it and without it, each at the best of the same six learning rates (TUNING:
+#            the seeds that choose, 101 102)
 #   low      bert_adam without it, with four lower learning rates
 #   reinit   the top 0 to 6 layers re-initialised
 #   again    bias's first row, and the top LAYERS (3) layers re-initialised, as reinit's
@@ -13,8 +15,7 @@
 #   noise    pats_adamax paper-A, paper-B, NoisyTune, sage, Adamax
 #   lambdas  pats_adamax with noise from the paper's size up to 10,000 times that
 #   sage     Adam, and sage on Adam as its authors have it, each with the best of three
-#            learning rates, sage's twice to five times those of Adam (TUNING: the seeds
-#            that choose, 101 102). UNTIL (none) adds seeds, up to so many, while the two
+#            learning rates, sage's twice to five times those of Adam (TUNING, too). UNTIL (none) adds seeds, up to so many, while the two
 #            are not told apart on test
 # DATA is CoLA's folder. SIZE, UPDATES and RATE change the 2,500 sentences (as many as
 # RTE has), the 234 updates (3 epochs) and the learning rate; MORE is added to every
@@ -29,12 +30,16 @@ size=${SIZE:-2500} updates=${UPDATES:-234} rate=${RATE:-1e-4}
 corrected="--optimizer bert_adam --bert-adam-bias-correction"
 length="--steady-updates $updates"
 adamax="--optimizer pats_adamax $length"
-options=()
+options=() six="{1e-5,2e-5,5e-5,1e-4,2e-4,4e-4}"
+read -ra tuning <<<"--tuning-seeds ${TUNING:-101 102}"
 case $study in
   bias)
     methods=("corrected=$corrected $length"
       "uncorrected=--optimizer bert_adam $length"
       "uncorrected-low=--optimizer bert_adam $length --lr ${LOW:-5e-5}") ;;
+  tuned)
+    methods=("corrected=$corrected $length --lr $six" "uncorrected=--optimizer bert_adam $length --lr $six")
+    options=("${tuning[@]}") ;;
   low)
     methods=()
     for one in 5e-6 1e-5 2e-5 5e-5; do
@@ -72,8 +77,8 @@ case $study in
   sage)
     methods=("adam=$corrected $length --lr {5e-5,1e-4,2e-4}"
       "sage=--optimizer sage --sage-bias-correction --sage-guard 1e-12 --sage-eps 1e-6 --sage-weight-decay 0.01 $length --lr {2e-4,3e-4,5e-4}")
-    read -ra options <<<"--tuning-seeds ${TUNING:-101 102} ${UNTIL:+--until-decided test --at-most $UNTIL}" ;;
-  *) echo "few_sample: $study is none of bias, low, reinit, again, longer, rates, noise, lambdas, sage" >&2; exit 1 ;;
+    options=("${tuning[@]}" ${UNTIL:+--until-decided test --at-most "$UNTIL"}) ;;
+  *) echo "few_sample: $study is none of bias, tuned, low, reinit, again, longer, rates, noise, lambdas, sage" >&2; exit 1 ;;
 esac
 exec "$bin/fairseq-steady" compare --out "$out/$study" --jobs 2 --seeds "$@" \
   ${options[@]+"${options[@]}"} --methods "${methods[@]}" -- "$data" --user-dir user_dir --task cola \
