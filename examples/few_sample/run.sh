@@ -15,8 +15,9 @@
 #   noise    pats_adamax paper-A, paper-B, NoisyTune, sage, Adamax
 #   lambdas  pats_adamax with noise from the paper's size up to 10,000 times that
 #   sage     Adam, and sage on Adam as its authors have it, each with the best of three
-#            learning rates, sage's twice to five times those of Adam (TUNING, too). UNTIL (none) adds seeds, up to so many, while the two
-#            are not told apart on test
+#            learning rates, sage's twice to five times those of Adam (TUNING, too).
+#            UNTIL (none) adds seeds, up to so many, while the two are not told apart on
+#            test
 # DATA is CoLA's folder. SIZE, UPDATES and RATE change the 2,500 sentences (as many as
 # RTE has), the 234 updates (3 epochs) and the learning rate; MORE is added to every
 # run's flags, as --steady-autocast bf16.
