@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -92,6 +93,21 @@ def test_what_is_averaged_and_when_again(tmp_path: Path) -> None:
         os.utime(kept[1], (moment, moment))
         ensembles.averages(tmp_path, results)
         assert path.exists() is stays
+
+
+def test_what_saw_the_others_sentences_is_not_averaged(tmp_path: Path) -> None:
+    """With a split for each seed, one's test sentences are another's for training."""
+    results = [result("plain", seed, 0.5) for seed in (1, 2, 3)]
+    for one in results:
+        folder = tmp_path / "plain" / f"seed{one.seed}"
+        folder.mkdir(parents=True)
+        (folder / "checkpoint_best.pt").touch()
+    other: Any = {"ood": {"gold": [0, 1, 0], "outputs": [[0, 1]] * 3}}
+    results[1] = replace(results[1], predictions={**results[1].predictions, **other})
+    (made,) = ensembles.averages(tmp_path, results)
+    assert made.method == "plain: average of weights of 2"
+    assert [Path(one).parent.name for one in made.command[1:3]] == ["seed1", "seed3"]
+    assert ensembles.averages(tmp_path, results[:2]) == []
 
 
 def save(path: Path, **weights: torch.Tensor) -> Path:

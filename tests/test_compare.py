@@ -1208,6 +1208,34 @@ def test_a_subset_without_the_metric_has_no_table(tmp_path: Path) -> None:
     ]
 
 
+def test_settings_of_several_metrics_are_written_whole(tmp_path: Path) -> None:
+    """What one of them lacks ends nothing, whichever comes first."""
+    has = [result(m, s, 0.1 * s, setting="cola") for m in "ab" for s in (1, 2)]
+    one = [{"updates": 10, "valid": {"pearson": 0.5}, "ood": {"pearson": 0.4}}]
+    lacks = [replace(r, setting="stsb", evaluations=one) for r in has]
+    args = arguments(tmp_path, "a", "b", metric="mcc", select=None)
+    for made in ([*has, *lacks], [*lacks, *has]):
+        out = tmp_path / made[0].setting
+        scored = comparing.measure(args, comparing.make_plan(args), made)
+        comparing._write(out, made, scored, [], [])
+        assert (out / "report.html").is_file()
+        unstable = rows(out / "instability.csv")
+        assert {row["setting"] for row in unstable} == {"cola"}
+        assert [row["subset"] for row in unstable[:3]] == [
+            "valid",
+            "ood",
+            "worst (ood)",
+        ]
+    lost = [replace(r, status="diverged: x", evaluations=[]) for r in has[2:]]
+    (of_one,) = instability.tables([*has[:2], *lost], MCC).values()
+    assert [(r["method"], r["subset"], r["mean"]) for r in of_one[3:5]] == [
+        ("b", "valid", "nan"), ("b", "ood", "nan"),
+    ]  # fmt: skip
+    args = arguments(tmp_path, "a", metric="f9", select=None)
+    with pytest.raises(UserError, match="no metric f9; choose --metric from mcc"):
+        comparing.measure(args, comparing.make_plan(args), [*has, *lacks])
+
+
 def test_curves_leave_out_what_is_no_number() -> None:
     from matplotlib import pyplot
 
@@ -1247,6 +1275,14 @@ def test_a_plugin_that_a_command_names_is_left_alone(
     for one in stored:
         one.command = list(run.command)
     assert "\nfairseq-train d " in winner_card.describe(stored, MCC)
+
+
+def test_the_card_of_summaries_has_how_many() -> None:
+    gold: Any = {"gold": [1.0, 2.0], "scores": {"mcc": [0.1, 0.3]}}
+    one = result("a", 1, 0.2, predictions={}, summaries={"valid": gold})
+    assert "; evaluated on 2 valid\n" in winner_card.describe([one], MCC)
+    bare = replace(one, summaries={})
+    assert "; evaluated on valid, ood\n" in winner_card.describe([bare], MCC)
 
 
 def test_the_card_is_the_winners(stored: list[Result]) -> None:

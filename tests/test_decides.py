@@ -15,6 +15,7 @@ from fairseq_steady.commands import compare
 from fairseq_steady.comparison import (
     adding,
     comparing,
+    execution,
     planning,
     sequential,
     table,
@@ -47,6 +48,7 @@ from fairseq_steady.comparison.power import (
     upper_spread,
 )
 from fairseq_steady.comparison.results import Result
+from fairseq_steady.comparison.results import write as write_result
 from fairseq_steady.comparison.sequential import decided, levels, spent
 from fairseq_steady.comparison.significance import Difference, holm, interval, p_value
 from fairseq_steady.comparison.table import Scored
@@ -451,9 +453,10 @@ def gaps_to_plain(out: Path, method: str) -> list[float]:
     return [score - scores["plain"][seed] for seed, score in scores[method].items()]
 
 
-@pytest.mark.parametrize(
-    "more", [(), ("--tuning-seeds", "8", "9"), ("--until-decided", "--budget", "9h")]
-)
+UNTIL = "--until-decided", "--budget", "9h"
+
+
+@pytest.mark.parametrize("more", [(), ("--tuning-seeds", "8", "9"), UNTIL])
 def test_a_metric_that_runs_do_not_have_is_refused_after_the_first(
     more: tuple[str, ...],
     tmp_path: Path,
@@ -466,17 +469,50 @@ def test_a_metric_that_runs_do_not_have_is_refused_after_the_first(
     assert arena.compare(tmp_path, *options, "--metric", "mmc") == 1
     assert "error: no metric mmc; choose --metric from mcc" in capsys.readouterr().err
     assert len(arena.executor.started) <= 2, "those that run together"
+    assert arena.compare(tmp_path, *options, "--metric", "mmc") == 1
+    assert arena.executor.started == [], "what has ended said so"
     assert arena.compare(tmp_path, *options, "--metric", "mcc") == 0
+
+
+def test_a_metric_is_looked_for_after_a_seed_for_the_budget_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs may stand, and say nothing of it, as those that diverged."""
+    arena, checks = Arena(monkeypatch), []
+
+    def run_all(*args: Any, **more: Any) -> list[Result]:
+        checks.append(more.get("check"))
+        return execution.run_all(*args, **more)
+
+    monkeypatch.setattr(adding, "run_all", run_all)
+    assert arena.compare(tmp_path, *UNTIL) == 0
+    first, others, *_ = checks
+    assert first is others is not None
 
 
 def test_a_metric_of_another_setting_is_no_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its table is made, and the others say what they lack."""
+    """But one of none is, once a run of each has ended."""
     arena = Arena(monkeypatch)
-    settings = ["--settings", "a=--u", "b=--v", "--metric", "loss"]
-    assert arena.compare(tmp_path, *settings) == 1
-    assert len(arena.executor.started) == 30
+    start = arena.executor.start
+
+    def other(run: Run, slot: int) -> Any:
+        made = start(run, slot)
+        if run.setting == "stsb":
+            one = [{"updates": 10, "valid": {"pearson": 0.5}}]
+            named = {"setting": run.setting, "command": list(run.command)}
+            found = result(run.method, run.seed, evaluations=one, **named)
+            write_result(run.folder / "result.json", found)
+        return made
+
+    arena.executor.start = other  # type: ignore[method-assign]
+    settings = ["--settings", "stsb=--u", "cola=--v"]
+    assert arena.compare(tmp_path / "a", *settings, "--metric", "mmc") == 1
+    assert 16 <= len(arena.executor.started) <= 17
+    assert arena.compare(tmp_path / "a", *settings, "--metric", "mcc") == 0
+    found = rows(tmp_path / "a" / "table.csv")
+    assert {row["setting"] for row in found} == {"cola"}
 
 
 def test_seeds_are_added_until_it_is_decided(

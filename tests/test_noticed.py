@@ -378,7 +378,7 @@ def test_a_gpus_peak_is_that_of_training(
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(peaks) * 2**20)
     root = OmegaConf.create({"distributed_training": {"distributed_rank": 0}})
     task = SteadyTask.__new__(SteadyTask)
-    task.recorder = Recorder(str(tmp_path), root, {})
+    task.recorder = Recorder(str(tmp_path), root, {}, {})
     for update in (1, 2):
         task.optimizer_step(SimpleNamespace(step=lambda: None), None, update)
     task.recorder.evaluation("valid", {"num_updates": 2}, {})

@@ -113,7 +113,8 @@ def test_every_run_is_there_with_its_settings(plain: Path) -> None:
         for seed in (1, 2):
             assert f"--criterion {method} --seed {seed}" in cells
             whole = (
-                f"fairseq-train data/cola --lr 1e-4 --criterion {method} --seed {seed}"
+                "fairseq-steady train data/cola --lr 1e-4 "
+                f"--criterion {method} --seed {seed}"
             )
             assert [text for _, text in page.all("code")].count(whole) == 1
     assert "crashed: x" in cells

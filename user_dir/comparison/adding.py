@@ -331,7 +331,7 @@ def first_seeds(
             f"{duration(each / 3600)}, of which --seeds asks for {len(plan.seeds)}; "
             "raise it. What has ended is kept"
         )
-    found += run_all(others.runs(chosen), executor, trained=True)
+    found += run_all(others.runs(chosen), executor, trained=True, check=check)
     made = {(r.setting, r.method, r.seed): r for r in found}
     return [made[run.setting, run.method, run.seed] for run in runs]
 

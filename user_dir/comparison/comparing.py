@@ -104,19 +104,27 @@ def measure(args: argparse.Namespace, plan: Plan, results: Sequence[Result]) -> 
     there = table.subsets(ended)
     select = args.select or (SELECT if SELECT in there else there[0])
     found = Scored(metric, larger, select, plan.tuning_runs)
-    found.best(ended[0])  # is there such a metric?
+    having = [one for one in ended if found.has(one, select)]
+    found.best((having or ended)[0])  # is there such a metric?
     return found
 
 
 def metric_check(args: argparse.Namespace, plan: Plan) -> Callable[[Result], None]:
-    """Refuses a ``--metric`` that the first run to end does not have.
+    """Refuses a ``--metric`` once a run of every setting has ended without it.
 
     Other runs of the same setting do not have it either; another setting's may.
     """
+    lacking = set()
 
     def check(result: Result) -> None:
-        if args.metric and result.ok and len(plan.settings) == 1:
+        if not (args.metric and result.ok):
+            return
+        try:
             measure(args, plan, [result])
+        except UserError:
+            lacking.add(result.setting)
+            if len(lacking) == len(plan.settings):
+                raise
 
     return check
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,8 @@ def _rows(
 def averages(out: Path, results: Sequence[Result]) -> list[Run]:
     """Runs that evaluate the mean of each method's best checkpoints, where kept.
 
-    Earlier evaluations of other checkpoints are removed.
+    Earlier evaluations of other checkpoints are removed. What was evaluated on other
+    sentences than the first is left out: it may have been trained on the first's.
 
     Source: uniform soup, Wortsman et al. (arXiv 2203.05482). Deviation: theirs share a
     head's start, these have one each.
@@ -94,7 +96,17 @@ def averages(out: Path, results: Sequence[Result]) -> list[Run]:
         folder = out / result.setting / result.method
         if result.ok and (folder / f"seed{result.seed}" / BEST).is_file():
             found.setdefault(folder, []).append(result)
-    return [_average(folder, of) for folder, of in found.items() if len(of) > 1]
+    alike = {
+        folder: [one for one in of if _judged(one) == _judged(of[0])]
+        for folder, of in found.items()
+    }
+    return [_average(folder, of) for folder, of in alike.items() if len(of) > 1]
+
+
+def _judged(result: Result) -> dict[str, Any]:
+    """Gold answers, or digests of references, by subset."""
+    recorded = {**result.predictions, **result.summaries}
+    return {subset: found["gold"] for subset, found in recorded.items()}
 
 
 def _average(folder: Path, members: Sequence[Result]) -> Run:

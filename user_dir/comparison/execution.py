@@ -375,6 +375,9 @@ def run_all(
 
     """
     known = standing(runs)
+    if check:
+        for result in known.values():
+            check(result)
     waiting = [run for run in runs if run.folder not in known]
     with interruptible(), _progress() as progress:
         display = Display(progress, len(runs), len(runs) - len(waiting))

@@ -117,7 +117,8 @@ def _parts(one: dict[str, dict[str, float]], scored: Scored) -> dict[str, float]
 
 def _worst(results: Sequence[Result], scored: Scored) -> Row:
     """The lowest score that each run has on any subset or group; none of one alone."""
-    each = [_parts(scored.best(r), scored) for r in results if r.ok]
+    has = [r for r in results if scored.has(r, scored.select)]
+    each = [_parts(scored.best(r), scored) for r in has]
     if not each or min(map(len, each)) < 2:
         return {}
     lowest = [min(one, key=lambda name: scored.rank(one[name])) for one in each]
@@ -137,7 +138,8 @@ def tables(results: Sequence[Result], scored: Scored) -> Tables:
             if all(r.crashed for r in mine):
                 continue
             # A method that diverged with every seed has no subsets of its own.
-            for subset in scored.subsets(mine) or scored.subsets(results):
+            ended = any(r.ok for r in mine)
+            for subset in scored.subsets(mine if ended else results):
                 row = {"method": method, "subset": subset}
                 rows.append(row | _row(mine, scored, subset))
             if worst := _worst(mine, scored):

@@ -69,6 +69,14 @@ def names_plugin(command: Sequence[str]) -> bool:
     return any(map(_USER_DIR.fullmatch, command))
 
 
+def typed(command: Sequence[str]) -> list[str]:
+    """A run's command as a user gives it: what names no plugin is for this one."""
+    program, *flags = command
+    if program == "fairseq-train" and not names_plugin(flags):
+        return ["fairseq-steady", "train", *flags]
+    return [program, *flags]
+
+
 def parse_named(text: str, kind: str) -> tuple[str, Flags]:
     """NAME=FLAGS as a name and its flags.
 

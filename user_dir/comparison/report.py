@@ -22,6 +22,7 @@ from . import figures, instability, table
 from .definitions import Definitions
 from .figures import Point
 from .origins import unlike
+from .plan import typed
 from .results import Result
 from .table import Notes, Row, Scored, Tables, unique
 
@@ -276,7 +277,7 @@ def _commands(results: Sequence[Result], command: str) -> Section:
     each = [
         Command(" ".join(filter(None, [r.setting, r.method, f"seed {r.seed}"])), text)
         for r in results
-        for text in [as_bash(r.command)]
+        for text in [as_bash(typed(r.command))]
     ]
     return Section("commands", "Commands", commands=[*again, *each])
 

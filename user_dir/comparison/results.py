@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from .. import escaping
 from ..errors import UserError
 from ..files import conform, read_json, write_json
-from .plan import Run
+from .plan import Run, typed
 
 RESULT, LOG, RECORD, BEST = (
     "result.json",
@@ -345,7 +345,7 @@ def of_run(run: Run) -> Result | None:
     if made != (run.setting, run.method, run.seed, run.command):
         raise UserError(
             f"{path} is of another plan; choose another --out, or remove it. It was "
-            f"made by: {escaping.command(result.command)}"
+            f"made by: {escaping.command(typed(result.command))}"
         )
     return result
 

@@ -13,9 +13,18 @@ from ..escaping import code
 from ..escaping import markdown as text
 from ..files import read_json
 from .origins import unlike
-from .plan import names_plugin
+from .plan import typed
 from .results import Result
-from .table import Scored, definitions, ended, markdown, notes, tables, unique
+from .table import (
+    Scored,
+    definitions,
+    ended,
+    markdown,
+    notes,
+    subsets,
+    tables,
+    unique,
+)
 
 
 def winner(results: Sequence[Result], scored: Scored) -> str:
@@ -66,8 +75,6 @@ def describe(results: Sequence[Result], scored: Scored) -> str:
     chosen = _chosen(one, results, scored)
     select = text(scored.select)
     described = definitions(scored).also(unlike(results))
-    _, *flags = one.command
-    program = ["fairseq-train"] if names_plugin(flags) else ["fairseq-steady", "train"]
     return f"""# {text(f"{task['_name']}, fine-tuned with {best}")}
 
 - Task: {text(task["_name"])}, read from {code(task["data"])}; {text(_sizes(one))}
@@ -77,7 +84,7 @@ def describe(results: Sequence[Result], scored: Scored) -> str:
 - Trained on: {text(one.machine)}; {one.seconds or 0:.0f} s a run
 - Software: {text(f"{software}, commit {one.commit}")}
 
-{escaping.code_block(escaping.command([*program, *flags]), "bash")}
+{escaping.code_block(escaping.command(typed(one.command)), "bash")}
 
 ## Scores
 
@@ -102,7 +109,6 @@ def _chosen(one: Result, results: Sequence[Result], scored: Scored) -> str:
 
 
 def _sizes(result: Result) -> str:
-    counts = [
-        f"{len(found['gold'])} {subset}" for subset, found in result.predictions.items()
-    ]
-    return "evaluated on " + ", ".join(counts)
+    recorded = {**result.predictions, **result.summaries}
+    counts = [f"{len(found['gold'])} {subset}" for subset, found in recorded.items()]
+    return "evaluated on " + (", ".join(counts) or ", ".join(subsets([result])))

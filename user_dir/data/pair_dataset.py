@@ -28,6 +28,7 @@ def encode_pairs(
     description: str,
     tokenizers: tuple[SentenceTokenizer, SentenceTokenizer],
     cache_dir: Path | None,
+    digests: Sequence[str] = (),
 ) -> Encoded:
     """Read, check and tokenise a split, or take the result of an earlier time.
 
@@ -37,6 +38,7 @@ def encode_pairs(
         description: tells this reading from any other.
         tokenizers: of articles and of summaries.
         cache_dir: where results are kept; None for :func:`.cache.default_folder`.
+        digests: :func:`fingerprint` of each file, if it is known.
 
     Raises:
         UserError: a file is wrong. Nothing is cached then.
@@ -44,7 +46,8 @@ def encode_pairs(
     """
     first = files[0]
     sides = [(t.digest, t.max_length) for t in tokenizers]
-    known = [(str(path), _fingerprint(path)) for path in files]
+    names = map(str, files)
+    known = list(zip(names, digests or map(fingerprint, files), strict=True))
     key = key_of(VERSION, known, description, sides)
     folder = (cache_dir or default_folder()) / f"{first.stem}-{key[:16]}"
     entry = Entry(first, folder, key, tokenizers[0].symbols, sides=2, classes=0)
@@ -101,7 +104,7 @@ def _answer_is_cut(pair: Pair, tokenizer: SentenceTokenizer) -> bool:
     return 2 * len(left) < len(whole)
 
 
-def _fingerprint(path: Path) -> str:
+def fingerprint(path: Path) -> str:
     """Of the content; of a folder, of its files and of all articles below it."""
     if not path.is_dir():
         return digest_of(path)

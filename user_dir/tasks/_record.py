@@ -38,12 +38,19 @@ class Recorder:
         folder: where to.
         root: fairseq's whole configuration.
         files: digests of what is read, kept up to date by the task.
+        models: digests of model directories' weights.
 
     """
 
-    def __init__(self, folder: str, root: Any, files: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: str,
+        root: Any,
+        files: Mapping[str, str],
+        models: Mapping[str, str],
+    ) -> None:
         self.folder = Path(folder)
-        self.files = files
+        self.files, self.models = files, models
         self.master = distributed_utils.is_master(root.distributed_training)
         #: subsets of which was said that they are not evaluated to their end
         self._cut: set[str] = set()
@@ -93,8 +100,7 @@ class Recorder:
             "subset": subset,
             "updates": int(stats["num_updates"]),
             "metrics": metrics,
-            # Another model has another dictionary.
-            "files": {k: v for k, v in self.files.items() if k != DICTIONARY},
+            "files": {**self.models, **self._data()},
             **({"peak_gpu_mb": self._peak} if self._peak else {}),
         }
         if labels:
@@ -104,6 +110,10 @@ class Recorder:
         content |= _made_of(encoded, score_of)
         name = f"{subset}-{content['updates']}.json"
         write_json(self.folder / name, content)
+
+    def _data(self) -> dict[str, str]:
+        """Without the dictionary, which is the model's."""
+        return {k: v for k, v in self.files.items() if k != DICTIONARY}
 
     def _each(
         self, sums: Mapping[str, Tensor], labels: Sequence[str], subset: str

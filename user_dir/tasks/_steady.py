@@ -195,11 +195,11 @@ class SteadyTask(FairseqTask):
         self.recorder: Recorder | None = None
         #: what each split that was loaded holds
         self.described: dict[str, str] = {}
-        #: digests of the dictionary, the model, and each data file read so far, the
-        #: latter by folder and name
+        #: digest of the dictionary, and of each data file read so far, by folder and
+        #: name
         self.files: dict[str, str] = {DICTIONARY: sha256(directory.path / DICTIONARY)}
-        if weights := directory.manifest.files.get(WEIGHTS):
-            self.files[_folder_and_name(directory.path / WEIGHTS)] = weights
+        #: where these are
+        self.places: dict[str, Path] = {}
         self._moves: _heads.Moves = {}
         #: whether they are of the model directory's head, and of no checkpoint's
         self._own_head = False
@@ -290,7 +290,11 @@ class SteadyTask(FairseqTask):
         self._apply_length(root)
         warn_of_schedule(root, self._updates_of(root))
         if cfg.steady_record:
-            self.recorder = Recorder(cfg.steady_record, root, self.files)
+            models = {
+                _key(one.path / WEIGHTS, {}): one.manifest.files.get(WEIGHTS, "unknown")
+                for one in self.models()
+            }
+            self.recorder = Recorder(cfg.steady_record, root, self.files, models)
 
     def settle_data(self) -> None:
         """Find out, before the data are used, what a task can tell of them."""
@@ -393,10 +397,18 @@ class SteadyTask(FairseqTask):
         folder = self.cfg.steady_cache_dir
         return Path(folder) if folder else None
 
-    def reads(self, path: Path) -> None:
-        """Remember what a file held; checkpoints keep it."""
-        if path.is_file():
-            self.files[_folder_and_name(path)] = digest_of(path)
+    def reads(self, path: Path) -> str:
+        """Remember what a file held; checkpoints keep it. Its digest, if it is one."""
+        return self.holds(path, digest_of(path)) if path.is_file() else ""
+
+    def holds(self, path: Path, digest: str) -> str:
+        """Remember the digest of a file or folder, and return it."""
+        self.files[_key(path, self.places)] = digest
+        return digest
+
+    def models(self) -> list[ModelDirectory]:
+        """What the scores depend on."""
+        return [self.directory]
 
     def check_built(self, model: Any) -> None:
         """Refuse a model, of an ``--arch`` of its own, that the task has no use for.
@@ -599,8 +611,13 @@ _SAME = (
 )
 
 
-def _folder_and_name(path: Path) -> str:
-    return "/".join(path.parts[-2:])
+def _key(path: Path, places: dict[str, Path]) -> str:
+    """Folder and name; more of a path where another of those is taken."""
+    for count in range(2, len(path.parts) + 1):
+        key = "/".join(path.parts[-count:])
+        if places.setdefault(key, path) == path:
+            return key
+    return str(path)
 
 
 def _same_answer(sums: Mapping[str, Any], labels: Sequence[str] | None) -> str | None:

@@ -59,7 +59,7 @@ class MultitaskTask(SteadyTask):
     def __init__(self, cfg: MultitaskConfig, directory: ModelDirectory) -> None:
         super().__init__(cfg, directory)
         self.parts = {
-            name: _part(cfg, directory, name, self.files)
+            name: _part(cfg, directory, name, self)
             for name in _names(cfg.multitask_names)
         }
         #: the score of one class that picks checkpoints, and the first subset
@@ -201,7 +201,7 @@ class MultitaskTask(SteadyTask):
 
 
 def _part(
-    cfg: Any, directory: ModelDirectory, name: str, files: dict[str, str]
+    cfg: Any, directory: ModelDirectory, name: str, whole: SteadyTask
 ) -> GlueTask:
     """One task, reading GLUE's folder with the same flags."""
     own: Any = copy.copy(cfg)
@@ -209,7 +209,7 @@ def _part(
         own = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     own.glue_task = name
     part = GlueTask(own, directory)
-    part.head, part.files = name, files
+    part.head, part.files, part.places = name, whole.files, whole.places
     return part
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..data import Encoded, SentenceTokenizer
 from ..data.noticing import noticing
-from ..data.pair_dataset import PairDataset, encode_pairs
+from ..data.pair_dataset import PairDataset, encode_pairs, fingerprint
 from ..data.pairs import (
     CUSTOM,
     Columns,
@@ -265,16 +265,21 @@ class SummarizationTask(SteadyTask):
         """Tokenised and cached; once in a run, however often they are asked for."""
         known = (*files, Path(split)) if by_list(files) else tuple(files)
         if known not in self._encoded:
-            for file in files:
-                self.reads(file)
+            digests = [self.holds(file, fingerprint(file)) for file in files]
             self._encoded[known] = encode_pairs(
                 files,
                 partial(self._noticed, files, split),
                 f"pairs {self.tables} {split if by_list(files) else ''}",
                 (self.tokenizers[0], self.tokenizers[1]),
                 self.cache_dir,
+                digests,
             )
         return self._encoded[known]
+
+    def models(self) -> list[ModelDirectory]:
+        """The encoder of ``--summarization-bertscore``, too."""
+        encoder = self.cfg.summarization_bertscore
+        return super().models() + ([ModelDirectory.open(encoder)] if encoder else [])
 
     def _noticed(self, files: list[Path], split: str) -> Iterator[Pair]:
         """The pairs; what is doubtful in them is said."""
