@@ -78,7 +78,8 @@ ROOMS = {
         f"{_FAIRSEQ} numpy typing_extensions",
     ),
     "inference": Room(
-        "criterions data errors files flags model_dir models patches scores tasks",
+        "criterions data errors files flags model_dir models patches regularizers"
+        " scores tasks",
         f"{_FAIRSEQ} fairseq_cli numpy sklearn",
     ),
     "huggingface": Room(

@@ -26,16 +26,19 @@ from sklearn.metrics import matthews_corrcoef
 def test_soup_end_to_end(
     models: dict[str, Path], cola_data: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    """Of heads that are bounded: what is evaluated is what is written."""
+    out, method = tmp_path / "out", "r4f=--criterion r4f --r4f-norm exact"
     done = run_forking(
-        "compare", "--out", out, "--methods", "plain", "--seeds", 1, 2, "--jobs", 2,
+        "compare", "--out", out, "--methods", method, "--seeds", 1, 2, "--jobs", 2,
         "--keep", "--", cola_data, "--task=cola", "--cpu", "--batch-size=8",
         f"--steady-model={models['roberta']}", "--optimizer=adam", "--lr=1e-3",
         "--steady-updates", 10, "--user-dir", Path(worker.__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    folders = [out / "plain" / name for name in ("seed1", "seed2", "average")]
+    folders = [out / "r4f" / name for name in ("seed1", "seed2", "average")]
     one, other, mean = (checkpoint(f, "checkpoint_best.pt")["model"] for f in folders)
+    assert "spectral" in "".join(one)
+    assert "spectral" not in "".join(mean)
     for name, weight in mean.items():
         expected = (one[name].double() + other[name].double()) / 2
         torch.testing.assert_close(weight.double(), expected, rtol=0, atol=1e-7)
@@ -46,10 +49,10 @@ def test_soup_end_to_end(
         for r in csv.DictReader((out / "table.csv").open())
     }
     found = json.loads((folders[2] / "result.json").read_text())
-    row = rows["ood", "plain: average of weights of 2 seeds"]
+    row = rows["ood", "r4f: average of weights of 2 seeds"]
     assert row["mean ± std"] == f"{found['evaluations'][0]['ood']['mcc']:.3f}"
     assert row["n"] == "made of 2"
-    assert rows["ood", "plain"]["n"] == "2 of 2"
+    assert rows["ood", "r4f"]["n"] == "2 of 2"
     lines = (cola_data / "out_of_domain_dev.tsv").read_text().splitlines()
     predicted = Predictor(folders[2] / "checkpoint_best.pt", cpu=True)(
         [line.split("\t")[3] for line in lines]
@@ -168,6 +171,12 @@ def test_its_own_command_makes_the_folder_before_it_averages(
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--save-dir .*file cannot be written to"):
         run("a.pt", *flags, tmp_path / "file")
+    (tmp_path / "b").mkdir()
+    best = save(tmp_path / "b" / "checkpoint_best.pt", w=torch.ones(2))
+    held = best.read_bytes()
+    with pytest.raises(UserError, match="checkpoint_best.pt is of a training; name"):
+        run(tmp_path / "b" / "checkpoint_last.pt", *flags, tmp_path / "b")
+    assert best.read_bytes() == held
     for words in (["a.pt", "b.pt"], flags, []):
         with pytest.raises(UserError, match="^name checkpoints, then -- and fairseq"):
             run(*words)

@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -347,6 +348,31 @@ def test_of_articles_that_are_trained_on_the_summaries_may_differ(
         task.load_dataset(split)
     assert len(task.datasets["valid"]) == 4
     assert task.trained_on() == {"valid": 3}
+
+
+def test_digests_are_of_folders_too_and_tell_namesakes_apart(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
+    data, other = tmp_path / "data", tmp_path / "noisy" / "data"
+    (data / "train").mkdir(parents=True)
+    other.mkdir(parents=True)
+    write(data / "train" / "a.story", "w1 w2\n\n@highlight\n\nw1\n")
+    cfg = SummarizationConfig(data=str(data), steady_model=str(models["bart"]))
+    cfg.summarization_bertscore = str(models["roberta"])
+    found = []
+    for text in ("w3", "w4"):
+        task = SummarizationTask.setup_task(cfg)
+        task.load_dataset("train")
+        found.append(task.files)
+        write(data / "train" / "a.story", f"{text}\n\n@highlight\n\nw1\n")
+    assert {*found[0]} == {*found[1]} == {"dict.txt", "data/train"}
+    assert found[0]["data/train"] != found[1]["data/train"]
+    assert [one.path for one in task.models()] == [models["bart"], models["roberta"]]
+    for folder, text in ((data, "a"), (other, "b"), (data, "a")):
+        write(folder / "x.tsv", text)
+        task.reads(folder / "x.tsv")
+    digests = [sha256(text.encode()).hexdigest() for text in "ab"]
+    assert [task.files[f"{at}data/x.tsv"] for at in ("", "noisy/")] == digests
 
 
 def test_one_file_cannot_be_divided_where_a_class_has_one_row(

@@ -220,6 +220,11 @@ def test_data_that_changed_or_vanished_between_two_runs_are_refused(
     arguments[arguments.index("--max-epoch=6")] = "--max-epoch=1"
     (done,) = zygote.run(["fairseq-train", *arguments])
     assert done.returncode == 0, done.stderr[-2000:]
+    kept = checkpoint(tmp_path / "out", "checkpoint_last.pt")["extra_state"]
+    # The model's weights are the checkpoint's own.
+    assert {*kept["fairseq_steady_data"]} == {
+        "dict.txt", *(f"data/{path.name}" for path in data.iterdir())
+    }  # fmt: skip
     path = data / "in_domain_train.tsv"
     path.write_text(path.read_text() + "\ns\t1\t\tw1 w2 w3")
     arguments[arguments.index("--max-epoch=1")] = "--max-epoch=2"

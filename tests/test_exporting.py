@@ -438,6 +438,11 @@ def test_what_cannot_be_exported_is_one_line(
         with pytest.raises(UserError, match=message) as caught:
             export_hf(source, target, teacher=teacher, texts=["w1"])
         assert "\n" not in str(caught.value)
+    for chosen in ({"model": "x"}, {"head": "x"}):
+        said = f"is itself a model directory; omit --{next(iter(chosen))}"
+        given = {"model": None, "head": None, **chosen}
+        with pytest.raises(UserError, match=said):
+            Original.open(models["roberta"], given["model"], False, given["head"])
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", there]
     done = run_command("export", models["roberta"], out, "--table", there)
     said = f"error: {there} cannot be read (Is a directory)"

@@ -103,6 +103,15 @@ def test_a_line_at_a_time_is_what_the_whole_file_is(
     assert text == outcome(lambda: decoded(path, content))
 
 
+def test_what_can_be_read_once_is_one_line() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"one\ntwo\n")
+    os.close(writing)
+    with pytest.raises(UserError, match=f"^/dev/fd/{reading} can be read only once"):
+        list(read_lines(Path(f"/dev/fd/{reading}")))
+    os.close(reading)
+
+
 def test_cells_of_csv_keep_the_line_ends_within_them(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     content = b'text,label\r\n"a\rb\r\nc\n",1\rd,0\n"e""\r\r\n",1\n'

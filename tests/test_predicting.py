@@ -1,18 +1,23 @@
 """Predictions of checkpoints, from Python and from the command line."""
 
 import json
+import os
 import shutil
 import subprocess
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import FAIRSEQ_STEADY, SCORE_FLAGS, Trainer, environment, run_command
+from fairseq_steady.commands import predict
 from fairseq_steady.commands.predict import read_texts
 from fairseq_steady.errors import UserError
+from fairseq_steady.inference import loading
 from fairseq_steady.inference.predicting import Predictor
 
 Train = Callable[..., Path]
@@ -168,8 +173,58 @@ def test_a_column_wants_a_table_and_texts_a_list(trained: Train) -> None:
     done = run_command("predict", checkpoint, "--text", "w0", "--text-column", "Foo")
     assert done.returncode == 1
     assert "error: --text-column Foo is a column of a table: name a" in done.stderr
+    args, columns = Namespace(text_column=None, pair_column="Bar"), ["a", "b"]
+    with pytest.raises(UserError, match="^--pair-column Bar is a column of a table"):
+        predict._check_columns(args, SimpleNamespace(columns=columns))  # type: ignore[arg-type]
+    predict._check_columns(args, SimpleNamespace(columns=None))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="^'w0 w1' is one text; give a list of them$"):
         list(Predictor(checkpoint, cpu=True)("w0 w1"))
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """Whether its first text is a pair is not looked for."""
+    lines = [f"w{n}\tw{n}" for n in range(3)]
+    path = tmp_path / "pairs.txt"
+    path.write_text("\n".join(lines))
+    args = Namespace(text=None, text_column=None, pair_column=None, inputs=[path])
+    assert predict.columns_of(args, None) == ["text", "pair"]
+    reading, writing = os.pipe()
+    os.write(writing, path.read_bytes())
+    os.close(writing)
+    args.inputs = [Path(f"/dev/fd/{reading}")]
+    assert predict.columns_of(args, None) == ["text"]
+    found = read_texts(args.inputs[0], ["text", "pair"])
+    assert list(found) == [(f"w{n}", f"w{n}") for n in range(3)]
+    os.close(reading)
+
+
+def test_a_checkpoint_of_fairseqs_own_task_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint_best.pt"
+    path.touch()
+    task = SimpleNamespace(cfg=SimpleNamespace(_name="sentence_prediction"))
+    utils = SimpleNamespace(
+        load_checkpoint_to_cpu=lambda *_: {},
+        load_model_ensemble_and_task=lambda *_, **__: (
+            [torch.nn.Linear(1, 1)],
+            0,
+            task,
+        ),
+    )
+    monkeypatch.setattr(loading, "checkpoint_utils", utils)
+    monkeypatch.setattr(loading, "_check_model", lambda *_: None)
+    with pytest.raises(
+        UserError, match="is of fairseq's task sentence_prediction; the"
+    ):
+        loading.load_trained(path)
+
+
+def test_every_text_of_a_row_has_its_name() -> None:
+    """COPA's have three, and a TSV's header has a cell for each."""
+    args = Namespace(text=["a"], text_column="x", pair_column=None, inputs=[])
+    names = predict.columns_of(args, ("premise", "choice1", "choice2"))
+    assert names == ["x", "choice1", "choice2"]
 
 
 def test_columns_are_those_of_the_training(trained: Train, score_data: Path) -> None:

@@ -323,8 +323,14 @@ def test_the_share_of_different_summaries_is_logged_recorded_and_remarked(
     scored = run_command(
         *("rouge", tmp_path / "out.txt", articles / "valid.target"),
         *("--source", articles / "valid.source", "--bertscore", models["roberta"]),
+        *("--against", articles / "valid.target"),
     )
-    found = dict(line.split()[:2] for line in scored.stdout.splitlines()[1:])
+    scores, _, gained = scored.stdout.partition("\nbetter than")
+    found = dict(line.split()[:2] for line in scores.splitlines()[1:])
+    gains = dict(line.split()[:2] for line in gained.splitlines()[1:])
+    assert float(gains["bertscore"]) == pytest.approx(
+        float(found["bertscore"]) - 100, abs=0.011
+    )
     found["length_ratio"] = found.pop("length")
     for name in ("rouge1", "bertscore", "unique", "length_ratio", "novel1", "novel4"):
         assert float(found[name]) == pytest.approx(metrics[name], abs=0.006), name
@@ -589,6 +595,9 @@ def test_bertscore_is_greedy_matching_of_transformers_states(
         expected.append(max(found))
     embed = Embedder(directory, layer=2, cpu=True)
     assert bert_scores(embed, texts, references, idf) == pytest.approx(expected, 1e-4)
+    assert embed.truncated == 0
+    embed(["lower " * 10_000, "lower"])
+    assert embed.truncated == 1
     if not idf:
         assert bert_scores(embed, ["", "x y"], [["a"], ["x y"]]) == [
             0.0,

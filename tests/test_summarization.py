@@ -348,6 +348,8 @@ def test_rouge_says_what_makes_scores_mean_little(
         rouge_command([str(ours), str(ours)])
     assert "rouge1       0.00" in capsys.readouterr().out
     assert caplog.text.count("a reference in another script scores 0") == 1
+    with pytest.raises(UserError, match="--layer and --cpu are for --bertscore DIR"):
+        rouge_command([str(ours), str(theirs), "--cpu"])
     with pytest.raises(UserError, match="nosuch is not a model directory"):
         rouge_command([str(ours), str(theirs), "--bertscore=nosuch"])
     assert capsys.readouterr().out == ""

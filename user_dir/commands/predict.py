@@ -9,7 +9,8 @@ Text files and standard input have a sentence a line, or two with a tab between 
 where the checkpoint was trained on pairs; .tsv, .csv and .jsonl have named columns, by
 default those of the training. The model directory of the training must still be there:
 it has the tokeniser. --model says where it is now. A model directory that has a head
-takes sentences or pairs, as the first text is; --pair-column NAME says pairs.
+takes sentences or pairs, as the first text is; --pair-column NAME says pairs, as it has
+to of standard input and pipes.
 """
 
 import argparse
@@ -176,11 +177,8 @@ def every_text(
                 "and leave out --text, --text-column and --pair-column"
             )
         return [row for path in args.inputs for row in predictor.examples(path)]
-    if args.text_column and not any(map(is_table, args.inputs)):
-        raise UserError(
-            f"--text-column {args.text_column} is a column of a table: name a .tsv, "
-            ".csv or .jsonl file, or leave it out"
-        )
+    if not any(map(is_table, args.inputs)):
+        _check_columns(args, predictor)
     if args.text:
         pairs = len(columns) == 2
         return [
@@ -194,6 +192,20 @@ def every_text(
         for path in args.inputs or [None]
         for text in read_texts(path, columns, predictor.quoted, predictor.aliases)
     ]
+
+
+def _check_columns(args: argparse.Namespace, predictor: "Predictor") -> None:
+    """Refuse names of columns where there is no table.
+
+    That of a pair tells of a model directory that texts are pairs.
+    """
+    named = {"--text-column": args.text_column, "--pair-column": args.pair_column}
+    for flag, column in named.items():
+        if column and (flag == "--text-column" or predictor.columns is not None):
+            raise UserError(
+                f"{flag} {column} is a column of a table: name a .tsv, .csv or .jsonl "
+                "file, or leave it out"
+            )
 
 
 def columns_of(
@@ -213,18 +225,19 @@ def columns_of(
             f"{args.pair_column} out"
         )
     given = (args.text_column, args.pair_column)
-    return [own or name for own, name in zip(given, trained, strict=False)]
+    named = [own or name for own, name in zip(given, trained, strict=False)]
+    return [*named, *trained[2:]]
 
 
 def in_pairs(args: argparse.Namespace) -> bool:
-    """Whether the first text, if that can be seen before it is read, is a pair."""
+    """Whether the first text is a pair; not seen of a pipe, which is read only once."""
     from ..data.readers import is_table
 
     if args.text or not args.inputs or is_table(args.inputs[0]):
         return "\t" in (args.text or [""])[0]
     try:
         with args.inputs[0].open("rb") as file:
-            return b"\t" in file.readline()
+            return file.seekable() and b"\t" in file.readline()
     except OSError:  # said when it is read
         return False
 

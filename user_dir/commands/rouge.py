@@ -136,37 +136,37 @@ def report(
     embed: Any,
 ) -> Iterator[str]:
     """Lines of scores."""
-    from ..scores.rouge import NAMES
-
-    scores = scored(args, ours, theirs)
+    scores = scored(args, ours, theirs, embed)
     stemming = "without" if args.no_stem else "with"
     several = max(map(len, theirs))
     which = f", {args.how} of up to {several} references" if several > 1 else ""
     yield f"{len(scores)} summaries, {stemming} stemming{which}"
-    for name in NAMES:
+    for name in scores[0]:
         yield line(name, [100 * score[name] for score in scores])
-    if embed:
-        from ..inference.embedding import bert_scores
-
-        similar = bert_scores(embed, ours, theirs, args.idf, args.how)
-        yield line("bertscore", [100 * score for score in similar])
     yield from others(ours, theirs, articles)
     if against is not None:
-        before = scored(args, against, theirs)
+        before = scored(args, against, theirs, embed)
         yield f"better than {args.against} by"
-        for name in NAMES:
+        for name in before[0]:
             pairs = zip(scores, before, strict=True)
             yield line(name, [100 * (a[name] - b[name]) for a, b in pairs])
 
 
 def scored(
-    args: argparse.Namespace, ours: Sequence[str], theirs: References
+    args: argparse.Namespace, ours: Sequence[str], theirs: References, embed: Any
 ) -> list[dict[str, float]]:
-    """ROUGE of each summary."""
+    """ROUGE of each summary, and BERTScore where there is an encoder."""
     from ..scores.rouge import best_or_mean
 
     pairs = zip(ours, theirs, strict=True)
-    return [best_or_mean(a, b, args.how, not args.no_stem) for a, b in pairs]
+    found = [best_or_mean(a, b, args.how, not args.no_stem) for a, b in pairs]
+    if embed:
+        from ..inference.embedding import bert_scores
+
+        similar = bert_scores(embed, ours, theirs, args.idf, args.how)
+        for scores, one in zip(found, similar, strict=True):
+            scores["bertscore"] = one
+    return found
 
 
 def embedder(args: argparse.Namespace) -> Any:
@@ -212,8 +212,8 @@ def others(
 def main(argv: Sequence[str] | None = None) -> int:
     """Read all, score, print."""
     args = parser().parse_args(argv)
-    if args.bertscore is None and (args.idf or args.layer is not None):
-        raise UserError("--idf and --layer are for --bertscore DIR; add it")
+    if args.bertscore is None and (args.idf or args.cpu or args.layer is not None):
+        raise UserError("--idf, --layer and --cpu are for --bertscore DIR; add it")
     ours, against = (
         path and [several[0] for several in read(path, args.column)]
         for path in (args.summaries, args.against)
@@ -233,4 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     embed = embedder(args)
     warn(ours, theirs)
     write_lines(report(args, ours, theirs, articles, against, embed))
+    if embed and embed.truncated:
+        said = f"{embed.truncated} texts were cut to what {args.bertscore} reads"
+        print(f"{said}: their BERTScore is of the beginning", file=sys.stderr)
     return 0

@@ -290,7 +290,10 @@ def text_lines(path: Path) -> Iterator[str]:
         if not _is_plain(path):
             read_text(path)  # says what is wrong, if anything is
         with path.open(encoding="utf-8", newline="\n") as file:
-            yield next(file).lstrip(BOM).replace("\r\n", "\n")
+            first = next(file, None)
+            if first is None:
+                raise UserError(f"{path} can be read only once; name a file")
+            yield first.lstrip(BOM).replace("\r\n", "\n")
             for line in file:
                 yield line.replace("\r\n", "\n")
     except OSError as error:

@@ -58,6 +58,9 @@ class Original:
             directory = ModelDirectory.open(path)
             if teacher:
                 raise UserError(f"{path} is a model directory, which has no teacher")
+            if model or head:
+                flag = "--model" if model else "--head"
+                raise UserError(f"{path} is itself a model directory; omit {flag}")
             if directory.manifest.head:
                 loaded, task = load_classifier(directory)
                 return cls(directory, loaded, {}, task)

@@ -83,7 +83,8 @@ def model_card(original: "Original", teacher: bool, table: str) -> str:
     top = [header(_fields(original)), ""]
     base = _base(original)
     if not original.checkpoint:
-        return _join([*top, f"Base model: {base}.", "", *_usage(original)])
+        scores = ["", "## Scores", "", table] if table else []
+        return _join([*top, f"Base model: {base}.", "", *_usage(original), *scores])
     body = [*_described(original, base, teacher), "", *_usage(original), ""]
     known = "None were recorded of these weights." if teacher else _score(original)
     scores = ["## Scores", "", known, *([table] if table else [])]

@@ -27,6 +27,7 @@ from ..errors import UserError, install_excepthook
 from ..files import whole_file
 from ..patches.checkpoints import AVERAGED, KEPT_FILES, load_checked
 from ..patches.durable import check_writable
+from ..regularizers.spectral import EXTRA
 from .loading import train_nothing
 
 BEST = "checkpoint_best.pt"
@@ -36,18 +37,20 @@ _Weights = dict[str, Tensor]
 def mean_weights(paths: Sequence[Path]) -> dict[str, Any]:
     """The first checkpoint with the mean of all weights, and no past of its own.
 
-    Sums are in float64; what is no weight, as counts, is the first one's.
+    Sums are in float64; what is no weight, as counts, is the first one's. Of a head
+    that r4f bounds it is the mean of the bounded matrices; what resuming needs is left
+    out.
 
     Raises:
         UserError: a checkpoint cannot be read, or is of another model or other classes.
 
     """
     state = load_checked(paths[0])
-    first: _Weights = state["model"]
+    first = _plain(state)
     floats = {name: w.double() for name, w in first.items() if w.is_floating_point()}
     for path in paths[1:]:
         other = load_checked(path)
-        _check(first, other["model"], paths[0], path)
+        _check(first, _plain(other), paths[0], path)
         if _heads(other) != _heads(state):
             raise UserError(
                 f"{path} has heads for {_heads(other)}, and {paths[0]} for "
@@ -63,6 +66,10 @@ def mean_weights(paths: Sequence[Path]) -> dict[str, Any]:
         "extra_state": {KEPT_FILES: kept, AVERAGED: len(paths)},
         "last_optimizer_state": None,
     }
+
+
+def _plain(state: dict[str, Any]) -> _Weights:
+    return {k: w for k, w in state["model"].items() if not k.endswith(EXTRA)}
 
 
 def _heads(state: dict[str, Any]) -> Any:
@@ -91,7 +98,8 @@ def evaluate(cfg: Any, weights: _Weights) -> None:
     train_nothing(cfg)
     cfg.distributed_training.distributed_world_size = 1
     task: Any = tasks.setup_task(cfg.task)
-    model = task.build_model(cfg.model)
+    # As predict builds it: nothing pretrained, re-initialised or bounded.
+    model = task.build_model(cfg.model, from_checkpoint=True)
     criterion = task.build_criterion(cfg.criterion)
     subsets = cfg.dataset.valid_subset.split(",")
     for subset in subsets:
@@ -121,6 +129,8 @@ def main() -> None:
     path = Path(cfg.checkpoint.save_dir) / BEST
     if path.resolve() in (each.resolve() for each in paths):
         raise UserError(f"{path} is one of those to average; name another --save-dir")
+    if path.exists() and AVERAGED not in (load_checked(path)["extra_state"] or {}):
+        raise UserError(f"{path} is of a training; name another --save-dir")
     check_writable(cfg.checkpoint.save_dir)
     state = mean_weights(paths)
     with whole_file(path) as file:

@@ -60,6 +60,8 @@ class Embedder:
         self.tokenizer = SentenceTokenizer(directory, self.dictionary, longest)
         self.device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
         self.model = load_encoder(directory).to(self.device)
+        #: texts so far that were longer than the encoder reads
+        self.truncated = 0
         self._around = {*self.tokenizer.form(), self.dictionary.pad()}
 
     def __call__(self, texts: Sequence[str], max_tokens: int = 8192) -> list[Embedded]:
@@ -78,7 +80,9 @@ class Embedder:
 
     def _encode(self, texts: Sequence[str]) -> Sequence[Sequence[np.ndarray]]:
         examples = [Example((text.strip(),), "", 0) for text in texts]
-        return ONE_ROW.encode("the text", examples, self.tokenizer).ids
+        ids, truncated = ONE_ROW.encode("the text", examples, self.tokenizer)
+        self.truncated += sum(truncated)
+        return ids
 
     @torch.no_grad()
     def _states(self, net_input: dict[str, Tensor]) -> list[Embedded]:

@@ -110,7 +110,7 @@ def load_trained(
         UserError: the checkpoint or the model directory is missing, or the head.
 
     """
-    from .. import tasks as plugin  # noqa: F401  registers everything
+    from ..tasks._steady import SteadyTask  # registers everything
 
     if (checkpoint / MANIFEST).is_file():
         if model:
@@ -125,6 +125,11 @@ def load_trained(
     models, _, task = checkpoint_utils.load_model_ensemble_and_task(
         [str(checkpoint)], arg_overrides=moved, state=state
     )
+    if not isinstance(task, SteadyTask):
+        raise UserError(
+            f"{checkpoint} is of fairseq's task {task.cfg._name}; the tasks of this "
+            "plugin leave checkpoints that are read here"
+        )
     return models[0].eval(), _part(task, head, checkpoint)
 
 
