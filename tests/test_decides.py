@@ -309,7 +309,7 @@ def test_where_seeds_were_added_more_takes_a_comparison_of_its_own() -> None:
     half = TTestPower().solve_power(effect_size=effect / 2, alpha=0.025, power=0.8)
     assert (needed.own, needed.half) == (True, max(5, math.ceil(half)))
     # The first of many looks is to show nothing.
-    first = levels(tuple(range(5, 101)), 0.05)[0]
+    first = levels(tuple(range(5, 41)), 0.05)[0]
     assert need(found, 1, 10.0, level=first) is None
     assert need(found, 1, 10.0, level=0.0) is None
     assert needed.hours == needed.half / 2
@@ -364,17 +364,36 @@ def test_what_it_would_take_of_other_sentences_too() -> None:
 # --- looking after every seed ---------------------------------------------------------
 
 
-def test_levels_are_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds of five equal looks, 2.5 % on each side, as ldbounds and gsDesign have."""
+def test_error_is_spent_as_published() -> None:
+    """As ldbounds and gsDesign have it."""
     assert spent(0.25, 0.05) == pytest.approx(8.857543832e-05, rel=1e-8)
     assert spent(1.0, 0.03) == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("looks", [(5, 6, 7, 8), (2, 3, 6), tuple(range(5, 21))])
+def test_levels_spend_what_they_may_of_t_tests(looks: tuple[int, ...]) -> None:
+    """Of 200,000 comparisons; normal levels would err in 5.6 % at 5 to 8 seeds."""
+    gaps = np.random.default_rng(1).standard_normal((200_000, looks[-1]))
+    told = np.zeros(len(gaps), bool)
+    for look, limit in zip(looks, levels(looks, 0.05), strict=True):
+        told |= stats.ttest_1samp(gaps[:, :look], 0, axis=1).pvalue < limit
+        may = spent(look / looks[-1], 0.05)
+        noise = math.sqrt(may * (1 - may) / len(gaps))
+        assert np.mean(told) == pytest.approx(may, abs=4 * noise)
+
+
+def test_levels_of_many_seeds_are_the_published_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bounds of five equal looks, 2.5 % on each side, as ldbounds and gsDesign have."""
     sides = lambda share, level: 2 * spent(share, level / 2)  # noqa: E731
     levels.cache_clear()
     monkeypatch.setattr(sequential, "spent", sides)
-    bounds = stats.norm.isf(np.array(levels((1, 2, 3, 4, 5), 0.05)) / 2)
+    bounds = stats.norm.isf(np.array(levels((10, 20, 30, 40, 50), 0.05)) / 2)
     levels.cache_clear()
     published = [4.8769, 3.3569, 2.6803, 2.2898, 2.0310]
-    assert bounds.tolist() == pytest.approx(published, abs=2e-4)
+    assert bounds.tolist() == pytest.approx(published, abs=0.02)
+    assert bounds[0] == pytest.approx(published[0], abs=1e-4)
 
 
 def test_a_level_of_one_look_is_the_whole() -> None:
@@ -383,6 +402,12 @@ def test_a_level_of_one_look_is_the_whole() -> None:
     assert rising[0] == pytest.approx(spent(0.25, 0.05))
     assert all(a < b for a, b in pairwise(rising))
     assert rising[-1] < 0.05
+
+
+def test_a_level_of_next_to_nothing_leaves_all_to_the_last_look() -> None:
+    first, last = levels((2, 45), 0.05)
+    assert 0 < first < 1e-18
+    assert last == pytest.approx(0.05, rel=0.01)
 
 
 def test_holms_correction_at_each_look() -> None:
@@ -1023,9 +1048,9 @@ def test_a_verdict_says_of_which_sentences_it_is(
 
 
 def test_a_look_with_a_crashed_run_is_none(tmp_path: Path) -> None:
-    """Five seeds have p 0.036: too large at the first look, not at the last."""
+    """Five seeds have p 0.035: too large at the first look, not at the last."""
     shape = np.array([-1, -0.7, 0, 0.7, 1])
-    gaps = 0.01 + 0.0072 * shape / np.std(shape, ddof=1)
+    gaps = 0.01 + 0.0071 * shape / np.std(shape, ddof=1)
     assert levels((5, 6), 0.05)[0] < p_value(gaps.tolist()) < levels((5, 6), 0.05)[1]
     made = [result("plain", seed, 0.5, predictions={}) for seed in range(1, 7)]
     made += [result("more", s, 0.5 + g, predictions={}) for s, g in enumerate(gaps, 1)]
