@@ -42,7 +42,7 @@ class R3FConfig(PlainConfig):
     r3f_lambda: float = strength(1.0)
     r3f_warmup: float = warmup()
     r3f_eps: Optional[float] = radius(NOISE)
-    r3f_eps_relative: float = relative(2.0)
+    r3f_eps_relative: float = relative(0.5)
     r3f_noise: Noise = noise("uniform")
     r3f_divergence: str = divergence()
     r3f_reduction: Literal["token", "fairseq"] = option(

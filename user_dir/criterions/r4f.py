@@ -40,7 +40,7 @@ class R4FConfig(PlainConfig):
     r4f_lambda: float = strength(1.0)
     r4f_warmup: float = warmup()
     r4f_eps: Optional[float] = radius(NOISE)
-    r4f_eps_relative: float = relative(2.0)
+    r4f_eps_relative: float = relative(0.5)
     r4f_noise: Noise = noise("uniform")
     r4f_norm: Bound = option(
         "bound",
