@@ -652,6 +652,18 @@ GOES_ON = {
     "defaults/results/cola_minilm": "UPDATES=200 RATE=4e-4 TASKS=cola "
     f"METHODS='sift sift-old freelb freelb-old' {BF16} --batch-size-valid 128' bash "
     "examples/defaults/run.sh data/glue models/minilm runs/defaults_longer 1",
+    **{
+        f"defaults/results/ends_bge/{task}": "ONCE=1 METHODS='sift smart r3f r4f "
+        f"r_drop hype freelb' {BF16} --batch-size-valid 128' bash "
+        "examples/defaults/run.sh data/glue models/bge runs/ends_bge 1"
+        for task in ("sst2", "stsb", "cola")
+    },
+    "defaults/results/ends_minilm/cola": "ONCE=1 TASKS=cola UPDATES=200 RATE=4e-4 "
+    f"METHODS='smart r3f r4f r_drop hype' {BF16} --batch-size-valid 128' bash "
+    "examples/defaults/run.sh data/glue models/minilm runs/ends_minilm 1",
+    "defaults/results/ends_minilm/stsb": "ONCE=1 TASKS=stsb RATE=2e-4 METHODS='sift "
+    f"smart r3f r4f r_drop hype freelb' {BF16} --batch-size-valid 128' bash "
+    "examples/defaults/run.sh data/glue models/minilm runs/ends_minilm 1",
     "defaults/results/sst2": f"METHODS='sift sift-old' TASKS=sst2 {BF16} {DEFAULTS}",
     "defaults/results/stsb": f"METHODS='sift sift-old' TASKS=stsb {BF16} {DEFAULTS}",
     "defaults/results/sst2_minilm": "METHODS='smart smart-old r3f r3f-old r4f r4f-old "
@@ -792,7 +804,9 @@ def test_every_archive_is_gone_on_from() -> None:
     found = {p.relative_to(ROOT / "examples").as_posix() for p in kept}
     # These are of no script that starts compare, or of settings that tuning chose.
     others = {"economy/results/precision", "probe/results", *TUNED}
-    others |= {"defaults/results/freelb_radii"}
+    others |= {"defaults/results/freelb_radii", "defaults/results/r3f_radii"}
+    # Of a default that has changed.
+    others |= {f"defaults/results/ends_radius2/{t}" for t in ("sst2", "stsb", "cola")}
     assert found - {*GOES_ON} == others
     assert {*GOES_ON} <= found
 

@@ -129,7 +129,7 @@ def main() -> None:
     path = Path(cfg.checkpoint.save_dir) / BEST
     if path.resolve() in (each.resolve() for each in paths):
         raise UserError(f"{path} is one of those to average; name another --save-dir")
-    if path.exists() and AVERAGED not in (load_checked(path)["extra_state"] or {}):
+    if path.exists() and AVERAGED not in (load_checked(path).get("extra_state") or {}):
         raise UserError(f"{path} is of a training; name another --save-dir")
     check_writable(cfg.checkpoint.save_dir)
     state = mean_weights(paths)

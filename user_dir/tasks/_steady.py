@@ -290,8 +290,11 @@ class SteadyTask(FairseqTask):
         self._apply_length(root)
         warn_of_schedule(root, self._updates_of(root))
         if cfg.steady_record:
+            places: dict[str, Path] = {}
             models = {
-                _key(one.path / WEIGHTS, {}): one.manifest.files.get(WEIGHTS, "unknown")
+                _key(one.path / WEIGHTS, places): one.manifest.files.get(
+                    WEIGHTS, "unknown"
+                )
                 for one in self.models()
             }
             self.recorder = Recorder(cfg.steady_record, root, self.files, models)
