@@ -1411,7 +1411,7 @@ def test_results_of_another_plan_are_not_taken_for_this_ones(tmp_path: Path) -> 
     run = Run("", "a", 1, tmp_path, ("fairseq-train", "--lr", "1"))
     assert standing([run]) == {tmp_path: made}
     other = replace(run, command=("fairseq-train", "--lr", "2"))
-    with pytest.raises(UserError, match=r"another plan.*fairseq-train --lr 1"):
+    with pytest.raises(UserError, match=r"another plan.*fairseq-steady train --lr 1"):
         standing([other])
 
 
