@@ -26,7 +26,7 @@ from methods import batch, make
 from noise_radius import inputs, load, logits
 from torch import Tensor
 
-MULTIPLES = (0.1, 0.2, 0.3, 1.0, 2.0)
+MULTIPLES = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 
 def divergence(model: Any, sample: dict[str, Any], method: str, radius: float) -> float:

@@ -400,14 +400,13 @@ class SteadyTask(FairseqTask):
         folder = self.cfg.steady_cache_dir
         return Path(folder) if folder else None
 
-    def reads(self, path: Path) -> str:
-        """Remember what a file held; checkpoints keep it. Its digest, if it is one."""
-        return self.holds(path, digest_of(path)) if path.is_file() else ""
+    def reads(self, path: Path, digest: str = "") -> None:
+        """Remember what a file held, or a folder whose digest is given.
 
-    def holds(self, path: Path, digest: str) -> str:
-        """Remember the digest of a file or folder, and return it."""
-        self.files[_key(path, self.places)] = digest
-        return digest
+        Checkpoints keep it.
+        """
+        if digest or path.is_file():
+            self.files[_key(path, self.places)] = digest or digest_of(path)
 
     def models(self) -> list[ModelDirectory]:
         """What the scores depend on."""

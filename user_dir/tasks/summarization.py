@@ -265,7 +265,9 @@ class SummarizationTask(SteadyTask):
         """Tokenised and cached; once in a run, however often they are asked for."""
         known = (*files, Path(split)) if by_list(files) else tuple(files)
         if known not in self._encoded:
-            digests = [self.holds(file, fingerprint(file)) for file in files]
+            digests = [fingerprint(file) for file in files]
+            for file, digest in zip(files, digests, strict=True):
+                self.reads(file, digest)
             self._encoded[known] = encode_pairs(
                 files,
                 partial(self._noticed, files, split),
