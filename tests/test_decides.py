@@ -516,7 +516,7 @@ def test_a_metric_is_looked_for_after_a_seed_for_the_budget_too(
 
 
 def test_a_metric_of_another_setting_is_no_mistake(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """But one of none is, once a run of each has ended."""
     arena = Arena(monkeypatch)
@@ -538,6 +538,10 @@ def test_a_metric_of_another_setting_is_no_mistake(
     assert arena.compare(tmp_path / "a", *settings, "--metric", "mcc") == 0
     found = rows(tmp_path / "a" / "table.csv")
     assert {row["setting"] for row in found} == {"cola"}
+    assert arena.compare(tmp_path / "a", *settings, *UNTIL, "--metric", "mcc") == 1
+    said = "error: --until-decided valid: setting stsb has mcc on no subset; give it a"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "a" / adding.RULE).exists(), "there a look would be counted"
 
 
 def test_seeds_are_added_until_it_is_decided(

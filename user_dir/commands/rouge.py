@@ -15,7 +15,7 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ what comes out, on standard output:
   1 to 4 words the article does not have; with --against the differences.
 """
 References = list[tuple[str, ...]]
+#: BERTScore of each summary.
+Similar = Callable[[Sequence[str]], list[float]]
 
 
 def parser() -> Page:
@@ -133,10 +135,10 @@ def report(
     theirs: References,
     articles: Sequence[str] | None,
     against: Sequence[str] | None,
-    embed: Any,
+    similar: Similar | None,
 ) -> Iterator[str]:
     """Lines of scores."""
-    scores = scored(args, ours, theirs, embed)
+    scores = scored(args, ours, theirs, similar)
     stemming = "without" if args.no_stem else "with"
     several = max(map(len, theirs))
     which = f", {args.how} of up to {several} references" if several > 1 else ""
@@ -145,7 +147,7 @@ def report(
         yield line(name, [100 * score[name] for score in scores])
     yield from others(ours, theirs, articles)
     if against is not None:
-        before = scored(args, against, theirs, embed)
+        before = scored(args, against, theirs, similar)
         yield f"better than {args.against} by"
         for name in before[0]:
             pairs = zip(scores, before, strict=True)
@@ -153,24 +155,24 @@ def report(
 
 
 def scored(
-    args: argparse.Namespace, ours: Sequence[str], theirs: References, embed: Any
+    args: argparse.Namespace,
+    ours: Sequence[str],
+    theirs: References,
+    similar: Similar | None,
 ) -> list[dict[str, float]]:
     """ROUGE of each summary, and BERTScore where there is an encoder."""
     from ..scores.rouge import best_or_mean
 
     pairs = zip(ours, theirs, strict=True)
     found = [best_or_mean(a, b, args.how, not args.no_stem) for a, b in pairs]
-    if embed:
-        from ..inference.embedding import bert_scores
-
-        similar = bert_scores(embed, ours, theirs, args.idf, args.how)
-        for scores, one in zip(found, similar, strict=True):
+    if similar:
+        for scores, one in zip(found, similar(ours), strict=True):
             scores["bertscore"] = one
     return found
 
 
-def embedder(args: argparse.Namespace) -> Any:
-    """The encoder of BERTScore; None without one.
+def similarity(args: argparse.Namespace, theirs: References) -> Any:
+    """BERTScore against these references; None without an encoder.
 
     Raises:
         UserError: it is none, or has no such layer.
@@ -179,10 +181,11 @@ def embedder(args: argparse.Namespace) -> Any:
     if not args.bertscore:
         return None
     from .. import tasks as plugin  # noqa: F401  registers everything
-    from ..inference.embedding import Embedder
+    from ..inference.embedding import BertScores, Embedder
     from ..model_dir import ModelDirectory
 
-    return Embedder(ModelDirectory.open(args.bertscore), args.layer, args.cpu)
+    embed = Embedder(ModelDirectory.open(args.bertscore), args.layer, args.cpu)
+    return BertScores(embed, theirs, args.idf, args.how)
 
 
 def warn(ours: Sequence[str], theirs: References) -> None:
@@ -230,10 +233,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{args.summaries} has {len(ours)} summaries and {path} has {count}; "
                 "there must be one for each"
             )
-    embed = embedder(args)
     warn(ours, theirs)
-    write_lines(report(args, ours, theirs, articles, against, embed))
-    if embed and embed.truncated:
-        said = f"{embed.truncated} texts were cut to what {args.bertscore} reads"
+    similar = similarity(args, theirs)
+    write_lines(report(args, ours, theirs, articles, against, similar))
+    if similar and (cut := similar.embed.truncated):
+        said = f"{cut} texts were cut to what {args.bertscore} reads"
         print(f"{said}: their BERTScore is of the beginning", file=sys.stderr)
     return 0

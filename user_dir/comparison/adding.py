@@ -24,7 +24,7 @@ from .power import ERROR
 from .results import RESULT, Result
 from .sequential import decided, levels
 from .significance import FEWEST, Difference, difference
-from .table import DECISIONS, Scored
+from .table import DECISIONS, Scored, ended, unique
 
 Pair = tuple[str, str]
 Chosen = Mapping[tuple[str, str], int]
@@ -360,23 +360,18 @@ def until_decided(
         All results, and ``scored`` with where each method ended.
 
     Raises:
-        UserError: no run was evaluated on the subset that is to decide, or seeds were
-            added there by another rule.
+        UserError: no run of a setting has the metric on the subset that is to decide,
+            or seeds were added there by another rule.
 
     """
-    has = scored.subsets(results)
-    if rule.subset not in has:
-        raise UserError(
-            f"--until-decided {rule.subset}: the runs have {scored.metric} on "
-            f"{', '.join(has)}; name one of them"
-        )
+    others = _other_subsets(rule, scored, results)
     before = check_rule(plan, rule, scored) or _begin(plan, rule, scored)
     scored = replace(scored, looked=before["read"])
-    others = ", ".join(name for name in has if name != rule.subset)
     if rule.subset == scored.select and others:
         print(
             f"warning: {rule.subset} picks each run's evaluation and decides, too, "
-            f"which flatters; in a comparison of its own let another decide: {others}",
+            "which flatters; in a comparison of its own let another decide: "
+            f"{', '.join(others)}",
             file=sys.stderr,
         )
     state = _State(plan, rule, scored, list(results))
@@ -389,6 +384,25 @@ def until_decided(
     told = state.told()
     stops = {pair: state.stop(pair, told.get(pair)) for pair in state.pairs}
     return list(state.results), replace(scored, stops=stops)
+
+
+def _other_subsets(rule: Rule, scored: Scored, results: Sequence[Result]) -> list[str]:
+    """What could decide instead of the rule's subset, which every setting has to have.
+
+    Raises:
+        UserError: one has not.
+
+    """
+    for setting in unique([r.setting for r in ended(results)]):
+        has = scored.subsets([r for r in results if r.setting == setting])
+        if rule.subset not in has:
+            whose = f"setting {setting} has" if setting else "the runs have"
+            mend = "give it a comparison of its own" if setting else "name one of them"
+            raise UserError(
+                f"--until-decided {rule.subset}: {whose} {scored.metric} on "
+                f"{', '.join(has) or 'no subset'}; {mend}"
+            )
+    return [name for name in scored.subsets(results) if name != rule.subset]
 
 
 def _wanted(

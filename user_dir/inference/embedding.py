@@ -98,37 +98,43 @@ class Embedder:
         return rows
 
 
-def bert_scores(
-    embed: Embedder,
-    summaries: Sequence[str],
-    references: Sequence[Sequence[str]],
-    idf: bool = False,
-    how: str = "best",
-) -> list[float]:
-    """BERTScore's F1 of each summary, in [-1, 1].
+class BertScores:
+    """BERTScore's F1 of summaries, in [-1, 1]; called with N, it gives each's.
 
     Args:
         embed: gives the states.
-        summaries: N of them.
-        references: of each, at least one.
+        references: of each of N summaries, at least one; embedded once.
         idf: weigh tokens by how rare they are among all references.
         how: ``best`` or ``mean`` of several references.
 
     """
-    flat = [reference for several in references for reference in several]
-    theirs, ours = iter(embed(flat)), embed(summaries)
-    grouped = [[next(theirs) for _ in several] for several in references]
-    known = [tokens for several in grouped for tokens, _ in several]
-    rare = inverse_frequencies(known) if idf else None
 
-    def weigh(tokens: list[int]) -> Tensor:
-        return weights(tokens, rare, len(known))
+    def __init__(
+        self,
+        embed: Embedder,
+        references: Sequence[Sequence[str]],
+        idf: bool = False,
+        how: str = "best",
+    ) -> None:
+        self.embed, self.how = embed, how
+        theirs = iter(embed([one for several in references for one in several]))
+        self.references = [[next(theirs) for _ in several] for several in references]
+        known = [tokens for several in self.references for tokens, _ in several]
+        self.many = len(known)
+        self.rare = inverse_frequencies(known) if idf else None
 
-    scores = []
-    for (tokens, states), several in zip(ours, grouped, strict=True):
+    def __call__(self, summaries: Sequence[str]) -> list[float]:
+        """Of each summary."""
+        pairs = zip(self.embed(summaries), self.references, strict=True)
+        return [self._score(ours, several) for ours, several in pairs]
+
+    def _score(self, ours: Embedded, several: Sequence[Embedded]) -> float:
+        (tokens, states), weigh = ours, self._weights
         found = [
             bert_score(states, state, weigh(tokens), weigh(other))
             for other, state in several
         ]
-        scores.append(max(found) if how == "best" else sum(found) / len(found))
-    return scores
+        return max(found) if self.how == "best" else sum(found) / len(found)
+
+    def _weights(self, tokens: list[int]) -> Tensor:
+        return weights(tokens, self.rare, self.many)

@@ -30,7 +30,7 @@ from ..data.pairs import (
 from ..data.sampling import parse_size, stratified_subset
 from ..errors import UserError
 from ..flags import NOT_NEGATIVE, one_of, option
-from ..inference.embedding import Embedder, bert_scores, check_encoder
+from ..inference.embedding import BertScores, Embedder, check_encoder
 from ..inference.searching import (
     DECODINGS,
     REFERENCES,
@@ -459,7 +459,7 @@ class SummarizationTask(SteadyTask):
             with torch.random.fork_rng([]):  # building draws weights
                 cpu = not next(self._model.parameters()).is_cuda
                 self._embedder = Embedder(directory, cpu=cpu)
-        return bert_scores(self._embedder, texts, references, how=self.references)
+        return BertScores(self._embedder, references, how=self.references)(texts)
 
     def reduce_metrics(
         self, logging_outputs: list[dict[str, Any]], criterion: Any
