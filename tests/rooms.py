@@ -46,6 +46,7 @@ ROOMS = {
     "flags": Room("errors"),
     "escaping": Room("errors", "yaml"),
     "files": Room("errors", "pydantic"),
+    "fetching": Room("errors files", "", "rich"),
     "plugins": Room("errors"),
     "presets": Room(),
     "seeds": Room("", "numpy"),
@@ -92,7 +93,7 @@ ROOMS = {
         f"jinja2 markupsafe matplotlib rich scipy sklearn tabulate torch {_READ}",
         "fairseq submitit tasks",
     ),
-    "commands": Room("errors escaping files patches plugins", "", ANY),
+    "commands": Room("errors escaping fetching files patches plugins", "", ANY),
 }
 
 
