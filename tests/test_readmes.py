@@ -772,6 +772,7 @@ TUNED = {
     "league/results/sst2": 13,
     "league/results/stsb": 13,
     "few_sample/results/sage": 2,
+    "few_sample/results/tuned": 2,
 }
 
 

@@ -280,18 +280,23 @@ def row(method: str, answer: Answer) -> dict[str, str]:
         made |= {
             "seeds": str(answer.need.seeds),
             "could show": number(answer.need.shown),
-            "seeds for half": str(answer.need.half),
+            "seeds for half": _finite(answer.need.half),
             "hours for half": number(answer.need.hours),
         }
     if answer.elsewhere:
         made |= {
             "could show of others": number(answer.elsewhere.shown),
-            "seeds for half of others": str(answer.elsewhere.half),
+            "seeds for half of others": _finite(answer.elsewhere.half),
         }
     if isinstance(answer.other, Crossed):
         made["p other sentences"] = number(answer.other_p)
         made["sentences show"] = number(answer.floor)
     return made
+
+
+def _finite(seeds: int) -> str:
+    """For programs; inf where so many are not looked for."""
+    return "inf" if seeds >= MOST else str(seeds)
 
 
 def number(value: float) -> str:
