@@ -661,9 +661,12 @@ GOES_ON = {
     "defaults/results/ends_minilm/cola": "ONCE=1 TASKS=cola UPDATES=200 RATE=4e-4 "
     f"METHODS='smart r3f r4f r_drop hype' {BF16} --batch-size-valid 128' bash "
     "examples/defaults/run.sh data/glue models/minilm runs/ends_minilm 1",
-    "defaults/results/ends_minilm/stsb": "ONCE=1 TASKS=stsb RATE=2e-4 METHODS='sift "
-    f"smart r3f r4f r_drop hype' {BF16} --batch-size-valid 128' bash "
-    "examples/defaults/run.sh data/glue models/minilm runs/ends_minilm 1",
+    **{
+        f"defaults/results/ends_minilm/{task}": "ONCE=1 TASKS='sst2 stsb' RATE=2e-4 "
+        f"METHODS='sift smart r3f r4f r_drop hype freelb' {BF16} --batch-size-valid "
+        "128' bash examples/defaults/run.sh data/glue models/minilm runs/ends_minilm 1"
+        for task in ("sst2", "stsb")
+    },
     "defaults/results/sst2": f"METHODS='sift sift-old' TASKS=sst2 {BF16} {DEFAULTS}",
     "defaults/results/stsb": f"METHODS='sift sift-old' TASKS=stsb {BF16} {DEFAULTS}",
     "defaults/results/sst2_minilm": "METHODS='smart smart-old r3f r3f-old r4f r4f-old "
