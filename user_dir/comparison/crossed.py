@@ -197,12 +197,14 @@ def _left_out(
     metric: str, of: _Counting, given: np.ndarray, gold: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Sentences with the same gold and predicted labels have the same share."""
-    rows = np.column_stack([given, gold]).astype(np.int64)
-    kinds, place = np.unique(rows, axis=0, return_inverse=True)
+    rows = np.ascontiguousarray(np.column_stack([given, gold]), np.int64)
+    # A row as one item: ten times as fast as np.unique along an axis.
+    items = rows.view(np.dtype((np.void, rows.strides[0]))).ravel()
+    _, first, place = np.unique(items, return_index=True, return_inverse=True)
     whole, many = of.count(rows), len(rows)
     score = of.score(whole)[metric]
-    without = [of.score(whole - of.count(kind[None]))[metric] for kind in kinds]
-    return score, (many * score - (many - 1) * np.array(without))[place.ravel()]
+    without = [of.score(whole - of.count(rows[[one]]))[metric] for one in first]
+    return score, (many * score - (many - 1) * np.array(without))[place]
 
 
 # --- correlations: their influence functions ------------------------------------------
