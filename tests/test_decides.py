@@ -1131,6 +1131,8 @@ def test_what_it_takes_for_other_sentences_is_said(share: float, reached: bool) 
     shown = answer_row("more", made_up)
     assert float(shown["could show of others"]) == pytest.approx(asked.shown, rel=1e-5)
     assert shown["seeds for half of others"] == (str(asked.half) if reached else "inf")
+    hours = answer_row("more", dataclasses.replace(made_up, need=asked))
+    assert (hours["hours for half"] == "inf") != reached
 
 
 def test_what_others_take_is_no_less_than_what_these_do() -> None:

@@ -15,13 +15,16 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from .output import write_lines
 from .page import Page, page
+
+if TYPE_CHECKING:
+    from ..inference.embedding import BertScores
 
 USAGE = "SUMMARIES REFERENCES [options]"
 OUT = """\
@@ -33,8 +36,6 @@ what comes out, on standard output:
   1 to 4 words the article does not have; with --against the differences.
 """
 References = list[tuple[str, ...]]
-#: BERTScore of each summary.
-Similar = Callable[[Sequence[str]], list[float]]
 
 
 def parser() -> Page:
@@ -135,7 +136,7 @@ def report(
     theirs: References,
     articles: Sequence[str] | None,
     against: Sequence[str] | None,
-    similar: Similar | None,
+    similar: "BertScores | None",
 ) -> Iterator[str]:
     """Lines of scores."""
     scores = scored(args, ours, theirs, similar)
@@ -158,7 +159,7 @@ def scored(
     args: argparse.Namespace,
     ours: Sequence[str],
     theirs: References,
-    similar: Similar | None,
+    similar: "BertScores | None",
 ) -> list[dict[str, float]]:
     """ROUGE of each summary, and BERTScore where there is an encoder."""
     from ..scores.rouge import best_or_mean
@@ -171,7 +172,7 @@ def scored(
     return found
 
 
-def similarity(args: argparse.Namespace, theirs: References) -> Any:
+def similarity(args: argparse.Namespace, theirs: References) -> "BertScores | None":
     """BERTScore against these references; None without an encoder.
 
     Raises:
@@ -233,8 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{args.summaries} has {len(ours)} summaries and {path} has {count}; "
                 "there must be one for each"
             )
-    warn(ours, theirs)
     similar = similarity(args, theirs)
+    warn(ours, theirs)
     write_lines(report(args, ours, theirs, articles, against, similar))
     if similar and (cut := similar.embed.truncated):
         said = f"{cut} texts were cut to what {args.bertscore} reads"

@@ -393,16 +393,21 @@ def _other_subsets(rule: Rule, scored: Scored, results: Sequence[Result]) -> lis
         UserError: one has not.
 
     """
-    for setting in unique([r.setting for r in ended(results)]):
-        has = scored.subsets([r for r in results if r.setting == setting])
+    settings = unique([r.setting for r in ended(results)])
+    having = {
+        setting: scored.subsets([r for r in results if r.setting == setting])
+        for setting in settings
+    }
+    alike = [n for n in scored.subsets(results) if all(n in h for h in having.values())]
+    for setting, has in having.items():
         if rule.subset not in has:
             whose = f"setting {setting} has" if setting else "the runs have"
-            mend = "give it a comparison of its own" if setting else "name one of them"
+            mend = "name one of them" if alike else "give it a comparison of its own"
             raise UserError(
                 f"--until-decided {rule.subset}: {whose} {scored.metric} on "
                 f"{', '.join(has) or 'no subset'}; {mend}"
             )
-    return [name for name in scored.subsets(results) if name != rule.subset]
+    return [name for name in alike if name != rule.subset]
 
 
 def _wanted(

@@ -281,7 +281,7 @@ def row(method: str, answer: Answer) -> dict[str, str]:
             "seeds": str(answer.need.seeds),
             "could show": number(answer.need.shown),
             "seeds for half": _finite(answer.need.half),
-            "hours for half": number(answer.need.hours),
+            "hours for half": number(_hours(answer.need)),
         }
     if answer.elsewhere:
         made |= {
@@ -292,6 +292,10 @@ def row(method: str, answer: Answer) -> dict[str, str]:
         made["p other sentences"] = number(answer.other_p)
         made["sentences show"] = number(answer.floor)
     return made
+
+
+def _hours(needed: Need) -> float:
+    return math.inf if needed.half >= MOST else needed.hours
 
 
 def _finite(seeds: int) -> str:
